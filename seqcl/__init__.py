@@ -1,0 +1,35 @@
+"""Contrastive learning for sequential recommendation.
+
+Four calls from a data frame to recommendations:
+
+    run = seqcl.train(frame, model="CL4Rec", train={"epochs": 20})
+    run.metrics["test"]["ndcg@10"]
+    run.evaluate("valid").metrics
+    run.recommend(items=["B001", "B007"], k=10)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from seqcl.errors import UserError
+from seqcl.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from seqcl.data import Interactions
+    from seqcl.experiment import Run, train
+
+__all__ = ["Interactions", "Run", "UserError", "__version__", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing torch takes seconds; `seqcl --version` and error messages do without.
+    if name in ("Run", "train"):
+        from seqcl import experiment
+
+        return getattr(experiment, name)
+    if name == "Interactions":
+        from seqcl.data import Interactions
+
+        return Interactions
+    raise AttributeError(f"module 'seqcl' has no attribute {name!r}")

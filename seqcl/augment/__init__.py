@@ -1,0 +1,41 @@
+"""Views of sequences: operators, their compositions, and the item correlation that some of them use."""
+
+from seqcl.augment.compose import ByLength, Chain, OneOf, Pair, route
+from seqcl.augment.operators import crop, insert, mask, reorder, substitute
+from seqcl.augment.similarity import item_cf_iuf
+from seqcl.augment.views import Crop, Identity, Insert, Mask, Reorder, Substitute, View
+
+VIEWS: dict[str, type[View]] = {
+    "Identity": Identity,
+    "Crop": Crop,
+    "Mask": Mask,
+    "Reorder": Reorder,
+    "Substitute": Substitute,
+    "Insert": Insert,
+    "OneOf": OneOf,
+    "Chain": Chain,
+    "ByLength": ByLength,
+}
+"""Every view by the name that configurations use."""
+
+__all__ = [
+    "VIEWS",
+    "ByLength",
+    "Chain",
+    "Crop",
+    "Identity",
+    "Insert",
+    "Mask",
+    "OneOf",
+    "Pair",
+    "Reorder",
+    "Substitute",
+    "View",
+    "crop",
+    "insert",
+    "item_cf_iuf",
+    "mask",
+    "reorder",
+    "route",
+    "substitute",
+]

@@ -1,0 +1,139 @@
+"""The five operators on a batch of sequences: each is a pure function, batch in, new batch out, on the batch's device.
+
+All of them keep `users`, drop `targets`, leave the source untouched, and draw from the generator they are given. Times
+stay ascending: crop takes them along, an inserted item has the time of the item it stands before, and reorder, mask and
+substitute leave every slot its time. Given a batch that is trimmed to its longest row, the result is trimmed too.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from torch import Generator, Tensor
+
+from seqcl.types import PAD, SeqBatch
+
+Count = TypeVar("Count", int, Tensor)
+
+
+@lru_cache(maxsize=256)
+def _ratio(rate: float) -> tuple[int, int]:
+    return Fraction(rate).limit_denominator(10_000).as_integer_ratio()
+
+
+def share(count: Count, rate: float) -> Count:
+    """floor(rate * count) for the rate as written: 0.29 of 100 is 29, where floating point says 28."""
+    numerator, denominator = _ratio(rate)
+    return count * numerator // denominator
+
+
+def choose(batch: SeqBatch, *, rate: float, least: int, generator: Generator) -> Tensor:
+    """Mark max(least, floor(rate * n)) positions of each row, every set of that size equally likely: (B, L) bool."""
+    rows, width = batch.items.shape
+    bound = min(max(share(width, rate), least), width)  # no row takes more; known without asking the device
+    count = share(batch.lengths, rate)  # (B,)
+    if least:
+        count = count.clamp(min=least).minimum(batch.lengths)
+    time = torch.arange(width, device=batch.items.device)  # (L,)
+    keys = torch.rand(rows, width, generator=generator, device=time.device)  # (B, L)
+    keys.masked_fill_(time >= batch.lengths[:, None], -1.0)
+    order = keys.topk(bound, dim=1).indices  # (B, bound), a random order of the real positions
+    marks = torch.zeros(rows, width, dtype=torch.bool, device=time.device)  # (B, L)
+    return marks.scatter_(1, order, time[:bound] < count[:, None])
+
+
+def _start(lengths: Tensor, size: Tensor, generator: Generator) -> Tensor:
+    """Where a window of `size` begins, each of its n - size + 1 places equally likely: (B,)."""
+    draw = torch.randint(1 << 31, lengths.shape, generator=generator, device=lengths.device)  # (B,)
+    return draw.remainder_((lengths - size).add_(1))
+
+
+def crop(batch: SeqBatch, *, rate: float, generator: Generator) -> SeqBatch:
+    """Keep one window of max(1, floor(rate * n)) items; every window is equally likely, the newest one included.
+
+    Source: CL4SRec, arXiv 2010.14395, eq. 4.
+    """
+    size = share(batch.lengths, rate).clamp(min=1)  # (B,)
+    width = max(1, share(batch.items.shape[1], rate))  # W, the window of the widest row there can be
+    time = torch.arange(width, device=size.device)  # (W,)
+    # n - size never falls as n grows, so that the index stays below L without a clamp.
+    index = _start(batch.lengths, size, generator)[:, None] + time  # (B, W)
+    padding = time >= size[:, None]  # (B, W)
+    items = batch.items.gather(1, index).masked_fill_(padding, PAD)  # (B, W)
+    times = None if batch.times is None else batch.times.gather(1, index).masked_fill_(padding, 0)
+    return SeqBatch(items, size, users=batch.users, times=times)
+
+
+def mask(batch: SeqBatch, *, rate: float, token: int, generator: Generator, least: int = 0) -> SeqBatch:
+    """Write `token` over max(least, floor(rate * n)) positions, every set of positions equally likely.
+
+    Source: CL4SRec, arXiv 2010.14395, eq. 5.
+    """
+    marks = choose(batch, rate=rate, least=least, generator=generator)  # (B, L)
+    return batch._replace(items=batch.items.masked_fill(marks, token), targets=None)
+
+
+def reorder(batch: SeqBatch, *, rate: float, generator: Generator, least: int = 0) -> SeqBatch:
+    """Shuffle one window of max(least, floor(rate * n)) items, every window and every order equally likely.
+
+    Source: CL4SRec, arXiv 2010.14395, eq. 6.
+    """
+    size = share(batch.lengths, rate)  # (B,)
+    if least:
+        size = size.clamp(min=least).minimum(batch.lengths)
+    start = _start(batch.lengths, size, generator)[:, None]  # (B, 1)
+    time = torch.arange(batch.items.shape[1], device=size.device)  # (L,)
+    # Positions of the window share one major key, its start, and sort by the random minor key; the others stay.
+    major = torch.where(time < start + size[:, None], time.minimum(start), time)  # (B, L)
+    minor = torch.randint(1 << 31, batch.items.shape, generator=generator, device=size.device)  # (B, L)
+    order = minor.add_(major, alpha=1 << 31).argsort(dim=1)  # (B, L)
+    return batch._replace(items=batch.items.gather(1, order), targets=None)
+
+
+def _partners(items: Tensor, neighbours: Tensor, generator: Generator) -> Tensor:
+    """For each item one of its K neighbours, each column equally likely: (B, L)."""
+    among = neighbours.shape[1]
+    if among == 1:
+        return neighbours[:, 0][items]
+    column = torch.randint(among, items.shape, generator=generator, device=items.device)  # (B, L)
+    return neighbours[items, column]
+
+
+def substitute(batch: SeqBatch, *, rate: float, neighbours: Tensor, generator: Generator, least: int = 0) -> SeqBatch:
+    """Put one of an item's `neighbours` (N + 2, K) in the place of max(least, floor(rate * n)) items.
+
+    Source: CoSeRec, arXiv 2108.06479, section 3.2, which has K = 1; its code has least = 1.
+    """
+    marks = choose(batch, rate=rate, least=least, generator=generator)  # (B, L)
+    partners = _partners(batch.items, neighbours, generator)  # (B, L)
+    return batch._replace(items=torch.where(marks, partners, batch.items), targets=None)
+
+
+def insert(
+    batch: SeqBatch, *, rate: float, neighbours: Tensor, max_len: int, generator: Generator, least: int = 0
+) -> SeqBatch:
+    """Put one of an item's `neighbours` before max(least, floor(rate * n)) items; past `max_len` the newest items stay.
+
+    Source: CoSeRec, arXiv 2108.06479, section 3.2, which has K = 1; its code has least = 1.
+    """
+    rows, width = batch.items.shape
+    marks = choose(batch, rate=rate, least=least, generator=generator)  # (B, L)
+    shift = marks.cumsum(1)  # (B, L), how far each item moves
+    grown = batch.lengths + shift[:, -1]  # (B,)
+    lengths = grown.clamp(max=max_len)  # (B,)
+    time = torch.arange(width, device=shift.device)  # (L,)
+    slot = shift + time + (lengths - grown)[:, None]  # (B, L), negative where cut off
+    wide = min(max_len, width + min(max(share(width, rate), least), width))  # V, no row grows further
+    spare = wide  # one slot more, where everything that is cut off lands
+    old = slot.masked_fill((slot < 0) | (slot >= lengths[:, None]), spare)  # (B, L)
+    new = (slot - 1).masked_fill_((slot < 1) | ~marks, spare)  # (B, L)
+
+    def place(before: Tensor, at: Tensor) -> Tensor:
+        return at.new_zeros(rows, wide + 1).scatter_(1, old, at).scatter_(1, new, before)[:, :wide]
+
+    items = place(_partners(batch.items, neighbours, generator), batch.items)  # (B, V)
+    times = None if batch.times is None else place(batch.times, batch.times)  # (B, V)
+    return SeqBatch(items, lengths, users=batch.users, times=times)

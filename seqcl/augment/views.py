@@ -1,0 +1,169 @@
+"""The operators as configurable views: `view(batch, generator)` is a changed copy of the batch.
+
+A constructor takes what an experiment chooses; what depends on the data comes by `bind`, once, before the first call.
+Views are modules so that a neighbour table moves to the device with the objective that holds them; they save nothing.
+"""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor, nn
+
+from seqcl.augment.operators import crop, insert, mask, reorder, substitute
+from seqcl.errors import UserError
+from seqcl.types import SeqBatch
+
+
+class View(nn.Module):
+    """Batch and generator in, new batch out; the source is never written to."""
+
+    neighbours_needed: int = 0
+    """How many neighbours of each item `bind` has to be given; 0 where none are used."""
+
+    def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
+        """Hand in what the data decides, N, the longest row and a table (N + 2, K) of item ids; returns the view."""
+        return self
+
+    def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
+        """The changed copy: rows in their order, `users` kept, `targets` dropped."""
+        raise NotImplementedError
+
+
+class Rated(View):
+    """A view that changes a share of each row."""
+
+    def __init__(self, *, rate: float, least: int = 0) -> None:
+        super().__init__()
+        if not 0 <= rate <= 1:
+            raise UserError(f"{type(self).__name__}: rate must lie in [0, 1], not {rate}")
+        if least < 0:
+            raise UserError(f"{type(self).__name__}: least must not be negative, not {least}")
+        self.rate = rate
+        self.least = least
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}" + (f", least={self.least}" if self.least else "")
+
+
+class Identity(View):
+    """The row itself: a second pass through the encoder's dropout is the only change (SimCSE, arXiv 2104.08821)."""
+
+    def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
+        return batch._replace(targets=None)
+
+
+class Crop(Rated):
+    """Keep one random window of max(1, floor(rate * n)) items (CL4SRec, arXiv 2010.14395).
+
+    Args:
+        rate: Share of a row that is kept; the paper's best is 0.6 on most data sets.
+    """
+
+    def __init__(self, *, rate: float = 0.6) -> None:
+        super().__init__(rate=rate)
+
+    def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
+        return crop(batch, rate=self.rate, generator=generator)
+
+
+class Mask(Rated):
+    """Write the MASK token over floor(rate * n) random positions (CL4SRec, arXiv 2010.14395).
+
+    Args:
+        rate: Share of a row that is masked; the paper tries 0.1 to 0.9.
+        least: Positions masked at least, in rows that have so many; the paper has 0.
+    """
+
+    token: int | None = None
+
+    def __init__(self, *, rate: float = 0.3, least: int = 0) -> None:
+        super().__init__(rate=rate, least=least)
+
+    def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
+        self.token = num_items + 1
+        return self
+
+    def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
+        if self.token is None:
+            raise UserError("Mask: call bind(num_items=..., max_len=...) before the first batch")
+        return mask(batch, rate=self.rate, least=self.least, token=self.token, generator=generator)
+
+
+class Reorder(Rated):
+    """Shuffle one random window of floor(rate * n) items (CL4SRec, arXiv 2010.14395).
+
+    Args:
+        rate: Share of a row that the window covers; the paper tries 0.1 to 0.9.
+        least: Items in the window at least, in rows that have so many; the paper has 0.
+    """
+
+    def __init__(self, *, rate: float = 0.6, least: int = 0) -> None:
+        super().__init__(rate=rate, least=least)
+
+    def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
+        return reorder(batch, rate=self.rate, least=self.least, generator=generator)
+
+
+class Correlated(Rated):
+    """A view that brings in neighbours of the row's items."""
+
+    neighbours: Tensor | None
+
+    def __init__(self, *, rate: float, least: int, top_k: int) -> None:
+        super().__init__(rate=rate, least=least)
+        if top_k < 1:
+            raise UserError(f"{type(self).__name__}: top_k must be at least 1, not {top_k}")
+        self.neighbours_needed = top_k
+        self.max_len = 0
+        self.register_buffer("neighbours", None, persistent=False)
+
+    def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
+        name, needed = type(self).__name__, self.neighbours_needed
+        if neighbours is None:
+            raise UserError(f"{name}: needs neighbours, a table (N + 2, {needed}) such as item_cf_iuf makes")
+        if neighbours.shape[0] != num_items + 2 or neighbours.shape[1] < needed:
+            shape = tuple(neighbours.shape)
+            raise UserError(f"{name}: needs neighbours of shape ({num_items + 2}, >= {needed}), not {shape}")
+        self.max_len = max_len
+        self.neighbours = neighbours[:, :needed].contiguous()
+        return self
+
+    def table(self) -> Tensor:
+        """The bound neighbours: (N + 2, top_k)."""
+        if self.neighbours is None:
+            raise UserError(f"{type(self).__name__}: call bind(..., neighbours=...) before the first batch")
+        return self.neighbours
+
+
+class Substitute(Correlated):
+    """Put a correlated item in the place of floor(rate * n) random items (CoSeRec, arXiv 2108.06479).
+
+    Args:
+        rate: Share of a row that is replaced; the paper tries 0.1 to 0.9.
+        least: Items replaced at least, in rows that have so many; 0 in the paper, 1 in its code.
+        top_k: The correlated item is drawn among so many nearest ones; 1 in the paper.
+    """
+
+    def __init__(self, *, rate: float = 0.1, least: int = 0, top_k: int = 1) -> None:
+        super().__init__(rate=rate, least=least, top_k=top_k)
+
+    def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
+        return substitute(batch, rate=self.rate, least=self.least, neighbours=self.table(), generator=generator)
+
+
+class Insert(Correlated):
+    """Put a correlated item before floor(rate * n) random items, up to the longest row (CoSeRec, arXiv 2108.06479).
+
+    A row that grows past it keeps its newest items.
+
+    Args:
+        rate: Share of a row that gets a new item before it; the paper tries 0.1 to 0.9.
+        least: Items inserted at least, in rows that have so many; 0 in the paper, 1 in its code.
+        top_k: The correlated item is drawn among so many nearest ones; 1 in the paper.
+    """
+
+    def __init__(self, *, rate: float = 0.4, least: int = 0, top_k: int = 1) -> None:
+        super().__init__(rate=rate, least=least, top_k=top_k)
+
+    def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
+        table, long = self.table(), self.max_len
+        return insert(batch, rate=self.rate, least=self.least, neighbours=table, max_len=long, generator=generator)

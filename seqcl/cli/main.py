@@ -1,0 +1,155 @@
+"""The console command: `seqcl train|evaluate|recommend|data`, thin over `seqcl.experiment`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from seqcl.errors import UserError, unknown
+from seqcl.version import VERSION
+
+COMMANDS = ("train", "evaluate", "recommend", "data")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose mistakes are UserErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 2 after a user's mistake, 130 when it was interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words and words[0] == "train":
+            return train(words[1:])
+        return other(words)
+    except UserError as error:
+        print(f"seqcl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("seqcl: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def train(words: list[str]) -> int:
+    """`seqcl train`, the same as run.py."""
+    from seqcl import experiment
+    from seqcl.report import print_results
+    from seqcl.training import Interrupted
+
+    words, resume = take(words, "--resume")
+    printing = "--print_config" in words
+    words = [word for word in words if word != "--print_config"]
+    folder = None
+    if resume is not None:
+        folder = Path(resume)
+        if not (folder / "config.yaml").exists():
+            raise UserError(f"--resume {folder}: no run there, it holds no config.yaml")
+        words = ["--config", str(folder / "config.yaml"), *words]
+    config = experiment.resolve(words)
+    if printing:
+        print(experiment.to_yaml(config), end="")
+        return 0
+    try:
+        run = experiment.execute(config, resume=folder)
+    except Interrupted as stop:
+        print(f"seqcl: {stop}", file=sys.stderr)
+        return 130
+    print_results(run.metrics, run.folder)
+    return 0
+
+
+def take(words: list[str], option: str) -> tuple[list[str], str | None]:
+    """The words without `option`, and its value."""
+    rest, value, remaining = [], None, list(words)
+    while remaining:
+        word = remaining.pop(0)
+        if word == option:
+            if not remaining:
+                raise UserError(f"option {option} needs a value")
+            value = remaining.pop(0)
+        elif word.startswith(option + "="):
+            value = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return rest, value
+
+
+def other(words: list[str]) -> int:
+    """All commands with few options."""
+    parser = Parser(prog="seqcl", description="Contrastive learning for sequential recommendation.")
+    parser.add_argument("--version", action="version", version=f"seqcl {VERSION}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    commands.add_parser("train", help="train and evaluate a model, the same as run.py (seqcl train --help)")
+    command = commands.add_parser("evaluate", help="rank again with a run's best weights")
+    command.add_argument("run", help="run folder")
+    command.add_argument("--part", choices=("valid", "test"), default="test", help="split to rank (default: test)")
+    command.add_argument("--index", help="also through this index: flat, ivf or hnsw")
+    command = commands.add_parser("recommend", help="the best items for a user or a history")
+    command.add_argument("run", help="run folder")
+    command.add_argument("--user", help="raw id of a user in the log")
+    command.add_argument("--items", help="raw ids of a history, oldest first, separated by commas")
+    command.add_argument("--k", type=int, default=10, help="items to recommend (default: 10)")
+    command.add_argument("--seen", action="store_true", help="keep items of the history as candidates")
+    command = commands.add_parser("data", help="look at, convert or download data sets")
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    actions.add_parser("list", help="data sets known by name")
+    for name, text in (("stats", "size, sparsity and lengths"), ("convert", "write another format"), ("download", "fetch")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("dataset", help="name or path")
+        if name == "convert":
+            action.add_argument("target", help="file to write: .csv, .tsv, .parquet, .inter or .txt")
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise unknown("command", words[0], COMMANDS)
+    chosen = parser.parse_args(words)
+    return {"evaluate": evaluate, "recommend": recommend, "data": data}[chosen.command](chosen)
+
+
+def evaluate(chosen: argparse.Namespace) -> int:
+    """`seqcl evaluate RUN`: one JSON object."""
+    from seqcl.experiment import Run
+
+    run = Run.load(chosen.run)
+    result = run.evaluate(chosen.part)
+    found = {"part": chosen.part, "protocol": result.protocol, "metrics": result.metrics}
+    if chosen.index:
+        found["index"] = run.evaluate_index(chosen.index, chosen.part)
+    print(json.dumps(found, indent=2))
+    return 0
+
+
+def recommend(chosen: argparse.Namespace) -> int:
+    """`seqcl recommend RUN`: one line an item, raw id and score."""
+    from seqcl.experiment import Run
+
+    run = Run.load(chosen.run)
+    items = chosen.items.split(",") if chosen.items is not None else None
+    for item, score in run.recommend(user=chosen.user, items=items, k=chosen.k, exclude_seen=not chosen.seen):
+        print(f"{item}\t{score:.6g}")
+    return 0
+
+
+def data(chosen: argparse.Namespace) -> int:
+    """`seqcl data list|stats|convert|download`."""
+    from seqcl import data as room
+
+    if chosen.action == "list":
+        for name, about in room.DATASETS.items():
+            print(f"{name:<22}{about.description}")
+    elif chosen.action == "stats":
+        print(json.dumps(room.load_sequences(chosen.dataset).stats(), indent=2))
+    elif chosen.action == "convert":
+        room.write(room.load_sequences(chosen.dataset), chosen.target)
+        print(chosen.target)
+    else:
+        print(room.download(chosen.dataset))
+    return 0

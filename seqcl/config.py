@@ -1,0 +1,287 @@
+"""From words to a configuration: constructor signatures are the schema, YAML files and dotted options fill it in.
+
+A recipe's parts are those parameters of its constructor whose default is a `functools.partial`; each is a section, and
+the keywords of the class behind it are its options. Parameters without a default are handed in by the recipe, never set here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from seqcl.augment import VIEWS
+from seqcl.encoders import ENCODERS
+from seqcl.errors import UserError, unknown
+from seqcl.models import MODELS
+from seqcl.objectives import OBJECTIVES
+
+Component = Callable[..., Any]
+
+CHOICES: dict[str, Mapping[str, Component]] = {"encoder": ENCODERS, "objective": OBJECTIVES, "views": VIEWS}
+"""The sections whose class can be changed by name: `--encoder GRU`."""
+
+Origin = dict[str, str]
+Flat = dict[str, Any]
+
+
+class Parser(ArgumentParser):
+    """Turns a user's mistake into one UserError instead of a usage page."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(str(ex or message))
+
+
+def parts(recipe: Component) -> dict[str, partial[Any]]:
+    """The parts a recipe is composed of, by section name."""
+    parameters = inspect.signature(recipe).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if isinstance(parameter.default, partial)}
+
+
+def given(component: Component) -> set[str]:
+    """Parameters without a default: the recipe or the experiment hands them in."""
+    parameters = inspect.signature(component).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty}
+
+
+def from_arguments(arguments: Sequence[str], shared: Mapping[str, Component], run: Component) -> Namespace:
+    """The resolved configuration of `arguments`; files named by --config come first, later ones win, options win over files.
+
+    Args:
+        arguments: the words after the command.
+        shared: sections that every model has, by name.
+        run: the function whose keywords are the options without a section.
+
+    Raises:
+        UserError: an unknown name, or a value that does not fit.
+    """
+    words, files = split_config_files(arguments)
+    flat: Flat = {}
+    origin: Origin = {}
+    for file in files:
+        for key, value, place in read_yaml(file):
+            flat[key], origin[key] = value, place
+    words = [word for pair in options(words) for word in pair]
+    named = {key: value for key, value in zip(words[::2], words[1::2], strict=True) if value is not HELP}
+    chosen = {key[2:]: str(value) for key, value in named.items() if key[2:] == "model" or key[2:] in name_keys()}
+    parser = make_parser({**flat, **chosen}, shared, run, origin)
+    check_keys(parser, flat, origin, {key[2:]: key for key in named})
+    if HELP in words:
+        parser.print_help()
+        sys.exit(0)
+    base = parse(lambda: parser.parse_object(nest(flat)), origin)
+    return parse(lambda: parser.parse_args([f"{key}={value}" for key, value in named.items()], namespace=base), {})
+
+
+def from_mapping(values: Mapping[str, Any], shared: Mapping[str, Component], run: Component) -> Namespace:
+    """The resolved configuration of nested or dotted `values`, as YAML or a caller of the library gives them."""
+    flat = dict(flatten(values))
+    parser = make_parser(flat, shared, run, {})
+    check_keys(parser, flat, {}, {})
+    return parse(lambda: parser.parse_object(nest(flat)), {})
+
+
+def make_parser(
+    chosen: Mapping[str, Any], shared: Mapping[str, Component], run: Component, origin: Origin
+) -> Parser:
+    """The parser of one recipe with the classes that `chosen` names in its sections."""
+    defaults = inspect.signature(run).parameters
+    name = str(chosen.get("model", defaults["model"].default))
+    if name not in MODELS:
+        raise located(unknown("model", name, MODELS), origin.get("model"))
+    recipe = MODELS[name]
+    parser = Parser(prog="run.py", description=describe(name), exit_on_error=False, default_env=False)
+    parser.add_function_arguments(run, as_group=True, sub_configs=False)
+    for section, part in parts(recipe).items():
+        component, values = part.func, dict(part.keywords)
+        if section in CHOICES:
+            table = choices(section, component)
+            default = next(name for name, choice in table.items() if choice is component)
+            choice = str(chosen.get(f"{section}.name", default))
+            if choice not in table:
+                raise located(unknown(section, choice, table), origin.get(f"{section}.name"))
+            if choice != default:
+                component, values = table[choice], {}
+            parser.add_argument(f"--{section}.name", type=str, default=choice, help=f"one of {', '.join(table)}")
+        add_section(parser, component, section)
+        parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
+    for section, component in shared.items():
+        add_section(parser, component, section)
+    return parser
+
+
+def choices(section: str, default: Component) -> dict[str, Component]:
+    """What a section can be: the recipe's own component first, then those of the table that need what it needs or less."""
+    table = CHOICES[section]
+    fitting = {name: component for name, component in table.items() if given(component) <= given(default)}
+    return fitting if default in fitting.values() else {default.__name__: default, **fitting}
+
+
+def add_section(parser: Parser, component: Component, section: str) -> None:
+    add = parser.add_class_arguments if inspect.isclass(component) else parser.add_function_arguments
+    add(component, section, skip=given(component), sub_configs=False)  # type: ignore[arg-type]
+
+
+def build_parts(recipe: Component, config: Namespace) -> dict[str, partial[Any]]:
+    """The recipe's parts with the values of a resolved configuration."""
+    built = {}
+    for section, part in parts(recipe).items():
+        values = config[section].as_dict()
+        name = values.pop("name", None)
+        component = choices(section, part.func)[name] if name else part.func
+        built[section] = partial(component, **values)
+    return built
+
+
+def describe(chosen: str) -> str:
+    """The head of the help page: every model with the first line of its documentation."""
+    lines = [f"  {name:<12} {(inspect.getdoc(model) or '').splitlines()[0]}" for name, model in MODELS.items()]
+    return f"Options of {chosen}; another model's: --model NAME --help\n\nmodels:\n" + "\n".join(lines)
+
+
+HELP = "<help>"
+
+
+def options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """`--key value` and `--key=value` as pairs; `--encoder GRU` becomes `--encoder.name GRU`."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-h", "--help"):
+            yield "--help", HELP
+            continue
+        if not word.startswith("--"):
+            raise UserError(f"{word!r} is not an option: options are written --name value, see --help")
+        key, equals, value = word.partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"option {key} needs a value")
+            value = rest.pop(0)
+        yield (f"{key}.name" if key[2:] in CHOICES else key), value
+
+
+def name_keys() -> set[str]:
+    return {f"{section}.name" for section in CHOICES}
+
+
+def split_config_files(words: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The words without --config, and the files it names."""
+    rest: list[str] = []
+    files: list[Path] = []
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        if word == "--config":
+            if not remaining:
+                raise UserError("option --config needs a file")
+            files.append(Path(remaining.pop(0)))
+        elif word.startswith("--config="):
+            files.append(Path(word.partition("=")[2]))
+        else:
+            rest.append(word)
+    return rest, files
+
+
+def read_yaml(path: Path) -> Iterator[tuple[str, Any, str]]:
+    """Dotted key, value and `file:line` of every leaf of a YAML file; `encoder: GRU` is short for `encoder.name`."""
+    try:
+        text = path.read_text()
+        root = yaml.compose(text, yaml.SafeLoader)
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--config {path}: not a text file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"--config {error}".replace("<unicode string>", str(path))) from None
+    if root is None:
+        return
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"--config {path}: the file must hold `key: value` lines")
+    loader = yaml.SafeLoader(text)
+
+    def walk(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Any, str]]:
+        for key, value in node.value:
+            name = prefix + str(key.value)
+            if isinstance(value, yaml.MappingNode):
+                yield from walk(value, name + ".")
+            else:
+                full = f"{name}.name" if name in CHOICES else name
+                yield full, loader.construct_object(value, deep=True), f"{path}:{key.start_mark.line + 1}"
+
+    yield from walk(root, "")
+
+
+def check_keys(parser: Parser, flat: Flat, origin: Origin, words: Mapping[str, str]) -> None:
+    """Every key must be one the parser knows."""
+    known = {str(action.dest) for action in parser._actions if action.dest not in ("help", "==SUPPRESS==")}
+    for key in [*flat, *words]:
+        if key not in known and key != "help":
+            visible = {name.removesuffix(".name") for name in known}
+            raise located(unknown("option", key, nearest_keys(key, visible)), origin.get(key))
+
+
+def nearest_keys(key: str, known: set[str]) -> list[str]:
+    """The options of the same section if there is such a section, else those of the same last word, else all without one."""
+    section, _, word = key.rpartition(".")
+    same = [name for name in known if section and name.startswith(section + ".")]
+    return same or [name for name in known if name.endswith("." + word)] or [name for name in known if "." not in name]
+
+
+def parse(call: Callable[[], Namespace], origin: Origin) -> Namespace:
+    """Run a parser call; its error becomes one line that names the option and, for a file, the line."""
+    try:
+        return call()
+    except (UserError, ValueError, TypeError) as error:
+        match = re.search(r'[Pp]arser key "([^"]+)":\s*(.*)', str(error), re.DOTALL)
+        if match is None:
+            raise UserError(str(error)) from None
+        key, reason = match.group(1), " ".join(match.group(2).split())
+        raise located(UserError(f"option {key}: {reason}"), origin.get(key)) from None
+
+
+def located(error: UserError, place: str | None) -> UserError:
+    return UserError(f"{place}: {error}") if place else error
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every leaf."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{name}.")
+        else:
+            yield (f"{name}.name" if name in CHOICES else name), value
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, leaf = key.split(".")
+        node = tree
+        for name in path:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return tree
+
+
+def like(
+    config: Namespace, model: str, shared: Mapping[str, Component], run: Component
+) -> Namespace:
+    """The configuration of another model, with the values of `config` in every section that the two share."""
+    parser = make_parser({"model": model}, shared, run, {})
+    values = dict(flatten(parser.get_defaults().as_dict()))
+    known = dict(flatten(config.as_dict()))
+    for key in values:
+        section = key.partition(".")[0]
+        if values.get(f"{section}.name") == known.get(f"{section}.name") and key in known:
+            values[key] = known[key]
+    values["model"] = model
+    return parse(lambda: parser.parse_object(nest(values)), {})

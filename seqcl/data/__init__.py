@@ -1,0 +1,57 @@
+"""From a log of interactions to batches: readers, the packed form and its cache, splits, and the loader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from seqcl.data.batches import Loader
+from seqcl.data.datasets import DATASETS, download, load, load_sequences, resolve
+from seqcl.data.files import data_folder
+from seqcl.data.interactions import Interactions
+from seqcl.data.packing import DUPLICATES, pack
+from seqcl.data.sequences import Sequences
+from seqcl.data.split import WINDOWS, LeakageError, Split, check_leakage, leave_one_out, temporal
+from seqcl.data.synthetic import Markov, markov, shuffled
+
+if TYPE_CHECKING:
+    from seqcl.data.readers import FORMATS, read
+    from seqcl.data.writers import write
+
+__all__ = [
+    "DATASETS",
+    "DUPLICATES",
+    "FORMATS",
+    "WINDOWS",
+    "Interactions",
+    "LeakageError",
+    "Loader",
+    "Markov",
+    "Sequences",
+    "Split",
+    "check_leakage",
+    "data_folder",
+    "download",
+    "leave_one_out",
+    "load",
+    "load_sequences",
+    "markov",
+    "pack",
+    "read",
+    "resolve",
+    "shuffled",
+    "temporal",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Readers and writers bring pyarrow, which costs a third of a second that a start from the cache need not wait.
+    if name in ("read", "FORMATS"):
+        from seqcl.data import readers
+
+        return getattr(readers, name)
+    if name == "write":
+        from seqcl.data.writers import write
+
+        return write
+    raise AttributeError(f"module 'seqcl.data' has no attribute {name!r}")

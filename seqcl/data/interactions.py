@@ -1,0 +1,105 @@
+"""The log as one table of codes: what every reader gives and `pack` takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqcl.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Interactions:
+    """T interactions in the order of their source; codes count from 0 and point into the sorted raw ids.
+
+    Args:
+        users: code of each interaction's user, (T,) int32.
+        items: code of each interaction's item, (T,) int32.
+        user_ids: the distinct raw ids of the users, sorted: int64, or text where one of them is no plain integer.
+        item_ids: the same for items.
+        times: seconds, (T,) float64, or None where the source has only an order.
+        name: what the data set is called in results.
+        source: where it came from, for messages.
+        user_features: table of the users indexed by raw id, if any.
+        item_features: the same for items.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    times: np.ndarray | None = None
+    name: str = "log"
+    source: str = ""
+    user_features: pd.DataFrame | None = None
+    item_features: pd.DataFrame | None = None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        user: str = "user_id",
+        item: str = "item_id",
+        time: str | None = "timestamp",
+        name: str = "frame",
+        user_features: pd.DataFrame | None = None,
+        item_features: pd.DataFrame | None = None,
+    ) -> Interactions:
+        """The interactions of a data frame, a row each.
+
+        Args:
+            frame: one row an interaction; ids are integers or text, times are seconds or datetimes.
+            user: column of the user ids.
+            item: column of the item ids.
+            time: column of the times; None: the order of the rows counts.
+            name: what the data set is called in results.
+            user_features: table of the users indexed by raw id.
+            item_features: table of the items indexed by raw id.
+
+        Raises:
+            UserError: a missing column (the nearest is named), or a value that is no id or time (row and column are).
+        """
+        import pyarrow as pa  # not needed, and not waited for, where the packed log comes from the cache
+
+        from seqcl.data.columns import NO_TIME, choose_columns, encode_ids, to_seconds
+
+        source = f"data frame {name!r}"
+        names = [str(column) for column in frame.columns]
+        choose_columns(names, user=user, item=item, time=time or NO_TIME, source=source)
+        if frame.empty:
+            raise UserError(f"{source}: it has no rows")
+
+        def where(row: int, column: str) -> str:
+            return f"{source}: row {row} (index {frame.index[row]!r}), column {column!r}"
+
+        def arrow(column: str) -> pa.Array:
+            series = frame[column]
+            try:
+                array = pa.Array.from_pandas(series)
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise UserError(f"{source}: column {column!r} mixes types: {error}") from None
+            return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+        users, user_ids = encode_ids([arrow(user)], user, where)
+        items, item_ids = encode_ids([arrow(item)], item, where)
+        return cls(
+            users=users,
+            items=items,
+            user_ids=user_ids,
+            item_ids=item_ids,
+            times=to_seconds([arrow(time)], time, where) if time else None,
+            name=name,
+            source=source,
+            user_features=user_features,
+            item_features=item_features,
+        )

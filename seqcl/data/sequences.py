@@ -1,0 +1,228 @@
+"""The packed log: one int32 array of items with offsets, built once and mapped into memory ever after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqcl.data.files import fresh_folder
+from seqcl.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LAYOUT = 1
+"""Number of the packed layout; a change makes new fingerprints and new cache entries."""
+
+ARRAYS = ("items", "offsets", "times", "user_ids", "item_ids")
+OPTIONS = ("name", "fingerprint", "k_core", "duplicates", "min_length")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sequences:
+    """U users' items in time order: user u (0-based) owns items[offsets[u]:offsets[u + 1]], ids 1..N.
+
+    Ids follow the sorted raw ids, so the same log gives the same arrays in whatever format or row order it came.
+
+    Args:
+        items: (T,) int32, 1..N.
+        offsets: (U + 1,) int64.
+        times: seconds, (T,) float64, or None.
+        user_ids: raw id of user u is user_ids[u]; sorted, int64 or fixed-width text.
+        item_ids: raw id of item j is item_ids[j - 1]; sorted.
+        name: what the data set is called in results.
+        fingerprint: sha256 over the arrays above and the options below; feature tables are not in it.
+        k_core: every user and every item has at least so many interactions.
+        duplicates: keep, first or last; see `pack`.
+        min_length: every user has at least so many interactions.
+        user_table: features of users indexed by raw id, or the Parquet file they lie in.
+        item_table: the same for items.
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+    times: np.ndarray | None
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    name: str
+    fingerprint: str
+    k_core: int = 0
+    duplicates: str = "keep"
+    min_length: int = 1
+    user_table: pd.DataFrame | Path | None = None
+    item_table: pd.DataFrame | Path | None = None
+
+    def __str__(self) -> str:
+        sizes = f"{self.num_users:,} users, {self.num_items:,} items, {self.num_interactions:,} interactions"
+        return f"{self.name} ({sizes})"
+
+    @property
+    def num_users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def num_interactions(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def user_features(self) -> pd.DataFrame | None:
+        """Features of users indexed by raw id, read when first asked for."""
+        return load_table(self.user_table)
+
+    @cached_property
+    def item_features(self) -> pd.DataFrame | None:
+        """Features of items indexed by raw id, read when first asked for."""
+        return load_table(self.item_table)
+
+    def row(self, user: int) -> np.ndarray:
+        """The items of a user (0-based), oldest first."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def find_user(self, raw: object) -> int:
+        """The 0-based row of a raw user id.
+
+        Raises:
+            UserError: nobody has this id.
+        """
+        return find(self.user_ids, raw, "user", self.name)
+
+    def find_item(self, raw: object) -> int:
+        """The id 1..N of a raw item id.
+
+        Raises:
+            UserError: no item has this id.
+        """
+        return find(self.item_ids, raw, "item", self.name) + 1
+
+    def history(self, raw: object) -> np.ndarray:
+        """The items (ids 1..N) of the user with a raw id, oldest first.
+
+        Raises:
+            UserError: nobody has this id.
+        """
+        return self.row(self.find_user(raw))
+
+    def encode(self, raws: Iterable[object]) -> np.ndarray:
+        """The ids 1..N of raw item ids, (n,) int32.
+
+        Raises:
+            UserError: no item has one of the ids, or none is given.
+        """
+        ids = [self.find_item(raw) for raw in raws]
+        if not ids:
+            raise UserError("no items are given")
+        return np.array(ids, np.int32)
+
+    def save(self, place: str | Path) -> None:
+        """Write everything as a folder of .npy files, a meta.json and Parquet features; it appears whole or not at all.
+
+        Raises:
+            UserError: the disk is full, the folder cannot be written, or a feature table cannot be stored.
+        """
+        place = Path(place)
+        meta: dict[str, Any] = {"layout": LAYOUT, "arrays": {}, "tables": []}
+        meta |= {field: getattr(self, field) for field in OPTIONS}
+        try:
+            with fresh_folder(place) as folder:
+                for field in ARRAYS:
+                    array = getattr(self, field)
+                    if array is not None:
+                        np.save(folder / f"{field}.npy", array, allow_pickle=False)
+                        meta["arrays"][field] = [array.dtype.str, list(array.shape)]
+                for field, table in (("user_table", self.user_features), ("item_table", self.item_features)):
+                    if table is not None:
+                        table.to_parquet(folder / f"{field}.parquet")
+                        meta["tables"].append(field)
+                (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+        except (OSError, ValueError) as error:  # Arrow's errors over a table are ValueErrors
+            raise UserError(f"{place}: the packed log cannot be written: {error}") from None
+
+    @classmethod
+    def load(cls, place: str | Path) -> Sequences:
+        """Open what `save` wrote; the arrays stay on disk and are mapped read-only, features are read when asked for.
+
+        Raises:
+            UserError: something is missing or is not as it was written.
+        """
+        place = Path(place)
+        try:
+            meta = json.loads((place / "meta.json").read_text())
+            if meta["layout"] != LAYOUT:
+                raise ValueError(f"it has layout {meta['layout']}, this version reads {LAYOUT}")
+            values: dict[str, Any] = {field: None for field in ARRAYS} | {field: meta[field] for field in OPTIONS}
+            for field, (kind, shape) in meta["arrays"].items():
+                array = np.load(place / f"{field}.npy", mmap_mode="r", allow_pickle=False)
+                if array.dtype.str != kind or list(array.shape) != shape:
+                    raise ValueError(f"{field}.npy is not as it was written")
+                values[field] = array
+            for field in meta["tables"]:
+                values[field] = place / f"{field}.parquet"
+                values[field].stat()
+            return cls(**values)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+            raise UserError(f"{place}: no packed log to use: {type(error).__name__}: {error}") from None
+
+    def stats(self) -> dict[str, Any]:
+        """Plain figures: sizes, row lengths, density, repeats and the time span (seconds; None without times)."""
+        sizes = np.diff(self.offsets)
+        counts = np.bincount(self.items, minlength=self.num_items + 1)[1:]
+        owner = np.repeat(np.arange(self.num_users), sizes)
+        distinct = len(np.unique(owner * np.int64(self.num_items + 1) + self.items))
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "users": self.num_users,
+            "items": self.num_items,
+            "interactions": self.num_interactions,
+            "length_mean": float(sizes.mean()),
+            "length_median": float(np.median(sizes)),
+            "length_min": int(sizes.min()),
+            "length_max": int(sizes.max()),
+            "item_count_median": float(np.median(counts)),
+            "item_count_max": int(counts.max()),
+            "sparsity": 1.0 - distinct / (self.num_users * self.num_items),
+            "repeats": 1.0 - distinct / self.num_interactions,
+            "first_time": None if self.times is None else float(self.times.min()),
+            "last_time": None if self.times is None else float(self.times.max()),
+            "k_core": self.k_core,
+            "duplicates": self.duplicates,
+            "min_length": self.min_length,
+        }
+
+
+def load_table(table: pd.DataFrame | Path | None) -> pd.DataFrame | None:
+    """A feature table, read from its file where it is one."""
+    if not isinstance(table, Path):
+        return table
+    import pandas as pd
+
+    return pd.read_parquet(table)
+
+
+def find(ids: np.ndarray, raw: object, kind: str, name: str) -> int:
+    """Place of a raw id among sorted ones; text that is a whole number finds the integer, and the other way round.
+
+    Raises:
+        UserError: it is not there.
+    """
+    key: Any = None
+    if ids.dtype.kind == "i":
+        text = str(raw).strip()
+        key = int(text) if text.removeprefix("-").isdecimal() and len(text) < 20 else None
+    else:
+        key = str(raw)
+    if key is not None and not (isinstance(key, int) and abs(key) >= 2**63):
+        place = int(np.searchsorted(ids, key))
+        if place < len(ids) and ids[place] == key:
+            return place
+    raise UserError(f"{name} has no {kind} {raw!r}; ids are such as {', '.join(str(known) for known in ids[:3])}")

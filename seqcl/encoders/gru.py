@@ -1,0 +1,52 @@
+"""GRU4Rec: a gated recurrent network over the items of a row (Hidasi et al., ICLR 2016, arXiv 1511.06939)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.table import ItemTable
+from seqcl.types import SeqBatch
+
+
+class GRU(nn.Module):
+    """A GRU whose state at t is a function of items 0..t alone.
+
+    Differs from the paper: rows of users instead of parallel sessions, and item embeddings tied to the scores.
+
+    Args:
+        num_items: N, ids 1..N.
+        max_len: longest row, in items; any length works, the value is kept for exports.
+        dim: width D of states and item embeddings.
+        layers: number of stacked GRU layers.
+        hidden: width of the GRU as a multiple of dim.
+        dropout: share of embeddings, and of outputs between layers, dropped in training.
+    """
+
+    one_pass = True
+
+    def __init__(
+        self, *, num_items: int, max_len: int, dim: int = 64, layers: int = 1, hidden: int = 2, dropout: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.num_items, self.max_len, self.dim = num_items, max_len, dim
+        self.table = ItemTable(num_items, dim)
+        self.gru = nn.GRU(dim, hidden * dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.output = nn.Linear(hidden * dim, dim)
+        self.dropout = Dropout(dropout)
+
+    def item_embeddings(self) -> Tensor:
+        """The tied table (N + 2, D)."""
+        return self.table.weight
+
+    def forward(self, batch: SeqBatch) -> Tensor:
+        """States after every position: (B, L, D)."""
+        states, _ = self.gru(self.dropout(self.table(batch.items)))  # (B, L, hidden * D)
+        return self.output(states)
+
+    def last(self, batch: SeqBatch) -> Tensor:
+        """States after the newest items: (B, D)."""
+        states, _ = self.gru(self.dropout(self.table(batch.items)))  # (B, L, hidden * D)
+        rows = torch.arange(len(states), device=states.device)
+        return self.output(states[rows, batch.lengths - 1])

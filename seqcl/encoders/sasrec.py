@@ -1,0 +1,140 @@
+"""SASRec: self-attention over the items of a row (Kang and McAuley, ICDM 2018, arXiv 1808.09781)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqcl.encoders.attention import Attention, RelativeAttention
+from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.table import ItemTable
+from seqcl.errors import UserError
+from seqcl.types import SeqBatch
+
+Activation = Literal["gelu", "relu"]
+Norm = Literal["pre", "post"]
+Positions = Literal["start", "end", "relative"]
+
+
+class SASRec(nn.Module):
+    """Causal self-attention: the state at t is a function of items 0..t alone, except with positions counted from the end.
+
+    Args:
+        num_items: N, ids 1..N.
+        max_len: longest row, in items.
+        dim: width D of states and item embeddings.
+        layers: number of blocks.
+        heads: attention heads; they divide dim.
+        dropout: share of embedding and block outputs dropped in training (paper 0.5 on sparse data, 0.2 on ml-1m).
+        norm: layer norm before each sub-layer and once at the end (pre), or after each and on the embeddings (post).
+        positions: learned vectors for distances, in keys and values (relative, arXiv 1803.02155); learned and added to the
+            items, counted from the start of the row (start, the paper) or from its end (end, prefix windows only).
+        activation: non-linearity of the feed-forward part (paper relu).
+        hidden: width of the feed-forward part as a multiple of dim (paper 1).
+
+    Raises:
+        UserError: heads do not divide dim, or a row is longer than max_len.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_items: int,
+        max_len: int,
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 2,
+        dropout: float = 0.5,
+        norm: Norm = "post",
+        positions: Positions = "relative",
+        activation: Activation = "gelu",
+        hidden: int = 4,
+    ) -> None:
+        super().__init__()
+        if dim % heads:
+            raise UserError(f"encoder.heads={heads} does not divide encoder.dim={dim}")
+        self.num_items, self.max_len, self.dim = num_items, max_len, dim
+        self.positions, self.norm = positions, norm
+        self.table = ItemTable(num_items, dim)
+        self.place = None if positions == "relative" else nn.Parameter(torch.randn(max_len, dim) * 0.02)
+        distances = max_len if positions == "relative" else 0
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, hidden * dim, dropout, norm, activation, distances) for _ in range(layers)
+        )
+        self.edge_norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(dropout)
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether the states of all positions may be trained in one pass; positions from the end would tell the row's end."""
+        return self.positions != "end"
+
+    def item_embeddings(self) -> Tensor:
+        """The tied table (N + 2, D)."""
+        return self.table.weight
+
+    def forward(self, batch: SeqBatch) -> Tensor:
+        """States after every position: (B, L, D)."""
+        x = self.embed(batch)
+        for block in self.blocks:
+            x = block(x)
+        return self.edge_norm(x) if self.norm == "pre" else x
+
+    def last(self, batch: SeqBatch) -> Tensor:
+        """States after the newest items: (B, D); the last block does its work for one position a row."""
+        x = self.embed(batch)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        state = self.blocks[-1](x, newest=batch.lengths - 1)[:, 0]
+        return self.edge_norm(state) if self.norm == "pre" else state
+
+    def embed(self, batch: SeqBatch) -> Tensor:
+        """Item embeddings with their places: (B, L, D)."""
+        length = batch.items.shape[1]
+        if length > self.max_len:
+            raise UserError(f"a row of {length} items is longer than the encoder's max_len={self.max_len}")
+        x = self.table(batch.items)
+        if self.place is not None and self.positions == "start":
+            x = x + self.place[:length]
+        elif self.place is not None:
+            behind = batch.lengths[:, None] - 1 - torch.arange(length, device=x.device)  # (B, L)
+            x = x + F.embedding(behind.clamp(min=0), self.place)
+        return self.dropout(self.edge_norm(x) if self.norm == "post" else x)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each with dropout, residual and layer norm."""
+
+    def __init__(
+        self, dim: int, heads: int, hidden: int, dropout: float, norm: Norm, activation: Activation, distances: int
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.attention = RelativeAttention(dim, heads, distances) if distances else Attention(dim, heads)
+        self.attention_norm, self.feed_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.widen, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.activation = F.gelu if activation == "gelu" else F.relu
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, newest: Tensor | None = None) -> Tensor:
+        """From inputs (B, L, D) to outputs of the same shape, or (B, 1, D) at the places newest (B,) of each row."""
+        source = self.attention_norm(x) if self.norm == "pre" else x
+        read = self.dropout(self.attention(source, newest))
+        if newest is not None:
+            x = pick(x, newest)
+        if self.norm == "pre":
+            x = x + read
+            return x + self.feed(self.feed_norm(x))
+        x = self.attention_norm(x + read)
+        return self.feed_norm(x + self.feed(x))
+
+    def feed(self, x: Tensor) -> Tensor:
+        return self.dropout(self.narrow(self.activation(self.widen(x))))
+
+
+def pick(x: Tensor, newest: Tensor) -> Tensor:
+    """The rows of x (B, L, D) at newest (B,): (B, 1, D)."""
+    return x.gather(1, newest[:, None, None].expand(-1, 1, x.shape[-1]))

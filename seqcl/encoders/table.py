@@ -1,0 +1,18 @@
+"""The item table that every encoder ties to its scores."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from seqcl.types import PAD
+
+
+class ItemTable(nn.Embedding):
+    """Embeddings of PAD, items 1..N and MASK: (N + 2, D), normal with deviation 0.02, the PAD row zero and without gradient."""
+
+    def __init__(self, num_items: int, dim: int) -> None:
+        super().__init__(num_items + 2, dim, padding_idx=PAD)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+        self._fill_padding_idx_with_zero()

@@ -1,0 +1,19 @@
+"""Errors that are the user's to mend: they carry the place and the nearest valid choice, and never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; the command line prints it alone and exits with 2."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that is not among `choices`, with the nearest ones first."""
+    names = sorted(choices)
+    lower = {choice.lower(): choice for choice in names}
+    near = [lower[match] for match in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return UserError(f"unknown {kind} {name!r}: {hint}valid: {', '.join(names)}")

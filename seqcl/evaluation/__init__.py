@@ -1,0 +1,32 @@
+"""Ranking without bias, the metrics of it, and what a representation looks like."""
+
+from seqcl.evaluation.candidates import draw_negatives
+from seqcl.evaluation.diagnostics import effective_rank, singular_values, spectrum
+from seqcl.evaluation.evaluate import Evaluator, Result
+from seqcl.evaluation.metrics import RANK_METRICS, list_metrics, rank_metrics, row_metric
+from seqcl.evaluation.ranks import ranks
+from seqcl.evaluation.scores import Scorer, TableScorer, VectorScorer
+from seqcl.evaluation.significance import Comparison, compare
+from seqcl.evaluation.through_index import IndexResult, Searcher, evaluate_index
+
+__all__ = [
+    "RANK_METRICS",
+    "Comparison",
+    "Evaluator",
+    "IndexResult",
+    "Result",
+    "Scorer",
+    "Searcher",
+    "TableScorer",
+    "VectorScorer",
+    "compare",
+    "draw_negatives",
+    "effective_rank",
+    "evaluate_index",
+    "list_metrics",
+    "rank_metrics",
+    "ranks",
+    "row_metric",
+    "singular_values",
+    "spectrum",
+]

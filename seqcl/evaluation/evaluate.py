@@ -1,0 +1,207 @@
+"""From a model and the windows of a split to ranks, metrics and the protocol they were made under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqcl.errors import UserError, unknown
+from seqcl.evaluation.candidates import draw_negatives
+from seqcl.evaluation.metrics import list_metrics, rank_metrics
+from seqcl.evaluation.ranks import Seen, rank_block_
+from seqcl.evaluation.scores import ScoreBlocks, Scorer, evaluating
+from seqcl.types import SeqBatch, Windows
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """Metrics, the rank behind each in the order of the windows, and the protocol without which they mean nothing."""
+
+    metrics: dict[str, float]
+    users: np.ndarray  # (W,) int64, row of the user
+    targets: np.ndarray  # (W,) int64, item ids
+    ranks: np.ndarray  # (W,) int64, 1 is best
+    protocol: dict[str, Any]
+
+
+class Evaluator:
+    """Ranks the target of every window among all other items, or among sampled ones.
+
+    Args:
+        ks: lengths of the list at which metrics are taken, in items.
+        exclude_seen: a user's earlier items score minus infinity; false leaves them as candidates.
+        candidates: full (all items), or the target among sampled negatives, drawn uniform or by training popularity;
+            sampled figures are easier and not comparable with full ones.
+        sampled: negatives of each target, if sampled.
+        batch_size: rows encoded at once.
+        seed: of the sampled negatives; the same for every model, so that they are compared on the same candidates.
+    """
+
+    def __init__(
+        self,
+        *,
+        ks: tuple[int, ...] = (5, 10, 20),
+        exclude_seen: bool = True,
+        candidates: Literal["full", "uniform", "popularity"] = "full",
+        sampled: int = 100,
+        batch_size: int = 512,
+        seed: int = 0,
+    ) -> None:
+        if candidates not in ("full", "uniform", "popularity"):
+            raise unknown("value of --eval.candidates", candidates, ("full", "uniform", "popularity"))
+        if not ks or min(ks) < 1:
+            raise UserError(f"--eval.ks {list(ks)}: needs at least one k, each at least 1")
+        for option, value in (("sampled", sampled), ("batch_size", batch_size)):
+            if value < 1:
+                raise UserError(f"--eval.{option} {value}: must be at least 1")
+        self.ks = tuple(sorted(set(ks)))
+        self.exclude_seen = exclude_seen
+        self.candidates = candidates
+        self.sampled = sampled
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __call__(
+        self,
+        windows: Windows,
+        batches: Iterable[SeqBatch],
+        scorer: Scorer,
+        item_counts: np.ndarray,
+        *,
+        lists: bool = True,
+    ) -> Result:
+        """Rank the target of every window.
+
+        Args:
+            windows: one target each, items[stop].
+            batches: their rows in their order, with targets (B,) as item ids.
+            scorer: what is evaluated; ranked in float32, in evaluation mode if it is a module.
+            item_counts: (N + 2,), how often each item occurs in training.
+            lists: also coverage, popularity and gini of the recommended lists; with full candidates only.
+
+        Raises:
+            ValueError: a score is NaN, or the batches are not those of the windows.
+        """
+        with torch.inference_mode(), evaluating(scorer):
+            if self.candidates == "full":
+                tally = self.rank_all(windows, batches, scorer, lists)
+            else:
+                tally = self.rank_sampled(windows, batches, scorer, item_counts)
+        found = tally.ranks.cpu().numpy()
+        metrics = rank_metrics(found, self.ks)
+        if lists and self.candidates == "full":
+            metrics |= list_metrics(tally.recommended.cumsum(0).cpu().numpy(), item_counts[1:-1], self.ks)
+        return Result(
+            metrics=metrics,
+            users=windows.users,
+            targets=windows.items[windows.stop].astype(np.int64),
+            ranks=found,
+            protocol=self.protocol(windows, int(tally.unreachable.sum())),
+        )
+
+    def protocol(self, windows: Windows, unreachable: int) -> dict[str, Any]:
+        """What a figure must be quoted with; `unreachable` targets are excluded themselves, and rank last."""
+        return {
+            "candidates": "full" if self.candidates == "full" else f"{self.candidates}-{self.sampled}",
+            "exclude_seen": self.exclude_seen,
+            "max_len": windows.max_len,
+            "ties": "against",
+            "targets": len(windows),
+            "unreachable_targets": unreachable,
+            **({} if self.candidates == "full" else {"candidates_seed": self.seed}),
+        }
+
+    def rank_all(self, windows: Windows, batches: Iterable[SeqBatch], scorer: Scorer, lists: bool) -> Tally:
+        """Rank every target among all items."""
+        tally = None
+        for start, batch in in_order(windows, batches):
+            device = batch.items.device
+            if tally is None:
+                tally = Tally(windows, self.ks, device)
+                seen = Seen(windows, device) if self.exclude_seen else None
+                block = ScoreBlocks(scorer, windows.num_items, device)
+            for first, scores in block(batch):
+                at, end = start + first, start + first + len(scores)
+                pairs = seen.pairs(at, end) if seen is not None else None
+                # Without lists the best score alone is asked for: it is where a NaN shows.
+                found = rank_block_(scores, tally.targets[at:end], pairs, k=self.ks[-1] if lists else 1)
+                tally.add(at, end, *found, lists=lists)
+        return finished(tally, windows)
+
+    def rank_sampled(
+        self, windows: Windows, batches: Iterable[SeqBatch], scorer: Scorer, item_counts: np.ndarray
+    ) -> Tally:
+        """Rank every target among its own negatives."""
+        counts = item_counts[1:-1]
+        negatives = draw_negatives(
+            windows,
+            self.sampled,
+            weights=counts if self.candidates == "popularity" else np.ones(len(counts)),
+            exclude_seen=self.exclude_seen,
+            generator=np.random.default_rng(self.seed),
+        )
+        tally = None
+        for start, batch in in_order(windows, batches):
+            device = batch.items.device
+            if tally is None:
+                tally = Tally(windows, self.ks, device)
+                columns = torch.cat([tally.targets[:, None], torch.tensor(negatives, device=device)], 1)  # (W, 1 + n)
+                block = ScoreBlocks(scorer, windows.num_items, device)
+            for first, scores in block(batch, columns[start : start + len(batch.items)]):
+                at, end = start + first, start + first + len(scores)
+                found = rank_block_(scores, torch.zeros_like(tally.targets[at:end]), None, k=1)
+                tally.add(at, end, *found, lists=False)
+        return finished(tally, windows)
+
+
+class Tally:
+    """What ranking has found so far, kept on the device so that nothing waits for it."""
+
+    def __init__(self, windows: Windows, ks: Sequence[int], device: torch.device) -> None:
+        self.ks = ks
+        self.targets = torch.tensor(windows.items[windows.stop].astype(np.int64) - 1, device=device)  # (W,) columns
+        self.ranks = torch.zeros(len(windows), dtype=torch.long, device=device)
+        self.broken = torch.zeros(len(windows), dtype=torch.bool, device=device)
+        self.unreachable = torch.zeros(len(windows), dtype=torch.bool, device=device)
+        self.recommended = torch.zeros(len(ks), windows.num_items, dtype=torch.long, device=device)  # new at each k
+
+    def add(
+        self, at: int, end: int, ranks: Tensor, best: Tensor, columns: Tensor, unreachable: Tensor, *, lists: bool
+    ) -> None:
+        """Take what a block of rows gave."""
+        self.ranks[at:end] = ranks
+        self.broken[at:end] = best[:, 0].isnan()
+        self.unreachable[at:end] = unreachable
+        if lists:
+            there = (best > -torch.inf).long()  # a row with few candidates left recommends fewer than k
+            for row, (low, high) in zip(self.recommended, zip((0, *self.ks), self.ks, strict=False), strict=True):
+                row.scatter_add_(0, columns[:, low:high].flatten(), there[:, low:high].flatten())
+
+
+def finished(tally: Tally | None, windows: Windows) -> Tally:
+    """The tally, if there is anything in it and all of it is numbers."""
+    if tally is None:
+        raise UserError("there is nothing to evaluate: this part of the split has no targets")
+    if bool(tally.broken.any()):
+        window = int(tally.broken.nonzero()[0])
+        raise ValueError(f"user {int(windows.users[window])} (window {window}): a score is NaN")
+    return tally
+
+
+def in_order(windows: Windows, batches: Iterable[SeqBatch]) -> Iterator[tuple[int, SeqBatch]]:
+    """Yield each batch with the window of its first row; check that together they are the windows in their order."""
+    start = 0
+    for batch in batches:
+        stop = start + len(batch.items)
+        expected = windows.items[windows.stop[start:stop]]
+        if batch.targets is not None and not np.array_equal(batch.targets.cpu().numpy(), expected):
+            raise ValueError(f"batches do not follow the windows: other targets in rows {start} to {stop}")
+        yield start, batch
+        start = stop
+    if start != len(windows):
+        raise ValueError(f"batches do not follow the windows: {start} rows for {len(windows)} windows")

@@ -1,0 +1,72 @@
+"""Where the target stands among all candidates. Candidate column j is item j + 1, so PAD and MASK have no column."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqcl.topk import top_k
+from seqcl.types import Windows
+
+Pairs = tuple[Tensor, Tensor]
+"""Rows (P,) and columns (P,) of a block of scores."""
+
+
+def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
+    """1 + the number of other candidates that score at least as much as the target: (B,) int64; ties count against us.
+
+    A target that is itself excluded, or scores minus infinity, ranks N.
+
+    Args:
+        scores: (B, N), left as it is.
+        targets: (B,) column of each row's target, 0-based.
+        seen: rows and columns to exclude; they get minus infinity.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    found, best, _, _ = rank_block_(scores.float().clone(), targets, seen, k=1)
+    if bool(best[:, 0].isnan().any()):
+        raise ValueError(f"row {int(best[:, 0].isnan().nonzero()[0])}: a score is NaN")
+    return found
+
+
+def rank_block_(
+    scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ranks (B,), the k best scores and columns (B, k), and which targets cannot be reached (B,); scores are used up.
+
+    A NaN anywhere in a row comes out as its best score.
+    """
+    if seen is not None:
+        rows, columns = seen
+        scores.view(-1).index_fill_(0, rows * scores.shape[1] + columns, -torch.inf)
+    own = scores.gather(1, targets[:, None])  # (B, 1)
+    best, columns = top_k(scores, k)
+    # Comparing in place and summing floats is four times as fast as counting booleans; sums stay whole below 2^24.
+    wide = torch.float64 if scores.shape[1] >= 1 << 24 else torch.float32
+    found = scores.ge_(own).sum(1, dtype=wide).long()
+    return found, best, columns, own[:, 0].isneginf()
+
+
+class Seen:
+    """The history of each window, from its user's first item up to the target, which it does not include.
+
+    Longer than what the window reads: exclusion knows all of a user's earlier items.
+    """
+
+    def __init__(self, windows: Windows, device: torch.device) -> None:
+        begin = windows.offsets[windows.users]
+        self.ends = np.concatenate(([0], np.cumsum(windows.stop - begin)))  # (W + 1,)
+        self.items = torch.tensor(windows.items, device=device)  # (T,) int32
+        self.sizes = torch.tensor(windows.stop - begin, device=device)  # (W,)
+        self.shift = torch.tensor(begin - self.ends[:-1], device=device)  # (W,)
+
+    def pairs(self, start: int, stop: int) -> Pairs:
+        """Rows, counted from `start`, and columns that the windows [start, stop) exclude."""
+        first, last = int(self.ends[start]), int(self.ends[stop])
+        rows = torch.arange(stop - start, device=self.items.device)
+        rows = rows.repeat_interleave(self.sizes[start:stop], output_size=last - first)  # (P,)
+        where = torch.arange(first, last, device=self.items.device) + self.shift[start:stop][rows]
+        return rows, self.items[where].long() - 1

@@ -1,0 +1,147 @@
+"""Contrastive losses: one core, `contrast`, and what is made of it; similarities are float32 under autocast too."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Similarity = Literal["cosine", "dot"]
+Reduction = Literal["out", "in"]
+
+
+def contrast(
+    logits: Tensor,
+    positives: Tensor,
+    *,
+    keep: Tensor | None = None,
+    weights: Tensor | None = None,
+    reduction: Reduction = "out",
+) -> Tensor:
+    """Mean over anchors of -log of the share that their positives have in sum_j w_j exp(logit_j): a scalar, never half.
+
+    An eye mask is InfoNCE (arXiv 1807.03748, eq. 4), a same-label mask SupCon (arXiv 2004.11362, eq. 2 and 3), columns
+    past the batch a queue (arXiv 1911.05722), a `keep` mask removes false negatives, and weights make hard negatives
+    (arXiv 2010.04592). An anchor without a positive counts for nothing; if no anchor has one the loss is 0.
+
+    Args:
+        logits: (M, C) similarities over the temperature, anchors by candidates.
+        positives: (M, C) bool, True where the candidate is a positive of the anchor.
+        keep: (M, C) or (C,) bool, False removes a candidate from the denominator; positives always stay.
+        weights: (M, C) or (C,), >= 0, factors of the negatives in the denominator; positives have 1.
+        reduction: several positives are averaged outside the log (out, the better in the paper) or inside it (in).
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    found = positives.sum(1)  # (M,)
+    some = found > 0  # (M,)
+    # A row without a positive is left as it is: its term is dropped in the end; all -inf would make its gradient NaN.
+    negatives = ~positives & some[:, None]  # (M, C)
+    below = logits
+    if weights is not None:
+        below = torch.where(negatives, below + weights.log(), below)
+    if keep is not None:
+        below = below.masked_fill(negatives & ~keep, -torch.inf)
+    count = found.clamp(min=1).to(logits.dtype)  # (M,)
+    if reduction == "out":
+        above = logits.masked_fill(~positives, 0.0).sum(1) / count  # (M,)
+    else:
+        above = logits.masked_fill(negatives, -torch.inf).logsumexp(1) - count.log()
+    losses = (below.logsumexp(1) - above).masked_fill(~some, 0.0)  # (M,)
+    return losses.sum() / some.sum().clamp(min=1)
+
+
+def nt_xent(
+    first: Tensor,
+    second: Tensor,
+    *,
+    temperature: float,
+    similarity: Similarity = "cosine",
+    same: Tensor | None = None,
+) -> Tensor:
+    """NT-Xent: each of the 2B views must find its partner among the 2B - 1 others (SimCLR, arXiv 2002.05709, eq. 1).
+
+    2B equal views give log(2B - 1). Differs from the paper: rows known to belong together may be kept from being
+    negatives of each other.
+
+    Args:
+        first: (B, D) one view of each row.
+        second: (B, D) the other view.
+        temperature: What similarities are divided by; 0.1 to 1 in the paper.
+        similarity: cosine (the paper) or dot product (CL4SRec, arXiv 2010.14395).
+        same: (B, B) bool, symmetric, True where two rows are not to be negatives of each other.
+    """
+    views = torch.cat((first, second))  # (2B, D)
+    logits = similarities(views, views, similarity) / temperature  # (2B, 2B)
+    eye = torch.eye(len(views), dtype=torch.bool, device=views.device)
+    keep = ~eye if same is None else ~(eye | same.repeat(2, 2))
+    return contrast(logits, eye.roll(len(first), 1), keep=keep)
+
+
+def info_nce(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    temperature: float,
+    similarity: Similarity = "cosine",
+    positives: Tensor | None = None,
+    keep: Tensor | None = None,
+    weights: Tensor | None = None,
+    reduction: Reduction = "out",
+) -> Tensor:
+    """InfoNCE in one direction: query b must find key b among all C keys.
+
+    Source: CPC, arXiv 1807.03748, eq. 4; with a queue of keys MoCo, arXiv 1911.05722, eq. 1.
+
+    Args:
+        queries: (B, D).
+        keys: (C, D), C >= B; keys past the batch are a queue of negatives.
+        temperature: What similarities are divided by; 0.07 in MoCo.
+        similarity: cosine or dot product.
+        positives: (B, C) bool; query b with key b if None.
+        keep: (B, C) or (C,) bool, False removes a key from the denominator; positives always stay.
+        weights: (B, C) or (C,), >= 0, factors of the negatives.
+        reduction: out or in, as in `contrast`.
+    """
+    logits = similarities(queries, keys, similarity) / temperature  # (B, C)
+    if positives is None:
+        positives = torch.eye(len(queries), len(keys), dtype=torch.bool, device=queries.device)
+    return contrast(logits, positives, keep=keep, weights=weights, reduction=reduction)
+
+
+def alignment(first: Tensor, second: Tensor, *, power: float = 2.0) -> Tensor:
+    """Mean distance of partners (B, D) on the unit sphere to `power`: 0 if equal (arXiv 2005.10242, section 4.1)."""
+    gap = (_unit(first) - _unit(second)).square().sum(1)  # (B,)
+    return gap.mean() if power == 2 else gap.clamp(min=torch.finfo(gap.dtype).tiny).pow(power / 2).mean()
+
+
+def uniformity(states: Tensor, *, t: float = 2.0) -> Tensor:
+    """Log of the mean of exp(-t d^2) over pairs of rows (B, D) on the unit sphere: 0 in collapse, and of one row alone.
+
+    Source: arXiv 2005.10242, section 4.1.
+    """
+    gaps = 2 - 2 * similarities(states, states, "cosine")  # (B, B), squared distances
+    rows = len(gaps)
+    if rows < 2:
+        return gaps.new_zeros(())
+    itself = torch.eye(rows, dtype=torch.bool, device=gaps.device)
+    return (-t * gaps).masked_fill(itself, -torch.inf).flatten().logsumexp(0) - math.log(rows * (rows - 1))
+
+
+def similarities(first: Tensor, second: Tensor, similarity: Similarity) -> Tensor:
+    """Cosine or dot product of all pairs, float32 or wider whatever autocast says: (B, D), (C, D) -> (B, C)."""
+    with torch.autocast(first.device.type, enabled=False):
+        if similarity == "cosine":
+            return _unit(first) @ _unit(second).T
+        return _wide(first) @ _wide(second).T
+
+
+def _unit(states: Tensor) -> Tensor:
+    return F.normalize(_wide(states), dim=1)
+
+
+def _wide(states: Tensor) -> Tensor:
+    # Half precision holds a cosine to 1/256; over a temperature of 0.05 that is an error of 8 % in exp.
+    return states if states.dtype == torch.float64 else states.float()

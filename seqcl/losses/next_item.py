@@ -1,0 +1,78 @@
+"""Next-item losses against drawn negatives; the full softmax is in `softmax.py`.
+
+All take states (T, D), a table (N, D), targets (T,) and negatives (K,), shared by all positions, or (T, K), each rows
+of the table, from 0, and give the mean over positions. A negative that is the position's own target is left out.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sampled_softmax(
+    states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, log_q: Tensor | None = None
+) -> Tensor:
+    """Cross entropy of the target among itself and K negatives, each logit less log of its chance to be drawn.
+
+    Source: Bengio and Senecal 2008; the correction as in Yi et al., RecSys 2019, eq. 4, on the target's logit too.
+
+    Args:
+        states: (T, D).
+        table: (N, D).
+        targets: (T,) rows of the table.
+        negatives: (K,) or (T, K) rows of the table.
+        log_q: (N,) log of the chance of each item to be drawn; None is a uniform draw, where the correction cancels.
+    """
+    positive, negative, hit = scores(states, table, targets, negatives)
+    if log_q is not None:
+        positive, negative = positive - log_q[targets], negative - log_q[negatives]
+    logits = torch.cat((positive[:, None], negative.masked_fill(hit, -torch.inf)), 1)  # (T, 1 + K)
+    return (logits.logsumexp(1) - logits[:, 0]).mean()
+
+
+def bce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+    """Binary cross entropy of the target (1) and K negatives (0), over K + 1 (SASRec, arXiv 1808.09781, section 3.5).
+
+    Differs from the paper, where K is 1: the sum is over K + 1, as in arXiv 2308.07192, so that its scale stays.
+    """
+    return _binary(states, table, targets, negatives, power=1.0)
+
+
+def gbce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, t: float = 0.75) -> Tensor:
+    """Binary cross entropy whose positive probability is raised to the power beta, which mends overconfidence.
+
+    Source: gSASRec, arXiv 2308.07192, section 5; beta = alpha (t (1 - 1 / alpha) + 1 / alpha), alpha = K / (N - 1).
+
+    Args:
+        states: (T, D).
+        table: (N, D).
+        targets: (T,) rows of the table.
+        negatives: (K,) or (T, K) rows of the table, drawn uniformly.
+        t: Calibration: 0 is bce, 1 is wholly calibrated; 0.75 in the paper, with 256 negatives.
+    """
+    rate = negatives.shape[-1] / max(len(table) - 1, 1)  # alpha, the share of negatives that is drawn
+    return _binary(states, table, targets, negatives, power=rate * (t * (1 - 1 / rate) + 1 / rate))
+
+
+def bpr(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+    """Mean over positions and negatives of -log sigmoid(target's score - negative's) (arXiv 1205.2618, BPR-Opt)."""
+    positive, negative, hit = scores(states, table, targets, negatives)
+    losses = F.softplus(negative - positive[:, None]).masked_fill(hit, 0.0)  # (T, K)
+    return losses.mean()
+
+
+def scores(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of targets (T,) and negatives (T, K), never half, and where a negative is the target: (T, K) bool."""
+    positive = (states * F.embedding(targets, table)).sum(1)  # (T,)
+    rows = F.embedding(negatives, table)  # (K, D) or (T, K, D); its backward is quicker than that of table[negatives]
+    negative = states @ rows.T if negatives.dim() == 1 else torch.bmm(rows, states[:, :, None])[:, :, 0]  # (T, K)
+    wide = torch.float64 if states.dtype == torch.float64 else torch.float32
+    return positive.to(wide), negative.to(wide), negatives == targets[:, None]
+
+
+def _binary(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, power: float) -> Tensor:
+    positive, negative, hit = scores(states, table, targets, negatives)
+    losses = power * F.softplus(-positive) + F.softplus(negative).masked_fill(hit, 0.0).sum(1)  # (T,)
+    return losses.mean() / (negatives.shape[-1] + 1)

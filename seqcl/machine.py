@@ -1,0 +1,78 @@
+"""What a result was made on and with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from seqcl.errors import UserError
+from seqcl.version import VERSION
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU if there is one.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: {reason}; valid here: auto, cpu{', cuda' * torch.cuda.is_available()}") from None
+    return device
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what can change a result."""
+    found = {"seqcl": VERSION, "python": platform.python_version()}
+    for name in ("torch", "numpy", "pandas", "scipy", "faiss-cpu", "lightning-fabric"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def about_machine(device: torch.device) -> dict[str, Any]:
+    """Processor, cores, threads, memory and device."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": memory_bytes(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "system": platform.platform(),
+    }
+
+
+def processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int | None:
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def peak_memory_bytes() -> int | None:
+    """Largest resident size of this process so far; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,58 @@
+"""What a recipe is: an encoder, a next-item term that also ranks, and any further terms."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from seqcl.augment import Pair, View, item_cf_iuf
+from seqcl.errors import UserError
+from seqcl.objectives import Joint, NextItem, Objective
+from seqcl.types import Encoder, SeqBatch, Windows
+
+
+class Recommender(nn.Module):
+    """A trainable model: called on a batch it gives its weighted loss terms, and it ranks by inner product.
+
+    Every recipe is a subclass whose constructor takes the training windows, which is all that a recipe may learn from,
+    and its parts as `functools.partial`s; the keywords of a part are its options on the command line.
+    """
+
+    def __init__(self, train: Windows, *, encoder: Encoder, next_item: NextItem, **terms: Objective) -> None:
+        super().__init__()
+        one_target = bool((train.first == train.stop - 1).all())
+        if not (one_target or getattr(encoder, "one_pass", True)):
+            raise UserError(
+                "this encoder sees the end of a row from every position, so it cannot learn all positions in one pass: "
+                "use --data.windows prefix, or --encoder.positions relative or start"
+            )
+        next_item.bind(item_counts=train.item_counts(), only_last=one_target)
+        self.encoder = encoder
+        self.objective = Joint(next_item=next_item, **terms)
+
+    def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
+        """Weighted loss terms by name; their sum is what training minimises."""
+        return self.objective(self.encoder, batch)
+
+    def queries(self, batch: SeqBatch) -> Tensor:
+        """What is compared with the candidates: (B, D)."""
+        return self.objective.queries(self.encoder.last(batch))
+
+    def candidates(self) -> Tensor:
+        """Vectors of items 1..N: (N, D)."""
+        return self.objective.candidates(self.encoder.item_embeddings())
+
+
+def bind_views(views: Pair | View, train: Windows) -> Pair | View:
+    """Views that know the catalogue, and, where they need it, the item correlation of the training windows."""
+    neighbours = None
+    if views.neighbours_needed:
+        neighbours, _ = item_cf_iuf(*train.known(), train.num_items, top_k=views.neighbours_needed)
+    return views.bind(num_items=train.num_items, max_len=train.max_len, neighbours=neighbours)
+
+
+class Baseline(nn.Module):
+    """A model that is counted rather than trained; its buffers are its state."""
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        """Scores of items 1..N: (B, N)."""
+        raise NotImplementedError

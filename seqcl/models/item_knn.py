@@ -1,0 +1,33 @@
+"""Item-based neighbourhood (Deshpande and Karypis, TOIS 2004) with inverse user frequency."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from seqcl.augment import item_cf_iuf
+from seqcl.models.base import Baseline
+from seqcl.types import SeqBatch, Windows
+
+
+class ItemKNN(Baseline):
+    """Items that co-occur with those of the row, ItemCF-IUF over the nearest neighbours (TOIS 2004)."""
+
+    neighbours: Tensor
+    weights: Tensor
+
+    def __init__(self, train: Windows, *, similarity: partial = partial(item_cf_iuf, top_k=100)) -> None:  # type: ignore[type-arg]
+        super().__init__()
+        users, items = train.known()
+        neighbours, weights = similarity(users, items, train.num_items)
+        itself = torch.arange(len(neighbours))[:, None] == torch.as_tensor(neighbours)  # (N + 2, K)
+        self.register_buffer("neighbours", torch.as_tensor(neighbours))
+        self.register_buffer("weights", torch.as_tensor(weights).float().masked_fill(itself, 0.0))
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        """Summed similarity to the items of the row: (B, N)."""
+        near = self.neighbours[batch.items].flatten(1)  # (B, L * K)
+        totals = torch.zeros(len(near), len(self.neighbours), device=near.device)  # (B, N + 2)
+        return totals.scatter_add_(1, near, self.weights[batch.items].flatten(1))[:, 1:-1]

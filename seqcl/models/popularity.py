@@ -1,0 +1,23 @@
+"""The most frequent items for everyone: the floor that every model must clear."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqcl.models.base import Baseline
+from seqcl.types import SeqBatch, Windows
+
+
+class Popularity(Baseline):
+    """Items by how often they occur in training, the same for everyone."""
+
+    counts: Tensor
+
+    def __init__(self, train: Windows) -> None:
+        super().__init__()
+        self.register_buffer("counts", torch.from_numpy(train.item_counts()[1:-1]).float())  # (N,)
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        """Training counts: (B, N)."""
+        return self.counts.expand(len(batch.items), -1)

@@ -1,0 +1,136 @@
+"""The next item at every position that has a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqcl.errors import UserError, unknown
+from seqcl.losses import Similarity, bce, bpr, gbce, sampled_softmax, softmax
+from seqcl.objectives.base import Objective, rng
+from seqcl.types import PAD, Encoder, SeqBatch
+
+Loss = Literal["softmax", "sampled_softmax", "bce", "gbce", "bpr"]
+Sampling = Literal["uniform", "popularity"]
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "softmax": softmax,
+    "sampled_softmax": sampled_softmax,
+    "bce": bce,
+    "gbce": gbce,
+    "bpr": bpr,
+}
+"""Every next-item loss by the name that configurations use."""
+
+
+class NextItem(Objective):
+    """The mean loss over all positions with a target, of inner products with the item table: the term `next_item`.
+
+    Args:
+        loss: softmax over all items (chunked); or against drawn negatives: sampled_softmax with logQ correction, bce
+            (SASRec, arXiv 1808.09781), gbce (gSASRec, arXiv 2308.07192), bpr (arXiv 1205.2618).
+        negatives: Items drawn, for all losses but softmax (SASRec 1, gSASRec 256).
+        shared: Whether one draw serves all positions of a batch, which is quicker, or each position draws its own.
+        sampling: uniform over items, or popularity, by how often an item occurs in training, plus one.
+        similarity: dot, or cosine of state and item embedding.
+        temperature: What scores are divided by; with cosine some 0.05 to 0.1.
+        smoothing: Share of the softmax target spread over all items; for softmax alone.
+        t: Calibration of gbce, 0 to 1 (paper 0.75).
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    cumulative: Tensor
+    log_q: Tensor
+
+    def __init__(
+        self,
+        *,
+        loss: Loss = "softmax",
+        negatives: int = 256,
+        shared: bool = True,
+        sampling: Sampling = "uniform",
+        similarity: Similarity = "dot",
+        temperature: float = 1.0,
+        smoothing: float = 0.0,
+        t: float = 0.75,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise unknown("loss", loss, LOSSES)
+        if negatives < 1:
+            raise UserError(f"NextItem: negatives must be 1 or more, not {negatives}")
+        if temperature <= 0:
+            raise UserError(f"NextItem: temperature must be above 0, not {temperature}")
+        if smoothing and loss != "softmax":
+            raise UserError(f"NextItem: smoothing={smoothing} works with loss=softmax alone, not with {loss}")
+        self.loss, self.negatives, self.shared, self.sampling = loss, negatives, shared, sampling
+        self.similarity, self.temperature, self.smoothing, self.t = similarity, temperature, smoothing, t
+        self.only_last = False
+        self.register_buffer("cumulative", torch.empty(0, dtype=torch.float64), persistent=False)  # (N,)
+        self.register_buffer("log_q", torch.empty(0), persistent=False)  # (N,)
+
+    def extra_repr(self) -> str:
+        return f"loss={self.loss}, similarity={self.similarity}, temperature={self.temperature}"
+
+    def bind(self, *, item_counts: np.ndarray | Tensor, only_last: bool = False) -> NextItem:
+        """Hand in what the data decides and return the objective itself.
+
+        Args:
+            item_counts: (N + 2,) how often each id occurs in training.
+            only_last: Whether every row's last position alone has a target, so that the encoder need not do the others.
+        """
+        counts = torch.as_tensor(item_counts, dtype=torch.float64, device=self.cumulative.device)[1:-1] + 1  # (N,)
+        self.cumulative = (counts / counts.sum()).cumsum(0)
+        self.log_q = (counts / counts.sum()).log().float()
+        self.only_last = only_last
+        return self
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        states, targets = self.positions(encoder, batch)
+        queries, table = self.queries(states), self.candidates(encoder.item_embeddings())
+        targets = targets - 1  # rows of the N candidates
+        if self.loss == "softmax":
+            return {"next_item": softmax(queries, table, targets, smoothing=self.smoothing)}
+        drawn = self.draw(len(table), len(targets))
+        if self.loss == "sampled_softmax":
+            log_q = self.log_q if self.sampling == "popularity" else None
+            return {"next_item": sampled_softmax(queries, table, targets, drawn, log_q=log_q)}
+        if self.loss == "gbce":
+            return {"next_item": gbce(queries, table, targets, drawn, t=self.t)}
+        return {"next_item": LOSSES[self.loss](queries, table, targets, drawn)}
+
+    def positions(self, encoder: Encoder, batch: SeqBatch) -> tuple[Tensor, Tensor]:
+        """States (T, D) and target ids (T,) of the positions that have a target."""
+        if batch.targets is None:
+            raise ValueError("NextItem: the batch has no targets")
+        if self.only_last:
+            return encoder.last(batch), batch.targets.gather(1, batch.lengths[:, None] - 1)[:, 0]
+        targets = batch.targets.flatten()  # (B * L,)
+        places = (targets != PAD).nonzero()[:, 0]  # (T,)
+        return encoder(batch).flatten(0, 1).index_select(0, places), targets[places]
+
+    def draw(self, items: int, positions: int) -> Tensor:
+        """Negatives as rows of the candidates: (K,) if shared, else (T, K)."""
+        device = self.cumulative.device
+        shape = (self.negatives,) if self.shared else (positions, self.negatives)
+        if self.sampling == "uniform":
+            return torch.randint(items, shape, generator=rng(device), device=device)
+        if len(self.cumulative) != items:
+            raise ValueError(f"NextItem: bound to {len(self.cumulative)} items, not to {items}; call bind first")
+        chance = torch.rand(shape, generator=rng(device), device=device, dtype=torch.float64)
+        return torch.searchsorted(self.cumulative, chance).clamp(max=items - 1)
+
+    def queries(self, states: Tensor) -> Tensor:
+        if self.similarity == "cosine":
+            states = F.normalize(states, dim=-1)
+        return states / self.temperature if self.temperature != 1 else states
+
+    def candidates(self, table: Tensor) -> Tensor:
+        return F.normalize(table[1:-1], dim=-1) if self.similarity == "cosine" else table[1:-1]

@@ -1,0 +1,6 @@
+"""Plots and tables of a run."""
+
+from seqcl.report.curves import plot_curves, read_history
+from seqcl.report.table import print_results
+
+__all__ = ["plot_curves", "print_results", "read_history"]

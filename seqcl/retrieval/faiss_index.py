@@ -1,0 +1,155 @@
+"""Approximate search by inner product through faiss."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqcl.errors import UserError, unknown
+from seqcl.retrieval.exact import checked, checked_queries
+from seqcl.types import PAD
+
+KINDS = ("flat", "ivf", "hnsw")
+
+
+class FaissIndex:
+    """Finds items with a large inner product; flat misses none, ivf and hnsw trade some for time in large catalogues.
+
+    HNSW is built on vectors with one more coordinate that makes all of them equally long (Bachrach et al., RecSys
+    2014), so that the nearest by distance is the largest by inner product.
+
+    Args:
+        vectors: (N, D), one an item.
+        ids: (N,) item id of each vector, each once and at least 1; 1..N if not given.
+        kind: flat (exact), ivf (inverted lists, a k-means cell each), or hnsw (graph of neighbours, arXiv 1603.09320).
+        lists: cells of ivf; about 4 sqrt(N), with at least 39 vectors a cell, if not given.
+        probes: cells that a query looks into; an eighth of them if not given.
+        links: neighbours of a node of the hnsw graph.
+        build_width: candidates kept while the hnsw graph is built.
+        search_width: candidates kept while the hnsw graph is searched; at least k is taken.
+
+    Raises:
+        UserError: unknown kind.
+        ValueError: as `ExactIndex`.
+    """
+
+    def __init__(
+        self,
+        vectors: Tensor,
+        ids: Tensor | None = None,
+        *,
+        kind: Literal["flat", "ivf", "hnsw"] = "flat",
+        lists: int | None = None,
+        probes: int | None = None,
+        links: int = 32,
+        build_width: int = 100,
+        search_width: int = 128,
+    ) -> None:
+        if kind not in KINDS:
+            raise unknown("index", kind, KINDS)
+        for option, value in (("links", links), ("build_width", build_width), ("search_width", search_width)):
+            if value < 1:
+                raise UserError(f"{option} {value}: must be at least 1")
+        vectors, ids = checked(vectors.cpu(), ids if ids is None else torch.as_tensor(ids).cpu())
+        self.name = kind
+        self.kind = kind
+        self.dim = vectors.shape[1]
+        self.ids = np.concatenate((ids.numpy(), [PAD]))  # the last stands for "not found", faiss's -1
+        self.lists = lists or max(1, min(int(4 * math.sqrt(len(vectors))), len(vectors) // 39))
+        self.probes = min(probes or max(1, self.lists // 8), self.lists)
+        self.search_width = search_width
+        started = time.perf_counter()
+        self.index = self.built(vectors.numpy(), links, build_width)
+        self.build_seconds = time.perf_counter() - started
+
+    def built(self, vectors: np.ndarray, links: int, build_width: int) -> Any:
+        """The faiss index with all vectors in it."""
+        faiss = library()
+        if self.kind == "hnsw":
+            index = faiss.IndexHNSWFlat(self.dim + 1, links, faiss.METRIC_L2)
+            index.hnsw.efConstruction = build_width
+            lengths = np.square(vectors, dtype=np.float64).sum(1)  # (N,)
+            index.add(np.concatenate([vectors, np.sqrt(lengths.max() - lengths)[:, None].astype(np.float32)], axis=1))
+            self.vectors = vectors  # the distances are of the longer vectors; true scores come from these
+            return index
+        index = faiss.IndexFlatIP(self.dim)
+        if self.kind == "ivf":
+            index = faiss.IndexIVFFlat(index, self.dim, self.lists, faiss.METRIC_INNER_PRODUCT)
+            index.train(vectors)
+        index.add(vectors)
+        return index
+
+    def search(self, queries: Tensor, k: int, exclude: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Scores (B, k) float32 and item ids (B, k), best first; minus infinity and PAD where fewer are found.
+
+        faiss cannot leave out other items for each query, so more are fetched than asked for and the excluded ones
+        dropped; rows left with fewer than k are searched again, wider, until all of the index has been looked at.
+
+        Args:
+            queries: (B, D), on any device; the results are on it too.
+            k: how many items for each query.
+            exclude: rows (P,) of queries and item ids (P,) that they must not find.
+
+        Raises:
+            ValueError: a query holds a value that is not finite, or has another width than the vectors.
+        """
+        device = queries.device
+        wanted = checked_queries(queries, self.dim).cpu().contiguous().numpy()
+        scores = np.full((len(wanted), k), -np.inf, dtype=np.float32)
+        items = np.full((len(wanted), k), PAD, dtype=np.int64)
+        span = int(self.ids.max()) + 1
+        barred = np.zeros(0, dtype=np.int64)  # row * span + item
+        if exclude is not None:
+            rows, seen = (part.cpu().numpy().astype(np.int64) for part in exclude)
+            barred = np.unique((rows * span + seen)[(seen > 0) & (seen < span)])
+        pending = np.arange(len(wanted))
+        total = len(self.ids) - 1
+        fetch, probes = min(2 * k if len(barred) else k, total), self.probes
+        while len(pending):
+            found, place = self.fetch(wanted[pending], fetch, probes)
+            names = self.ids[place]  # (rows, fetch)
+            good = (names != PAD) & ~contains(barred, pending[:, None] * span + names)
+            order = np.argsort(~good, axis=1, kind="stable")[:, :k]  # good ones first, best first among them
+            there = np.take_along_axis(good, order, axis=1)
+            width = order.shape[1]
+            scores[pending, :width] = np.where(there, np.take_along_axis(found, order, axis=1), -np.inf)
+            items[pending, :width] = np.where(there, np.take_along_axis(names, order, axis=1), PAD)
+            if fetch == total and (self.kind != "ivf" or probes == self.lists):
+                break
+            pending = pending[good.sum(1) < k] if len(barred) or self.kind == "ivf" else pending[:0]
+            fetch, probes = min(4 * fetch, total), min(4 * probes, self.lists)
+        return torch.from_numpy(scores).to(device), torch.from_numpy(items).to(device)
+
+    def fetch(self, queries: np.ndarray, count: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and places (rows, count), best first, -1 where faiss finds fewer."""
+        faiss = library()
+        if self.kind == "flat":
+            return self.index.search(queries, count)
+        if self.kind == "ivf":
+            return self.index.search(queries, count, params=faiss.SearchParametersIVF(nprobe=probes))
+        longer = np.concatenate([queries, np.zeros((len(queries), 1), dtype=np.float32)], axis=1)
+        width = faiss.SearchParametersHNSW(efSearch=max(self.search_width, count))
+        _, place = self.index.search(longer, count, params=width)
+        scores = np.einsum("bd,bkd->bk", queries, self.vectors[place])
+        return np.where(place < 0, -np.inf, scores), place
+
+
+def contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Which of `keys` stand in `sorted_keys`."""
+    if len(sorted_keys) == 0:
+        return np.zeros(keys.shape, dtype=bool)
+    place = np.searchsorted(sorted_keys, keys).clip(max=len(sorted_keys) - 1)
+    return sorted_keys[place] == keys
+
+
+def library() -> Any:
+    """faiss, imported when first needed and on as many threads as torch: both bring an OpenMP of their own."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    return faiss

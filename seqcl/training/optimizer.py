@@ -1,0 +1,129 @@
+"""AdamW over named parameters, and their running average.
+
+The arithmetic is torch's fused AdamW. Its Optimizer class is left out for two reasons: constructing it imports
+torch._dynamo (1.4 s, half of the time to the first step), and state by parameter name goes into safetensors as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that take gradient, by name; a tied one once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+class AdamW:
+    """Decoupled weight decay on matrices and tables only, not on biases and norms (arXiv 1711.05101, algorithm 2).
+
+    Args:
+        parameters: what to update, by name.
+        weight_decay: share of a weight taken off per update, times the learning rate.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], *, weight_decay: float = 0.0) -> None:
+        self.names = list(parameters)
+        self.parameters = list(parameters.values())
+        self.weight_decay = weight_decay
+        self.mean = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.square = [torch.zeros_like(parameter) for parameter in self.parameters]
+        device = self.parameters[0].device
+        self.steps = torch.zeros(len(self.parameters), device=device)  # (P,) a parameter without gradient stands still
+        self._step = list(self.steps.unbind())
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """Update every parameter that has a gradient, then drop the gradients."""
+        have = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        decayed = [index for index in have if self.weight_decay and self.parameters[index].ndim >= 2]
+        plain = [index for index in have if not (self.weight_decay and self.parameters[index].ndim >= 2)]
+        for group, decay in ((decayed, self.weight_decay), (plain, 0.0)):
+            if group:
+                self._update(group, lr, decay)
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _update(self, group: list[int], lr: float, decay: float) -> None:
+        parameters = [self.parameters[index] for index in group]
+        adamw(
+            list[Tensor](parameters),
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [self.mean[index] for index in group],
+            [self.square[index] for index in group],
+            [],
+            [self._step[index] for index in group],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=lr,
+            weight_decay=decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name."""
+        mean = {f"mean.{name}": tensor for name, tensor in zip(self.names, self.mean, strict=True)}
+        square = {f"square.{name}": tensor for name, tensor in zip(self.names, self.square, strict=True)}
+        return {"steps": self.steps, **mean, **square}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over a `state()`, in place; names and shapes must be the same."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+
+class Average:
+    """Exponential moving average of the parameters; evaluation reads it, training never does.
+
+    The decay is min(decay, (1 + step) / (10 + step)), so that the first weights, which are noise, are soon forgotten.
+
+    Args:
+        parameters: what to average, by name.
+        decay: share of the old average kept per update, in (0, 1).
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], *, decay: float) -> None:
+        self.names = list(parameters)
+        self.parameters: list[Tensor] = list(parameters.values())
+        self.decay = decay
+        self.values = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the parameters, after update number `step` (1-based)."""
+        torch._foreach_lerp_(self.values, self.parameters, 1 - min(self.decay, (1 + step) / (10 + step)))
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """Inside, the parameters hold the average; after it, exactly what they held before."""
+        kept = [parameter.detach().clone() for parameter in self.parameters]
+        try:
+            self.adopt()
+            yield
+        finally:
+            self._write(kept)
+
+    def adopt(self) -> None:
+        """Make the average the parameters."""
+        self._write(self.values)
+
+    @torch.no_grad()
+    def _write(self, values: list[Tensor]) -> None:
+        torch._foreach_copy_(self.parameters, values)
+
+    def state(self) -> dict[str, Tensor]:
+        """The averages by parameter name."""
+        return dict(zip(self.names, self.values, strict=True))
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over a `state()`, in place; names and shapes must be the same."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])

@@ -1,0 +1,96 @@
+"""What every room shares: ids, batches, windows, the encoder's contract and the shape legend.
+
+Shapes are written with these letters wherever a tensor is made:
+B batch rows, L time, T real positions (no padding), D width, N items, U users, W windows, K neighbours or negatives, C chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+
+PAD = 0
+"""Id of the padding slot; items are 1..N and the MASK token is N + 1."""
+
+
+class SeqBatch(NamedTuple):
+    """Right-padded sequences: row b holds items[b, :lengths[b]], then PAD."""
+
+    items: Tensor  # (B, L) int64
+    lengths: Tensor  # (B,) int64, >= 1
+    targets: Tensor | None = None  # (B, L) in training, PAD where a position has no target; (B,) in evaluation
+    users: Tensor | None = None  # (B,) int64, row of the user, 0-based
+    times: Tensor | None = None  # (B, L) float64 seconds, 0 at padding
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Windows:
+    """W stretches of one packed array: window w reads items[start:stop] and predicts items[t + 1] for t in [first, stop).
+
+    One pass over a row has first == start, a prefix or an evaluation window has first == stop - 1.
+    What a split may know of user u is items[offsets[u]:ends[u]] and no more; counts and similarities come from there.
+    """
+
+    items: np.ndarray  # (T,) int32, all users behind one another, memory-mappable
+    offsets: np.ndarray  # (U + 1,) int64, user u owns items[offsets[u]:offsets[u + 1]]
+    ends: np.ndarray  # (U,) int64, exclusive end of what this split may know of user u
+    users: np.ndarray  # (W,) int64, the user of each window
+    start: np.ndarray  # (W,) int64
+    stop: np.ndarray  # (W,) int64, stop - start <= max_len; items[stop] is the last target
+    first: np.ndarray  # (W,) int64
+    num_items: int
+    max_len: int
+    times: np.ndarray | None = None  # (T,) float64 seconds
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def num_users(self) -> int:
+        return len(self.ends)
+
+    @property
+    def num_targets(self) -> int:
+        """Number of predictions, the positions that an epoch learns from."""
+        return int((self.stop - self.first).sum())
+
+    def known(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every (user, item) this split may know, duplicates kept: two arrays of one length."""
+        sizes = self.ends - self.offsets[:-1]  # (U,)
+        users = np.repeat(np.arange(self.num_users), sizes)
+        shift = np.repeat(self.offsets[:-1] - np.concatenate(([0], np.cumsum(sizes)[:-1])), sizes)
+        return users, self.items[np.arange(len(users)) + shift]
+
+    def item_counts(self) -> np.ndarray:
+        """How often each item occurs in what this split may know: (N + 2,), zero for PAD and MASK."""
+        return np.bincount(self.known()[1], minlength=self.num_items + 2)
+
+
+class Encoder(Protocol):
+    """Turns sequences into states; knows nothing of losses, views or targets."""
+
+    num_items: int
+    dim: int
+
+    def item_embeddings(self) -> Tensor:
+        """The tied table (N + 2, D): row 0 is PAD, row N + 1 is MASK."""
+        ...
+
+    def __call__(self, batch: SeqBatch) -> Tensor:
+        """The state after every position: (B, L, D); what stands at padding is undefined."""
+        ...
+
+    def last(self, batch: SeqBatch) -> Tensor:
+        """The state after the newest item: (B, D), equal to the call at lengths - 1 and cheaper where it can be."""
+        ...
+
+
+class Batches(Protocol):
+    """Every row of a split once, in order: what an objective may look at before an epoch."""
+
+    def __iter__(self) -> Iterable[SeqBatch]: ...
+    def __len__(self) -> int: ...

@@ -1,0 +1,80 @@
+"""Slow, obvious oracles of augmentation: the whole distribution of a view of one row, and dense item correlation."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import combinations, permutations
+
+Row = tuple[int, ...]
+Law = dict[Row, Fraction]
+"""Every result that a view of a row can have, with its probability."""
+
+
+def _law(outcomes: Iterable[Row]) -> Law:
+    counts = Counter(outcomes)
+    return {row: Fraction(count, counts.total()) for row, count in counts.items()}
+
+
+def _share(n: int, rate: str, least: int = 0) -> int:
+    return min(max(math.floor(n * Fraction(rate)), least), n)
+
+
+def _windows(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(n - size + 1))
+
+
+def crop(row: Row, rate: str) -> Law:
+    return _law(row[window] for window in _windows(len(row), max(1, _share(len(row), rate))))
+
+
+def mask(row: Row, rate: str, token: int, least: int = 0) -> Law:
+    sets = combinations(range(len(row)), _share(len(row), rate, least))
+    return _law(tuple(token if t in chosen else item for t, item in enumerate(row)) for chosen in sets)
+
+
+def reorder(row: Row, rate: str, least: int = 0) -> Law:
+    return _law(
+        row[: window.start] + shuffled + row[window.stop :]
+        for window in _windows(len(row), _share(len(row), rate, least))
+        for shuffled in permutations(row[window])
+    )
+
+
+def substitute(row: Row, rate: str, neighbour: dict[int, int], least: int = 0) -> Law:
+    sets = combinations(range(len(row)), _share(len(row), rate, least))
+    return _law(tuple(neighbour[item] if t in chosen else item for t, item in enumerate(row)) for chosen in sets)
+
+
+def insert(row: Row, rate: str, neighbour: dict[int, int], max_len: int, least: int = 0) -> Law:
+    outcomes = []
+    for chosen in combinations(range(len(row)), _share(len(row), rate, least)):
+        grown: list[int] = []
+        for t, item in enumerate(row):
+            grown += [neighbour[item], item] if t in chosen else [item]
+        outcomes.append(tuple(grown[-max_len:]))
+    return _law(outcomes)
+
+
+def mixture(laws: list[Law]) -> Law:
+    """Each law equally likely."""
+    mixed: Law = defaultdict(Fraction)
+    for law in laws:
+        for row, probability in law.items():
+            mixed[row] += probability / len(laws)
+    return dict(mixed)
+
+
+def item_cf_iuf(pairs: Iterable[tuple[int, int]], num_items: int) -> list[list[float]]:
+    """The dense matrix w_ij of item correlation from (user, item) pairs, 0 on the diagonal: (N + 2) x (N + 2)."""
+    baskets: dict[int, set[int]] = defaultdict(set)
+    for user, item in pairs:
+        baskets[user].add(item)
+    buyers = Counter(item for basket in baskets.values() for item in basket)
+    matrix = [[0.0] * (num_items + 2) for _ in range(num_items + 2)]
+    for basket in baskets.values():
+        for i, j in permutations(basket, 2):
+            matrix[i][j] += 1 / math.log(1 + len(basket)) / math.sqrt(buyers[i] * buyers[j])
+    return matrix

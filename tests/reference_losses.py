@@ -1,0 +1,112 @@
+"""Slow, obvious versions of the losses: Python loops over float64 numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def dot(a: Tensor, b: Tensor) -> float:
+    return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
+
+
+def softmax(states: Tensor, table: Tensor, targets: Sequence[int], smoothing: float = 0.0) -> float:
+    total = 0.0
+    for state, target in zip(states, targets, strict=True):
+        logits = [dot(state, item) for item in table]
+        norm = math.log(sum(math.exp(x) for x in logits))
+        wanted = [smoothing / len(table) + (1 - smoothing) * (j == target) for j in range(len(table))]
+        total -= sum(p * (x - norm) for p, x in zip(wanted, logits, strict=True))
+    return total / len(states)
+
+
+def sampled_softmax(
+    states: Tensor, table: Tensor, targets: Sequence[int], negatives: Sequence[Sequence[int]], chance: Sequence[float]
+) -> float:
+    total = 0.0
+    for state, target, drawn in zip(states, targets, negatives, strict=True):
+        above = math.exp(dot(state, table[target])) / chance[target]
+        below = above + sum(math.exp(dot(state, table[j])) / chance[j] for j in drawn if j != target)
+        total -= math.log(above / below)
+    return total / len(states)
+
+
+def gbce(states: Tensor, table: Tensor, targets: Sequence[int], negatives: Sequence[Sequence[int]], t: float) -> float:
+    total = 0.0
+    for state, target, drawn in zip(states, targets, negatives, strict=True):
+        alpha = len(drawn) / (len(table) - 1)
+        beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+        total -= math.log(sigmoid(dot(state, table[target])) ** beta) / (len(drawn) + 1)
+        total -= sum(math.log(1 - sigmoid(dot(state, table[j]))) for j in drawn if j != target) / (len(drawn) + 1)
+    return total / len(states)
+
+
+def bpr(states: Tensor, table: Tensor, targets: Sequence[int], negatives: Sequence[Sequence[int]]) -> float:
+    terms = []
+    for state, target, drawn in zip(states, targets, negatives, strict=True):
+        for j in drawn:
+            gap = dot(state, table[target]) - dot(state, table[j])
+            terms.append(-math.log(sigmoid(gap)) if j != target else 0.0)
+    return sum(terms) / len(terms)
+
+
+def contrast(
+    logits: Tensor,
+    positives: Tensor,
+    keep: Tensor | None = None,
+    weights: Tensor | None = None,
+    reduction: str = "out",
+) -> float:
+    terms = []
+    for i in range(len(logits)):
+        columns = range(logits.shape[1])
+        mine = [j for j in columns if positives[i, j]]
+        if not mine:
+            continue
+        below = 0.0
+        for j in columns:
+            if j in mine:
+                below += math.exp(logits[i, j])
+            elif keep is None or keep[i, j]:
+                below += math.exp(logits[i, j]) * (1.0 if weights is None else float(weights[i, j]))
+        shares = [math.exp(logits[i, j]) / below for j in mine]
+        if reduction == "out":
+            terms.append(-sum(math.log(share) for share in shares) / len(mine))
+        else:
+            terms.append(-math.log(sum(shares) / len(mine)))
+    return sum(terms) / len(terms) if terms else 0.0
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float, same: Tensor | None = None, similarity=cosine) -> float:
+    rows = len(first)
+    views = [*first, *second]
+    total = 0.0
+    for i, anchor in enumerate(views):
+        partner = (i + rows) % (2 * rows)
+        below = 0.0
+        for j, other in enumerate(views):
+            false_negative = same is not None and bool(same[i % rows, j % rows])
+            if j == partner or (j != i and not false_negative):
+                below += math.exp(similarity(anchor, other) / temperature)
+        total -= math.log(math.exp(similarity(anchor, views[partner]) / temperature) / below)
+    return total / (2 * rows)
+
+
+def alignment(first: Tensor, second: Tensor, power: float) -> float:
+    gaps = [2 - 2 * cosine(a, b) for a, b in zip(first, second, strict=True)]
+    return sum(gap ** (power / 2) for gap in gaps) / len(gaps)
+
+
+def uniformity(states: Tensor, t: float) -> float:
+    pairs = [(a, b) for i, a in enumerate(states) for j, b in enumerate(states) if i != j]
+    return math.log(sum(math.exp(-t * (2 - 2 * cosine(a, b))) for a, b in pairs) / len(pairs))

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference_augment as reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqcl.augment import (
+    VIEWS,
+    ByLength,
+    Chain,
+    Crop,
+    Identity,
+    Insert,
+    Mask,
+    OneOf,
+    Pair,
+    Reorder,
+    Substitute,
+    View,
+    item_cf_iuf,
+)
+from seqcl.augment.operators import share
+from seqcl.errors import UserError
+from seqcl.types import PAD, SeqBatch
+
+N, MAX_LEN = 40, 12
+TOKEN = N + 1
+NEIGHBOURS = torch.tensor([PAD, *range(2, N + 1), 1, TOKEN])[:, None]  # (N + 2, 1), that of i is i + 1
+NEXT = {item: int(NEIGHBOURS[item, 0]) for item in range(N + 2)}
+
+
+def bound(view: View) -> View:
+    return view.bind(num_items=N, max_len=MAX_LEN, neighbours=NEIGHBOURS)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(rows: list[list[int]]) -> SeqBatch:
+    """Right-padded rows with every optional field filled."""
+    lengths = torch.tensor([len(row) for row in rows])
+    items = torch.tensor([row + [PAD] * (int(lengths.max()) - len(row)) for row in rows])
+    times = (items != PAD) * (torch.arange(items.shape[1], dtype=torch.float64) * 10 + 5)
+    return SeqBatch(items, lengths, targets=items.clone(), users=torch.arange(len(rows)), times=times)
+
+
+def rows_of(batch: SeqBatch) -> list[tuple[int, ...]]:
+    return [tuple(row[:n]) for row, n in zip(batch.items.tolist(), batch.lengths.tolist(), strict=True)]
+
+
+def same(first: SeqBatch, second: SeqBatch) -> bool:
+    return all(
+        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+EVERY = {
+    "Identity": Identity(),
+    "Crop": Crop(rate=0.6),
+    "Mask": Mask(rate=0.5),
+    "Reorder": Reorder(rate=0.6),
+    "Substitute": Substitute(rate=0.5),
+    "Insert": Insert(rate=0.5),
+    "OneOf": OneOf(views=[Crop(rate=0.6), Mask(rate=0.3), Reorder(rate=0.6), Substitute(rate=0.3), Insert(rate=0.4)]),
+    "Chain": Chain(views=[Insert(rate=0.4), Crop(rate=0.7), Reorder(rate=0.6), Mask(rate=0.3)]),
+    "ByLength": ByLength(short=Mask(rate=0.5, least=1), long=Crop(rate=0.6)),
+}
+for each in EVERY.values():
+    bound(each)
+every_view = pytest.mark.parametrize("view", EVERY.values(), ids=EVERY.keys())
+random_view = pytest.mark.parametrize("view", [v for k, v in EVERY.items() if k != "Identity"], ids=list(EVERY)[1:])
+rows_strategy = st.lists(st.lists(st.integers(1, N), min_size=1, max_size=MAX_LEN), min_size=1, max_size=8)
+
+
+def test_every_view_of_the_table_passes_the_suite() -> None:
+    assert EVERY.keys() == VIEWS.keys()
+    assert all(type(EVERY[name]) is VIEWS[name] for name in VIEWS)
+
+
+# The suite that every view passes
+
+
+@every_view
+@settings(max_examples=60, deadline=None)
+@given(rows=rows_strategy, seed=st.integers(0, 2**31))
+def test_a_view_is_a_well_formed_batch(view: View, rows: list[list[int]], seed: int) -> None:
+    source = batch_of(rows)
+    result = view(source, seeded(seed))
+    width = result.items.shape[1]
+    assert result.items.dtype == result.lengths.dtype == torch.int64
+    assert result.lengths.min() >= 1 and width == result.lengths.max() and width <= MAX_LEN
+    real = torch.arange(width) < result.lengths[:, None]
+    assert torch.equal(result.items != PAD, real), "PAD stands after the row and nowhere else"
+    assert result.items.max() <= TOKEN
+    assert result.targets is None and result.users is not None and torch.equal(result.users, torch.arange(len(rows)))
+    assert result.times is not None and result.times.shape == result.items.shape
+    assert torch.equal(result.times != 0, real)
+    assert (result.times.diff(dim=1)[real[:, 1:]] >= 0).all(), "times ascend in every view"
+
+
+@every_view
+@settings(max_examples=30, deadline=None)
+@given(rows=rows_strategy, seed=st.integers(0, 2**31))
+def test_the_source_batch_is_unchanged_by_a_view(view: View, rows: list[list[int]], seed: int) -> None:
+    source, copy = batch_of(rows), batch_of(rows)
+    view(source, seeded(seed))
+    assert same(source, copy)
+
+
+@random_view
+def test_one_seed_gives_one_result_and_two_seeds_two(view: View) -> None:
+    source = batch_of([[*range(1, 13)], [*range(5, 14)], [3, 1, 2]] * 5)
+    assert same(view(source, seeded(1)), view(source, seeded(1)))
+    assert not same(view(source, seeded(1)), view(source, seeded(2)))
+
+
+@random_view
+def test_the_seed_is_the_generator_given_and_not_the_global_one(view: View) -> None:
+    source = batch_of([[*range(1, 13)]] * 20)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = view(source, seeded(1))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert same(first, view(source, seeded(1)))
+
+
+@every_view
+def test_lengths_of_1_and_2_work(view: View) -> None:
+    for rows in ([[7]], [[7, 8]], [[7], [8, 9], [3]] * 30):
+        assert len(view(batch_of(rows), seeded()).lengths) == len(rows)
+
+
+@every_view
+def test_a_batch_without_times_and_users_gets_the_same_items(view: View) -> None:
+    source = batch_of([[*range(1, 11)], [4, 5]])
+    bare = view(SeqBatch(source.items, source.lengths), seeded())
+    assert bare.times is None and bare.users is None
+    assert torch.equal(bare.items, view(source, seeded()).items)
+
+
+@every_view
+def test_an_untrimmed_batch_works(view: View) -> None:
+    source = batch_of([[1, 2, 3, 4, 5], [6, 7]])
+    wide = SeqBatch(torch.nn.functional.pad(source.items, (0, 5)), source.lengths)
+    result = view(wide, seeded())
+    assert torch.equal(result.items != PAD, torch.arange(result.items.shape[1]) < result.lengths[:, None])
+
+
+@every_view
+def test_a_view_saves_no_state(view: View) -> None:
+    assert not view.state_dict()
+
+
+# Each operator against its whole distribution
+
+
+def assert_law(view: View, row: list[int], law: reference.Law) -> None:
+    """Many draws give the results of the law and no others, as often as it says (chi-squared, one in a million)."""
+    draws = max(500, round(30 / min(law.values())))
+    source = SeqBatch(torch.tensor(row).repeat(draws, 1), torch.full((draws,), len(row)))  # (draws, n)
+    distinct, times = bound(view)(source, seeded(17)).items.unique(dim=0, return_counts=True)
+    results = [tuple(item for item in result if item != PAD) for result in distinct.tolist()]
+    counts = dict(zip(results, times.tolist(), strict=True))
+    assert counts.keys() <= law.keys(), f"impossible: {counts.keys() - law.keys()}"
+    expected = {result: float(probability) * draws for result, probability in law.items()}
+    surprise = sum((counts.get(result, 0) - value) ** 2 / value for result, value in expected.items())
+    freedom = len(law) - 1
+    assert surprise <= freedom + 5 * math.sqrt(2 * freedom) + 24
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("rate", ["0", "0.3", "0.6", "1"])
+def test_crop_has_the_law_of_its_reference(n: int, rate: str) -> None:
+    row = [*range(1, n + 1)]
+    assert_law(Crop(rate=float(rate)), row, reference.crop(tuple(row), rate))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("rate", ["0", "0.3", "0.6", "1"])
+@pytest.mark.parametrize("least", [0, 2])
+def test_mask_has_the_law_of_its_reference(n: int, rate: str, least: int) -> None:
+    row = [*range(1, n + 1)]
+    assert_law(Mask(rate=float(rate), least=least), row, reference.mask(tuple(row), rate, TOKEN, least))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize("rate", ["0", "0.4", "0.6", "1"])
+@pytest.mark.parametrize("least", [0, 2])
+def test_reorder_has_the_law_of_its_reference(n: int, rate: str, least: int) -> None:
+    row = [*range(1, n + 1)]
+    assert_law(Reorder(rate=float(rate), least=least), row, reference.reorder(tuple(row), rate, least))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("rate", ["0", "0.3", "0.6", "1"])
+@pytest.mark.parametrize("least", [0, 1])
+def test_substitute_has_the_law_of_its_reference(n: int, rate: str, least: int) -> None:
+    row = [*range(1, 2 * n + 1, 2)]
+    assert_law(Substitute(rate=float(rate), least=least), row, reference.substitute(tuple(row), rate, NEXT, least))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 12])
+@pytest.mark.parametrize("rate", ["0", "0.2", "1"])
+@pytest.mark.parametrize("least", [0, 1])
+def test_insert_has_the_law_of_its_reference(n: int, rate: str, least: int) -> None:
+    row = [*range(1, 2 * n + 1, 2)]
+    assert_law(Insert(rate=float(rate), least=least), row, reference.insert(tuple(row), rate, NEXT, MAX_LEN, least))
+
+
+def test_one_of_has_the_law_of_the_mixture() -> None:
+    row = (1, 2, 3, 4, 5)
+    laws = [reference.crop(row, "0.6"), reference.mask(row, "0.4", TOKEN), reference.reorder(row, "0.6")]
+    assert_law(OneOf(views=[Crop(rate=0.6), Mask(rate=0.4), Reorder(rate=0.6)]), list(row), reference.mixture(laws))
+
+
+@given(n=st.integers(0, 500), percent=st.integers(0, 100))
+def test_a_share_is_the_floor_of_the_rate_as_written(n: int, percent: int) -> None:
+    exact = n * percent // 100
+    assert share(n, percent / 100) == exact
+    assert int(share(torch.tensor([n]), percent / 100)) == exact
+
+
+# What DESIGN asks for by name, and the traps of the peers
+
+
+def test_crop_reaches_every_window_the_newest_item_included() -> None:
+    results = set(rows_of(Crop(rate=0.5)(batch_of([[1, 2, 3, 4, 5, 6]] * 500), seeded())))
+    assert results == {(1, 2, 3), (2, 3, 4), (3, 4, 5), (4, 5, 6)}
+
+
+def test_reorder_is_a_permutation_of_its_window_and_leaves_the_rest() -> None:
+    row = [*range(1, 11)]
+    for result in rows_of(Reorder(rate=0.4)(batch_of([row] * 500), seeded())):
+        assert sorted(result) == row
+        moved = [t for t, item in enumerate(result) if item != row[t]]
+        assert not moved or moved[-1] - moved[0] < 4
+
+
+def test_mask_writes_the_mask_token_and_not_the_padding_id() -> None:
+    result = bound(Mask(rate=0.5))(batch_of([[*range(1, 11)], [1, 2, 3, 4]] * 50), seeded())
+    assert ((result.items == TOKEN).sum(1) == result.lengths // 2).all()
+    assert torch.equal((result.items != PAD).sum(1), result.lengths)
+
+
+def test_substitute_keeps_length_and_what_it_does_not_replace() -> None:
+    source = batch_of([[*range(1, 11)], [1, 2, 3, 4]] * 50)
+    result = bound(Substitute(rate=0.5))(source, seeded())
+    changed = result.items != source.items
+    assert torch.equal(result.lengths, source.lengths) and torch.equal(changed.sum(1), source.lengths // 2)
+    assert torch.equal(result.items[changed], source.items[changed] + 1)
+
+
+def test_insert_keeps_the_newest_items_when_it_overflows() -> None:
+    row = [*range(1, 24, 2)]  # as long as allowed
+    source = batch_of([row] * 200)
+    for result in rows_of(bound(Insert(rate=0.5))(source, seeded())):
+        assert len(result) == MAX_LEN
+        assert result[-1] == row[-1]
+        kept = [item for item in result if item % 2]
+        assert kept == row[-len(kept) :]
+
+
+def test_an_inserted_item_has_the_time_of_the_item_it_stands_before() -> None:
+    result = bound(Insert(rate=1.0))(batch_of([[1, 3, 5], [7, 9, 11]]), seeded())
+    assert rows_of(result) == [(2, 1, 4, 3, 6, 5), (8, 7, 10, 9, 12, 11)]
+    assert result.times is not None and result.times[0].tolist() == [5, 5, 15, 15, 25, 25]
+
+
+def test_crop_takes_the_times_along() -> None:
+    result = Crop(rate=0.5)(batch_of([[1, 2, 3, 4, 5, 6], [1, 2, 3]] * 20), seeded())
+    assert result.times is not None
+    assert torch.equal(result.times, torch.where(result.items == PAD, 0, (result.items - 1) * 10 + 5).double())
+
+
+def test_no_view_aliases_the_batch_so_that_writing_to_it_damages_the_source() -> None:
+    for name, view in EVERY.items():
+        if name == "Identity":  # changes nothing, shares everything, and is written to by nobody
+            continue
+        source, copy = batch_of([[*range(1, 13)], [4, 5, 6]] * 4), batch_of([[*range(1, 13)], [4, 5, 6]] * 4)
+        view(source, seeded()).items.fill_(9)
+        assert same(source, copy), name
+
+
+def test_the_second_view_starts_from_the_source_and_not_from_the_first() -> None:
+    pair = Pair(views=[Crop(rate=0.5)])
+    first, second = pair(batch_of([[*range(1, 9)]] * 500), seeded())
+    windows = {tuple(range(start, start + 4)) for start in range(1, 6)}
+    assert set(rows_of(first)) == set(rows_of(second)) == windows
+    assert set(zip(rows_of(first), rows_of(second), strict=True)) == {(a, b) for a in windows for b in windows}
+
+
+def test_mask_and_reorder_each_have_their_own_rate() -> None:
+    views = [Mask(rate=0.2), Reorder(rate=0.8)]
+    source = batch_of([[*range(1, 11)]] * 400)
+    result = bound(OneOf(views=views))(source, seeded())
+    masked = (result.items == TOKEN).sum(1)
+    assert set(masked.tolist()) == {0, 2}
+    moved = [(row != torch.arange(1, 11)).nonzero() for row in result.items[masked == 0]]
+    assert max(int(at.max() - at.min()) + 1 for at in moved if len(at)) == 8
+
+
+def test_item_correlation_knows_only_the_interactions_it_is_given() -> None:
+    users, items = np.array([0, 0, 1, 1]), np.array([1, 2, 2, 3])
+    ids, _ = item_cf_iuf(users[:3], items[:3], 3, top_k=2)
+    assert ids.tolist() == [[0, 0], [2, 2], [1, 1], [3, 3], [4, 4]], "user 1's item 3 is held out and leaves no trace"
+
+
+# Composition
+
+
+def test_one_of_draws_every_view_for_every_row_independently() -> None:
+    one_of = OneOf(views=[Crop(rate=0.1), Mask(rate=1.0), Identity()])
+    drawn = []
+    for seed in range(50):
+        result = bound(one_of)(batch_of([[*range(1, 11)]] * 40), seeded(seed))
+        kinds = torch.where(result.lengths == 1, 0, torch.where(result.items[:, 0] == TOKEN, 1, 2))
+        drawn.append(kinds)
+    table = torch.stack(drawn)  # (50, 40)
+    for axis in (0, 1):
+        assert all(table.select(1 - axis, i).unique().numel() == 3 for i in range(table.shape[1 - axis]))
+    assert torch.bincount(table.flatten()).float().sub(2000 / 3).abs().max() < 110  # five standard deviations
+
+
+def test_one_of_keeps_rows_in_their_order() -> None:
+    source = batch_of([[item, item, item] for item in range(1, 41)])
+    result = bound(OneOf(views=[Crop(rate=0.5), Reorder(rate=1.0), Identity()]))(source, seeded())
+    assert torch.equal(result.items[:, 0], source.items[:, 0])
+
+
+def test_chain_applies_its_views_in_order() -> None:
+    source = batch_of([[1, 3, 5, 7]] * 50)
+    masked_last = bound(Chain(views=[Substitute(rate=1.0), Mask(rate=0.5)]))(source, seeded())
+    assert all(sorted({2, 4, 6, 8} & set(row)) == sorted(set(row) - {TOKEN}) for row in rows_of(masked_last))
+    masked_first = bound(Chain(views=[Mask(rate=1.0), Substitute(rate=1.0)]))(source, seeded())
+    assert (masked_first.items == TOKEN).all(), "MASK is its own neighbour"
+
+
+def test_by_length_gives_short_rows_the_short_view() -> None:
+    rows = [[1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4, 5], [*range(1, 10)]]
+    view = bound(ByLength(short=Mask(rate=1.0), long=Crop(rate=0.1), threshold=4))
+    assert rows_of(view(batch_of([row[::-1] for row in rows]), seeded()))[:2] == [(TOKEN,) * 3, (TOKEN,) * 4]
+    assert view(batch_of(rows), seeded()).lengths.tolist() == [3, 4, 1, 1]
+
+
+def test_a_distinct_pair_never_uses_one_view_twice_and_an_independent_pair_does() -> None:
+    views = [Crop(rate=0.1), Mask(rate=1.0), Identity()]
+
+    def kinds(batch: SeqBatch) -> list[int]:
+        return torch.where(batch.lengths == 1, 0, torch.where(batch.items[:, 0] == TOKEN, 1, 2)).tolist()
+
+    source = batch_of([[*range(1, 11)]] * 900)
+    distinct = Counter(zip(*map(kinds, bound(Pair(views=views, distinct=True))(source, seeded())), strict=True))
+    assert distinct.keys() == {(a, b) for a in range(3) for b in range(3) if a != b}
+    assert all(abs(count - 150) < 60 for count in distinct.values())
+    independent = Counter(zip(*map(kinds, bound(Pair(views=views))(source, seeded())), strict=True))
+    assert independent.keys() == {(a, b) for a in range(3) for b in range(3)}
+    assert all(abs(count - 100) < 50 for count in independent.values())
+
+
+def test_a_pair_stacked_is_its_two_views_behind_one_another() -> None:
+    pair = bound(Pair(views=[Crop(rate=0.6), Mask(rate=0.3), Reorder(rate=0.6)]))
+    source = batch_of([[*range(1, 13)], [4, 5, 6]] * 4)
+    both = pair.stacked(source, seeded())
+    first, second = pair(source, seeded())
+    assert both.users is not None and both.users.tolist() == [*range(8)] * 2
+    assert both.targets is None and len(both.lengths) == 16
+    assert torch.equal(both.items, torch.cat((first.items, second.items)))
+    assert torch.equal(both.lengths, torch.cat((first.lengths, second.lengths)))
+    assert rows_of(first) != rows_of(second)
+
+
+def test_a_composed_view_needs_as_many_neighbours_as_its_neediest() -> None:
+    assert OneOf(views=[Crop(), Mask()]).neighbours_needed == 0
+    chain = Chain(views=[Crop(), Insert(top_k=3), Substitute(top_k=5)])
+    assert ByLength(short=Mask(), long=chain).neighbours_needed == 5
+    assert Pair(views=[Substitute(top_k=2), Crop()]).neighbours_needed == 2
+
+
+def test_top_k_draws_among_that_many_neighbours() -> None:
+    table = torch.arange(N + 2)[:, None].repeat(1, 4)
+    table[5] = torch.tensor([6, 7, 8, 9])
+    view = Substitute(rate=1.0, top_k=3).bind(num_items=N, max_len=MAX_LEN, neighbours=table)
+    counts = Counter(item for row in rows_of(view(batch_of([[5, 5]] * 300), seeded())) for item in row)
+    assert counts.keys() == {6, 7, 8}
+    assert all(abs(count - 200) < 60 for count in counts.values())
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Crop(rate=1.5), "Crop: rate must lie in"),
+        (lambda: Mask(rate=-0.1), "Mask: rate must lie in"),
+        (lambda: Reorder(least=-1), "Reorder: least must not be negative"),
+        (lambda: Insert(top_k=0), "Insert: top_k must be at least 1"),
+        (lambda: OneOf(views=[]), "OneOf: views must not be empty"),
+        (lambda: Pair(views=[Crop()], distinct=True), "at least 2 views"),
+        (lambda: Pair(views=[]), "at least 1 views"),
+        (lambda: Mask()(batch_of([[1]]), seeded()), r"Mask: call bind\("),
+        (lambda: Insert()(batch_of([[1]]), seeded()), r"Insert: call bind\("),
+        (lambda: Substitute().bind(num_items=N, max_len=5), "Substitute: needs neighbours"),
+        (lambda: Substitute().bind(num_items=N + 1, max_len=5, neighbours=NEIGHBOURS), r"of shape \(43, >= 1\)"),
+        (lambda: Insert(top_k=2).bind(num_items=N, max_len=5, neighbours=NEIGHBOURS), r"of shape \(42, >= 2\)"),
+    ],
+)
+def test_a_mistake_is_named(make: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()  # type: ignore[operator]
+
+
+# Item correlation
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 15)), max_size=60),
+    top_k=st.integers(1, 6),
+    block=st.sampled_from([1, 4, 100]),
+)
+def test_item_cf_iuf_equals_the_dense_reference(pairs: list[tuple[int, int]], top_k: int, block: int) -> None:
+    users, items = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    ids, scores = item_cf_iuf(users, items, 15, top_k=top_k, block=block)
+    dense = np.array(reference.item_cf_iuf(pairs, 15))
+    assert ids.shape == scores.shape == (17, top_k) and ids.dtype == torch.int64 and scores.dtype == torch.float32
+    for item in range(17):
+        best = sorted((-np.float32(dense[item, j]), j) for j in range(17) if dense[item, j] > 0)[:top_k]
+        np.testing.assert_allclose(scores[item].numpy(), [-s for s, _ in best] + [0.0] * (top_k - len(best)), rtol=1e-6)
+        found = ids[item].tolist()
+        assert len(set(found[: len(best)])) == len(best)
+        np.testing.assert_allclose(dense[item, found[: len(best)]], [-s for s, _ in best], rtol=1e-6)
+        assert found[len(best) :] == [found[0] if best else item] * (top_k - len(best))
+
+
+def test_equal_scores_go_to_the_smaller_id() -> None:
+    users, items = np.zeros(4, dtype=np.int64), np.array([4, 2, 3, 1])
+    ids, _ = item_cf_iuf(users, items, 4, top_k=3)
+    assert ids[1:5].tolist() == [[2, 3, 4], [1, 3, 4], [1, 2, 4], [1, 2, 3]]
+
+
+def test_nearly_every_item_of_beauty_has_a_neighbour_that_is_not_itself() -> None:
+    path = Path(__file__).parents[2] / "shared" / "data" / "Beauty.txt"
+    if not path.exists():
+        pytest.skip(f"no {path.name} beside the repository")
+    rows = [np.array(line.split()[1:-2], dtype=np.int64) for line in path.read_text().splitlines()]
+    users, items = np.repeat(np.arange(len(rows)), [len(row) for row in rows]), np.concatenate(rows)
+    ids, scores = item_cf_iuf(users, items, 12_101, top_k=10)
+    assert (scores[1:-1, 0] > 0).float().mean() > 0.99
+    assert (ids[1:-1, 0] != torch.arange(1, 12_102)).float().mean() > 0.99

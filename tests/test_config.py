@@ -1,0 +1,116 @@
+"""Options come from constructor signatures, files and the command line, in this order."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from seqcl import experiment
+from seqcl.config import build_parts, given, parts
+from seqcl.errors import UserError
+from seqcl.models import MODELS
+
+
+def resolve(*words):
+    return experiment.resolve(list(words))
+
+
+def test_defaults_are_those_of_the_constructors():
+    config = resolve("--model", "CL4Rec")
+    for section, part in parts(MODELS["CL4Rec"]).items():
+        for name, parameter in inspect.signature(part.func).parameters.items():
+            if name not in given(part.func):
+                assert config[section][name] == part.keywords.get(name, parameter.default), (section, name)
+
+
+def test_every_option_reaches_the_part_it_names():
+    built = build_parts(
+        MODELS["CL4Rec"], resolve("--encoder.dim", "16", "--objective.weight=0.5", "--views.crop", "0.25")
+    )
+    assert built["encoder"].keywords["dim"] == 16
+    assert built["objective"].keywords["weight"] == 0.5
+    assert built["views"].keywords["crop"] == 0.25
+
+
+def test_later_files_win_and_options_win_over_files(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("model: SASRec\nencoder:\n  dim: 8\n  layers: 3\nseed: 5\n")
+    two.write_text("encoder:\n  dim: 16\n")
+    config = resolve("--config", str(one), f"--config={two}", "--seed", "7")
+    assert (config.model, config.encoder.dim, config.encoder.layers, config.seed) == ("SASRec", 16, 3, 7)
+
+
+def test_another_encoder_brings_its_own_options():
+    config = resolve("--model", "CL4Rec", "--encoder", "GRU", "--encoder.hidden", "3")
+    assert config.encoder.name == "GRU" and config.encoder.hidden == 3 and "heads" not in config.encoder
+
+
+def test_a_file_may_name_the_encoder_in_one_word(tmp_path):
+    file = tmp_path / "gru.yaml"
+    file.write_text("encoder: GRU\n")
+    assert resolve("--config", str(file)).encoder.name == "GRU"
+
+
+def test_what_is_printed_reads_back_the_same(tmp_path):
+    config = resolve("--model", "CL4Rec", "--encoder", "GRU", "--train.lr", "0.01", "--data.windows", "last")
+    file = tmp_path / "config.yaml"
+    file.write_text(experiment.to_yaml(config))
+    assert resolve("--config", str(file)).as_dict() == config.as_dict()
+
+
+def test_the_alias_is_the_same_model():
+    assert MODELS["CL4SRec"] is MODELS["CL4Rec"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "CL4Rek"], "unknown model 'CL4Rek': did you mean CL4Rec"),
+        (["--encoder.dmi", "3"], "unknown option 'encoder.dmi': did you mean encoder.dim"),
+        (["--encodr", "GRU"], "unknown option 'encodr': did you mean encoder"),
+        (["--encoder", "GRUU"], "unknown encoder 'GRUU': did you mean GRU"),
+        (["--encoder.dim", "many"], "encoder.dim.*many"),
+        (["--data.windows", "sliding_"], "data.windows"),
+        (["--seed"], "option --seed needs a value"),
+        (["CL4Rec"], "'CL4Rec' is not an option"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["--objective.weight", "1", "--model", "SASRec"], "unknown option 'objective.weight'"),
+    ],
+)
+def test_a_mistake_names_the_option_and_the_nearest_valid_one(words, message):
+    with pytest.raises(UserError, match=message):
+        resolve(*words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: SASRec\n\nencoder:\n  dmi: 3\n", r"bad\.yaml:4: unknown option 'encoder\.dmi': did you mean encoder\.dim"),
+        ("model: SASRek\n", r"bad\.yaml:1: unknown model 'SASRek'"),
+        ("encoder:\n  dim: many\n", r"bad\.yaml:2: option encoder\.dim"),
+        ("a: [1\n", r"bad\.yaml"),
+        ("- 1\n", "must hold `key: value` lines"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_line(tmp_path, text, message):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        resolve("--config", str(file))
+
+
+def test_a_mapping_is_checked_like_a_file():
+    with pytest.raises(UserError, match="did you mean encoder.dim"):
+        experiment.train("markov", encoder={"dmi": 3})
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_help_names_every_model_with_its_paper(model, capsys):
+    with pytest.raises(SystemExit) as stop:
+        resolve("--model", model, "--help")
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert all(name in text for name in MODELS) and "arXiv 2010.14395" in text
+    for section in parts(MODELS[model]):
+        assert f"--{section}." in text

@@ -1,0 +1,177 @@
+"""Every encoder passes this suite: add it to ENCODERS and it is tested."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from seqcl.encoders import ENCODERS, GRU, SASRec
+from seqcl.encoders.attention import RelativeAttention
+from seqcl.encoders.dropout import Dropout
+from seqcl.errors import UserError
+from seqcl.types import PAD, SeqBatch
+from tests import reference_encoders as reference
+
+ITEMS, MAX_LEN, DIM = 30, 12, 8
+VARIANTS = {
+    **{
+        f"SASRec-{norm}-{positions}": lambda norm=norm, positions=positions: SASRec(
+            num_items=ITEMS, max_len=MAX_LEN, dim=DIM, norm=norm, positions=positions
+        )
+        for norm, positions in product(("pre", "post"), ("start", "end", "relative"))
+    },
+    "SASRec-relu": lambda: SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, activation="relu", hidden=1),
+    "SASRec-one-layer": lambda: SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
+    "GRU": lambda: GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
+    "GRU-two-layers": lambda: GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=2),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def encoder(request):
+    torch.manual_seed(0)
+    built = VARIANTS[request.param]().eval()
+    for name, parameter in built.named_parameters():
+        if "far_" in name or name == "place":  # starts near zero, where it could be ignored unnoticed
+            torch.nn.init.normal_(parameter)
+    return built
+
+
+def batch(rows: list[list[int]], width: int | None = None) -> SeqBatch:
+    width = width or max(map(len, rows))
+    items = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+    return SeqBatch(items, torch.tensor([len(row) for row in rows]))
+
+
+ROWS = [[3, 9, 1, 30, 7], [5], [8, 8], [2, 4, 6, 8, 10, 12, 14]]
+
+
+def test_every_encoder_of_the_table_is_in_this_suite():
+    assert {name.split("-")[0] for name in VARIANTS} == set(ENCODERS)
+
+
+def test_shapes_and_the_tied_table(encoder):
+    states = encoder(batch(ROWS))
+    assert states.shape == (4, 7, DIM)
+    assert encoder.last(batch(ROWS)).shape == (4, DIM)
+    assert encoder.item_embeddings().shape == (ITEMS + 2, DIM)
+    assert encoder.item_embeddings()[PAD].abs().sum() == 0
+
+
+def test_last_is_the_state_after_the_newest_item(encoder):
+    inputs = batch(ROWS)
+    states = encoder(inputs)[torch.arange(4), inputs.lengths - 1]
+    torch.testing.assert_close(encoder.last(inputs), states)
+
+
+def test_a_future_item_changes_no_earlier_state(encoder):
+    inputs = batch(ROWS)
+    changed = inputs.items.clone()
+    changed[0, 3], changed[3, 6] = 11, 13
+    before, after = encoder(inputs), encoder(inputs._replace(items=changed))
+    torch.testing.assert_close(before[0, :3], after[0, :3])
+    torch.testing.assert_close(before[3, :6], after[3, :6])
+    assert not torch.allclose(before[0, 3:5], after[0, 3:5])
+
+
+def test_padding_changes_nothing(encoder):
+    narrow, wide = batch(ROWS), batch(ROWS, width=MAX_LEN)
+    filled = wide._replace(items=wide.items.masked_fill(wide.items == PAD, 17))
+    for row, length in enumerate(narrow.lengths):
+        torch.testing.assert_close(encoder(narrow)[row, :length], encoder(wide)[row, :length])
+        torch.testing.assert_close(encoder(wide)[row, :length], encoder(filled)[row, :length])
+    torch.testing.assert_close(encoder.last(narrow), encoder.last(filled))
+
+
+def test_the_order_of_rows_changes_nothing(encoder):
+    inputs, order = batch(ROWS), torch.tensor([2, 0, 3, 1])
+    shuffled = SeqBatch(inputs.items[order], inputs.lengths[order])
+    torch.testing.assert_close(encoder.last(inputs)[order], encoder.last(shuffled))
+
+
+def test_the_order_of_items_matters(encoder):
+    assert not torch.allclose(encoder.last(batch([[1, 2, 3]])), encoder.last(batch([[2, 1, 3]])), atol=1e-4)
+
+
+def test_one_pass_states_equal_those_of_each_prefix(encoder):
+    if not encoder.one_pass:
+        pytest.skip("positions from the end make a prefix differ from the row")
+    row = ROWS[3]
+    states = encoder(batch([row]))[0]
+    for stop in range(1, len(row) + 1):
+        torch.testing.assert_close(states[stop - 1], encoder.last(batch([row[:stop]]))[0], atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_reaches_every_parameter_but_the_pad_row(encoder):
+    encoder.train()
+    encoder(batch(ROWS)).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    assert encoder.item_embeddings().grad[PAD].abs().sum() == 0
+
+
+def test_last_sends_the_gradient_that_the_full_pass_sends():
+    torch.manual_seed(0)
+    encoder = SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, dropout=0.0).double()
+    inputs = batch(ROWS)
+    grads = []
+    for states in (encoder.last(inputs), encoder(inputs)[torch.arange(4), inputs.lengths - 1]):
+        encoder.zero_grad()
+        states.square().sum().backward()
+        grads.append([parameter.grad.clone() for parameter in encoder.parameters()])
+    for mine, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_relative_attention_equals_a_loop_over_pairs(newest):
+    torch.manual_seed(0)
+    attention = RelativeAttention(DIM, 2, MAX_LEN).double()
+    torch.nn.init.normal_(attention.far_key)
+    torch.nn.init.normal_(attention.far_value)
+    x, lengths = torch.randn(3, 5, DIM, dtype=torch.float64), torch.tensor([5, 1, 3])
+    found = attention(x, lengths - 1) if newest else attention(x)
+    for row, length in enumerate(lengths):
+        for place in [length - 1] if newest else range(length):
+            expected = reference.relative_attention(attention, x[row], int(place))
+            torch.testing.assert_close(found[row, 0 if newest else place], expected)
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share():
+    torch.manual_seed(0)
+    dropped = Dropout(0.3)(torch.ones(1000, 1001))
+    assert abs(float(dropped.mean()) - 1) < 0.005
+    assert abs(float((dropped == 0).float().mean()) - 0.3) < 0.005
+    # every byte of a word is used, the one with the sign too
+    assert (abs((dropped.flatten()[:1000000].view(-1, 8) == 0).float().mean(0) - 0.3) < 0.01).all()
+
+
+def test_dropout_of_one_is_refused():
+    with pytest.raises(UserError, match="below 1"):
+        Dropout(1.0)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(UserError, match=r"encoder\.heads=3 does not divide encoder\.dim=8"):
+        SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, heads=3)
+
+
+def test_a_row_longer_than_max_len_is_refused():
+    encoder = SASRec(num_items=ITEMS, max_len=3, dim=DIM)
+    with pytest.raises(UserError, match="max_len=3"):
+        encoder(batch([[1, 2, 3, 4]]))
+
+
+def test_dropout_acts_in_training_only(encoder):
+    encoder.train()
+    assert not torch.allclose(encoder.last(batch(ROWS)), encoder.last(batch(ROWS)))
+    encoder.eval()
+    torch.testing.assert_close(encoder.last(batch(ROWS)), encoder.last(batch(ROWS)))
+
+
+def test_bfloat16_autocast_stays_finite(encoder):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states = encoder.last(batch(ROWS))
+    assert torch.isfinite(states.float()).all()

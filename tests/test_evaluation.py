@@ -1,0 +1,604 @@
+"""Ranks, metrics, sampled candidates, diagnostics and significance."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor, nn
+
+from seqcl.errors import UserError
+from seqcl.evaluation import (
+    Evaluator,
+    compare,
+    draw_negatives,
+    effective_rank,
+    evaluate_index,
+    list_metrics,
+    rank_metrics,
+    ranks,
+    row_metric,
+    singular_values,
+    spectrum,
+)
+from seqcl.retrieval import ExactIndex, FaissIndex
+from seqcl.topk import block_rows, top_k
+from seqcl.types import SeqBatch, Windows
+from tests.reference_evaluation import best_columns, gini_by_pairs, metrics_by_counting, rank_by_sorting, windows_of
+
+NUM_ITEMS = 40
+
+
+class Table:
+    """Scores written down beforehand, one row a user."""
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        return self.table[batch.users]
+
+
+class Vectors:
+    """Queries and candidates written down beforehand."""
+
+    def __init__(self, states: Tensor, table: Tensor) -> None:
+        self.states, self.table = states, table
+
+    def queries(self, batch: SeqBatch) -> Tensor:
+        return self.states[batch.users]
+
+    def candidates(self) -> Tensor:
+        return self.table
+
+
+def batches(windows: Windows, size: int = 7) -> Iterator[SeqBatch]:
+    """Rows of the windows in order; scorers here look at `users` alone."""
+    targets = torch.from_numpy(windows.items[windows.stop].astype(np.int64))
+    for rows in torch.arange(len(windows)).split(size):
+        users = torch.from_numpy(windows.users)[rows]
+        yield SeqBatch(items=users[:, None] + 1, lengths=torch.ones_like(users), targets=targets[rows], users=users)
+
+
+def random_windows(users: int = 60, num_items: int = NUM_ITEMS, seed: int = 0, max_len: int = 50) -> Windows:
+    """Rows without repeats, so that no target is in its own history."""
+    generator = np.random.default_rng(seed)
+    rows = [generator.permutation(num_items)[: generator.integers(3, 12)] + 1 for _ in range(users)]
+    return windows_of([row.tolist() for row in rows], num_items=num_items, max_len=max_len)
+
+
+def history(windows: Windows, row: int) -> set[int]:
+    """Columns of all items before the target."""
+    return set((windows.items[windows.offsets[windows.users[row]] : windows.stop[row]] - 1).tolist())
+
+
+def evaluate(windows: Windows, scorer: object, size: int = 7, **options: object) -> object:
+    return Evaluator(**options)(windows, batches(windows, size), scorer, windows.item_counts())
+
+
+# Ranks
+
+
+@given(
+    st.lists(st.lists(st.integers(-2, 2), min_size=12, max_size=12), min_size=1, max_size=6),
+    st.integers(0, 11),
+    st.sets(st.integers(0, 11), max_size=11),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_rank_is_the_place_in_the_sorted_list_last_among_equals(scores, target, seen):
+    rows = torch.arange(len(scores)).repeat_interleave(len(seen))
+    columns = torch.tensor(sorted(seen), dtype=torch.long).repeat(len(scores))
+    found = ranks(torch.tensor(scores).float(), torch.full((len(scores),), target), (rows, columns))
+    expected = [rank_by_sorting(row, target, seen) for row in scores]
+    if target in seen:
+        expected = [12] * len(scores)
+    assert found.tolist() == expected
+
+
+def test_ties_count_against_us():
+    assert ranks(torch.zeros(2, 9), torch.tensor([0, 8])).tolist() == [9, 9]
+
+
+def test_ranking_leaves_the_scores_as_they_are():
+    scores = torch.randn(3, 9)
+    before = scores.clone()
+    ranks(scores, torch.tensor([0, 1, 2]), (torch.tensor([0, 1]), torch.tensor([4, 5])))
+    assert torch.equal(scores, before)
+
+
+@pytest.mark.parametrize("column", [0, 3, 8])
+def test_a_score_that_is_not_a_number_is_an_error(column):
+    scores = torch.randn(3, 9)
+    scores[1, column] = torch.nan
+    with pytest.raises(ValueError, match="row 1.*NaN"):
+        ranks(scores, torch.tensor([0, 1, 2]))
+
+
+def test_infinite_scores_rank_like_any_other():
+    scores = torch.tensor([[torch.inf, 1.0, torch.inf, -torch.inf]])
+    assert [int(ranks(scores, torch.tensor([column]))) for column in range(4)] == [2, 3, 2, 4]
+
+
+# The k best
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 19, 60, 61, 500, 1000, 1681])
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_the_k_best_are_those_of_a_full_sort(columns, k):
+    scores = torch.randn(13, columns).round(decimals=1)  # with ties
+    values, places = top_k(scores, k)
+    assert torch.equal(values, scores.sort(dim=1, descending=True).values[:, :k])
+    assert torch.equal(scores.gather(1, places), values)
+    assert all(len(set(row)) == len(row) for row in places.tolist())
+
+
+def test_the_k_best_of_rows_with_few_candidates_left_hold_all_of_them():
+    scores = torch.full((4, 300), -torch.inf)
+    scores[:, 299], scores[:, 17] = 1.0, 2.0
+    values, places = top_k(scores, 5)
+    assert places[:, :2].tolist() == [[17, 299]] * 4
+    assert values[:, 2:].isneginf().all()
+
+
+@pytest.mark.parametrize("column", [0, 150, 299])
+def test_what_is_not_a_number_comes_first_among_the_k_best(column):
+    scores = torch.randn(2, 300)
+    scores[1, column] = torch.nan
+    values, _ = top_k(scores, 5)
+    assert values[:, 0].isnan().tolist() == [False, True]
+
+
+def test_a_block_of_scores_stays_small_whatever_the_catalogue():
+    cpu = torch.device("cpu")
+    assert block_rows(12_101, cpu) * 12_101 * 4 <= 4 << 20
+    assert block_rows(10_000_000, cpu) == 64
+    assert block_rows(1, cpu) == 1024
+
+
+# The evaluator
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("num_items", [NUM_ITEMS, 700])
+def test_every_rank_and_list_is_that_of_a_full_sort(exclude_seen, num_items):
+    windows = random_windows(num_items=num_items)
+    scores = torch.randn(len(windows), num_items)
+    result = evaluate(windows, Table(scores), exclude_seen=exclude_seen, ks=(1, 3, 20))
+    seen = [history(windows, row) if exclude_seen else set() for row in range(len(windows))]
+    targets = windows.items[windows.stop] - 1
+    expected = [rank_by_sorting(scores[row].tolist(), targets[row], seen[row]) for row in range(len(windows))]
+    assert result.ranks.tolist() == expected
+    assert result.targets.tolist() == (targets + 1).tolist()
+    assert result.users.tolist() == list(range(len(windows)))
+    counts = windows.item_counts()[1:-1]
+    for k in (1, 3, 20):
+        for name, value in metrics_by_counting(expected, k).items():
+            assert result.metrics[f"{name}@{k}"] == pytest.approx(value, abs=1e-12)
+        lists = [best_columns(scores[row].tolist(), k, seen[row]) for row in range(len(windows))]
+        flat = [column for row in lists for column in row]
+        assert result.metrics[f"coverage@{k}"] == pytest.approx(len(set(flat)) / num_items)
+        assert result.metrics[f"popularity@{k}"] == pytest.approx(np.mean([counts[column] for column in flat]))
+        often = np.bincount(flat, minlength=num_items)
+        if num_items == NUM_ITEMS:
+            assert result.metrics[f"gini@{k}"] == pytest.approx(gini_by_pairs(often.tolist()))
+
+
+def test_scores_by_inner_product_rank_as_the_same_scores_written_down():
+    windows = random_windows(users=1100, num_items=300)  # more rows than a block
+    vectors = Vectors(torch.randn(1100, 8), torch.randn(300, 8))
+    found = evaluate(windows, vectors, size=1050)
+    written = evaluate(windows, Table(vectors.states @ vectors.table.T), size=33)
+    assert block_rows(300, torch.device("cpu")) < 1050
+    assert (found.ranks != written.ranks).mean() < 0.01  # another shape of product may round otherwise
+    assert found.metrics["ndcg@10"] == pytest.approx(written.metrics["ndcg@10"], abs=1e-4)
+
+
+def test_ranking_happens_in_float32_whatever_the_model_computes_in():
+    windows = random_windows()
+    vectors = Vectors(torch.randn(60, 8).bfloat16(), torch.randn(NUM_ITEMS, 8).bfloat16())
+    wide = Vectors(vectors.states.float(), vectors.table.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = evaluate(windows, vectors)
+    assert found.ranks.tolist() == evaluate(windows, wide).ranks.tolist()
+
+
+def test_without_lists_ranks_are_the_same_and_the_list_metrics_are_left_out():
+    windows, scores = random_windows(), torch.randn(60, NUM_ITEMS)
+    full = evaluate(windows, Table(scores))
+    short = Evaluator()(windows, batches(windows), Table(scores), windows.item_counts(), lists=False)
+    assert short.ranks.tolist() == full.ranks.tolist()
+    assert short.metrics == {name: v for name, v in full.metrics.items() if name.split("@")[0] not in LIST_METRICS}
+    assert {name.split("@")[0] for name in full.metrics.keys() - short.metrics.keys()} == LIST_METRICS
+
+
+LIST_METRICS = {"coverage", "popularity", "gini"}
+
+
+def test_seen_items_are_excluded_even_when_every_score_is_negative():
+    windows = windows_of([[1, 2, 3]], num_items=5)
+    scores = torch.tensor([[-1.0, -2.0, -3.0, -4.0, -5.0]])  # a seen item at score 0 would stay first
+    assert evaluate(windows, Table(scores)).ranks.tolist() == [1]
+    assert evaluate(windows, Table(scores), exclude_seen=False).ranks.tolist() == [3]
+
+
+def test_exclusion_knows_the_items_before_those_that_the_window_reads():
+    windows = windows_of([[1, 2, 3, 4, 5]], num_items=6, max_len=2)
+    scores = torch.tensor([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
+    assert evaluate(windows, Table(scores)).ranks.tolist() == [1]
+
+
+def test_a_target_that_is_in_the_history_ranks_last_and_is_reported():
+    windows = windows_of([[1, 2, 1], [1, 2, 3]], num_items=5)
+    result = evaluate(windows, Table(torch.randn(2, 5)))
+    assert result.ranks[0] == 5
+    assert result.protocol["unreachable_targets"] == 1
+    assert evaluate(windows, Table(torch.randn(2, 5)), exclude_seen=False).protocol["unreachable_targets"] == 0
+
+
+@pytest.mark.parametrize("extra", [1, 2])
+def test_pad_and_mask_are_refused_as_candidates(extra):
+    windows = random_windows()
+    with pytest.raises(ValueError, match="PAD and MASK"):
+        evaluate(windows, Table(torch.randn(60, NUM_ITEMS + extra)))
+    with pytest.raises(ValueError, match="PAD and MASK"):
+        evaluate(windows, Vectors(torch.randn(60, 4), torch.randn(NUM_ITEMS + extra, 4)))
+
+
+@pytest.mark.parametrize("candidates", ["full", "uniform"])
+def test_a_model_that_gives_what_is_not_a_number_is_named_by_its_user(candidates):
+    windows, states = random_windows(), torch.randn(60, 4)
+    states[23] = torch.nan
+    with pytest.raises(ValueError, match="user 23.*NaN"):
+        evaluate(windows, Vectors(states, torch.randn(NUM_ITEMS, 4)), candidates=candidates, sampled=10)
+
+
+def test_batches_in_another_order_are_refused():
+    windows = random_windows()
+    shuffled = list(batches(windows))[::-1]
+    with pytest.raises(ValueError, match="do not follow the windows"):
+        Evaluator()(windows, shuffled, Table(torch.randn(60, NUM_ITEMS)), windows.item_counts())
+
+
+def test_batches_that_leave_rows_out_are_refused():
+    windows = random_windows()
+    with pytest.raises(ValueError, match="53 rows for 60 windows|56 rows for 60 windows"):
+        few = list(batches(windows))[:-1]
+        Evaluator()(windows, few, Table(torch.randn(60, NUM_ITEMS)), windows.item_counts())
+
+
+def test_a_part_without_targets_is_explained():
+    windows = windows_of([], num_items=5)
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        Evaluator()(windows, [], Table(torch.randn(0, 5)), np.zeros(7, dtype=int))
+
+
+def test_a_model_is_evaluated_without_dropout_and_left_as_it_was():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+            self.table = nn.Parameter(torch.randn(60, NUM_ITEMS))
+
+        def scores(self, batch: SeqBatch) -> Tensor:
+            return self.drop(self.table)[batch.users]
+
+    model, windows = Model(), random_windows()
+    assert evaluate(windows, model).ranks.tolist() == evaluate(windows, Table(model.table.detach())).ranks.tolist()
+    assert model.training and model.drop.training
+
+
+def test_the_same_scores_for_everyone_may_be_one_expanded_row():
+    windows, counts = random_windows(), torch.arange(NUM_ITEMS).float()
+    one = evaluate(windows, Table(counts.expand(60, -1)))
+    many = evaluate(windows, Table(counts.repeat(60, 1)))
+    assert one.metrics == many.metrics
+    assert counts.tolist() == list(range(NUM_ITEMS))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"candidates": "unifrom"}, "did you mean uniform"),
+        ({"ks": ()}, "at least one k"),
+        ({"ks": (0, 5)}, "each at least 1"),
+        ({"sampled": 0}, "eval.sampled 0"),
+        ({"batch_size": 0}, "eval.batch_size 0"),
+    ],
+)
+def test_a_wrong_option_is_named(options, message):
+    with pytest.raises(UserError, match=message):
+        Evaluator(**options)
+
+
+def test_the_protocol_says_how_the_figures_were_made():
+    windows, scores = random_windows(max_len=7), Table(torch.randn(60, NUM_ITEMS))
+    full = evaluate(windows, scores).protocol
+    assert (full["candidates"], full["exclude_seen"], full["max_len"], full["ties"]) == ("full", True, 7, "against")
+    drawn = evaluate(windows, scores, candidates="popularity", sampled=9, seed=4, exclude_seen=False).protocol
+    assert (drawn["candidates"], drawn["exclude_seen"], drawn["candidates_seed"]) == ("popularity-9", False, 4)
+
+
+# Metrics
+
+
+def test_a_row_metric_is_what_the_mean_is_taken_of():
+    found = np.array([1, 2, 10, 11, 500])
+    for name, value in rank_metrics(found, (1, 5, 10)).items():
+        assert row_metric(name, found).mean() == pytest.approx(value)
+    assert row_metric("ndcg@10", found).tolist() == pytest.approx([1, 1 / math.log2(3), 1 / math.log2(11), 0, 0])
+
+
+@pytest.mark.parametrize(("name", "message"), [("ndgc@10", "ndcg"), ("ndcg", "ndcg@k"), ("mrr@0", "at least 1")])
+def test_a_misspelt_metric_names_the_right_one(name, message):
+    with pytest.raises(UserError, match=message):
+        row_metric(name, np.array([1]))
+
+
+def test_list_metrics_at_their_extremes():
+    counts = np.array([5, 3, 1, 0])
+    same = list_metrics(np.array([[7, 7, 7, 7]]), counts, (1,))
+    assert same == {"coverage@1": 1.0, "popularity@1": 9 / 4, "gini@1": 0.0}
+    one = list_metrics(np.array([[8, 0, 0, 0]]), counts, (1,))
+    assert one == {"coverage@1": 0.25, "popularity@1": 5.0, "gini@1": 0.75}
+    none = list_metrics(np.array([[0, 0, 0, 0]]), counts, (1,))
+    assert none == {"coverage@1": 0.0, "popularity@1": 0.0, "gini@1": 0.0}
+
+
+def test_metrics_equal_those_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    windows = random_windows(users=200)
+    scores = torch.randn(200, NUM_ITEMS, generator=torch.Generator().manual_seed(3))
+    result = evaluate(windows, Table(scores), ks=(5, 10, NUM_ITEMS))
+    relevant = np.zeros((200, NUM_ITEMS))
+    relevant[np.arange(200), result.targets - 1] = 1
+    masked = scores.numpy().copy()
+    for row in range(200):
+        masked[row, list(history(windows, row))] = -1e9
+    for k in (5, 10):
+        assert result.metrics[f"ndcg@{k}"] == pytest.approx(metrics.ndcg_score(relevant, masked, k=k), abs=1e-6)
+        hits = metrics.top_k_accuracy_score(result.targets, masked, k=k, labels=np.arange(1, NUM_ITEMS + 1))
+        assert result.metrics[f"recall@{k}"] == pytest.approx(hits, abs=1e-6)
+    everywhere = metrics.label_ranking_average_precision_score(relevant, masked)
+    assert result.metrics[f"mrr@{NUM_ITEMS}"] == pytest.approx(everywhere, abs=1e-6)
+
+
+def recbole_metrics(scores: Tensor, targets: Tensor, seen: list[set[int]], counts: np.ndarray) -> dict[str, float]:
+    """What RecBole's collector and evaluator make of the scores; ids 1..N as ours, its PAD column in front."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("recbole.config", exc_type=ImportError)
+        from recbole.config import Config
+        from recbole.evaluator import Collector
+        from recbole.evaluator import Evaluator as RecBoleEvaluator
+
+        names = ["Recall", "Hit", "NDCG", "MRR", "MAP", "Precision", "ItemCoverage", "AveragePopularity", "GiniIndex"]
+        options = {"topk": [5, 10, 20], "metrics": names, "metric_decimal_place": 9}
+        config = Config("SASRec", "ml-100k", config_dict=options)
+        collector, evaluator = Collector(config), RecBoleEvaluator(config)
+        collector.data_struct.set("data.num_items", scores.shape[1])
+        collector.data_struct.set("data.count_items", dict(enumerate(counts.tolist())))
+        for start in range(0, len(scores), 64):
+            block = torch.cat([torch.full((len(scores), 1), -torch.inf), scores], 1)[start : start + 64]
+            rows = [row for row in range(len(block)) for _ in seen[start + row]]
+            block[rows, [column + 1 for row in range(len(block)) for column in seen[start + row]]] = -torch.inf
+            collector.eval_batch_collect(block, None, torch.arange(len(block)), targets[start : start + 64])
+        return dict(evaluator.evaluate(collector.get_data_struct()))
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_metrics_equal_those_of_recbole_on_the_same_scores(exclude_seen, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pytest"])  # RecBole reads the command line
+    pytest.importorskip("recbole")
+    windows = random_windows(users=300, num_items=150, seed=5)
+    scores = torch.randn(300, 150, generator=torch.Generator().manual_seed(5))
+    scores += torch.arange(150) / 50  # some items are recommended more often
+    result = evaluate(windows, Table(scores), exclude_seen=exclude_seen)
+    seen = [history(windows, row) if exclude_seen else set() for row in range(300)]
+    theirs = recbole_metrics(scores, torch.from_numpy(result.targets), seen, windows.item_counts())
+    ours = {"hit": "hr", "itemcoverage": "coverage", "averagepopularity": "popularity", "giniindex": "gini"}
+    assert len(theirs) == 27
+    for name, value in theirs.items():
+        kind, _, k = name.partition("@")
+        assert result.metrics[f"{ours.get(kind, kind)}@{k}"] == pytest.approx(value, abs=1e-6), name
+    assert result.metrics["ndcg@10"] > 0.01
+
+
+# Sampled candidates
+
+
+def negatives(windows: Windows, count: int, *, weights: np.ndarray | None = None, seed: int = 0, exclude_seen=True):
+    weights = np.ones(windows.num_items) if weights is None else weights
+    generator = np.random.default_rng(seed)
+    return draw_negatives(windows, count, weights=weights, exclude_seen=exclude_seen, generator=generator)
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_negatives_are_distinct_and_never_the_target_nor_what_is_excluded(exclude_seen):
+    windows = random_windows()
+    drawn = negatives(windows, 20, exclude_seen=exclude_seen)
+    assert drawn.shape == (60, 20)
+    met = 0
+    for row in range(60):
+        chosen = set(drawn[row].tolist())
+        assert len(chosen) == 20 and chosen <= set(range(NUM_ITEMS))
+        assert windows.items[windows.stop[row]] - 1 not in chosen
+        met += len(chosen & history(windows, row))
+    assert (met == 0) == exclude_seen
+
+
+def test_all_that_is_left_can_be_drawn():
+    windows = windows_of([[1, 2, 3], [4, 4, 5]], num_items=30)
+    drawn = negatives(windows, 27)
+    assert set(drawn[0].tolist()) == set(range(3, 30))
+    assert set(drawn[1].tolist()) <= set(range(30)) - {3, 4} and len(set(drawn[1].tolist())) == 27
+
+
+def test_too_few_candidates_are_explained():
+    with pytest.raises(UserError, match=r"sampled 28: user 0 has only 27"):
+        negatives(windows_of([[1, 2, 3]], num_items=30), 28)
+    weights = np.array([1, 1, 1, 1, 0, 0])
+    with pytest.raises(UserError, match="only 1 candidates"):
+        negatives(windows_of([[1, 2, 3]], num_items=6), 2, weights=weights)
+
+
+def test_one_seed_gives_the_same_negatives_and_another_seed_others():
+    windows = random_windows()
+    assert np.array_equal(negatives(windows, 10), negatives(windows, 10))
+    assert not np.array_equal(negatives(windows, 10), negatives(windows, 10, seed=1))
+
+
+@pytest.mark.parametrize("rest", [True, False], ids=["completed row by row", "by drawing alone"])
+def test_negatives_follow_their_weights_without_replacement(rest, monkeypatch):
+    if rest:  # no draw is accepted, so that every row is completed from the noise
+        monkeypatch.setattr("seqcl.evaluation.candidates.allowed", lambda pool, *_: np.zeros(pool.shape, dtype=bool))
+    weights = np.array([1.0, 8.0, 4.0, 2.0, 1.0])
+    drawn = negatives(windows_of([[1]] * 6000, num_items=5), 2, weights=weights)
+    rest_of = weights[1:] / weights[1:].sum()
+    for column in range(4):
+        first = rest_of[column]
+        second = sum(rest_of[other] * first / (1 - rest_of[other]) for other in range(4) if other != column)
+        share = (drawn == column + 1).any(1).mean()
+        assert share == pytest.approx(first + second, abs=0.03)  # five standard deviations
+
+
+@pytest.mark.parametrize("kind", ["table", "vectors"])
+@pytest.mark.parametrize("candidates", ["uniform", "popularity"])
+def test_sampled_ranks_are_those_among_the_target_and_its_negatives(kind, candidates):
+    windows = random_windows()
+    vectors = Vectors(torch.randn(60, 8), torch.randn(NUM_ITEMS, 8))
+    scores = vectors.states @ vectors.table.T
+    scorer = vectors if kind == "vectors" else Table(scores)
+    result = evaluate(windows, scorer, candidates=candidates, sampled=12, seed=3)
+    weights = windows.item_counts()[1:-1] if candidates == "popularity" else None
+    drawn = negatives(windows, 12, weights=weights, seed=3)
+    for row in range(60):
+        own = scores[row, windows.items[windows.stop[row]] - 1]
+        assert result.ranks[row] == 1 + (scores[row, drawn[row].tolist()] >= own).sum()
+    assert result.metrics.keys() == rank_metrics(result.ranks, (5, 10, 20)).keys()
+    again = evaluate(windows, scorer, size=60, candidates=candidates, sampled=12, seed=3)
+    assert again.ranks.tolist() == result.ranks.tolist()
+
+
+# Through an index
+
+
+def test_an_exact_index_gives_the_metrics_of_the_full_ranking():
+    windows = random_windows(users=90, num_items=200)
+    vectors = Vectors(torch.randn(90, 8), torch.randn(200, 8))
+    full = evaluate(windows, vectors)
+    index = ExactIndex(vectors.table)
+    counts = windows.item_counts()
+    found = evaluate_index(Evaluator(), index, windows, batches(windows), vectors, counts, exact=index)
+    assert found.result.metrics == pytest.approx(full.metrics)
+    assert found.result.ranks[full.ranks <= 20].tolist() == full.ranks[full.ranks <= 20].tolist()
+    assert (found.result.ranks[full.ranks > 20] == 200).all()
+    assert found.overlap == {"overlap@5": 1.0, "overlap@10": 1.0, "overlap@20": 1.0}
+    assert found.result.protocol["candidates"] == "top 20 of exact"
+    assert found.query_seconds > 0 and found.exact_seconds > 0
+
+
+def test_what_an_index_loses_is_reported():
+    windows = random_windows(users=90, num_items=200)
+    vectors = Vectors(torch.randn(90, 8), torch.randn(200, 8))
+    half = ExactIndex(vectors.table[:100])
+    exact = ExactIndex(vectors.table)
+    counts = windows.item_counts()
+    found = evaluate_index(Evaluator(), half, windows, batches(windows), vectors, counts, exact=exact)
+    assert 0.3 < found.overlap["overlap@20"] < 0.7
+    assert (found.result.ranks[found.result.targets > 100] == 200).all()
+
+
+def test_an_index_does_not_break_ties_in_our_favour():
+    windows = windows_of([[1, 2], [1, 3]], num_items=4)
+    vectors = Vectors(torch.ones(2, 1), torch.tensor([[9.0], [1.0], [1.0], [0.5]]))
+    found = evaluate_index(Evaluator(), ExactIndex(vectors.table), windows, batches(windows), vectors, np.ones(6))
+    assert found.result.ranks.tolist() == [2, 2]
+
+
+def test_a_model_without_vectors_cannot_be_searched():
+    windows = random_windows()
+    index = FaissIndex(torch.randn(NUM_ITEMS, 4))
+    with pytest.raises(UserError, match="Table scores without vectors"):
+        evaluate_index(Evaluator(), index, windows, batches(windows), Table(torch.randn(60, NUM_ITEMS)), np.ones(42))
+
+
+# Diagnostics
+
+
+def test_the_effective_rank_counts_directions():
+    assert effective_rank(singular_values(torch.eye(7) * 3)) == pytest.approx(7)
+    assert effective_rank(singular_values(torch.randn(20, 1) * torch.randn(1, 7))) == pytest.approx(1, abs=1e-6)
+    assert effective_rank(singular_values(torch.zeros(4, 3))) == 0
+
+
+def test_a_common_offset_is_no_direction_once_it_is_taken_off():
+    vectors = torch.eye(5, dtype=torch.float64).repeat(3, 1) + 1000
+    found = spectrum(vectors)
+    assert found["effective_rank"] < 1.1
+    assert found["effective_rank_centered"] == pytest.approx(4)
+    assert found["top_share"] == pytest.approx(1, abs=1e-4)
+
+
+def test_the_mean_cosine_is_that_of_all_pairs():
+    vectors = torch.randn(30, 6, dtype=torch.float64)
+    table = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=2)
+    assert spectrum(vectors)["mean_cosine"] == pytest.approx(float(table[~torch.eye(30, dtype=torch.bool)].mean()))
+
+
+def test_values_that_are_not_finite_have_no_spectrum():
+    with pytest.raises(ValueError, match="not finite"):
+        singular_values(torch.tensor([[1.0, torch.nan]]))
+
+
+# Significance
+
+
+def test_one_seed_is_the_paired_two_sided_t_test():
+    generator = np.random.default_rng(0)
+    first, second = generator.random(200), generator.random(200) - 0.05
+    found = compare([first], [second])
+    assert found.p_value == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    interval = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_the_better_model_is_better_and_the_worse_one_is_not():
+    generator = np.random.default_rng(0)
+    good, bad = [generator.random(500) + 0.2 for _ in range(3)], [generator.random(500) for _ in range(3)]
+    assert compare(good, bad).better and compare(good, bad).seeds_better == 3
+    assert not compare(bad, good).better
+    assert compare(bad, good).p_value == pytest.approx(compare(good, bad).p_value)
+    assert compare(bad, good).difference == pytest.approx(-compare(good, bad).difference)
+
+
+def test_repeating_a_seed_is_no_new_evidence():
+    generator = np.random.default_rng(1)
+    first, second = generator.random(100), generator.random(100)
+    assert compare([first] * 9, [second] * 9).p_value == pytest.approx(compare([first], [second]).p_value)
+
+
+def test_a_lead_that_one_seed_denies_is_not_called_better():
+    rows = np.linspace(0, 1, 400)
+    found = compare([rows + 1, rows + 1, rows - 0.01], [rows, rows, rows])
+    assert found.p_value < 0.05 and found.seeds_better == 2 and not found.better
+
+
+def test_equal_models_do_not_differ():
+    rows = np.linspace(0, 1, 50)
+    found = compare([rows], [rows])
+    assert (found.difference, found.p_value, found.better) == (0, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [([np.ones(3)], []), ([np.ones(3)], [np.ones(4)]), ([np.ones(1)], [np.zeros(1)])]
+)
+def test_rows_that_do_not_pair_up_are_refused(first, second):
+    with pytest.raises(ValueError, match="pair up|at least two"):
+        compare(first, second)

@@ -1,0 +1,355 @@
+"""Losses against slow references, closed forms and gradcheck, at masks, small temperatures and big logits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqcl.losses import (
+    alignment,
+    bce,
+    bpr,
+    contrast,
+    gbce,
+    info_nce,
+    nt_xent,
+    sampled_softmax,
+    softmax,
+    uniformity,
+)
+from tests import reference_losses as slow
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def numbers(high: int, *shape: int, seed: int = 1) -> Tensor:
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(loss: Tensor, *inputs: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, inputs))
+
+
+# Full softmax
+
+
+@pytest.mark.parametrize("positions", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("items", [1, 17, 1001])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_chunked_softmax_equals_cross_entropy_in_value_and_gradient(positions, items, smoothing):
+    states = normal(positions, 8, dtype=torch.float32).requires_grad_()
+    table = normal(items, 8, seed=2, dtype=torch.float32).requires_grad_()
+    targets = numbers(items, positions)
+    ours = softmax(states, table, targets, smoothing=smoothing)
+    plain = F.cross_entropy(states @ table.T, targets, label_smoothing=smoothing)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    for mine, theirs in zip(gradients(3 * ours, states, table), gradients(3 * plain, states, table), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_chunked_softmax_equals_the_slow_reference_whatever_the_chunk():
+    states, table, targets = normal(7, 3), normal(5, 3, seed=2), numbers(5, 7)
+    for chunk in (1, 2, 7, 100):
+        assert softmax(states, table, targets, smoothing=0.2, chunk=chunk).item() == pytest.approx(
+            slow.softmax(states, table, targets.tolist(), 0.2), abs=1e-12
+        )
+
+
+def test_chunked_softmax_passes_gradcheck():
+    states, table = normal(5, 3).requires_grad_(), normal(4, 3, seed=2).requires_grad_()
+    targets = torch.tensor([0, 1, 3, 3, 2])
+    assert torch.autograd.gradcheck(lambda s, e: softmax(s, e, targets, smoothing=0.1, chunk=2), (states, table))
+
+
+def test_chunked_softmax_stays_exact_where_the_probability_of_a_target_underflows():
+    states = torch.tensor([[300.0], [-200.0], [1.0]], requires_grad=True)
+    table = torch.tensor([[1.0], [0.0], [-1.0]], requires_grad=True)
+    targets = torch.tensor([2, 0, 1])
+    ours, plain = softmax(states, table, targets, chunk=2), F.cross_entropy(states @ table.T, targets)
+    torch.testing.assert_close(ours, plain)
+    for mine, theirs in zip(gradients(ours, states, table), gradients(plain, states, table), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_chunked_softmax_gives_the_same_value_without_gradients():
+    states, table, targets = normal(70, 4).requires_grad_(), normal(9, 4).requires_grad_(), numbers(9, 70)
+    with torch.no_grad():
+        value = softmax(states, table, targets)
+    assert not value.requires_grad
+    assert value == softmax(states, table, targets)
+    assert not softmax(states.detach(), table.detach(), targets).requires_grad
+
+
+@pytest.mark.parametrize("trained", ["states", "table"])
+def test_chunked_softmax_sends_gradient_where_only_one_side_is_trained(trained):
+    sides = {"states": normal(6, 4), "table": normal(9, 4, seed=3)}
+    sides[trained].requires_grad_()
+    targets = numbers(9, 6)
+    ours = gradients(softmax(sides["states"], sides["table"], targets), sides[trained])
+    plain = gradients(F.cross_entropy(sides["states"] @ sides["table"].T, targets), sides[trained])
+    torch.testing.assert_close(ours, plain)
+
+
+def test_chunked_softmax_under_bfloat16_autocast_is_near_and_returns_float32():
+    states = normal(100, 16, dtype=torch.float32).requires_grad_()
+    table = normal(300, 16, seed=2, dtype=torch.float32).mul_(0.3).requires_grad_()
+    targets = numbers(300, 100)
+    exact = softmax(states, table, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = softmax(states, table, targets)
+    assert low.dtype == torch.float32 and low != exact
+    torch.testing.assert_close(low, exact, rtol=0.01, atol=0)
+    for mine, theirs in zip(gradients(low, states, table), gradients(exact, states, table), strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_chunked_softmax_takes_bfloat16_states_and_returns_their_gradient_in_kind():
+    states = normal(10, 8).bfloat16().requires_grad_()
+    table = normal(20, 8, seed=2, dtype=torch.float32).requires_grad_()
+    loss = softmax(states, table, numbers(20, 10))
+    grad_states, grad_table = gradients(loss, states, table)
+    assert (loss.dtype, grad_states.dtype, grad_table.dtype) == (torch.float32, torch.bfloat16, torch.float32)
+
+
+def test_chunked_softmax_never_holds_the_logits_of_all_positions():
+    positions, items = 512, 2000
+    states, table = normal(positions, 4, dtype=torch.float32).requires_grad_(), normal(items, 4, dtype=torch.float32)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        softmax(states, table.requires_grad_(), numbers(items, positions)).backward()
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert 0 < largest < positions * items * 4 / 2
+
+
+def test_chunked_softmax_of_no_positions_is_zero():
+    states = torch.zeros(0, 4, requires_grad=True)
+    loss = softmax(states, normal(5, 4, dtype=torch.float32), torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss == 0
+
+
+def test_chunked_softmax_is_not_finite_where_a_state_is_not():
+    states = torch.tensor([[1.0], [math.nan]])
+    assert softmax(states, torch.ones(3, 1), torch.tensor([0, 1])).isnan()
+
+
+# Against drawn negatives
+
+T, N, K = 6, 11, 4
+STATES, TABLE, TARGETS = normal(T, 5), normal(N, 5, seed=3), numbers(N, T)
+OWN = numbers(N, T, K, seed=4).index_put((torch.tensor([0, 3]), torch.tensor([1, 2])), TARGETS[[0, 3]])  # two hits
+SHARED = torch.cat((TARGETS[:1], numbers(N, K - 1, seed=5)))
+DRAWS = pytest.mark.parametrize("drawn", [OWN, SHARED], ids=["own", "shared"])
+DRAWN_LOSSES = pytest.mark.parametrize("loss", [sampled_softmax, bce, gbce, bpr])
+
+
+def listed(drawn: Tensor) -> list[list[int]]:
+    return drawn.expand(T, K).tolist()
+
+
+@DRAWS
+def test_sampled_softmax_equals_its_reference_with_and_without_correction(drawn):
+    chance = torch.softmax(normal(N, seed=6), 0)
+    ours = sampled_softmax(STATES, TABLE, TARGETS, drawn, log_q=chance.log())
+    assert ours.item() == pytest.approx(
+        slow.sampled_softmax(STATES, TABLE, TARGETS.tolist(), listed(drawn), chance.tolist()), abs=1e-12
+    )
+    plain = slow.sampled_softmax(STATES, TABLE, TARGETS.tolist(), listed(drawn), [1.0] * N)
+    assert sampled_softmax(STATES, TABLE, TARGETS, drawn).item() == pytest.approx(plain, abs=1e-12)
+    uniform = torch.full((N,), -math.log(N))
+    assert sampled_softmax(STATES, TABLE, TARGETS, drawn, log_q=uniform).item() == pytest.approx(plain, abs=1e-6)
+
+
+def test_sampled_softmax_with_every_item_drawn_once_is_the_full_softmax():
+    ours = sampled_softmax(STATES, TABLE, TARGETS, torch.arange(N))
+    torch.testing.assert_close(ours, F.cross_entropy(STATES @ TABLE.T, TARGETS))
+
+
+@DRAWS
+@pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
+def test_gbce_equals_its_reference_and_is_bce_at_t_zero(drawn, t):
+    expected = slow.gbce(STATES, TABLE, TARGETS.tolist(), listed(drawn), t)
+    assert gbce(STATES, TABLE, TARGETS, drawn, t=t).item() == pytest.approx(expected, abs=1e-12)
+    if t == 0:
+        assert bce(STATES, TABLE, TARGETS, drawn).item() == pytest.approx(expected, abs=1e-12)
+
+
+@DRAWS
+def test_bpr_equals_its_reference(drawn):
+    expected = slow.bpr(STATES, TABLE, TARGETS.tolist(), listed(drawn))
+    assert bpr(STATES, TABLE, TARGETS, drawn).item() == pytest.approx(expected, abs=1e-12)
+
+
+@DRAWN_LOSSES
+@DRAWS
+def test_losses_of_drawn_negatives_pass_gradcheck(loss, drawn):
+    inputs = (STATES.clone().requires_grad_(), TABLE.clone().requires_grad_())
+    assert torch.autograd.gradcheck(lambda s, e: loss(s, e, TARGETS, drawn), inputs)
+
+
+@DRAWN_LOSSES
+def test_a_negative_that_is_the_target_pushes_nothing_away(loss):
+    state, target = STATES[:1].clone().requires_grad_(), TARGETS[:1]
+    (gradient,) = gradients(loss(state, TABLE, target, target.expand(1, K)), state)
+    assert (gradient @ TABLE[target].T).item() <= 0  # a step against the gradient never lowers the target's score
+
+
+@DRAWN_LOSSES
+def test_losses_of_drawn_negatives_are_finite_float32_scalars_at_big_bfloat16_scores(loss):
+    states, table = (STATES * 100).bfloat16().requires_grad_(), TABLE.float().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(states, table, TARGETS, OWN)
+    assert value.shape == () and value.dtype == torch.float32 and value.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients(value, states, table))
+
+
+# The contrastive core
+
+POSITIVES = torch.tensor(
+    [[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]], dtype=torch.bool
+)
+KEEP = torch.tensor([[1, 1, 0, 1, 1, 1], [1, 0, 1, 1, 0, 1], [0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]], dtype=torch.bool)
+WEIGHTS = torch.tensor([[1, 2, 3, 0.5, 1, 1], [3, 1, 1, 1, 2, 2], [1, 1, 1, 1, 1, 1], [1, 2, 3, 4, 5, 6.0]]).double()
+
+
+@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "masked"])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["even", "weighted"])
+@pytest.mark.parametrize("reduction", ["out", "in"])
+def test_contrast_equals_its_reference_and_passes_gradcheck(keep, weights, reduction):
+    logits = normal(4, 6).requires_grad_()
+    ours = contrast(logits, POSITIVES, keep=keep, weights=weights, reduction=reduction)
+    assert ours.shape == ()
+    assert ours.item() == pytest.approx(slow.contrast(logits.detach(), POSITIVES, keep, weights, reduction), abs=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda x: contrast(x, POSITIVES, keep=keep, weights=weights, reduction=reduction), (logits,)
+    )
+
+
+def test_a_column_mask_is_the_pair_mask_that_repeats_it():
+    logits, columns = normal(4, 6), torch.tensor([1, 1, 0, 1, 0, 1], dtype=torch.bool)
+    assert contrast(logits, POSITIVES, keep=columns) == contrast(logits, POSITIVES, keep=columns.expand(4, 6))
+
+
+def test_a_weight_of_zero_is_a_removed_column():
+    logits = normal(4, 6)
+    torch.testing.assert_close(
+        contrast(logits, POSITIVES, weights=KEEP.double()), contrast(logits, POSITIVES, keep=KEEP)
+    )
+
+
+def test_contrast_with_an_eye_mask_is_cross_entropy():
+    logits = normal(5, 9)
+    torch.testing.assert_close(contrast(logits, torch.eye(5, 9).bool()), F.cross_entropy(logits, torch.arange(5)))
+
+
+@pytest.mark.parametrize("reduction", ["out", "in"])
+def test_contrast_without_any_positive_is_zero_with_zero_gradient(reduction):
+    logits = normal(3, 4).requires_grad_()
+    nothing = torch.zeros(3, 4, dtype=torch.bool)
+    loss = contrast(logits, nothing, keep=nothing, reduction=reduction)
+    (gradient,) = gradients(loss, logits)
+    assert loss == 0 and not gradient.any()
+
+
+# What is made of it
+
+
+def some_rows_belong_together(rows: int) -> Tensor:
+    labels = numbers(rows // 2, rows, seed=8)
+    return labels[:, None] == labels
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_nt_xent_equals_its_reference_and_passes_gradcheck(masked, similarity):
+    first, second = normal(6, 4).requires_grad_(), normal(6, 4, seed=7).requires_grad_()
+    same = some_rows_belong_together(6) if masked else None
+    ours = nt_xent(first, second, temperature=0.5, similarity=similarity, same=same)
+    measure = slow.cosine if similarity == "cosine" else slow.dot
+    assert ours.item() == pytest.approx(slow.nt_xent(first.detach(), second.detach(), 0.5, same, measure), abs=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda a, b: nt_xent(a, b, temperature=0.5, similarity=similarity, same=same), (first, second)
+    )
+
+
+@pytest.mark.parametrize("rows", [2, 5, 64])
+def test_nt_xent_of_equal_views_is_the_log_of_their_number_less_one(rows):
+    views = torch.ones(rows, 3, dtype=torch.float64)
+    assert nt_xent(views, views, temperature=0.1).item() == pytest.approx(math.log(2 * rows - 1), abs=1e-12)
+
+
+def test_nt_xent_of_rows_that_all_belong_together_is_zero():
+    first, second = normal(4, 3), normal(4, 3, seed=7)
+    assert nt_xent(first, second, temperature=0.1, same=torch.ones(4, 4).bool()).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_rows_that_belong_together_do_not_repel_each_other():
+    first, second = normal(2, 3).requires_grad_(), normal(2, 3, seed=7)
+    same = torch.ones(2, 2, dtype=torch.bool)
+    (gradient,) = gradients(nt_xent(first, second, temperature=0.2, same=same), first)
+    assert gradient.abs().max() < 1e-12
+    (gradient,) = gradients(nt_xent(first, second, temperature=0.2), first)
+    assert gradient.abs().max() > 1e-3
+
+
+def test_nt_xent_does_not_care_about_length_under_cosine_but_does_under_dot():
+    first, second = normal(4, 3), normal(4, 3, seed=7)
+    assert nt_xent(5 * first, second, temperature=0.5) == pytest.approx(nt_xent(first, second, temperature=0.5))
+    dots = [nt_xent(scale * first, second, temperature=0.5, similarity="dot") for scale in (1, 5)]
+    assert dots[0] != pytest.approx(dots[1])
+
+
+def test_info_nce_with_a_queue_equals_cross_entropy_over_batch_and_queue():
+    queries, keys = normal(4, 3), normal(10, 3, seed=7)
+    logits = F.normalize(queries, dim=1) @ F.normalize(keys, dim=1).T / 0.3
+    torch.testing.assert_close(info_nce(queries, keys, temperature=0.3), F.cross_entropy(logits, torch.arange(4)))
+
+
+def test_info_nce_with_labels_is_supcon():
+    features, labels = normal(6, 3), torch.tensor([0, 0, 1, 1, 1, 2])
+    same = labels[:, None] == labels
+    positives = same & ~torch.eye(6, dtype=torch.bool)
+    keep = ~torch.eye(6, dtype=torch.bool)
+    logits = torch.tensor([[slow.dot(a, b) for b in features] for a in features]) / 0.7
+    for reduction in ("out", "in"):
+        ours = info_nce(
+            features, features, temperature=0.7, similarity="dot", positives=positives, keep=keep, reduction=reduction
+        )
+        assert ours.item() == pytest.approx(slow.contrast(logits, positives, keep, None, reduction), abs=1e-6)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_contrastive_losses_in_bfloat16_at_temperature_005_are_finite_and_near(similarity):
+    first, second = (normal(64, 16, seed=seed).bfloat16().requires_grad_() for seed in (1, 2))
+    for loss in (nt_xent, info_nce):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            low = loss(first, second, temperature=0.05, similarity=similarity)
+        exact = loss(first.double(), second.double(), temperature=0.05, similarity=similarity)
+        assert low.dtype == torch.float32
+        torch.testing.assert_close(low.double(), exact, rtol=1e-4, atol=1e-4)
+        assert all(gradient.isfinite().all() for gradient in gradients(low, first, second))
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_alignment_equals_its_reference_and_is_zero_for_equal_views(power):
+    first, second = normal(6, 4).requires_grad_(), normal(6, 4, seed=7).requires_grad_()
+    expected = slow.alignment(first.detach(), second.detach(), power)
+    assert alignment(first, second, power=power).item() == pytest.approx(expected, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda a, b: alignment(a, b, power=power), (first, second))
+    equal = alignment(first, 2 * first, power=power)
+    assert equal.item() == pytest.approx(0, abs=1e-12)
+    assert gradients(equal, first)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("t", [1.0, 2.0])
+def test_uniformity_equals_its_reference_and_is_zero_in_collapse(t):
+    states = normal(6, 4).requires_grad_()
+    assert uniformity(states, t=t).item() == pytest.approx(slow.uniformity(states.detach(), t), abs=1e-12)
+    assert torch.autograd.gradcheck(lambda x: uniformity(x, t=t), (states,))
+    assert uniformity(torch.ones(6, 4).double()).item() == pytest.approx(0, abs=1e-12)

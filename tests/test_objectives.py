@@ -1,0 +1,307 @@
+"""Objectives with a tiny stand-in encoder: which positions count, what gets gradient, what is masked and drawn."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqcl.augment import Crop, Identity, Mask, Pair, Reorder
+from seqcl.errors import UserError
+from seqcl.losses import nt_xent, sampled_softmax
+from seqcl.objectives import OBJECTIVES, Joint, NextItem, Objective, TwoViews, rng
+from seqcl.objectives.two_views import related
+from seqcl.types import SeqBatch
+
+ITEMS, DIM = 9, 4
+
+
+class Averager(nn.Module):
+    """State at t: a linear map of the mean of the embeddings up to t; padding gives NaN, which must never be read."""
+
+    num_items, dim = ITEMS, DIM
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(ITEMS + 2, DIM)
+        self.map = nn.Linear(DIM, DIM)
+        self.calls: list[str] = []
+
+    def item_embeddings(self) -> Tensor:
+        return self.table.weight
+
+    def states(self, batch: SeqBatch) -> Tensor:
+        time = torch.arange(batch.items.shape[1])
+        mean = self.table(batch.items).cumsum(1) / (time + 1)[:, None]
+        return self.map(mean).masked_fill((time >= batch.lengths[:, None])[..., None], math.nan)
+
+    def forward(self, batch: SeqBatch) -> Tensor:
+        self.calls.append("all")
+        return self.states(batch)
+
+    def last(self, batch: SeqBatch) -> Tensor:
+        self.calls.append("last")
+        return self.states(batch)[torch.arange(len(batch.lengths)), batch.lengths - 1]
+
+
+def sequences(*, last_only: bool = False) -> SeqBatch:
+    items = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0], [7, 8, 9, 0], [2, 0, 0, 0]])
+    targets = torch.tensor([[2, 3, 4, 5], [6, 7, 0, 0], [0, 9, 5, 0], [3, 0, 0, 0]])
+    lengths = torch.tensor([4, 2, 3, 1])
+    if last_only:
+        keep = torch.arange(4) == lengths[:, None] - 1
+        targets = targets * keep
+    return SeqBatch(items, lengths, targets, users=torch.tensor([0, 1, 2, 1]))
+
+
+def flat(encoder: Averager, batch: SeqBatch) -> tuple[Tensor, Tensor]:
+    states = encoder.states(batch)
+    pairs = [(b, t) for b in range(4) for t in range(4) if batch.targets[b, t] > 0]
+    return torch.stack([states[pair] for pair in pairs]), torch.tensor([int(batch.targets[pair]) for pair in pairs])
+
+
+# Next item
+
+
+def test_next_item_is_cross_entropy_over_items_alone_at_positions_with_a_target():
+    encoder, batch = Averager(), sequences()
+    states, targets = flat(encoder, batch)
+    expected = F.cross_entropy(states @ encoder.table.weight[1:-1].T, targets - 1)
+    torch.testing.assert_close(NextItem()(encoder, batch), {"next_item": expected})
+
+
+def test_next_item_of_last_positions_alone_asks_the_encoder_for_those_alone():
+    encoder, batch = Averager(), sequences(last_only=True)
+    everywhere = NextItem()(encoder, batch)
+    last = NextItem().bind(item_counts=torch.ones(ITEMS + 2), only_last=True)(encoder, batch)
+    assert encoder.calls == ["all", "last"]
+    torch.testing.assert_close(last, everywhere)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax", "bce", "gbce", "bpr"])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_every_next_item_loss_sends_finite_gradient_to_encoder_and_items_but_not_to_pad_and_mask(
+    loss, shared, sampling
+):
+    encoder = Averager()
+    objective = NextItem(loss=loss, shared=shared, sampling=sampling, negatives=20)
+    objective.bind(item_counts=torch.arange(ITEMS + 2))
+    terms = objective(encoder, sequences())
+    assert list(terms) == ["next_item"] and terms["next_item"].shape == ()
+    through_scores = torch.autograd.grad(terms["next_item"], (encoder.map.weight, encoder.table.weight))
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in through_scores)
+    assert not through_scores[1][0].any() and not through_scores[1][-1].any()
+
+
+def test_next_item_learns_the_next_item():
+    encoder, batch = Averager(), sequences()
+    objective, optimizer = NextItem(), torch.optim.Adam(encoder.parameters(), lr=0.1)
+    for _ in range(200):
+        loss = objective(encoder, batch)["next_item"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    states, targets = flat(encoder, batch)
+    scores = objective.queries(states) @ objective.candidates(encoder.item_embeddings()).T
+    assert (scores.argmax(1) + 1 == targets).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_negatives_are_drawn_from_all_items_as_the_sampling_says(sampling):
+    torch.manual_seed(0)
+    counts = torch.tensor([99, 0, 1, 2, 3, 4, 5, 6, 7, 8, 99])
+    drawn = NextItem(negatives=200_000, sampling=sampling).bind(item_counts=counts).draw(ITEMS, 3)
+    share = torch.bincount(drawn, minlength=ITEMS) / len(drawn)
+    weight = torch.ones(ITEMS) if sampling == "uniform" else counts[1:-1] + 1.0
+    assert len(share) == ITEMS
+    torch.testing.assert_close(share, weight / weight.sum(), atol=0.005, rtol=0)
+
+
+def test_sampled_softmax_by_popularity_nears_the_full_softmax_optimum():
+    # At the true log frequencies the gradient of the corrected loss vanishes; uncorrected it would not.
+    counts = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0])
+    chance = (counts[1:-1] + 1) / (counts[1:-1] + 1).sum()
+    scores = chance.flip(0).log()[:, None].requires_grad_()  # what is true differs from what is drawn
+    objective = NextItem(loss="sampled_softmax", sampling="popularity", negatives=1, shared=False)
+    objective.bind(item_counts=counts)
+    torch.manual_seed(0)
+    targets = torch.multinomial(chance.flip(0), 400_000, replacement=True)
+    states, drawn = torch.ones(len(targets), 1), objective.draw(ITEMS, len(targets))
+    (right,) = torch.autograd.grad(sampled_softmax(states, scores, targets, drawn, log_q=objective.log_q), scores)
+    (wrong,) = torch.autograd.grad(sampled_softmax(states, scores, targets, drawn), scores)
+    assert right.abs().max() < 0.002 < 0.02 < wrong.abs().max()
+
+
+def test_one_draw_serves_all_positions_or_each_draws_its_own():
+    assert NextItem(negatives=7).draw(ITEMS, 3).shape == (7,)
+    assert NextItem(negatives=7, shared=False).draw(ITEMS, 3).shape == (3, 7)
+
+
+def test_cosine_scores_are_bounded_by_the_temperature_and_dot_scores_divided_by_it():
+    states, table = torch.randn(5, DIM), torch.randn(ITEMS + 2, DIM)
+    cosine = NextItem(similarity="cosine", temperature=0.1)
+    scores = cosine.queries(states) @ cosine.candidates(table).T
+    torch.testing.assert_close(scores, 10 * F.cosine_similarity(states[:, None], table[None, 1:-1], dim=-1))
+    dot = NextItem(temperature=2.0)
+    torch.testing.assert_close(dot.queries(states) @ dot.candidates(table).T, states @ table[1:-1].T / 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"loss": "sofmax"}, "did you mean softmax"),
+        ({"negatives": 0}, "negatives"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"loss": "bce", "smoothing": 0.1}, "smoothing"),
+    ],
+)
+def test_an_impossible_next_item_is_refused_by_name(options, said):
+    with pytest.raises(UserError, match=said):
+        NextItem(**options)
+
+
+def test_popularity_without_counts_is_refused():
+    with pytest.raises(ValueError, match="call bind"):
+        NextItem(loss="bce", sampling="popularity")(Averager(), sequences())
+
+
+# Two views
+
+
+def test_two_views_is_the_weighted_nt_xent_of_one_encoded_pass():
+    encoder, batch = Averager(), sequences()
+    objective = TwoViews(views=Identity(), dim=DIM, weight=0.3, temperature=0.5)
+    terms = objective(encoder, batch)
+    states = encoder.last(batch)
+    assert encoder.calls == ["last", "last"]
+    expected = 0.3 * nt_xent(states, states, temperature=0.5, same=related(batch))
+    torch.testing.assert_close(terms, {"contrast": expected})
+
+
+def test_rows_of_one_user_or_with_one_last_target_are_related():
+    expected = torch.eye(4).bool()
+    expected[0, 2] = expected[2, 0] = True  # both end in target 5
+    expected[1, 3] = expected[3, 1] = True  # both of user 1
+    batch = sequences()
+    assert related(batch).equal(expected)
+    last = batch.targets.gather(1, batch.lengths[:, None] - 1)[:, 0]
+    assert related(batch._replace(targets=last)).equal(expected)
+    assert related(batch._replace(targets=None, users=None)).equal(torch.eye(4).bool())
+
+
+def test_the_mask_of_false_negatives_changes_the_loss_and_its_share_is_observed():
+    encoder, batch = Averager(), sequences()
+    masked, plain = (TwoViews(views=Identity(), dim=DIM, mask_false_negatives=on) for on in (True, False))
+    assert masked(encoder, batch)["contrast"] < plain(encoder, batch)["contrast"]
+    assert masked.observed["masked_share"] == pytest.approx(4 / 12)
+    assert "masked_share" not in plain.observed
+    assert masked.observed["alignment"] == pytest.approx(0, abs=1e-6)
+    assert not any(value.requires_grad for value in masked.observed.values())
+
+
+@pytest.mark.parametrize(("head", "layers"), [("none", 0), ("linear", 1), ("mlp", 2)])
+def test_the_head_is_used_and_gets_gradient(head, layers):
+    torch.manual_seed(1)
+    encoder = Averager()
+    objective = TwoViews(views=Mask(rate=0.5, least=1).bind(num_items=ITEMS, max_len=4), dim=DIM, head=head)
+    objective(encoder, sequences())["contrast"].backward()
+    weights = [parameter for parameter in objective.parameters() if parameter.dim() == 2]
+    assert len(weights) == layers
+    assert all(parameter.grad.any() for parameter in weights)
+    assert encoder.map.weight.grad.any() and encoder.table.weight.grad.any()
+
+
+def test_two_views_lets_the_batch_and_its_targets_alone_and_draws_anew_each_time():
+    encoder, batch = Averager(), sequences()
+    before = SeqBatch(*(part if part is None else part.clone() for part in batch))
+    objective = TwoViews(views=Pair(views=[Crop(rate=0.5), Reorder(rate=0.9)]), dim=DIM)
+    torch.manual_seed(3)
+    values = [objective(encoder, batch)["contrast"].item() for _ in range(10)]
+    assert len(set(values)) > 1
+    assert all(mine is None or mine.equal(theirs) for mine, theirs in zip(batch, before, strict=True))
+    torch.manual_seed(3)
+    assert values == [objective(encoder, batch)["contrast"].item() for _ in range(10)]
+
+
+def test_two_views_of_a_batch_of_one_row_are_finite():
+    batch = SeqBatch(*(part if part is None else part[:1] for part in sequences()))
+    objective = TwoViews(views=Identity(), dim=DIM)
+    assert objective(Averager(), batch)["contrast"].item() == pytest.approx(0, abs=1e-6)
+    assert all(value.isfinite() for value in objective.observed.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"head": "mpl"}, "did you mean mlp"), ({"temperature": -1.0}, "temperature")]
+)
+def test_an_impossible_two_views_is_refused_by_name(options, said):
+    with pytest.raises(UserError, match=said):
+        TwoViews(views=Identity(), dim=DIM, **options)
+
+
+# Sums and hooks
+
+
+class Counter(Objective):
+    """A constant term that counts how often its hooks are called."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value, self.steps, self.epochs = value, 0, 0
+
+    def forward(self, encoder, batch):
+        self.observed = {"seen": torch.tensor(self.value)}
+        return {"constant": torch.tensor(self.value)}
+
+    def after_step(self, encoder):
+        self.steps += 1
+
+    def before_epoch(self, encoder, batches):
+        self.epochs += 1
+
+
+def test_joint_gives_the_terms_of_all_and_ranks_as_its_first():
+    encoder, batch = Averager(), sequences()
+    joint = Joint(next_item=NextItem(similarity="cosine"), views=TwoViews(views=Identity(), dim=DIM))
+    terms = joint(encoder, batch)
+    assert list(terms) == ["next_item", "contrast"]
+    assert sorted(joint.observed) == ["alignment", "masked_share", "uniformity"]
+    states = torch.randn(3, DIM)
+    assert joint.queries(states).norm(dim=1).allclose(torch.ones(3))
+    assert joint.candidates(encoder.item_embeddings()).shape == (ITEMS, DIM)
+
+
+def test_joint_keeps_terms_of_one_name_apart_and_passes_hooks_on():
+    first, second = Counter(1.0), Counter(2.0)
+    joint = Joint(first=first, second=second)
+    assert joint(None, None) == {"constant": 1.0, "second_constant": 2.0}
+    assert joint.observed == {"seen": 1.0, "second_seen": 2.0}
+    joint.after_step(None)
+    joint.before_epoch(None, [])
+    assert (first.steps, second.steps, first.epochs, second.epochs) == (1, 1, 1, 1)
+
+
+def test_a_joint_of_nothing_is_refused():
+    with pytest.raises(UserError, match="at least one"):
+        Joint()
+
+
+def test_an_objective_ranks_by_inner_product_with_the_items_unless_it_says_otherwise():
+    states, table = torch.randn(2, DIM), torch.randn(ITEMS + 2, DIM)
+    assert Objective().queries(states) is states
+    assert Objective().candidates(table).equal(table[1 : ITEMS + 1])
+
+
+def test_randomness_is_that_of_the_default_generator():
+    torch.manual_seed(5)
+    first = torch.rand(3, generator=rng(torch.device("cpu")))
+    torch.manual_seed(5)
+    assert first.equal(torch.rand(3))
+
+
+def test_the_table_of_objectives_names_each_as_its_class():
+    assert all(name == kind.__name__ and issubclass(kind, Objective) for name, kind in OBJECTIVES.items())
