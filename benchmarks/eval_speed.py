@@ -119,7 +119,8 @@ def recbole_evaluation(vectors: Vectors, windows: Windows, chunk: int = 4096) ->
     from recbole.evaluator import Evaluator as RecBoleEvaluator
 
     metrics = ["Recall", "Hit", "NDCG", "MRR", "MAP", "Precision", "ItemCoverage", "AveragePopularity"]
-    config = Config("SASRec", "ml-100k", config_dict={"topk": list(KS), "metrics": metrics, "metric_decimal_place": 9})
+    options = {"topk": list(KS), "metrics": metrics, "metric_decimal_place": 9, "train_neg_sample_args": None}
+    config = Config("SASRec", "ml-100k", config_dict=options)
     collector, evaluator = Collector(config), RecBoleEvaluator(config)
     collector.data_struct.set("data.num_items", windows.num_items)
     collector.data_struct.set("data.count_items", dict(enumerate(windows.item_counts().tolist())))

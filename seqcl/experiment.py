@@ -21,9 +21,10 @@ from seqcl import config as configuration
 from seqcl import data
 from seqcl.data import Interactions, Loader, Sequences, Split
 from seqcl.errors import UserError, unknown
-from seqcl.evaluation import Evaluator, Result
+from seqcl.evaluation import Evaluator, Result, evaluate_index
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import MODELS, Baseline, Recommender
+from seqcl.retrieval import ExactIndex, FaissIndex
 from seqcl.training import FitResult, Trainer, load_weights
 from seqcl.types import SeqBatch
 
@@ -115,9 +116,14 @@ def train(dataset: str | Path | Interactions | Any = "ml-100k", *, progress: boo
     """
     source = None
     if not isinstance(dataset, str | Path):
-        source = dataset if isinstance(dataset, Interactions) else Interactions.from_frame(dataset)
+        source = dataset if isinstance(dataset, Interactions) else from_frame(dataset)
     config = configuration.from_mapping({"dataset": source.name if source else str(dataset), **values}, SHARED, Options)
     return execute(config, source, progress=progress)
+
+
+def from_frame(frame: Any) -> Interactions:
+    """A data frame with the usual column names; without a column timestamp its rows are in time order."""
+    return Interactions.from_frame(frame, time="timestamp" if "timestamp" in frame.columns else None)
 
 
 def execute(
@@ -187,7 +193,11 @@ class Trial:
         if isinstance(model, Recommender):
             trainer = Trainer(**config.train.as_dict())
             loader = Loader(
-                self.split.train, batch_size=trainer.batch_size, device=self.device, shuffle_seed=config.seed
+                self.split.train,
+                batch_size=trainer.batch_size,
+                device=self.device,
+                shuffle_seed=config.seed,
+                bucket=False,  # batches of one length would weigh a position of a short row more than one of a long row
             )
             fit = trainer.fit(
                 model,
@@ -318,6 +328,33 @@ class Run:
         """Rank again, with the run's protocol."""
         device = next(iter(self.model.state_dict().values())).device
         return rank(self.model, self.split, part, Evaluator(**self.config.eval.as_dict()), device, lists=True)
+
+    def evaluate_index(self, kind: str, part: Literal["valid", "test"] = "test") -> dict[str, Any]:
+        """Metrics through a faiss index (flat, ivf, hnsw), what it misses of the exact lists, and its seconds.
+
+        Raises:
+            UserError: an unknown index, or a model that does not rank by inner product.
+        """
+        model, split = self.model, self.split
+        if not isinstance(model, Recommender):
+            raise UserError(f"{self.config.model} has no vectors, so no index can hold them")
+        windows = split.valid if part == "valid" else split.test
+        evaluator = Evaluator(**self.config.eval.as_dict())
+        with torch.no_grad():
+            vectors = model.candidates().float().contiguous()
+        index = FaissIndex(vectors, kind=kind)  # type: ignore[arg-type]
+        batches = Loader(windows, batch_size=evaluator.batch_size, device=vectors.device, targets="last")
+        counts = split.train.item_counts()
+        found = evaluate_index(evaluator, index, windows, batches, model, counts, exact=ExactIndex(vectors))
+        return {
+            "kind": kind,
+            "protocol": found.result.protocol,
+            "metrics": found.result.metrics,
+            "overlap": found.overlap,
+            "build_seconds": index.build_seconds,
+            "query_seconds": found.query_seconds,
+            "exact_query_seconds": found.exact_seconds,
+        }
 
     @torch.no_grad()
     def recommend(

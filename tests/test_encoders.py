@@ -10,6 +10,7 @@ import torch
 from seqcl.encoders import ENCODERS, GRU, SASRec
 from seqcl.encoders.attention import RelativeAttention
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.layout import Layout
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch
 from tests import reference_encoders as reference
@@ -132,11 +133,37 @@ def test_relative_attention_equals_a_loop_over_pairs(newest):
     torch.nn.init.normal_(attention.far_key)
     torch.nn.init.normal_(attention.far_value)
     x, lengths = torch.randn(3, 5, DIM, dtype=torch.float64), torch.tensor([5, 1, 3])
-    found = attention(x, lengths - 1) if newest else attention(x)
+    layout = Layout(SeqBatch(torch.ones(3, 5, dtype=torch.int64), lengths))
+    found = attention(x.flatten(0, 1)[layout.places], layout, newest=newest)
+    found = layout.put_newest(found) if newest else layout.put(found)
     for row, length in enumerate(lengths):
         for place in [length - 1] if newest else range(length):
             expected = reference.relative_attention(attention, x[row], int(place))
-            torch.testing.assert_close(found[row, 0 if newest else place], expected)
+            torch.testing.assert_close(found[row] if newest else found[row, place], expected)
+
+
+def test_a_layout_covers_every_item_once_in_few_slots():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.empty(256).exponential_(1 / 6, generator=generator).long().clamp(1, 50)
+    items = torch.arange(1, 256 * 50 + 1).view(256, 50).masked_fill(torch.arange(50) >= lengths[:, None], PAD)
+    layout = Layout(SeqBatch(items, lengths))
+    taken = layout.take(items)
+    assert sorted(taken[taken != PAD].tolist()) == items[items != PAD].tolist()
+    assert len(taken) < 1.5 * int(lengths.sum()) and len(layout.groups) > 3
+    assert (taken[layout.newest] == items[layout.order, lengths[layout.order] - 1]).all()
+    assert (layout.put(taken[:, None].float())[:, :, 0].long() == items).all()
+    states = torch.randn(256, 3)
+    assert (layout.put_newest(states[layout.order]) == states).all()
+
+
+def test_a_large_mixed_batch_gives_what_its_rows_give_alone(encoder):
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(1, ITEMS + 1, (1 + n % MAX_LEN,), generator=generator).tolist() for n in range(100)]
+    together, everywhere = encoder.last(batch(rows)), encoder(batch(rows))
+    for number in range(0, 100, 7):
+        torch.testing.assert_close(together[number], encoder.last(batch([rows[number]]))[0], atol=1e-5, rtol=1e-4)
+        alone = encoder(batch([rows[number]]))[0]
+        torch.testing.assert_close(everywhere[number, : len(alone)], alone, atol=1e-5, rtol=1e-4)
 
 
 def test_dropout_keeps_the_mean_and_drops_its_share():

@@ -91,7 +91,7 @@ def evaluate(windows: Windows, scorer: object, size: int = 7, **options: object)
     st.integers(0, 11),
     st.sets(st.integers(0, 11), max_size=11),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_rank_is_the_place_in_the_sorted_list_last_among_equals(scores, target, seen):
     rows = torch.arange(len(scores)).repeat_interleave(len(seen))
     columns = torch.tensor(sorted(seen), dtype=torch.long).repeat(len(scores))
@@ -117,7 +117,7 @@ def test_ranking_leaves_the_scores_as_they_are():
 def test_a_score_that_is_not_a_number_is_an_error(column):
     scores = torch.randn(3, 9)
     scores[1, column] = torch.nan
-    with pytest.raises(ValueError, match="row 1.*NaN"):
+    with pytest.raises(ValueError, match=r"row 1.*NaN"):
         ranks(scores, torch.tensor([0, 1, 2]))
 
 
@@ -255,7 +255,7 @@ def test_pad_and_mask_are_refused_as_candidates(extra):
 def test_a_model_that_gives_what_is_not_a_number_is_named_by_its_user(candidates):
     windows, states = random_windows(), torch.randn(60, 4)
     states[23] = torch.nan
-    with pytest.raises(ValueError, match="user 23.*NaN"):
+    with pytest.raises(ValueError, match=r"user 23.*NaN"):
         evaluate(windows, Vectors(states, torch.randn(NUM_ITEMS, 4)), candidates=candidates, sampled=10)
 
 
@@ -268,7 +268,7 @@ def test_batches_in_another_order_are_refused():
 
 def test_batches_that_leave_rows_out_are_refused():
     windows = random_windows()
-    with pytest.raises(ValueError, match="53 rows for 60 windows|56 rows for 60 windows"):
+    with pytest.raises(ValueError, match="56 rows for 60 windows"):
         few = list(batches(windows))[:-1]
         Evaluator()(windows, few, Table(torch.randn(60, NUM_ITEMS)), windows.item_counts())
 
@@ -379,7 +379,7 @@ def recbole_metrics(scores: Tensor, targets: Tensor, seen: list[set[int]], count
         from recbole.evaluator import Evaluator as RecBoleEvaluator
 
         names = ["Recall", "Hit", "NDCG", "MRR", "MAP", "Precision", "ItemCoverage", "AveragePopularity", "GiniIndex"]
-        options = {"topk": [5, 10, 20], "metrics": names, "metric_decimal_place": 9}
+        options = {"topk": [5, 10, 20], "metrics": names, "metric_decimal_place": 9, "train_neg_sample_args": None}
         config = Config("SASRec", "ml-100k", config_dict=options)
         collector, evaluator = Collector(config), RecBoleEvaluator(config)
         collector.data_struct.set("data.num_items", scores.shape[1])
@@ -600,5 +600,5 @@ def test_equal_models_do_not_differ():
     ("first", "second"), [([np.ones(3)], []), ([np.ones(3)], [np.ones(4)]), ([np.ones(1)], [np.zeros(1)])]
 )
 def test_rows_that_do_not_pair_up_are_refused(first, second):
-    with pytest.raises(ValueError, match="pair up|at least two"):
+    with pytest.raises(ValueError, match=r"pair up|at least two"):
         compare(first, second)

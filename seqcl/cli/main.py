@@ -148,7 +148,7 @@ def data(chosen: argparse.Namespace) -> int:
     elif chosen.action == "stats":
         print(json.dumps(room.load_sequences(chosen.dataset).stats(), indent=2))
     elif chosen.action == "convert":
-        room.write(room.load_sequences(chosen.dataset), chosen.target)
+        room.write(room.load(chosen.dataset), chosen.target)
         print(chosen.target)
     else:
         print(room.download(chosen.dataset))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqcl.encoders.layout import Layout
+
 
 class Attention(nn.Module):
     """Multi-head attention to oneself and what came before (Vaswani et al., arXiv 1706.03762)."""
@@ -17,23 +19,29 @@ class Attention(nn.Module):
         self.heads, self.width = heads, dim // heads
         self.query, self.key_value, self.output = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, newest: Tensor | None = None) -> Tensor:
-        """From x (B, L, D) to (B, L, D), or to (B, 1, D) for the queries at newest (B,) alone."""
-        asking = x if newest is None else x.gather(1, newest[:, None, None].expand(-1, 1, x.shape[-1]))
-        query = self.split(self.query(asking))  # (B, H, Q, D / H)
-        key, value = (self.split(part) for part in self.key_value(x).chunk(2, dim=-1))  # (B, H, L, D / H)
-        read = self.read(query, key, value) if newest is None else self.read_newest(query, key, value, newest)
-        return self.output(read.transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
+        """From slots x (S, D) to (S, D), or to (B, D) for the newest item of each row alone."""
+        if newest:
+            asking = self.query(x[layout.newest])[:, None].split([rows for rows, _ in layout.groups])
+        else:
+            asking = layout.blocks(self.query(x))
+        reads = []
+        for query, both, lengths in zip(asking, layout.blocks(self.key_value(x)), layout.lengths, strict=True):
+            key, value = (self.split(part) for part in both.chunk(2, dim=-1))  # (R, H, L, D / H)
+            query = self.split(query)  # (R, H, Q, D / H)
+            read = self.read_newest(query, key, value, lengths - 1) if newest else self.read(query, key, value)
+            reads.append(read.transpose(1, 2).flatten(2).flatten(0, 1))
+        return self.output(torch.cat(reads))
 
     def split(self, x: Tensor) -> Tensor:
-        """(B, L, D) by heads: (B, H, L, D / H)."""
+        """(R, L, D) by heads: (R, H, L, D / H)."""
         return x.unflatten(-1, (self.heads, self.width)).transpose(1, 2)
 
     def read(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 
     def read_newest(self, query: Tensor, key: Tensor, value: Tensor, newest: Tensor) -> Tensor:
-        seen = newest[:, None] >= torch.arange(key.shape[2], device=key.device)  # (B, L)
+        seen = newest[:, None] >= torch.arange(key.shape[2], device=key.device)  # (R, L)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
 
 
@@ -49,7 +57,7 @@ class RelativeAttention(Attention):
         length = query.shape[2]
         query = query / math.sqrt(self.width)
         far_key = self.far_key[:, :length].flip(1)  # (H, L, D / H), the longest distance first
-        scores = query @ key.transpose(-1, -2) + align(query @ far_key.transpose(-1, -2))  # (B, H, L, L)
+        scores = query @ key.transpose(-1, -2) + align(query @ far_key.transpose(-1, -2))  # (R, H, L, L)
         future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
         weights = scores.masked_fill(future, -torch.inf).softmax(-1)
         return weights @ value + unalign(weights) @ self.far_value[:, :length].flip(1)
@@ -57,11 +65,11 @@ class RelativeAttention(Attention):
     def read_newest(self, query: Tensor, key: Tensor, value: Tensor, newest: Tensor) -> Tensor:
         length = key.shape[2]
         query = query / math.sqrt(self.width)
-        behind = newest[:, None] - torch.arange(length, device=query.device)  # (B, L), negative at padding
+        behind = newest[:, None] - torch.arange(length, device=query.device)  # (R, L), negative at padding
         # The same index turns distances into places and places into distances.
-        mirror = behind.clamp(min=0)[:, None, None].expand(-1, self.heads, 1, -1)  # (B, H, 1, L)
+        mirror = behind.clamp(min=0)[:, None, None].expand(-1, self.heads, 1, -1)  # (R, H, 1, L)
         padding = (behind < 0)[:, None, None]
-        far = (query @ self.far_key[:, :length].transpose(-1, -2)).gather(-1, mirror)  # (B, H, 1, L)
+        far = (query @ self.far_key[:, :length].transpose(-1, -2)).gather(-1, mirror)  # (R, H, 1, L)
         weights = (query @ key.transpose(-1, -2) + far).masked_fill(padding, -torch.inf).softmax(-1)
         by_distance = weights.gather(-1, mirror).masked_fill(padding, 0)
         return weights @ value + by_distance @ self.far_value[:, :length]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.layout import Layout
 from seqcl.encoders.table import ItemTable
 from seqcl.types import SeqBatch
 
@@ -42,11 +43,15 @@ class GRU(nn.Module):
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position: (B, L, D)."""
-        states, _ = self.gru(self.dropout(self.table(batch.items)))  # (B, L, hidden * D)
-        return self.output(states)
+        layout = Layout(batch)
+        return layout.put(self.output(self.states(batch, layout)))
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items: (B, D)."""
-        states, _ = self.gru(self.dropout(self.table(batch.items)))  # (B, L, hidden * D)
-        rows = torch.arange(len(states), device=states.device)
-        return self.output(states[rows, batch.lengths - 1])
+        layout = Layout(batch)
+        return layout.put_newest(self.output(self.states(batch, layout)[layout.newest]))
+
+    def states(self, batch: SeqBatch, layout: Layout) -> Tensor:
+        """The network's outputs: (S, hidden * D)."""
+        x = self.dropout(self.table(layout.take(batch.items)))  # (S, D)
+        return torch.cat([self.gru(block)[0].flatten(0, 1) for block in layout.blocks(x)])

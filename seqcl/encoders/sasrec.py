@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqcl.encoders.attention import Attention, RelativeAttention
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.layout import Layout
 from seqcl.encoders.table import ItemTable
 from seqcl.errors import UserError
 from seqcl.types import SeqBatch
@@ -78,30 +79,34 @@ class SASRec(nn.Module):
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position: (B, L, D)."""
-        x = self.embed(batch)
+        layout = Layout(batch)
+        x = self.embed(batch, layout)  # (S, D)
         for block in self.blocks:
-            x = block(x)
-        return self.edge_norm(x) if self.norm == "pre" else x
+            x = block(x, layout)
+        return layout.put(self.edge_norm(x) if self.norm == "pre" else x)
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items: (B, D); the last block does its work for one position a row."""
-        x = self.embed(batch)
+        layout = Layout(batch)
+        x = self.embed(batch, layout)  # (S, D)
         for block in self.blocks[:-1]:
-            x = block(x)
-        state = self.blocks[-1](x, newest=batch.lengths - 1)[:, 0]
-        return self.edge_norm(state) if self.norm == "pre" else state
+            x = block(x, layout)
+        state = self.blocks[-1](x, layout, newest=True)  # (B, D)
+        return layout.put_newest(self.edge_norm(state) if self.norm == "pre" else state)
 
-    def embed(self, batch: SeqBatch) -> Tensor:
-        """Item embeddings with their places: (B, L, D)."""
+    def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
+        """Item embeddings with their places: (S, D)."""
         length = batch.items.shape[1]
         if length > self.max_len:
             raise UserError(f"a row of {length} items is longer than the encoder's max_len={self.max_len}")
-        x = self.table(batch.items)
-        if self.place is not None and self.positions == "start":
-            x = x + self.place[:length]
-        elif self.place is not None:
-            behind = batch.lengths[:, None] - 1 - torch.arange(length, device=x.device)  # (B, L)
-            x = x + F.embedding(behind.clamp(min=0), self.place)
+        x = self.table(layout.take(batch.items))
+        if self.place is not None:
+            time = torch.arange(length, device=x.device)
+            if self.positions == "start":
+                place = time.expand_as(batch.items)  # (B, L)
+            else:
+                place = (batch.lengths[:, None] - 1 - time).clamp(min=0)
+            x = x + F.embedding(layout.take(place), self.place)
         return self.dropout(self.edge_norm(x) if self.norm == "post" else x)
 
 
@@ -119,12 +124,12 @@ class Block(nn.Module):
         self.activation = F.gelu if activation == "gelu" else F.relu
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, newest: Tensor | None = None) -> Tensor:
-        """From inputs (B, L, D) to outputs of the same shape, or (B, 1, D) at the places newest (B,) of each row."""
+    def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
+        """From slots (S, D) to slots, or to (B, D) at the newest item of each row."""
         source = self.attention_norm(x) if self.norm == "pre" else x
-        read = self.dropout(self.attention(source, newest))
-        if newest is not None:
-            x = pick(x, newest)
+        read = self.dropout(self.attention(source, layout, newest))
+        if newest:
+            x = x[layout.newest]
         if self.norm == "pre":
             x = x + read
             return x + self.feed(self.feed_norm(x))
@@ -134,7 +139,3 @@ class Block(nn.Module):
     def feed(self, x: Tensor) -> Tensor:
         return self.dropout(self.narrow(self.activation(self.widen(x))))
 
-
-def pick(x: Tensor, newest: Tensor) -> Tensor:
-    """The rows of x (B, L, D) at newest (B,): (B, 1, D)."""
-    return x.gather(1, newest[:, None, None].expand(-1, 1, x.shape[-1]))

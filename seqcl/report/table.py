@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10")
+COLUMNS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
 
 
 def print_results(metrics: Mapping[str, Any], folder: Path) -> None:
@@ -23,11 +23,11 @@ def print_results(metrics: Mapping[str, Any], folder: Path) -> None:
         f"max_len {protocol['max_len']}, {protocol['k_core']}-core, seed {metrics['seed']}",
         title_justify="left",
     )
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for model, values in rows.items():
         table.add_row(model, *(f"{values[name]:.4f}" for name in columns))
-    console = Console(width=None)
+    console = Console()
     console.print(table)
     console.print(f"{metrics['seconds']:.0f} s; everything is in {folder}", soft_wrap=True, highlight=False)

@@ -104,10 +104,10 @@ class Loop:
             now = time.monotonic()
             state.train_seconds += now - clock
             clock = now
-            if self.meter.full:
+            if self.meter.full or self.line.due:
                 self.check()
-                if self.line.due:
-                    self.line.refresh(self.describe(self.row()))
+            if self.line.due:
+                self.line.refresh(self.describe(self.row()))
             self.pause(signals)
             if now - self.saved >= 60 * self.config.save_minutes:
                 self.save()

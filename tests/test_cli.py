@@ -1,0 +1,117 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from seqcl.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--dataset", "markov", "--encoder.dim", "8", "--data.windows", "last", "--train.batch_size", "128"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["train", *QUICK, "--train.epochs", "1", "--runs", str(folder)]) == 0
+    return next(folder.iterdir())
+
+
+def test_train_prints_one_table_beside_popularity(tmp_path, capsys):
+    assert main(["train", *QUICK, "--train.epochs", "1", "--runs", str(tmp_path), "--baseline", "SASRec"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("CL4Rec", "SASRec", "Popularity", "ndcg@10", "leave_one_out"))
+
+
+def test_evaluate_agrees_with_the_run(run, capsys):
+    assert main(["evaluate", str(run), "--index", "flat"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    kept = json.loads((run / "metrics.json").read_text())["test"]
+    assert found["metrics"] == pytest.approx(kept)
+    assert found["index"]["metrics"]["ndcg@10"] == pytest.approx(kept["ndcg@10"], abs=1e-6)
+    assert found["index"]["overlap"]["overlap@10"] == pytest.approx(1.0, abs=1e-3)
+    assert {"build_seconds", "query_seconds"} <= set(found["index"])
+
+
+def test_recommend_prints_items(run, capsys):
+    assert main(["recommend", str(run), "--user", "0", "--k", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_data_commands(tmp_path, capsys):
+    target = tmp_path / "log.parquet"
+    assert main(["data", "convert", "markov", str(target)]) == 0
+    assert main(["data", "stats", str(target)]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed[printed.index("{") :])["interactions"] == len(pd.read_parquet(target))
+    assert main(["data", "list"]) == 0
+    assert "ml-100k" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "did you mean train"),
+        (["train", "--model", "CL4Rek"], "did you mean CL4Rec"),
+        (["train", "--dataset", "Beuty"], "did you mean Beauty"),
+        (["train", "--dataset", "markov", "--baseline", "SASRek"], "did you mean SASRec"),
+        (["train", "--dataset", "markov", "--device", "tpu"], "--device tpu"),
+        (["train", "--resume", "nowhere"], "no run there"),
+        (["evaluate", "nowhere"], "is no run"),
+        (["evaluate"], "arguments are required"),
+        (["recommend", "nowhere", "--user", "1"], "is no run"),
+        (["data", "stats", "Beuty"], "did you mean Beauty"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys):
+    assert main(words) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and len(printed.strip().splitlines()) == 1
+
+
+def test_an_index_that_does_not_exist_is_named(run, capsys):
+    assert main(["evaluate", str(run), "--index", "hsnw"]) == 2
+    assert "did you mean hnsw" in capsys.readouterr().err
+
+
+def test_print_config_gives_a_file_that_config_takes(tmp_path, capsys):
+    assert main(["train", *QUICK, "--print_config"]) == 0
+    text = capsys.readouterr().out
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert main(["train", "--config", str(file), "--print_config"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    words = [sys.executable, "run.py", *QUICK, "--encoder.dropout", "0.3", "--train.epochs", "6", "--runs"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*words, str(tmp_path / "whole")], cwd=ROOT, check=True, env=environment, capture_output=True)
+    process = subprocess.Popen([*words, str(tmp_path / "broken")], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "broken").glob("*/checkpoints/best.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    broken = next((tmp_path / "broken").iterdir())
+    assert not (broken / "metrics.json").exists()
+    subprocess.run([sys.executable, "run.py", "--resume", str(broken)], cwd=ROOT, check=True, env=environment, capture_output=True)
+    whole = next((tmp_path / "whole").iterdir())
+    kept, again = (json.loads((folder / "metrics.json").read_text()) for folder in (whole, broken))
+    assert kept["test"] == again["test"] and kept["training"]["steps"] == again["training"]["steps"]
+    best = "checkpoints/best.safetensors"
+    from safetensors.torch import load_file
+
+    one, two = load_file(whole / best), load_file(broken / best)
+    assert all((one[name] == two[name]).all() for name in one)

@@ -1,0 +1,147 @@
+"""From a log to a filled run folder, to recommendations, and on after a break."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import seqcl
+from seqcl.data import markov, shuffled
+from seqcl.experiment import Run
+from seqcl.models import MODELS
+
+SMALL = {
+    "encoder": {"dim": 32, "dropout": 0.1},
+    "data": {"windows": "last"},
+    "train": {"epochs": 8, "lr": 0.005, "batch_size": 64},
+    "eval": {"exclude_seen": False},  # a chain comes back to its items
+}
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return markov(users=600, items=30, length=12, branching=2, seed=1)
+
+
+@pytest.fixture(scope="module")
+def run(chain, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return seqcl.train(chain.interactions, model="CL4Rec", baseline="SASRec", runs=str(folder), progress=False, **SMALL)
+
+
+def ceiling(chain, run):
+    return chain.ceiling(run.split.test, run.sequences.item_ids, ks=(10,))["ndcg@10"]
+
+
+def test_cl4rec_comes_near_the_ceiling_of_a_markov_chain(chain, run):
+    best = ceiling(chain, run)
+    assert 0.93 * best < run.metrics["test"]["ndcg@10"] < 1.05 * best
+    assert run.metrics["baselines"]["Popularity"]["test"]["ndcg@10"] < 0.6 * best
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name not in ("CL4SRec", "Popularity", "ItemKNN", "CL4Rec")])
+def test_every_trained_model_comes_near_the_ceiling(chain, model, tmp_path):
+    values = SMALL | {"encoder": {"dim": 32}}
+    found = seqcl.train(chain.interactions, model=model, runs=str(tmp_path), progress=False, **values)
+    assert found.metrics["test"]["ndcg@10"] > 0.9 * ceiling(chain, found)
+
+
+def test_shuffled_data_stays_at_chance(chain, tmp_path):
+    control = shuffled(chain.interactions, seed=0)
+    values = SMALL | {"train": {"epochs": 4, "lr": 0.005, "batch_size": 64}}
+    made = seqcl.train(control, model="CL4Rec", runs=str(tmp_path), progress=False, **values)
+    # What is left is which items a user has, a little more than popularity; the order, most of the ceiling, is gone.
+    assert made.metrics["test"]["ndcg@10"] < 0.25 * ceiling(chain, made)
+
+
+def test_the_run_folder_holds_everything(run):
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"config.yaml", "metrics.json", "history.csv", "ranks.parquet", "log.txt", "curves.png"} <= names
+    assert any((run.folder / "tensorboard").iterdir())
+    assert (run.folder / "checkpoints" / "best.safetensors").exists()
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["protocol"].items() >= {
+        "split": "leave_one_out", "candidates": "full", "exclude_seen": False, "max_len": 50, "k_core": 0,
+    }.items()  # fmt: skip
+    assert {"name", "fingerprint", "users", "items", "interactions"} <= set(metrics["data"])
+    assert {"seed", "versions", "machine", "seconds", "peak_memory_bytes", "valid"} <= set(metrics)
+    history = pd.read_csv(run.folder / "history.csv")
+    assert {"epoch", "seconds", "loss_next_item", "loss_contrast", "valid_ndcg@10"} <= set(history)
+
+
+def test_ranks_give_the_metrics_back(run):
+    ranks = pd.read_parquet(run.folder / "ranks.parquet")
+    gain = np.where(ranks["rank"] <= 10, 1 / np.log2(ranks["rank"] + 1), 0).mean()
+    assert gain == pytest.approx(run.metrics["test"]["ndcg@10"], abs=1e-9)
+    last = dict(zip(run.sequences.user_ids, run.sequences.items[run.sequences.offsets[1:] - 1], strict=True))
+    assert [run.sequences.find_item(target) for target in ranks["target"]] == [last[user] for user in ranks["user"]]
+
+
+def test_evaluating_again_gives_the_same_numbers(run):
+    assert run.evaluate().metrics == pytest.approx(run.metrics["test"])
+    assert run.evaluate("valid").metrics == pytest.approx(run.metrics["valid"])
+
+
+def test_recommendations_leave_out_what_was_seen(chain, run):
+    user = run.sequences.user_ids[0]
+    history = run.sequences.item_ids[run.sequences.history(user) - 1].tolist()
+    best = run.recommend(user=user, k=5)
+    assert len(best) == 5 and not {item for item, _ in best} & set(history)
+    assert run.recommend(items=history, k=5) == best
+    assert [score for _, score in best] == sorted((score for _, score in best), reverse=True)
+
+
+def test_an_unknown_id_is_named(run):
+    with pytest.raises(seqcl.UserError, match="no item 'nothing'"):
+        run.recommend(items=["nothing"])
+    with pytest.raises(seqcl.UserError, match="a user or items"):
+        run.recommend()
+
+
+def test_a_run_cannot_be_read_with_other_data(chain, tmp_path):
+    log = tmp_path / "log.csv"
+    frame = pd.DataFrame({"user_id": np.repeat(range(20), 6), "item_id": np.tile(range(6), 20)})
+    frame.to_csv(log, index=False)
+    values = {"data": {"windows": "last"}, "encoder": {"dim": 8}, "train": {"epochs": 1}}
+    made = seqcl.train(log, runs=str(tmp_path), progress=False, **values)
+    frame["item_id"] = frame["item_id"][::-1].to_numpy()
+    frame.to_csv(log, index=False)
+    with pytest.raises(seqcl.UserError, match="fingerprint"):
+        Run.load(made.folder)
+
+
+def test_a_data_frame_needs_no_file(tmp_path):
+    frame = pd.DataFrame({"user_id": np.repeat(list("abcdefgh"), 5), "item_id": list("vwxyz") * 8})
+    values = {"data": {"windows": "last"}, "encoder": {"dim": 8}, "train": {"epochs": 2}}
+    made = seqcl.train(frame, runs=str(tmp_path), progress=False, **values)
+    again = Run.load(made.folder)
+    assert again.recommend(items=["v", "w"], k=2) == made.recommend(items=["v", "w"], k=2)
+
+
+def test_a_seed_decides_the_run(chain, tmp_path):
+    values = SMALL | {"train": {"epochs": 2, "batch_size": 64}}
+    ranks = []
+    for seed in (0, 0, 1):
+        made = seqcl.train(chain.interactions, runs=str(tmp_path), progress=False, seed=seed, **values)
+        ranks.append(made.evaluate().ranks)
+    assert (ranks[0] == ranks[1]).all() and (ranks[0] != ranks[2]).any()
+
+
+def test_every_model_field_of_the_encoder_changes_something(chain):
+    from seqcl.encoders import SASRec
+    from seqcl.types import SeqBatch
+
+    batch = SeqBatch(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
+    changes = {"layers": 1, "heads": 4, "norm": "pre", "positions": "start", "activation": "relu", "hidden": 2, "dim": 8}
+
+    def state(**values):
+        torch.manual_seed(0)
+        return SASRec(num_items=9, max_len=5, **({"dim": 16} | values)).eval().last(batch)
+
+    for name, value in changes.items():
+        changed = state(**{name: value})
+        assert changed.shape != state().shape or not torch.allclose(changed, state()), name
