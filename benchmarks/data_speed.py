@@ -1,4 +1,4 @@
-"""How long a log takes from file to packed sequences, and how much memory: 1 million rows of CSV, 20 million of Parquet and CSV.
+"""Time and memory from a file to packed sequences: 1 million rows of CSV, 20 million of Parquet and of CSV.
 
 Each file is made here, in a temporary folder, and read in a process of its own, so that its peak is its own. Memory is
 counted above what the process held once its libraries were imported; content is 3 columns of 8 bytes a row.

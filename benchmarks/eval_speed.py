@@ -122,15 +122,16 @@ def recbole_evaluation(vectors: Vectors, windows: Windows, chunk: int = 4096) ->
     options = {"topk": list(KS), "metrics": metrics, "metric_decimal_place": 9, "train_neg_sample_args": None}
     config = Config("SASRec", "ml-100k", config_dict=options)
     collector, evaluator = Collector(config), RecBoleEvaluator(config)
-    collector.data_struct.set("data.num_items", windows.num_items)
-    collector.data_struct.set("data.count_items", dict(enumerate(windows.item_counts().tolist())))
     table = torch.cat([torch.zeros(1, vectors.table.shape[1]), vectors.table])
     targets = torch.from_numpy(windows.items[windows.stop].astype(np.int64))
     for start in range(0, len(windows), chunk):
         scores = vectors.states[start : start + chunk] @ table.T
         scores[:, 0] = -torch.inf
         collector.eval_batch_collect(scores, None, torch.arange(len(scores)), targets[start : start + chunk])
-    return dict(evaluator.evaluate(collector.get_data_struct()))
+    found = collector.get_data_struct()
+    found.set("data.num_items", windows.num_items)
+    found.set("data.count_items", dict(enumerate(windows.item_counts().tolist())))
+    return dict(evaluator.evaluate(found))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_training import IDENTITY, TRAINER, TinyLoader, TinyModel, final, timeless, train
 from torch import Tensor, nn
 
 from seqcl.training import CheckpointError, Interrupted, Trainer, load_checkpoint, load_weights, save_checkpoint
 from seqcl.training.checkpoint import random_states, set_random_states
+from tests.tiny_training import IDENTITY, TRAINER, TinyLoader, TinyModel, final, timeless, train
 
 STEPS = TRAINER.epochs * len(TinyLoader())
 
@@ -120,7 +120,7 @@ def test_a_finished_run_given_more_epochs_goes_on_as_if_it_had_had_them(tmp_path
 
 def test_a_run_killed_with_signal_9_resumes_from_its_newest_whole_checkpoint(whole: Any, tmp_path: Path) -> None:
     last = tmp_path / "checkpoints" / "last.safetensors"
-    script = [sys.executable, str(Path(__file__).with_name("tiny_training.py")), str(tmp_path)]
+    script = [sys.executable, "-m", "tests.tiny_training", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     steps = []
     for mode in ("new", "resume"):

@@ -101,7 +101,7 @@ def test_a_mistake_in_a_file_names_the_line(tmp_path, text, message):
 
 
 def test_a_mapping_is_checked_like_a_file():
-    with pytest.raises(UserError, match="did you mean encoder.dim"):
+    with pytest.raises(UserError, match=r"did you mean encoder\.dim"):
         experiment.train("markov", encoder={"dmi": 3})
 
 

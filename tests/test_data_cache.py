@@ -5,15 +5,13 @@ import json
 import logging
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from seqcl.data import Sequences, load_sequences, pack, read
+from seqcl.data import Interactions, Sequences, load_sequences, pack, read
 from seqcl.errors import UserError
 from tests.reference_data import random_log
 
@@ -179,20 +177,22 @@ def test_a_write_that_fails_at_the_last_step_leaves_no_half_folder(
         sequences.save(folder / "own")
 
 
-def test_two_processes_that_pack_at_once_both_get_it(source: Path, folder: Path) -> None:
-    call = f"load_sequences({str(source)!r}, cache={str(folder)!r})"
-    code = f"from seqcl.data import load_sequences; print({call}.fingerprint)"
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-W", "error", "-c", code]
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder.parent, env=environment)
-        for _ in range(2)
-    ]
-    prints = {process.communicate()[0].strip() for process in running}
-    assert [process.returncode for process in running] == [0, 0]
-    assert prints == {pack(read(source)).fingerprint}
-    assert len(packed_folders(folder)) == 1
+def test_where_another_process_was_first_both_use_what_it_wrote(
+    source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = []
+
+    def overtaken(log: Interactions, **options: object) -> Sequences:
+        monkeypatch.setattr("seqcl.data.datasets.pack", pack)
+        made.append(load_sequences(source, cache=folder))  # the other one, from beginning to end
+        return pack(log, **options)
+
+    monkeypatch.setattr("seqcl.data.datasets.pack", overtaken)
+    late = load_sequences(source, cache=folder)
+    assert same(late, made[0])
+    assert late.items.filename == made[0].items.filename
+    assert len(list(folder.iterdir())) == 1
+    assert caplog.text == ""
 
 
 def test_what_a_killed_process_left_is_cleared_after_a_day(source: Path, folder: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -65,7 +64,7 @@ def test_a_path_goes_before_a_name_and_a_name_needs_no_capitals(
 def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown data set 'ml100k': did you mean ml-100k.*; nor is it a file"):
         load_sequences("ml100k")
-    with pytest.raises(UserError, match="unknown data set 'some/where.csv'"):
+    with pytest.raises(UserError, match=r"unknown data set 'some/where\.csv'"):
         load("some/where.csv")
 
 
@@ -119,7 +118,7 @@ def test_a_broken_archive_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -
     (data / "ml-100k.zip").write_bytes(b"no archive")
     wrong = "md5:" + hashlib.md5(b"no archive").hexdigest()
     monkeypatch.setitem(DATASETS, "ml-100k", replace(DATASETS["ml-100k"], hash=wrong))
-    with pytest.raises(UserError, match="could not be fetched .*zip"):
+    with pytest.raises(UserError, match=r"could not be fetched .*zip"):
         download("ml-100k")
 
 
@@ -137,9 +136,9 @@ def test_what_is_made_on_the_spot_cannot_be_downloaded_but_loads_offline(offline
 def test_movielens_of_recbole_is_found_without_importing_recbole() -> None:
     if in_recbole("ml-100k") is None:
         pytest.skip("RecBole is not installed")
-    code = "import sys; from seqcl.data import load; print(len(load('ml-100k')), 'recbole' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert done.stdout.split() == ["100000", "False"], done.stderr
+    before = "recbole" in sys.modules
+    assert len(load("ml-100k")) == 100_000
+    assert ("recbole" in sys.modules) == before
     packed = load_sequences("ml-100k", k_core=5)
     assert (packed.num_users, packed.num_items, packed.num_interactions) == (943, 1349, 99287)
     assert packed.user_features.loc[1, "occupation"] == "technician"

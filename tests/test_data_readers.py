@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import gzip
 from pathlib import Path
 
@@ -357,12 +356,13 @@ def test_what_cannot_be_opened_is_said_without_a_traceback(tmp_path: Path) -> No
         read(cut)
 
 
-def test_a_fault_far_into_a_file_of_many_blocks_is_found_at_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "long.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["user_id", "item_id", "timestamp"])
-        for row in range(600_000):
-            writer.writerow([row % 977, row % 3001, "x" if row == 555_000 else row])
-    with pytest.raises(UserError, match=r"long.csv:555002: column 3 'timestamp': 'x' is not a time"):
-        read(path)
+def test_a_fault_far_into_a_file_of_many_blocks_is_found_at_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seqcl.data.delimited.BLOCK_BYTES", 1 << 14)
+    good = [f"{row % 977},{row % 3001},{row}" for row in range(60_000)]
+    expected = [(row % 977, row % 3001) for row in range(60_000)]
+    assert raw(read(text(tmp_path, "\n".join(["user_id,item_id,timestamp", *good])))) == expected
+    good[55_000] = "1,2,x"
+    with pytest.raises(UserError, match=r"log.csv:55002: column 3 'timestamp': 'x' is not a time"):
+        read(text(tmp_path, "\n".join(["user_id,item_id,timestamp", *good])))

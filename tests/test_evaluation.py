@@ -382,14 +382,15 @@ def recbole_metrics(scores: Tensor, targets: Tensor, seen: list[set[int]], count
         options = {"topk": [5, 10, 20], "metrics": names, "metric_decimal_place": 9, "train_neg_sample_args": None}
         config = Config("SASRec", "ml-100k", config_dict=options)
         collector, evaluator = Collector(config), RecBoleEvaluator(config)
-        collector.data_struct.set("data.num_items", scores.shape[1])
-        collector.data_struct.set("data.count_items", dict(enumerate(counts.tolist())))
         for start in range(0, len(scores), 64):
             block = torch.cat([torch.full((len(scores), 1), -torch.inf), scores], 1)[start : start + 64]
             rows = [row for row in range(len(block)) for _ in seen[start + row]]
             block[rows, [column + 1 for row in range(len(block)) for column in seen[start + row]]] = -torch.inf
             collector.eval_batch_collect(block, None, torch.arange(len(block)), targets[start : start + 64])
-        return dict(evaluator.evaluate(collector.get_data_struct()))
+        found = collector.get_data_struct()
+        found.set("data.num_items", scores.shape[1])
+        found.set("data.count_items", dict(enumerate(counts.tolist())))
+        return dict(evaluator.evaluate(found))
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])

@@ -119,12 +119,12 @@ def test_chunked_softmax_takes_bfloat16_states_and_returns_their_gradient_in_kin
 
 
 def test_chunked_softmax_never_holds_the_logits_of_all_positions():
-    positions, items = 512, 2000
-    states, table = normal(positions, 4, dtype=torch.float32).requires_grad_(), normal(items, 4, dtype=torch.float32)
+    positions, items = 512, 30_000
+    states, table = normal(positions, 2, dtype=torch.float32).requires_grad_(), normal(items, 2, dtype=torch.float32)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         softmax(states, table.requires_grad_(), numbers(items, positions)).backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
-    assert 0 < largest < positions * items * 4 / 2
+    assert 128 * items * 4 <= largest < positions * items * 4 / 3
 
 
 def test_chunked_softmax_of_no_positions_is_zero():
@@ -160,7 +160,7 @@ def test_sampled_softmax_equals_its_reference_with_and_without_correction(drawn)
     assert ours.item() == pytest.approx(
         slow.sampled_softmax(STATES, TABLE, TARGETS.tolist(), listed(drawn), chance.tolist()), abs=1e-12
     )
-    plain = slow.sampled_softmax(STATES, TABLE, TARGETS.tolist(), listed(drawn), [1.0] * N)
+    plain = slow.sampled_softmax(STATES, TABLE, TARGETS.tolist(), listed(drawn), [1 / N] * N)
     assert sampled_softmax(STATES, TABLE, TARGETS, drawn).item() == pytest.approx(plain, abs=1e-12)
     uniform = torch.full((N,), -math.log(N))
     assert sampled_softmax(STATES, TABLE, TARGETS, drawn, log_q=uniform).item() == pytest.approx(plain, abs=1e-6)

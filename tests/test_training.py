@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import BATCH, ITEMS, LENGTH, ROWS, TRAINER, TinyLoader, TinyModel, timeless, train
 from torch import Tensor, nn
 
 from seqcl.errors import UserError
@@ -28,6 +27,7 @@ from seqcl.training.optimizer import AdamW, Average, trainable
 from seqcl.training.progress import Line, describe, duration
 from seqcl.training.schedule import learning_rate
 from seqcl.types import SeqBatch
+from tests.tiny_training import BATCH, ITEMS, LENGTH, ROWS, TRAINER, TinyLoader, TinyModel, timeless, train
 
 Metrics = Callable[[], dict[str, float]]
 
@@ -363,11 +363,10 @@ def test_events_hold_what_history_holds_also_after_a_break(tmp_path: Path) -> No
 
 def test_a_line_names_terms_speed_metric_best_and_time_left() -> None:
     row = {"epoch": 3, "loss": 7.0, "loss_next_item": 6.8, "loss_contrast": 0.2, "items_per_second": 41234.5}
-    line = describe(
-        row | {"valid_ndcg@10": 0.0523}, epochs=200, monitor="ndcg@10", best=0.0531, best_epoch=2, left=3725.0
-    )
+    row |= {"valid_ndcg@10": 0.0523}
+    line = describe(row, epochs=200, part=0.418, monitor="ndcg@10", best=0.0531, best_epoch=2, left=3725.0)
     assert line == (
-        "epoch 3/200  next_item 6.8000  contrast 0.2000  41,234 items/s  ndcg@10 0.0523  "
+        "epoch 3/200  42%  next_item 6.8000  contrast 0.2000  41,234 items/s  ndcg@10 0.0523  "
         "best 0.0531 (epoch 2)  at most 1:02:05 left"
     )
     assert [duration(seconds) for seconds in (0.4, 59.6, 751)] == ["0:00", "1:00", "12:31"]
@@ -419,14 +418,14 @@ def test_curves_are_drawn_with_and_without_views_and_from_a_single_epoch(tmp_pat
 
 def test_a_run_imports_no_compiler_and_still_knows_compiled_modules() -> None:
     script = (
-        "import sys; from tiny_training import train; train(None)\n"
+        "import sys; from tests.tiny_training import train; train(None)\n"
         "assert 'torch._dynamo' not in sys.modules, 'importing it takes 1.4 s'\n"
         "import torch, lightning_fabric.wrappers as wrappers\n"
         "layer = torch.nn.Linear(2, 2); compiled = torch.compile(layer)\n"
         "assert wrappers._unwrap_compiled(compiled)[0] is layer and wrappers._unwrap_compiled(layer)[0] is layer\n"
     )
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    done = subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": paths}, capture_output=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
 

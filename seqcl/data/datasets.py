@@ -188,11 +188,15 @@ def download(name: str) -> Path:
     """Fetch a data set into the data folder, checked against its hash.
 
     Raises:
-        UserError: no connection, no space or another content; the message says what to do by hand.
+        UserError: an unknown name, no connection, no space or another content; the message says what to do by hand.
     """
+    if name not in DATASETS:
+        raise unknown("data set", name, DATASETS)
+    known = DATASETS[name]
+    if not known.url:
+        raise UserError(f"data set {name!r} is made on the spot; there is nothing to download")
     import pooch
 
-    known = DATASETS[name]
     folder = data_folder()
     target = folder / Path(known.url).name
     try:

@@ -20,8 +20,10 @@ KINDS = ("flat", "ivf", "hnsw")
 class FaissIndex:
     """Finds items with a large inner product; flat misses none, ivf and hnsw trade some for time in large catalogues.
 
-    HNSW is built on vectors with one more coordinate that makes all of them equally long (Bachrach et al., RecSys
-    2014), so that the nearest by distance is the largest by inner product.
+    The cells of ivf are those of vectors with one more coordinate that makes all of them equally long (Bachrach et al.,
+    RecSys 2014) and that queries have as zero, so that scores stay what they are. Measured on 12,101 vectors like
+    trained ones, 16 of 310 cells: 0.87 of the exact top 20 instead of 0.65. For hnsw the same gains nothing there and
+    loses on random vectors, and a wider build than 40 loses too.
 
     Args:
         vectors: (N, D), one an item.
@@ -47,7 +49,7 @@ class FaissIndex:
         lists: int | None = None,
         probes: int | None = None,
         links: int = 32,
-        build_width: int = 100,
+        build_width: int = 40,
         search_width: int = 128,
     ) -> None:
         if kind not in KINDS:
@@ -70,16 +72,17 @@ class FaissIndex:
     def built(self, vectors: np.ndarray, links: int, build_width: int) -> Any:
         """The faiss index with all vectors in it."""
         faiss = library()
-        if self.kind == "hnsw":
-            index = faiss.IndexHNSWFlat(self.dim + 1, links, faiss.METRIC_L2)
+        if self.kind == "flat":
+            index = faiss.IndexFlatIP(self.dim)
+        elif self.kind == "hnsw":
+            index = faiss.IndexHNSWFlat(self.dim, links, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = build_width
+        else:
             lengths = np.square(vectors, dtype=np.float64).sum(1)  # (N,)
-            index.add(np.concatenate([vectors, np.sqrt(lengths.max() - lengths)[:, None].astype(np.float32)], axis=1))
-            self.vectors = vectors  # the distances are of the longer vectors; true scores come from these
-            return index
-        index = faiss.IndexFlatIP(self.dim)
-        if self.kind == "ivf":
-            index = faiss.IndexIVFFlat(index, self.dim, self.lists, faiss.METRIC_INNER_PRODUCT)
+            rest = np.sqrt(lengths.max() - lengths)[:, None].astype(np.float32)
+            vectors = np.concatenate([vectors, rest], axis=1)  # (N, D + 1)
+            self.cells = faiss.IndexFlatIP(self.dim + 1)  # the index below does not keep it alive
+            index = faiss.IndexIVFFlat(self.cells, self.dim + 1, self.lists, faiss.METRIC_INNER_PRODUCT)
             index.train(vectors)
         index.add(vectors)
         return index
@@ -130,13 +133,11 @@ class FaissIndex:
         faiss = library()
         if self.kind == "flat":
             return self.index.search(queries, count)
-        if self.kind == "ivf":
-            return self.index.search(queries, count, params=faiss.SearchParametersIVF(nprobe=probes))
-        longer = np.concatenate([queries, np.zeros((len(queries), 1), dtype=np.float32)], axis=1)
-        width = faiss.SearchParametersHNSW(efSearch=max(self.search_width, count))
-        _, place = self.index.search(longer, count, params=width)
-        scores = np.einsum("bd,bkd->bk", queries, self.vectors[place])
-        return np.where(place < 0, -np.inf, scores), place
+        if self.kind == "hnsw":
+            width = faiss.SearchParametersHNSW(efSearch=max(self.search_width, count))
+            return self.index.search(queries, count, params=width)
+        longer = np.concatenate([queries, np.zeros((len(queries), 1), dtype=np.float32)], axis=1)  # (B, D + 1)
+        return self.index.search(longer, count, params=faiss.SearchParametersIVF(nprobe=probes))
 
 
 def contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:

@@ -107,7 +107,7 @@ class Loop:
             if self.meter.full or self.line.due:
                 self.check()
             if self.line.due:
-                self.line.refresh(self.describe(self.row()))
+                self.line.refresh(self.describe(self.latest() | self.row(), part=state.batch / state.batches))
             self.pause(signals)
             if now - self.saved >= 60 * self.config.save_minutes:
                 self.save()
@@ -230,8 +230,13 @@ class Loop:
         row |= {"train_seconds": state.train_seconds, "lr": self.lr(), "items_per_second": speed}
         return row | {"loss": means.pop("loss", float("nan"))} | means
 
-    def describe(self, row: Row) -> str:
-        """`row` as a line, with the best so far and an upper bound of the time left."""
+    def latest(self) -> Row:
+        """The newest value of the watched metric, empty before the first validation."""
+        name = f"valid_{self.config.monitor}"
+        return next(({name: row[name]} for row in reversed(self.state.history) if name in row), {})
+
+    def describe(self, row: Row, *, part: float | None = None) -> str:
+        """`row` as a line, with the best so far and the time left at most; `part` is the share of the epoch done."""
         state, config = self.state, self.config
         pace = (self.seconds() - self.earlier) / max(1, state.step - self.first_step)
         left = pace * (config.epochs * state.batches - state.step)
@@ -240,6 +245,7 @@ class Loop:
         return describe(
             row,
             epochs=config.epochs,
+            part=part,
             monitor=config.monitor,
             best=state.best,
             best_epoch=state.best_epoch,

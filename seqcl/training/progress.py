@@ -25,9 +25,18 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def describe(row: Row, *, epochs: int, monitor: str, best: float | None, best_epoch: int, left: float | None) -> str:
+def describe(
+    row: Row,
+    *,
+    epochs: int,
+    part: float | None,
+    monitor: str,
+    best: float | None,
+    best_epoch: int,
+    left: float,
+) -> str:
     """One line: epoch, loss terms by name, items a second, the watched metric, its best so far, time left at most."""
-    words = [f"epoch {int(row['epoch'])}/{epochs}"]
+    words = [f"epoch {int(row['epoch'])}/{epochs}" + ("" if part is None else f" {part:4.0%}")]
     words += [f"{name.removeprefix('loss_')} {row[name]:.4f}" for name in row if name.startswith("loss_")]
     if "items_per_second" in row:
         words.append(f"{row['items_per_second']:,.0f} items/s")
@@ -35,9 +44,7 @@ def describe(row: Row, *, epochs: int, monitor: str, best: float | None, best_ep
         words.append(f"{monitor} {value:.4f}")
     if best is not None:
         words.append(f"best {best:.4f} (epoch {best_epoch})")
-    if left is not None:
-        words.append(f"at most {duration(left)} left")
-    return "  ".join(words)
+    return "  ".join([*words, f"at most {duration(left)} left"])
 
 
 class Line:
