@@ -7,8 +7,9 @@ given) and items drawn uniformly. `mixed` batches hold rows of all lengths, one 
 neighbouring length, as the loader makes them; `pair` makes, and encodes, both views of a bucketed batch in one pass.
 One of crop 0.6, mask 0.3, reorder 0.6 is drawn per row. Encoding is the forward pass of SASRec (dim 64, 2 layers, 2
 heads) alone, without the backward pass that training adds. The two are run in turns, each batch in many rounds; a
-figure is the median over batches of the quickest round. The last line is JSON; `ratio` is that of mixed batches:
-the bar is 0.1, the aim 0.03.
+figure is the median over batches of the quickest round, in processor time with one thread, which other work on the
+machine disturbs least, else in wall time. The last line is JSON; `ratio` is that of mixed batches: the bar is 0.1, the
+aim 0.03.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ def batch_of(lengths: torch.Tensor) -> SeqBatch:
 
 def typical(batches: list[SeqBatch], *calls: Callable[[SeqBatch], object], seconds: float) -> list[float]:
     """Seconds of each call: the median over batches of the quickest round, calls taken in turns."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     quickest = [[float("inf")] * len(batches) for _ in calls]
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for row, batch in enumerate(batches):
             for call, best in zip(calls, quickest, strict=True):
-                began = time.perf_counter()
+                began = clock()
                 call(batch)
-                best[row] = min(best[row], time.perf_counter() - began)
+                best[row] = min(best[row], clock() - began)
     return [statistics.median(best) for best in quickest]
 
 

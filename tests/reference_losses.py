@@ -35,8 +35,8 @@ def sampled_softmax(
 ) -> float:
     total = 0.0
     for state, target, drawn in zip(states, targets, negatives, strict=True):
-        above = math.exp(dot(state, table[target]))
-        below = above + sum(math.exp(dot(state, table[j])) / (len(drawn) * chance[j]) for j in drawn if j != target)
+        above = math.exp(dot(state, table[target])) / chance[target]
+        below = above + sum(math.exp(dot(state, table[j])) / chance[j] for j in drawn if j != target)
         total -= math.log(above / below)
     return total / len(states)
 

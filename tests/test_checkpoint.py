@@ -118,25 +118,61 @@ def test_a_finished_run_given_more_epochs_goes_on_as_if_it_had_had_them(tmp_path
     assert_same(final(tmp_path / "a"), final(tmp_path / "b"))
 
 
+def start(*command: str) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen([sys.executable, *command], env=environment)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.002)
+
+
 def test_a_run_killed_with_signal_9_resumes_from_its_newest_whole_checkpoint(whole: Any, tmp_path: Path) -> None:
     last = tmp_path / "checkpoints" / "last.safetensors"
-    script = [sys.executable, "-m", "tests.tiny_training", str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    steps = []
+    steps = [0]
     for mode in ("new", "resume"):
-        process = subprocess.Popen([*script, mode], stderr=subprocess.PIPE, env=environment)
         before = last.stat().st_mtime_ns if last.exists() else 0
-        while not last.exists() or last.stat().st_mtime_ns == before:
-            assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-            time.sleep(0.002)
-        time.sleep(0.03)
+        process = start("-m", "tests.tiny_training", str(tmp_path), mode)
+        wait_for(lambda before=before: last.exists() and last.stat().st_mtime_ns != before, process)  # type: ignore[misc]
+        time.sleep(0.1)
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        process.communicate()
         steps.append(load_checkpoint(last)[1]["step"])
-    assert 0 < steps[0] < steps[1] < STEPS
+    assert 0 < steps[1] < steps[2] < STEPS
     train(tmp_path, resume=True)
     assert_same(final(tmp_path), whole[1])
+
+
+def test_at_every_moment_of_writing_a_whole_checkpoint_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    process = start(
+        "-c",
+        "import sys, itertools, pathlib, torch; from seqcl.training import save_checkpoint\n"
+        "for number in itertools.count():\n"
+        "    save_checkpoint(pathlib.Path(sys.argv[1]), {'x': torch.full((300_000,), number)}, {'number': number})",
+        str(path),
+    )
+    try:
+        wait_for(path.exists, process)
+        numbers, unfinished = [], 0
+        for _ in range(40):
+            time.sleep(random.uniform(0, 0.01))
+            # What a stopped process has on disk is what a killed one would leave.
+            process.send_signal(signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
+            tensors, state = load_checkpoint(path)
+            assert torch.equal(tensors["x"], torch.full((300_000,), state["number"]))
+            numbers.append(state["number"])
+            unfinished += path.with_name("last.safetensors.tmp").exists()
+            process.send_signal(signal.SIGCONT)
+    finally:
+        process.kill()
+        process.wait()
+    assert unfinished > 0, "no stop fell into the writing"
+    assert numbers == sorted(numbers) and numbers[-1] > numbers[0]
 
 
 def test_the_best_weights_survive_a_crash_between_the_two_files(whole: Any, tmp_path: Path) -> None:

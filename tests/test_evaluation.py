@@ -204,9 +204,10 @@ def test_ranking_happens_in_float32_whatever_the_model_computes_in():
     windows = random_windows()
     vectors = Vectors(torch.randn(60, 8).bfloat16(), torch.randn(NUM_ITEMS, 8).bfloat16())
     wide = Vectors(vectors.states.float(), vectors.table.float())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = evaluate(windows, vectors)
-    assert found.ranks.tolist() == evaluate(windows, wide).ranks.tolist()
+    for options in ({}, {"candidates": "uniform", "sampled": 15}):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = evaluate(windows, vectors, **options)
+        assert found.ranks.tolist() == evaluate(windows, wide, **options).ranks.tolist()
 
 
 def test_without_lists_ranks_are_the_same_and_the_list_metrics_are_left_out():

@@ -160,7 +160,7 @@ def test_sampled_softmax_equals_its_reference_with_and_without_correction(drawn)
     assert ours.item() == pytest.approx(
         slow.sampled_softmax(STATES, TABLE, TARGETS.tolist(), listed(drawn), chance.tolist()), abs=1e-12
     )
-    plain = slow.sampled_softmax(STATES, TABLE, TARGETS.tolist(), listed(drawn), [1 / N] * N)
+    plain = slow.sampled_softmax(STATES, TABLE, TARGETS.tolist(), listed(drawn), [1.0] * N)
     assert sampled_softmax(STATES, TABLE, TARGETS, drawn).item() == pytest.approx(plain, abs=1e-12)
     uniform = torch.full((N,), -math.log(N))
     assert sampled_softmax(STATES, TABLE, TARGETS, drawn, log_q=uniform).item() == pytest.approx(plain, abs=1e-6)

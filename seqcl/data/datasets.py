@@ -54,12 +54,12 @@ DATASETS = {
         "sha256:2a095e0648872beb9982408958290f5d655db5be2911c3756b5446de9f0b8de2",
     ),
     "Toys_and_Games": DataSet(
-        "Amazon reviews 2014, 5-core",
+        "Amazon reviews 2014, 5-core, 19,412 users",
         f"{S3REC}/Toys_and_Games.txt",
         "sha256:176c680c688d497598c4a89a03b402c0fe78d795e5db335c2e78dd5f2d778a3f",
     ),
     "Yelp": DataSet(
-        "Yelp reviews of 2019, 5-core",
+        "Yelp reviews of 2019, 5-core, 30,431 users",
         f"{S3REC}/Yelp.txt",
         "sha256:724b219106b81dd2349027da997334ddb6da9fe2f152ad6e0d97a93170f7caed",
     ),

@@ -60,18 +60,17 @@ class ScoreBlocks:
             check_columns(values.shape[1], self.num_items, "scores() has columns for")
         for start in range(0, len(values), self.rows):
             rows = values[start : start + self.rows]
-            if columns is not None:
-                yield start, self.chosen(rows, columns[start : start + self.rows])
-            elif self.table is None:
-                yield start, rows.float().clone(memory_format=torch.contiguous_format)
-            else:
-                with torch.autocast(rows.device.type, enabled=False):
-                    yield start, torch.mm(rows, self.table.T, out=self.buffer[: len(rows)])
+            with torch.autocast(rows.device.type, enabled=False):
+                scores = self.block(rows, None if columns is None else columns[start : start + self.rows])
+            yield start, scores
 
-    def chosen(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Scores of some columns: (rows, 1 + n)."""
+    def block(self, rows: Tensor, columns: Tensor | None) -> Tensor:
+        """Scores of one block, all or of some columns: (rows, N) or (rows, 1 + n)."""
         if self.table is None:
-            return rows.gather(1, columns.long()).float()
+            chosen = rows.float() if columns is None else rows.gather(1, columns.long()).float()
+            return chosen.clone(memory_format=torch.contiguous_format)
+        if columns is None:
+            return torch.mm(rows, self.table.T, out=self.buffer[: len(rows)])
         return torch.einsum("bd,bnd->bn", rows, self.table[columns.long()])
 
 

@@ -6,8 +6,6 @@ of the table, from 0, and give the mean over positions. A negative that is the p
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,24 +14,21 @@ from torch import Tensor
 def sampled_softmax(
     states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, log_q: Tensor | None = None
 ) -> Tensor:
-    """Cross entropy of the target against an estimate of the whole catalogue by K drawn items, each over its chance.
+    """Cross entropy of the target among itself and K negatives, each logit less log of its chance to be drawn.
 
-    exp(target) + sum over drawn j of exp(j) / (K q_j) estimates the full softmax's denominator (Bengio and Senecal,
-    AISTATS 2003). The target is there for certain, so its own logit gets no correction (arXiv 2507.09331); with one, as in
-    Yi et al., RecSys 2019, the loss is that of a catalogue of K + 1 items, soon learned, and Beauty stalls at 0.060
-    validation NDCG@10 instead of 0.069.
+    Source: Bengio and Senecal 2008; the correction as in Yi et al., RecSys 2019, eq. 4, on the target's logit too.
 
     Args:
         states: (T, D).
         table: (N, D).
         targets: (T,) rows of the table.
         negatives: (K,) or (T, K) rows of the table.
-        log_q: (N,) log of the chance of each item at each draw; None is a uniform draw.
+        log_q: (N,) log of the chance of each item to be drawn; None is a uniform draw, where the correction cancels.
     """
     positive, negative, hit = scores(states, table, targets, negatives)
-    expected = math.log(negatives.shape[-1]) + (-math.log(len(table)) if log_q is None else log_q[negatives])
-    negative = (negative - expected).masked_fill(hit, -torch.inf)
-    logits = torch.cat((positive[:, None], negative), 1)  # (T, 1 + K)
+    if log_q is not None:
+        positive, negative = positive - log_q[targets], negative - log_q[negatives]
+    logits = torch.cat((positive[:, None], negative.masked_fill(hit, -torch.inf)), 1)  # (T, 1 + K)
     return (logits.logsumexp(1) - logits[:, 0]).mean()
 
 

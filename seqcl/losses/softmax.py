@@ -12,11 +12,11 @@ takes 176 ms where this takes 72 to 90.
     bfloat16, one thread             72              288              393            1,869
     floor, two threads / one      37 / 77        190 / 310        240 / 384        960 / 1,540
 
-What was tried on the first column, each against its rival in one run: torch.softmax in place takes 0.45 times what amax,
-sub, exp, sum and div do. Rows of logits that start on a cache line: 64 against 73 ms on two threads, 107 against 157 on
-one. Items by positions, the transposed layout: as fast, but softmax over the first dimension adds 60,000 terms one by
-one and misses 1e-5. Tiles of items that stay in the second-level cache, joined by their log sums: 69 to 85 against 66 ms.
-Chunks of 64 positions: 131 against 93 ms.
+What was tried on the first column, each against its rival in one run: torch.softmax in place takes 0.45 times what
+amax, sub, exp, sum and div do. Rows of logits that start on a cache line: 64 against 73 ms on two threads, 107 against
+157 on one. Items by positions, the transposed layout: as fast, but softmax over the first dimension adds 60,000 terms
+one by one and misses 1e-5. Tiles of items that stay in the second-level cache, joined by their log sums: 69 to 85
+against 66 ms. Chunks of 64 positions: 131 against 93 ms.
 """
 
 from __future__ import annotations
