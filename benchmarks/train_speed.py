@@ -3,40 +3,56 @@
     python benchmarks/train_speed.py --data Beauty.txt [--long ml-1m.txt] [--smoke]
 
 Every system runs alone in a process of its own, two threads, dim 64, 2 layers, 2 heads, full softmax, float32. Ours is the
-median of whole epochs; the peers are a median over batches scaled to an epoch. RecTools: pip install 'rectools[torch]'.
+median of whole epochs in the loop that users run; the peers are a median over batches scaled to an epoch. The floor is the
+operations of one pass over all positions over the measured rate of a square matrix product. RecBole comes with the extra
+`recbole`; RecTools: pip install 'rectools[torch]', or --rectools-python with an interpreter that has it.
 The last line is one JSON object.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-ENCODER = {"dim": 64, "layers": 2, "heads": 2}
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 THREADS = 2
+BARS = {  # ratio: (must, aim), "<" small is good
+    "sasrec_over_floor": ("<", 3, 1.8),
+    "cl4rec_over_sasrec": ("<", 2, 1.6),
+    "recbole_over_ours": (">", 25, 60),
+    "recbole_over_ours_prefix": (">", 8, 20),
+    "rectools_over_ours": (">", 25, 60),
+    "memory_cl4rec_over_recbole": ("<", 0.6, 0.3),
+    "long_rectools_over_ours": (">", 3, 6),
+    "markov_ten_times_over_one": ("<", 1.15, 1.05),
+    "start_seconds": ("<", 4, 2),
+}
 
 
-def ours(path: str, model: str, windows: str, max_len: int, epochs: int) -> dict[str, Any]:
-    """Median seconds of an epoch, in the loop that users run; the first epoch is not counted."""
+def ours(path: str, model: str, windows: str, max_len: int, epochs: int, positions: str = "relative") -> dict[str, Any]:
+    """Median seconds of an epoch, the first one not counted."""
     import torch
 
     from seqcl.config import from_mapping
-    from seqcl.data import Loader
-    from seqcl.experiment import SHARED, Options, Preparation, build
+    from seqcl.experiment import SHARED, Options, Preparation, build, training_batches
     from seqcl.training import Trainer
 
     torch.set_num_threads(THREADS)
-    positions = {} if windows == "prefix" else {"positions": "relative"}
     values = {
         "model": model,
-        "dataset": path,
         "data": {"windows": windows, "max_len": max_len},
-        "encoder": ENCODER | positions,
+        "encoder": {"dim": 64, "layers": 2, "heads": 2, "positions": positions},
         "next_item": {"loss": "softmax"},
         "train": {"epochs": epochs + 1, "batch_size": 1024 if windows == "prefix" else 256, "patience": 0},
     }
@@ -45,22 +61,19 @@ def ours(path: str, model: str, windows: str, max_len: int, epochs: int) -> dict
     split = preparation.split_windows(preparation.sequences(path))
     torch.manual_seed(0)
     trainer = Trainer(**config.train.as_dict())
-    loader = Loader(split.train, batch_size=trainer.batch_size, shuffle_seed=0)
-    history = trainer.fit(build(config, split), loader, progress=False).history
+    batches = training_batches(split, trainer, seed=0, device=torch.device("cpu"))
+    history = trainer.fit(build(config, split), batches, progress=False).history
     seconds = [float(row["train_seconds"]) for row in history[1:]]
-    train = split.train
     return {
         "epoch_seconds": statistics.median(seconds),
         "how": f"median of {epochs} whole epochs",
         "epochs_seconds": seconds,
-        "targets": train.num_targets,
-        "positions": int((train.stop - train.start).sum()),
-        "items": train.num_items,
+        "targets": split.train.num_targets,
     }
 
 
 def floor(path: str, max_len: int) -> dict[str, Any]:
-    """Operations of one pass over all positions, forward and backward, over the measured rate of a matrix product."""
+    """Operations of one pass over all positions, forward and backward, over the rate of a matrix product."""
     import torch
 
     from benchmarks.peers import square_rate
@@ -69,40 +82,174 @@ def floor(path: str, max_len: int) -> dict[str, Any]:
     torch.set_num_threads(THREADS)
     train = leave_one_out(load_sequences(path), max_len=max_len, windows="last").train
     lengths = (train.stop - train.start).astype(float)
-    dim, layers = ENCODER["dim"], ENCODER["layers"]
-    softmax = 6 * train.num_targets * train.num_items * dim
-    dense = 6 * lengths.sum() * layers * 12 * dim**2
-    attention = 6 * (lengths**2).sum() * layers * dim  # causal: half of every square, for scores and for values
+    softmax = 6 * train.num_targets * train.num_items * 64
+    dense = 6 * lengths.sum() * 2 * 12 * 64**2
+    attention = 6 * (lengths**2).sum() * 2 * 64  # causal: half of every square, for scores and for values
     rate = square_rate()
     total = softmax + dense + attention
     return {"gflop": total / 1e9, "gflop_per_second": rate / 1e9, "epoch_seconds": total / rate}
 
 
-def markov(rows: int) -> dict[str, Any]:
-    """Seconds per million positions on Markov data."""
-    from seqcl.data import markov as make
-    from seqcl.data import text
+def markov(users: int) -> dict[str, Any]:
+    """Seconds per million targets on Markov data."""
+    import torch
 
+    from seqcl.data import markov as chain
+    from seqcl.data import write
+
+    torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "markov.txt"
-        text.write(make(users=rows, items=1000, length=20, seed=0).interactions, path)
+        write(chain(users=users, items=1000, length=20, seed=0).interactions, path)
         found = ours(str(path), "SASRec", "last", 50, 2)
     return {"seconds_per_million": found["epoch_seconds"] / found["targets"] * 1e6, "targets": found["targets"]}
 
 
-def start(path: str) -> dict[str, Any]:
-    raise SystemExit(path)
+def memory(path: str) -> dict[str, Any]:
+    """A whole CL4Rec run of one epoch, evaluation and report included; its peak is what is asked for."""
+    from seqcl.cli.main import main
+
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["--dataset", path, "--train.epochs", "1", "--runs", folder, "--next_item.loss", "softmax"]
+        main(["train", "--model", "CL4Rec", "--data.windows", "last", *words])
+    return {}
 
 
-def alone(job: str, *words: Any) -> dict[str, Any]:
+def start(dataset: str) -> dict[str, Any]:
+    """Seconds from the start of the process to the end of the first training step, cache warm, best of three."""
+    words = [sys.executable, __file__, "--first-step", dataset]
+    seconds = []
+    for _ in range(4):  # the first one warms the cache
+        began = time.perf_counter()
+        subprocess.run(words, check=True, capture_output=True, cwd=ROOT)
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": min(seconds[1:]), "all": seconds}
+
+
+def first_step(dataset: str) -> None:
+    """What `run.py --model CL4Rec` does until its first step is done; then the process is gone."""
+    from seqcl import experiment
+    from seqcl.training import loop
+
+    step = loop.Loop.step
+
+    def last_step(self: Any, batch: Any) -> None:
+        step(self, batch)
+        os._exit(0)
+
+    loop.Loop.step = last_step  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as folder:
+        experiment.execute(experiment.resolve(["--dataset", dataset, "--runs", folder]))
+
+
+def recbole(path: str, max_len: int, batch_size: int, steps: int) -> dict[str, Any]:
+    import torch
+
+    from benchmarks.peers import recbole_sasrec
+
+    torch.set_num_threads(THREADS)
+    return recbole_sasrec(Path(path), max_len=max_len, batch_size=batch_size, steps=steps)
+
+
+def rectools(path: str, max_len: int, batch_size: int, steps: int) -> dict[str, Any]:
+    import torch
+
+    from benchmarks.peers import rectools_sasrec
+
+    torch.set_num_threads(THREADS)
+    return rectools_sasrec(Path(path), max_len=max_len, batch_size=batch_size, steps=steps)
+
+
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+    job.__name__: job for job in (ours, floor, markov, memory, start, recbole, rectools)
+}
+
+
+def alone(job: str, *words: Any, python: str = sys.executable) -> dict[str, Any]:
     """A job in a process of its own, with its peak memory."""
-    command = [sys.executable, __file__, "--job", job, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [python, __file__, "--job", json.dumps([job, *words])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     lines = [line for line in done.stdout.splitlines() if line.startswith("@@")]
-    if done.returncode or not lines:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        print(f"{job} {' '.join(map(str, words))}: failed: {reason}", flush=True)
-        return {"failed": reason}
-    found = json.loads(lines[-1][2:])
-    print(job, *words, {k: v for k, v in found.items() if k != "epochs_seconds"}, flush=True)
+    found = json.loads(lines[-1][2:]) if lines else {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1]}
+    print(f"{job} {' '.join(map(str, words))}: {json.dumps(found)}", flush=True)
     return found
+
+
+def ratio(one: dict[str, Any], two: dict[str, Any], key: str = "epoch_seconds") -> float | None:
+    return round(one[key] / two[key], 3) if key in one and key in two else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="Beauty", help="text file or name (default: Beauty)")
+    parser.add_argument("--long", help="ml-1m.txt, for the comparison at length 200")
+    parser.add_argument("--epochs", type=int, default=3, help="whole epochs of ours (default: 3)")
+    parser.add_argument("--steps", type=int, default=100, help="batches of a peer (default: 100)")
+    parser.add_argument("--rectools-python", default=sys.executable, help="interpreter that has RecTools")
+    parser.add_argument("--smoke", action="store_true", help="a small Markov set, few steps, no claims")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--first-step", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.job:
+        name, *words = json.loads(chosen.job)
+        found = JOBS[name](*words)
+        import resource
+
+        found["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print("@@" + json.dumps(found), flush=True)
+    elif chosen.first_step:
+        first_step(chosen.first_step)
+    elif chosen.smoke:
+        with tempfile.TemporaryDirectory() as folder:
+            from seqcl.data import markov as chain
+            from seqcl.data import write
+
+            path = Path(folder) / "markov.txt"
+            write(chain(users=300, items=50, length=12, seed=0).interactions, path)
+            compare(str(path), None, epochs=1, steps=4, rectools_python=chosen.rectools_python, smoke=True)
+    else:
+        from seqcl.data import resolve
+
+        data = str(Path(resolve(chosen.data)).resolve())  # type: ignore[arg-type]
+        compare(data, chosen.long, chosen.epochs, chosen.steps, chosen.rectools_python, smoke=False)
+
+
+def compare(path: str, long: str | None, epochs: int, steps: int, rectools_python: str, *, smoke: bool) -> None:
+    """Run everything and print the ratios, one JSON line last."""
+    least = alone("floor", path, 50)
+    sasrec = alone("ours", path, "SASRec", "last", 50, epochs)
+    contrastive = alone("ours", path, "CL4Rec", "last", 50, epochs)
+    prefix = alone("ours", path, "SASRec", "prefix", 50, max(1, epochs // 3), "end")
+    their = alone("recbole", path, 50, 256, steps)
+    tools = alone("rectools", path, 50, 128, steps, python=rectools_python)
+    result: dict[str, Any] = {
+        "sasrec_over_floor": ratio(sasrec, least),
+        "cl4rec_over_sasrec": ratio(contrastive, sasrec),
+        "recbole_over_ours": ratio(their, sasrec),
+        "recbole_over_ours_prefix": ratio(their, prefix),
+        "rectools_over_ours": ratio(tools, sasrec),
+        "memory_cl4rec_over_recbole": ratio(alone("memory", path), their, "peak_mb"),
+    }
+    if long:
+        mine = alone("ours", long, "SASRec", "last", 200, 1, "start")
+        result["long_rectools_over_ours"] = ratio(
+            alone("rectools", long, 200, 128, min(steps, 47), python=rectools_python), mine
+        )
+    if not smoke:
+        result["markov_ten_times_over_one"] = ratio(
+            alone("markov", 40_000), alone("markov", 4_000), "seconds_per_million"
+        )
+        result["start_seconds"] = alone("start", "ml-100k").get("seconds")
+    for name, value in result.items():
+        sign, must, aim = BARS[name]
+        if value is not None:
+            word = next((word for word, bar in (("aim", aim), ("must", must)) if (value < bar) == (sign == "<")), "missed")
+            print(f"{name:<28}{value:>9.3f}   must {sign} {must}, aim {sign} {aim}: {word}")
+    from seqcl.machine import processor
+
+    about = {"date": date.today().isoformat(), "processor": processor(), "cores": os.cpu_count(), "threads": THREADS}
+    print(json.dumps({"benchmark": "train_speed", "smoke": smoke, **about, **result}))
+
+
+if __name__ == "__main__":
+    main()

@@ -88,9 +88,7 @@ def from_mapping(values: Mapping[str, Any], shared: Mapping[str, Component], run
     return parse(lambda: parser.parse_object(nest(flat)), {})
 
 
-def make_parser(
-    chosen: Mapping[str, Any], shared: Mapping[str, Component], run: Component, origin: Origin
-) -> Parser:
+def make_parser(chosen: Mapping[str, Any], shared: Mapping[str, Component], run: Component, origin: Origin) -> Parser:
     """The parser of one recipe with the classes that `chosen` names in its sections."""
     defaults = inspect.signature(run).parameters
     name = str(chosen.get("model", defaults["model"].default))
@@ -272,9 +270,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def like(
-    config: Namespace, model: str, shared: Mapping[str, Component], run: Component
-) -> Namespace:
+def like(config: Namespace, model: str, shared: Mapping[str, Component], run: Component) -> Namespace:
     """The configuration of another model, with the values of `config` in every section that the two share."""
     parser = make_parser({"model": model}, shared, run, {})
     values = dict(flatten(parser.get_defaults().as_dict()))

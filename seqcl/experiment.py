@@ -83,8 +83,15 @@ class Preparation:
 
     def sequences(self, dataset: str | Interactions) -> Sequences:
         """The packed log."""
-        options = {"k_core": self.k_core, "duplicates": self.duplicates}
-        return data.load_sequences(dataset, format=self.format, user=self.user, item=self.item, time=self.time, **options)
+        return data.load_sequences(
+            dataset,
+            format=self.format,
+            user=self.user,
+            item=self.item,
+            time=self.time,
+            k_core=self.k_core,
+            duplicates=self.duplicates,
+        )
 
     def split_windows(self, sequences: Sequences) -> Split:
         """Its split."""
@@ -192,16 +199,9 @@ class Trial:
         fit = None
         if isinstance(model, Recommender):
             trainer = Trainer(**config.train.as_dict())
-            loader = Loader(
-                self.split.train,
-                batch_size=trainer.batch_size,
-                device=self.device,
-                shuffle_seed=config.seed,
-                bucket=False,  # batches of one length would weigh a position of a short row more than one of a long row
-            )
             fit = trainer.fit(
                 model,
-                loader,
+                training_batches(self.split, trainer, seed=config.seed, device=self.device),
                 validate=lambda: self.rank(model, "valid", lists=False).metrics,
                 folder=self.folder,
                 identity=identity(self.sequences),
@@ -222,6 +222,11 @@ class Trial:
         return rank(model, self.split, part, Evaluator(**self.config.eval.as_dict()), self.device, lists=lists)
 
 
+def training_batches(split: Split, trainer: Trainer, *, seed: int, device: torch.device) -> Loader:
+    """Random rows, not rows of one length, which would weigh a position of a short row more than one of a long row."""
+    return Loader(split.train, batch_size=trainer.batch_size, device=device, shuffle_seed=seed, bucket=False)
+
+
 def build(config: Namespace, split: Split) -> Model:
     """The model of a configuration, with new weights."""
     recipe = MODELS[config.model]
@@ -230,7 +235,13 @@ def build(config: Namespace, split: Split) -> Model:
 
 @torch.no_grad()
 def rank(
-    model: Model, split: Split, part: Literal["valid", "test"], evaluator: Evaluator, device: torch.device, *, lists: bool
+    model: Model,
+    split: Split,
+    part: Literal["valid", "test"],
+    evaluator: Evaluator,
+    device: torch.device,
+    *,
+    lists: bool,
 ) -> Result:
     """Metrics of a model on one part of a split; `lists` adds those that need the recommended items."""
     windows = split.valid if part == "valid" else split.test
@@ -275,7 +286,9 @@ def summary(
         "test": main.test.metrics,
         "valid": main.valid.metrics,
         "baselines": {name: {"test": it.test.metrics, "valid": it.valid.metrics} for name, it in rest.items()},
-        "training": None if main.fit is None else {
+        "training": None
+        if main.fit is None
+        else {
             "best_epoch": main.fit.best_epoch,
             "epochs": main.fit.epochs,
             "steps": main.fit.steps,

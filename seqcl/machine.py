@@ -27,7 +27,9 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: {reason}; valid here: auto, cpu{', cuda' * torch.cuda.is_available()}") from None
+        raise UserError(
+            f"--device {name}: {reason}; valid here: auto, cpu{', cuda' * torch.cuda.is_available()}"
+        ) from None
     return device
 
 

@@ -106,7 +106,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     process.wait()
     broken = next((tmp_path / "broken").iterdir())
     assert not (broken / "metrics.json").exists()
-    subprocess.run([sys.executable, "run.py", "--resume", str(broken)], cwd=ROOT, check=True, env=environment, capture_output=True)
+    subprocess.run(
+        [sys.executable, "run.py", "--resume", str(broken)], cwd=ROOT, check=True, env=environment, capture_output=True
+    )
     whole = next((tmp_path / "whole").iterdir())
     kept, again = (json.loads((folder / "metrics.json").read_text()) for folder in (whole, broken))
     assert kept["test"] == again["test"] and kept["training"]["steps"] == again["training"]["steps"]

@@ -86,7 +86,10 @@ def test_a_mistake_names_the_option_and_the_nearest_valid_one(words, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: SASRec\n\nencoder:\n  dmi: 3\n", r"bad\.yaml:4: unknown option 'encoder\.dmi': did you mean encoder\.dim"),
+        (
+            "model: SASRec\n\nencoder:\n  dmi: 3\n",
+            r"bad\.yaml:4: unknown option 'encoder\.dmi': did you mean encoder\.dim",
+        ),
         ("model: SASRek\n", r"bad\.yaml:1: unknown model 'SASRek'"),
         ("encoder:\n  dim: many\n", r"bad\.yaml:2: option encoder\.dim"),
         ("a: [1\n", r"bad\.yaml"),

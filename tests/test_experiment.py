@@ -43,7 +43,9 @@ def test_cl4rec_comes_near_the_ceiling_of_a_markov_chain(chain, run):
     assert run.metrics["baselines"]["Popularity"]["test"]["ndcg@10"] < 0.6 * best
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name not in ("CL4SRec", "Popularity", "ItemKNN", "CL4Rec")])
+@pytest.mark.parametrize(
+    "model", [name for name in MODELS if name not in ("CL4SRec", "Popularity", "ItemKNN", "CL4Rec")]
+)
 def test_every_trained_model_comes_near_the_ceiling(chain, model, tmp_path):
     values = SMALL | {"encoder": {"dim": 32}}
     found = seqcl.train(chain.interactions, model=model, runs=str(tmp_path), progress=False, **values)
@@ -136,7 +138,15 @@ def test_every_model_field_of_the_encoder_changes_something(chain):
     from seqcl.types import SeqBatch
 
     batch = SeqBatch(torch.tensor([[1, 2, 3]]), torch.tensor([3]))
-    changes = {"layers": 1, "heads": 4, "norm": "pre", "positions": "start", "activation": "relu", "hidden": 2, "dim": 8}
+    changes = {
+        "layers": 1,
+        "heads": 4,
+        "norm": "pre",
+        "positions": "start",
+        "activation": "relu",
+        "hidden": 2,
+        "dim": 8,
+    }
 
     def state(**values):
         torch.manual_seed(0)

@@ -44,4 +44,6 @@ def test_a_room_imports_only_the_rooms_before_it(path):
     room = room_of(path)
     assert room in LEVEL, f"{room} has no place in the layers"
     for other in imports(path) - {room}:
-        assert LEVEL.get(other, 99) < LEVEL[room] or (LEVEL[room] == 0 and LEVEL.get(other) == 0), f"{room} imports {other}"
+        assert LEVEL.get(other, 99) < LEVEL[room] or (LEVEL[room] == 0 and LEVEL.get(other) == 0), (
+            f"{room} imports {other}"
+        )

@@ -103,7 +103,11 @@ def other(words: list[str]) -> int:
     command = commands.add_parser("data", help="look at, convert or download data sets")
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     actions.add_parser("list", help="data sets known by name")
-    for name, text in (("stats", "size, sparsity and lengths"), ("convert", "write another format"), ("download", "fetch")):
+    for name, text in (
+        ("stats", "size, sparsity and lengths"),
+        ("convert", "write another format"),
+        ("download", "fetch"),
+    ):
         action = actions.add_parser(name, help=text)
         action.add_argument("dataset", help="name or path")
         if name == "convert":

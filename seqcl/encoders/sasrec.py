@@ -138,4 +138,3 @@ class Block(nn.Module):
 
     def feed(self, x: Tensor) -> Tensor:
         return self.dropout(self.narrow(self.activation(self.widen(x))))
-

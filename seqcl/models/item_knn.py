@@ -18,7 +18,7 @@ class ItemKNN(Baseline):
     neighbours: Tensor
     weights: Tensor
 
-    def __init__(self, train: Windows, *, similarity: partial = partial(item_cf_iuf, top_k=100)) -> None:  # type: ignore[type-arg]
+    def __init__(self, train: Windows, *, similarity: partial = partial(item_cf_iuf, top_k=100)) -> None:
         super().__init__()
         users, items = train.known()
         neighbours, weights = similarity(users, items, train.num_items)
