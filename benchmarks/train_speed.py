@@ -111,7 +111,7 @@ def memory(path: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         words = ["--dataset", path, "--train.epochs", "1", "--runs", folder, "--next_item.loss", "softmax"]
-        main(["train", "--model", "CL4Rec", "--data.windows", "last", *words])
+        main(["train", "--model", "CL4Rec", *words])
     return {}
 
 
@@ -217,8 +217,8 @@ def main() -> None:
 def compare(path: str, long: str | None, epochs: int, steps: int, rectools_python: str, *, smoke: bool) -> None:
     """Run everything and print the ratios, one JSON line last."""
     least = alone("floor", path, 50)
-    sasrec = alone("ours", path, "SASRec", "last", 50, epochs)
-    contrastive = alone("ours", path, "CL4Rec", "last", 50, epochs)
+    sasrec = alone("ours", path, "SASRec", "sliding", 50, epochs)
+    contrastive = alone("ours", path, "CL4Rec", "sliding", 50, epochs)
     prefix = alone("ours", path, "SASRec", "prefix", 50, max(1, epochs // 3), "end")
     their = alone("recbole", path, 50, 256, steps)
     tools = alone("rectools", path, 50, 128, steps, python=rectools_python)
@@ -231,7 +231,7 @@ def compare(path: str, long: str | None, epochs: int, steps: int, rectools_pytho
         "memory_cl4rec_over_recbole": ratio(alone("memory", path), their, "peak_mb"),
     }
     if long:
-        mine = alone("ours", long, "SASRec", "last", 200, 1, "start")
+        mine = alone("ours", long, "SASRec", "sliding", 200, 1, "start")
         result["long_rectools_over_ours"] = ratio(
             alone("rectools", long, 200, 128, min(steps, 47), python=rectools_python), mine
         )

@@ -72,7 +72,7 @@ class Preparation:
     """
 
     split: Literal["leave_one_out", "temporal"] = "leave_one_out"
-    windows: Literal["last", "sliding", "prefix"] = "prefix"
+    windows: Literal["last", "sliding", "prefix"] = "sliding"
     max_len: int = 50
     k_core: int = 0
     duplicates: Literal["keep", "first", "last"] = "keep"
