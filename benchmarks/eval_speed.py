@@ -212,7 +212,7 @@ def main() -> None:
     report["faiss"] = indexes(vectors)
     print("faiss", report["faiss"], flush=True)
     if importlib.util.find_spec("recbole"):
-        report["recbole_s"] = round(seconds(lambda: recbole_evaluation(vectors, windows)), 3)
+        report["recbole_s"] = round(seconds(lambda: recbole_evaluation(vectors, windows), clock), 3)
     print(json.dumps(report))
 
 

@@ -243,7 +243,9 @@ def compare(path: str, long: str | None, epochs: int, steps: int, rectools_pytho
     for name, value in result.items():
         sign, must, aim = BARS[name]
         if value is not None:
-            word = next((word for word, bar in (("aim", aim), ("must", must)) if (value < bar) == (sign == "<")), "missed")
+            word = next(
+                (word for word, bar in (("aim", aim), ("must", must)) if (value < bar) == (sign == "<")), "missed"
+            )
             print(f"{name:<28}{value:>9.3f}   must {sign} {must}, aim {sign} {aim}: {word}")
     from seqcl.machine import processor
 

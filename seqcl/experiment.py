@@ -165,7 +165,7 @@ def execute(
             spent = time.monotonic() - started if main else 0.0
             results[name] = trial.run(resume=resume is not None, spent=spent, progress=progress)
         seconds = time.monotonic() - started
-        metrics = summary(config, sequences, results, seconds=seconds, device=device)
+        metrics = summary(config, sequences, split, results, seconds=seconds, device=device)
         write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         log.info("done in %.1f s", seconds)
     return Run.load(folder)
@@ -265,7 +265,13 @@ def baselines(config: Namespace) -> list[str]:
 
 
 def summary(
-    config: Namespace, sequences: Sequences, results: dict[str, Outcome], *, seconds: float, device: torch.device
+    config: Namespace,
+    sequences: Sequences,
+    split: Split,
+    results: dict[str, Outcome],
+    *,
+    seconds: float,
+    device: torch.device,
 ) -> dict[str, Any]:
     """What metrics.json holds."""
     main = results[config.model]
@@ -273,7 +279,9 @@ def summary(
     return {
         "model": config.model,
         "protocol": {
-            **{key: config.data[key] for key in ("split", "max_len", "k_core", "duplicates", "windows")},
+            **split.protocol,
+            "k_core": sequences.k_core,
+            "duplicates": sequences.duplicates,
             **main.test.protocol,
         },
         "data": {

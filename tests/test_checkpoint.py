@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -175,20 +176,27 @@ def test_at_every_moment_of_writing_a_whole_checkpoint_is_there(tmp_path: Path) 
     assert numbers == sorted(numbers) and numbers[-1] > numbers[0]
 
 
-def test_the_best_weights_survive_a_crash_between_the_two_files(whole: Any, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        from seqcl.training import keep
+def test_the_best_weights_survive_a_crash_between_the_two_files(tmp_path: Path) -> None:
+    from seqcl.training import keep
 
-        def crash(path: Path, *rest: Any) -> None:
-            if path.name == "best.safetensors":
-                raise KeyboardInterrupt
-            save_checkpoint(path, *rest)
+    def crash(path: Path, *rest: Any) -> None:
+        if path.name == "best.safetensors":
+            raise MemoryError
+        save_checkpoint(path, *rest)
 
+    def falling() -> Callable[[], dict[str, float]]:
+        values = iter([0.3, 0.2])
+        return lambda: {"ndcg@10": next(values)}
+
+    first_is_best = falling()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(keep, "save_checkpoint", crash)
-        train(tmp_path)
-    assert not (tmp_path / "checkpoints" / "best.safetensors").exists()
-    model, _ = train(tmp_path, resume=True)
-    assert_same(dict(model.state_dict()), dict(whole[0].state_dict()))
+        train(tmp_path / "crashed", validate=first_is_best)
+    assert not (tmp_path / "crashed" / "checkpoints" / "best.safetensors").exists()
+    model, _ = train(tmp_path / "crashed", validate=first_is_best, resume=True)
+    uncut, result = train(tmp_path / "uncut", validate=falling())
+    assert result.best_epoch == 2
+    assert_same(dict(model.state_dict()), dict(uncut.state_dict()))
 
 
 def test_what_is_written_comes_back_exactly(tmp_path: Path) -> None:
@@ -210,12 +218,22 @@ def test_what_is_written_comes_back_exactly(tmp_path: Path) -> None:
     assert state == {"best": None, "share": 0.1 + 0.2, "list": [1, {"x": 2}]}
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_whole_and_nothing_beside_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["write", "sync"])
+def test_a_full_disk_leaves_the_old_checkpoint_whole_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     resource = pytest.importorskip("resource")
     path = tmp_path / "last.safetensors"
     save_checkpoint(path, {"x": torch.ones(10)}, {})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    if moment == "write":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    else:
+
+        def full(handle: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
     try:
         with pytest.raises(CheckpointError, match=r"could not write .*the checkpoint before it is whole"):
             save_checkpoint(path, {"x": torch.ones(1_000_000)}, {})

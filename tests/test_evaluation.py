@@ -28,6 +28,7 @@ from seqcl.evaluation import (
     singular_values,
     spectrum,
 )
+from seqcl.evaluation.candidates import draw_rest
 from seqcl.retrieval import ExactIndex, FaissIndex
 from seqcl.topk import block_rows, top_k
 from seqcl.types import SeqBatch, Windows
@@ -233,6 +234,14 @@ def test_exclusion_knows_the_items_before_those_that_the_window_reads():
     windows = windows_of([[1, 2, 3, 4, 5]], num_items=6, max_len=2)
     scores = torch.tensor([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
     assert evaluate(windows, Table(scores)).ranks.tolist() == [1]
+
+
+def test_an_excluded_item_is_not_recommended_where_fewer_than_k_are_left():
+    windows = windows_of([[1, 2, 3, 4], [1, 2, 3, 5]], num_items=6)
+    metrics = evaluate(windows, Table(torch.randn(2, 6)), ks=(2, 6)).metrics
+    counts = windows.item_counts()[4:7]
+    assert metrics["coverage@6"] == pytest.approx(3 / 6)
+    assert metrics["popularity@6"] == pytest.approx(counts.mean())
 
 
 def test_a_target_that_is_in_the_history_ranks_last_and_is_reported():
@@ -470,21 +479,30 @@ def test_negatives_follow_their_weights_without_replacement(rest, monkeypatch):
         assert share == pytest.approx(first + second, abs=0.03)  # five standard deviations
 
 
+def test_what_was_drawn_stays_when_a_row_is_completed():
+    barred, weights = np.array([10 + 3]), np.array([9.0, 9.0, 9.0, 9.0, 0.001, 9.0, 0.0, 0.0, 0.0, 0.0])
+    for seed in range(20):
+        chosen = draw_rest(np.array([4]), 1, barred, 3, weights, np.random.default_rng(seed)).tolist()
+        assert 4 in chosen and len(set(chosen)) == 3 and set(chosen) <= {0, 1, 2, 4, 5}
+
+
 @pytest.mark.parametrize("kind", ["table", "vectors"])
+@pytest.mark.parametrize("exclude_seen", [True, False])
 @pytest.mark.parametrize("candidates", ["uniform", "popularity"])
-def test_sampled_ranks_are_those_among_the_target_and_its_negatives(kind, candidates):
+def test_sampled_ranks_are_those_among_the_target_and_its_negatives(kind, candidates, exclude_seen):
     windows = random_windows()
     vectors = Vectors(torch.randn(60, 8), torch.randn(NUM_ITEMS, 8))
     scores = vectors.states @ vectors.table.T
     scorer = vectors if kind == "vectors" else Table(scores)
-    result = evaluate(windows, scorer, candidates=candidates, sampled=12, seed=3)
+    options = {"candidates": candidates, "sampled": 12, "seed": 3, "exclude_seen": exclude_seen}
+    result = evaluate(windows, scorer, **options)
     weights = windows.item_counts()[1:-1] if candidates == "popularity" else None
-    drawn = negatives(windows, 12, weights=weights, seed=3)
+    drawn = negatives(windows, 12, weights=weights, seed=3, exclude_seen=exclude_seen)
     for row in range(60):
         own = scores[row, windows.items[windows.stop[row]] - 1]
         assert result.ranks[row] == 1 + (scores[row, drawn[row].tolist()] >= own).sum()
     assert result.metrics.keys() == rank_metrics(result.ranks, (5, 10, 20)).keys()
-    again = evaluate(windows, scorer, size=60, candidates=candidates, sampled=12, seed=3)
+    again = evaluate(windows, scorer, size=60, **options)
     assert again.ranks.tolist() == result.ranks.tolist()
 
 

@@ -101,7 +101,9 @@ def test_ids_of_ones_own_are_found_and_excluded(kind):
     index = make(kind, vectors, ids)
     _, items = index.search(queries, 3)
     assert items.tolist() == [[int(ids[column - 1]) for column in row] for row in by_sorting_all(vectors, queries, 3)]
-    strangers = torch.tensor([5000, 0, -3])
+    strangers = torch.tensor(
+        [int(ids.max()) + 1 + int(items[1, 1]), 0, -3]
+    )  # the first would be row 1's, if rows ran on
     exclude = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2]), torch.cat([items[:, 0], strangers])
     _, rest = index.search(queries, 2, exclude)
     assert rest.tolist() == items[:, 1:].tolist()

@@ -253,6 +253,15 @@ def test_a_term_that_begins_late_is_averaged_over_its_own_steps() -> None:
     assert meter.means() == {"loss_a": 1.5, "loss_b": 5.0}
 
 
+@pytest.fixture
+def foreground() -> Iterator[None]:
+    """Ctrl-C as in a process that a user started, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
     def before(epoch: int, batch: int) -> None:
@@ -270,6 +279,7 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(tmp_path: Path, numb
         train(None, before=before)
 
 
+@pytest.mark.usefixtures("foreground")
 def test_a_second_ctrl_c_stops_at_once() -> None:
     def before(epoch: int, batch: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -277,6 +287,17 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train(None, before=before)
+
+
+def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _, result = train(
+            None, trainer=Trainer(epochs=1), before=lambda epoch, batch: os.kill(os.getpid(), signal.SIGINT)
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.steps == len(TinyLoader())
 
 
 def test_minutes_end_a_run_with_a_validation_and_the_epoch_cut_short_is_not_counted(tmp_path: Path) -> None:

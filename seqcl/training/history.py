@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from seqcl.errors import UserError
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -93,15 +95,22 @@ def put_row(rows: list[Row], row: Row) -> None:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Write all rows anew, under a temporary name first; a value that an epoch lacks is left empty."""
+    """Write all rows anew, under a temporary name first; a value that an epoch lacks is left empty.
+
+    Raises:
+        UserError: it could not be written; what stood under `path` is untouched.
+    """
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"could not write {path}: {error.strerror}") from error
 
 
 class Events:

@@ -73,6 +73,7 @@ class Loop:
             self.state = self.keeper.resume(batches=len(self.loader))
             self.first_step, self.earlier = self.state.step, self.state.seconds
         if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self.events = Events(self.folder / "tensorboard", step=self.state.step)
 
     def seconds(self) -> float:

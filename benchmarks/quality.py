@@ -1,0 +1,109 @@
+"""Test quality of configurations over seeds, each difference with its interval: mean over seeds, paired over users.
+
+    python benchmarks/quality.py configs/beauty-cl4rec.yaml configs/beauty-sasrec.yaml --seeds 3 [--jobs 2]
+
+The first configuration is compared with each of the others. Every seed is one `run.py --config FILE --seed S` in a process
+of its own; a finished run in --runs is not repeated. Models are chosen on validation, the figures are those of test.
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+SHOWN = ("recall@10", "ndcg@10")
+
+
+def run(config: Path, seed: int, folder: Path, words: list[str], threads: int) -> Path:
+    """The run folder of a configuration and seed, made if it is not there."""
+    parent = folder / config.stem / f"seed{seed}"
+    done = sorted(parent.glob("*/metrics.json"))
+    if done:
+        return done[-1].parent
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        "--config",
+        str(config),
+        "--seed",
+        str(seed),
+        "--runs",
+        str(parent),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    finished = subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
+    if finished.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: {finished.stderr.strip()}")
+    return sorted(parent.glob("*/metrics.json"))[-1].parent
+
+
+def gains(folder: Path, k: int = 10) -> np.ndarray:
+    """NDCG@k of every user, in one order for all runs: (W,)."""
+    ranks = pd.read_parquet(folder / "ranks.parquet").sort_values(["user", "target"], kind="stable")
+    rank = ranks["rank"].to_numpy()
+    return np.where(rank <= k, 1 / np.log2(rank + 1.0), 0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="+", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each run")
+    parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
+    chosen, words = parser.parse_known_args()
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        tasks = {
+            (config, seed): pool.submit(run, config, seed, chosen.runs, words, chosen.threads)
+            for seed in range(chosen.seeds)
+            for config in chosen.configs
+        }
+        folders = {key: task.result() for key, task in tasks.items()}
+    found: dict[str, Any] = {}
+    for config in chosen.configs:
+        runs = [json.loads((folders[config, seed] / "metrics.json").read_text()) for seed in range(chosen.seeds)]
+        row: dict[str, Any] = {
+            "model": runs[0]["model"],
+            "data": runs[0]["data"]["name"],
+            "protocol": runs[0]["protocol"],
+        }
+        for name in SHOWN:
+            values = [result["test"][name] for result in runs]
+            row[name] = {
+                "mean": float(np.mean(values)),
+                "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+            }
+        row["valid ndcg@10"] = float(np.mean([result["valid"]["ndcg@10"] for result in runs]))
+        row["minutes"] = float(np.mean([result["seconds"] for result in runs])) / 60
+        found[config.stem] = row
+        shown = "  ".join(f"{name} {row[name]['mean']:.4f} ± {row[name]['sd']:.4f}" for name in SHOWN)
+        print(f"{config.stem:<24}{shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)")
+    first = chosen.configs[0]
+    for other in chosen.configs[1:]:
+        from seqcl.evaluation import compare
+
+        pairs = [[gains(folders[config, seed]) for seed in range(chosen.seeds)] for config in (first, other)]
+        test = compare(*pairs)
+        found[f"{first.stem} - {other.stem}"] = {"difference": test.difference, "low": test.low, "high": test.high}
+        print(
+            f"{first.stem} - {other.stem}: ndcg@10 {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
+            f"p {test.p_value:.3f}, better in {test.seeds_better} of {test.seeds} seeds"
+        )
+    print(json.dumps({"benchmark": "quality", "date": date.today().isoformat(), "seeds": chosen.seeds, **found}))
+
+
+if __name__ == "__main__":
+    main()
