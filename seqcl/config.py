@@ -25,6 +25,9 @@ from seqcl.objectives import OBJECTIVES
 
 Component = Callable[..., Any]
 
+SHORT = {"--precision": "--train.precision"}
+"""Options that may be written without their section."""
+
 CHOICES: dict[str, Mapping[str, Component]] = {"encoder": ENCODERS, "objective": OBJECTIVES, "views": VIEWS}
 """The sections whose class can be changed by name: `--encoder GRU`."""
 
@@ -162,6 +165,7 @@ def options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"option {key} needs a value")
             value = rest.pop(0)
+        key = SHORT.get(key, key)
         yield (f"{key}.name" if key[2:] in CHOICES else key), value
 
 

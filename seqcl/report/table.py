@@ -18,9 +18,10 @@ def print_results(metrics: Mapping[str, Any], folder: Path) -> None:
     rows = {metrics["model"]: metrics["test"], **{name: it["test"] for name, it in metrics["baselines"].items()}}
     columns = [name for name in COLUMNS if name in metrics["test"]] or list(metrics["test"])[:6]
     seen = "seen items excluded" if protocol["exclude_seen"] else "seen items kept"
+    core = f", {protocol['k_core']}-core" if protocol["k_core"] else ""
     table = Table(
         title=f"{data['name']}, test: {protocol['split']}, {protocol['candidates']} candidates, {seen}, "
-        f"max_len {protocol['max_len']}, {protocol['k_core']}-core, seed {metrics['seed']}",
+        f"max_len {protocol['max_len']}{core}, seed {metrics['seed']}",
         title_justify="left",
     )
     table.add_column("model", no_wrap=True)
