@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 from seqcl.augment import VIEWS
 from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError, unknown
+from seqcl.help import Section, page
 from seqcl.models import MODELS
 from seqcl.objectives import OBJECTIVES
 
@@ -77,7 +78,7 @@ def from_arguments(arguments: Sequence[str], shared: Mapping[str, Component], ru
     parser = make_parser({**flat, **chosen}, shared, run, origin)
     check_keys(parser, flat, origin, {key[2:]: key for key in named})
     if HELP in words:
-        parser.print_help()
+        print(help_page({**flat, **chosen}, shared, run))
         sys.exit(0)
     base = parse(lambda: parser.parse_object(nest(flat)), origin)
     return parse(lambda: parser.parse_args([f"{key}={value}" for key, value in named.items()], namespace=base), {})
@@ -97,20 +98,11 @@ def make_parser(chosen: Mapping[str, Any], shared: Mapping[str, Component], run:
     name = str(chosen.get("model", defaults["model"].default))
     if name not in MODELS:
         raise located(unknown("model", name, MODELS), origin.get("model"))
-    recipe = MODELS[name]
-    parser = Parser(prog="run.py", description=describe(name), exit_on_error=False, default_env=False)
+    parser = Parser(prog="run.py", exit_on_error=False, default_env=False)
     parser.add_function_arguments(run, as_group=True, sub_configs=False)
-    for section, part in parts(recipe).items():
-        component, values = part.func, dict(part.keywords)
-        if section in CHOICES:
-            table = choices(section, component)
-            default = next(name for name, choice in table.items() if choice is component)
-            choice = str(chosen.get(f"{section}.name", default))
-            if choice not in table:
-                raise located(unknown(section, choice, table), origin.get(f"{section}.name"))
-            if choice != default:
-                component, values = table[choice], {}
-            parser.add_argument(f"--{section}.name", type=str, default=choice, help=f"one of {', '.join(table)}")
+    for section, component, values, names in sections_of(MODELS[name], chosen, origin):
+        if names:
+            parser.add_argument(f"--{section}.name", type=str, default=chosen.get(f"{section}.name", names[0]))
         add_section(parser, component, section)
         parser.set_defaults({f"{section}.{key}": value for key, value in values.items()})
     for section, component in shared.items():
@@ -118,10 +110,31 @@ def make_parser(chosen: Mapping[str, Any], shared: Mapping[str, Component], run:
     return parser
 
 
+def sections_of(recipe: Component, chosen: Mapping[str, Any], origin: Origin) -> Iterator[Section]:
+    """The sections of a recipe with the classes that `chosen` names; the recipe's own choice is the first of its names."""
+    for section, part in parts(recipe).items():
+        component, values, names = part.func, dict(part.keywords), []
+        if section in CHOICES:
+            table = choices(section, component)
+            default = next(name for name, choice in table.items() if choice is component)
+            names = [default, *(name for name in table if name != default)]
+            choice = str(chosen.get(f"{section}.name", default))
+            if choice not in table:
+                raise located(unknown(section, choice, table), origin.get(f"{section}.name"))
+            if choice != default:
+                component, values = table[choice], {}
+        yield Section(section, component, values, names)
+
+
 def choices(section: str, default: Component) -> dict[str, Component]:
-    """What a section can be: the recipe's own component first, then those of the table that need what it needs or less."""
-    table = CHOICES[section]
-    fitting = {name: component for name, component in table.items() if given(component) <= given(default)}
+    """What a section can be: the recipe's own component, and those of the table that take what the recipe hands in."""
+    handed = given(default)
+    table = CHOICES[section].items()
+    fitting = {
+        name: component
+        for name, component in table
+        if given(component) <= handed <= set(inspect.signature(component).parameters)
+    }
     return fitting if default in fitting.values() else {default.__name__: default, **fitting}
 
 
@@ -141,10 +154,24 @@ def build_parts(recipe: Component, config: Namespace) -> dict[str, partial[Any]]
     return built
 
 
-def describe(chosen: str) -> str:
-    """The head of the help page: every model with the first line of its documentation."""
-    lines = [f"  {name:<12} {(inspect.getdoc(model) or '').splitlines()[0]}" for name, model in MODELS.items()]
-    return f"Options of {chosen}; another model's: --model NAME --help\n\nmodels:\n" + "\n".join(lines)
+def help_page(chosen: Mapping[str, Any], shared: Mapping[str, Component], run: Component) -> str:
+    """Every option of the chosen recipe, below every model with the first line of its documentation."""
+    model = str(chosen.get("model", inspect.signature(run).parameters["model"].default))
+    lines = ["usage: python run.py [--model NAME] [--config FILE ...] [--OPTION VALUE ...]   (or: seqcl train ...)", ""]
+    lines += ["models:"]
+    lines += [f"  {name:<12}{(inspect.getdoc(recipe) or '').splitlines()[0]}" for name, recipe in MODELS.items()]
+    lines += [
+        "",
+        "  --config FILE      YAML with the keys below; several may be given, later ones win, options win over files",
+    ]
+    lines += ["  --resume RUN       go on with a run that was stopped or killed"]
+    lines += [
+        "  --print_config     print the resolved configuration and stop",
+        "  --precision 32|bf16  short for --train.precision",
+    ]
+    lines += ["", f"options of {model}, defaults in brackets; for those of another model: --model NAME --help"]
+    common = [Section(name, component, {}, []) for name, component in shared.items()]
+    return page("\n".join(lines), [Section("", run, {}, []), *sections_of(MODELS[model], chosen, {}), *common])
 
 
 HELP = "<help>"
