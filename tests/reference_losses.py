@@ -31,12 +31,17 @@ def softmax(states: Tensor, table: Tensor, targets: Sequence[int], smoothing: fl
 
 
 def sampled_softmax(
-    states: Tensor, table: Tensor, targets: Sequence[int], negatives: Sequence[Sequence[int]], chance: Sequence[float]
+    states: Tensor,
+    table: Tensor,
+    targets: Sequence[int],
+    negatives: Sequence[Sequence[int]],
+    chance: Sequence[float],
+    correction: str,
 ) -> float:
     total = 0.0
     for state, target, drawn in zip(states, targets, negatives, strict=True):
-        above = math.exp(dot(state, table[target])) / chance[target]
-        below = above + sum(math.exp(dot(state, table[j])) / chance[j] for j in drawn if j != target)
+        above = math.exp(dot(state, table[target])) / (chance[target] * len(drawn) if correction == "both" else 1)
+        below = above + sum(math.exp(dot(state, table[j])) / (chance[j] * len(drawn)) for j in drawn if j != target)
         total -= math.log(above / below)
     return total / len(states)
 

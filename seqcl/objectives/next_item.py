@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.errors import UserError, unknown
-from seqcl.losses import Similarity, bce, bpr, gbce, sampled_softmax, softmax
+from seqcl.losses import Correction, Similarity, bce, bpr, gbce, sampled_softmax, softmax
 from seqcl.objectives.base import Objective, rng
 from seqcl.types import PAD, Encoder, SeqBatch
 
@@ -37,6 +37,8 @@ class NextItem(Objective):
         negatives: Items drawn, for all losses but softmax (SASRec 1, gSASRec 256).
         shared: Whether one draw serves all positions of a batch, which is quicker, or each position draws its own.
         sampling: uniform over items, or popularity, by how often an item occurs in training, plus one.
+        correction: of sampled_softmax by the chance to be drawn: of the negatives alone, which estimates the full
+            softmax, or of both, the target too.
         similarity: dot, or cosine of state and item embedding.
         temperature: What scores are divided by; with cosine some 0.05 to 0.1.
         smoothing: Share of the softmax target spread over all items; for softmax alone.
@@ -56,6 +58,7 @@ class NextItem(Objective):
         negatives: int = 256,
         shared: bool = True,
         sampling: Sampling = "uniform",
+        correction: Correction = "negatives",
         similarity: Similarity = "dot",
         temperature: float = 1.0,
         smoothing: float = 0.0,
@@ -71,6 +74,7 @@ class NextItem(Objective):
         if smoothing and loss != "softmax":
             raise UserError(f"NextItem: smoothing={smoothing} works with loss=softmax alone, not with {loss}")
         self.loss, self.negatives, self.shared, self.sampling = loss, negatives, shared, sampling
+        self.correction = correction
         self.similarity, self.temperature, self.smoothing, self.t = similarity, temperature, smoothing, t
         self.only_last = False
         self.register_buffer("cumulative", torch.empty(0, dtype=torch.float64), persistent=False)  # (N,)
@@ -101,7 +105,8 @@ class NextItem(Objective):
         drawn = self.draw(len(table), len(targets))
         if self.loss == "sampled_softmax":
             log_q = self.log_q if self.sampling == "popularity" else None
-            return {"next_item": sampled_softmax(queries, table, targets, drawn, log_q=log_q)}
+            correction = self.correction
+            return {"next_item": sampled_softmax(queries, table, targets, drawn, log_q=log_q, correction=correction)}
         if self.loss == "gbce":
             return {"next_item": gbce(queries, table, targets, drawn, t=self.t)}
         return {"next_item": LOSSES[self.loss](queries, table, targets, drawn)}
