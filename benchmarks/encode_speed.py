@@ -1,0 +1,91 @@
+"""What padding costs an encoder: forward and backward of SASRec on batches of 256 rows, three ways to lay them out.
+
+    python benchmarks/encode_speed.py [--data Beauty] [--rounds 5] [--smoke]
+
+padded: random rows in one block, as wide as the longest. bucketed: rows of like length in one batch, one block. grouped:
+random rows, put by `seqcl.encoders.layout` into blocks of like length; this is what training does. Figures are milliseconds
+per 1,000 real positions, medians of rounds in turn. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from seqcl.data import Loader, leave_one_out, load_sequences  # noqa: E402
+from seqcl.encoders import SASRec, layout  # noqa: E402
+from seqcl.types import SeqBatch  # noqa: E402
+
+BATCHES = 8
+
+
+class OneBlock(layout.Layout):
+    """All rows in one block, as on a GPU."""
+
+    @staticmethod
+    def grouping(lengths: list[int]) -> list[tuple[int, int]]:
+        return [(len(lengths), lengths[-1])]
+
+
+def step(encoder: SASRec, batch: SeqBatch) -> Tensor:
+    encoder.zero_grad()
+    loss = encoder(batch).sum()
+    loss.backward()
+    return loss
+
+
+def timed(encoder: SASRec, batches: list[SeqBatch], work: Callable[[SASRec, SeqBatch], Tensor]) -> float:
+    """Milliseconds per 1,000 real positions."""
+    started = time.perf_counter()
+    for batch in batches:
+        work(encoder, batch)
+    return (time.perf_counter() - started) * 1e6 / sum(int(batch.lengths.sum()) for batch in batches)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="Beauty")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--smoke", action="store_true")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    torch.set_flush_denormal(True)
+    windows = leave_one_out(load_sequences("markov" if chosen.smoke else chosen.data), windows="sliding").train
+    rounds = 1 if chosen.smoke else chosen.rounds
+    found: dict[str, dict[str, float]] = {}
+    for positions in ("start", "relative"):
+        torch.manual_seed(0)
+        encoder = SASRec(num_items=windows.num_items, max_len=windows.max_len, positions=positions)
+        seconds: dict[str, list[float]] = {"padded": [], "bucketed": [], "grouped": []}
+        grouping = layout.grouped
+        for number in range(rounds + 1):  # the first one warms up
+            for name in seconds:
+                loader = Loader(windows, batch_size=256, shuffle_seed=number, bucket=name == "bucketed")
+                batches = [batch for batch, _ in zip(loader.epoch(0), range(BATCHES), strict=False)]
+                layout.grouped = grouping if name == "grouped" else OneBlock.grouping
+                value = timed(encoder, batches, step)
+                if number:
+                    seconds[name].append(value)
+        layout.grouped = grouping
+        found[positions] = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
+        print(positions, found[positions], flush=True)
+    about = {"date": date.today().isoformat(), "cores": os.cpu_count(), "threads": chosen.threads, "smoke": chosen.smoke}
+    print(json.dumps({"benchmark": "encode_speed", **about, **found}))
+
+
+if __name__ == "__main__":
+    main()
