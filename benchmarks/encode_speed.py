@@ -83,7 +83,12 @@ def main() -> None:
         layout.grouped = grouping
         found[positions] = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
         print(positions, found[positions], flush=True)
-    about = {"date": date.today().isoformat(), "cores": os.cpu_count(), "threads": chosen.threads, "smoke": chosen.smoke}
+    about = {
+        "date": date.today().isoformat(),
+        "cores": os.cpu_count(),
+        "threads": chosen.threads,
+        "smoke": chosen.smoke,
+    }
     print(json.dumps({"benchmark": "encode_speed", **about, **found}))
 
 

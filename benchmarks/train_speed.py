@@ -246,7 +246,8 @@ def compare(path: str, long: str | None, epochs: int, steps: int, rectools_pytho
             word = next(
                 (word for word, bar in (("aim", aim), ("must", must)) if (value < bar) == (sign == "<")), "missed"
             )
-            print(f"{name:<28}{value:>9.3f}   must {sign} {must}, aim {sign} {aim}: {word}")
+            verdict = "" if smoke else f"   must {sign} {must}, aim {sign} {aim}: {word}"
+            print(f"{name:<28}{value:>9.3f}{verdict}")
     from seqcl.machine import processor
 
     about = {"date": date.today().isoformat(), "processor": processor(), "cores": os.cpu_count(), "threads": THREADS}

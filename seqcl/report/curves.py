@@ -23,9 +23,9 @@ def read_history(path: Path) -> list[dict[str, float]]:
 def plot_curves(rows: Rows, path: Path, *, title: str = "", monitor: str = "ndcg@10") -> None:
     """Draw the history of a run to a PNG of 1500 x 450 pixels or, without observed views, 1000 x 450.
 
-    The panels are the losses, one below the other by name, the validation metrics at the cutoff of `monitor` with the
-    best epoch marked, and, where the run observed them, alignment and uniformity of the two views (arXiv 2005.10242;
-    lower is better).
+    The panels are the losses, one below the other by name, validation (recall, NDCG and MRR at the cutoff of `monitor`,
+    with the best epoch marked), and, where the run observed them, alignment and uniformity of the two views
+    (arXiv 2005.10242; lower is better).
     """
     # The Figure alone, without pyplot, is half of the import and keeps no global state.
     from matplotlib.figure import Figure
@@ -66,9 +66,12 @@ def _losses(axes: list[Axes], rows: Rows, names: list[str]) -> None:
 
 def _validation(axis: Axes, rows: Rows, monitor: str) -> None:
     cutoff = monitor.rpartition("@")[2]
-    for name in _names(rows, "valid_", (f"@{cutoff}",)):
+    # With one target a row, hit rate is recall, MAP is MRR and precision is recall over k: those would lie on these.
+    shown = dict.fromkeys([f"valid_{name}@{cutoff}" for name in ("recall", "ndcg", "mrr")] + [f"valid_{monitor}"])
+    for name in shown:
         alpha = 1.0 if name == f"valid_{monitor}" else 0.4
-        axis.plot(*_series(rows, name), label=name.removeprefix("valid_"), alpha=alpha, marker=_marker(rows))
+        if any(name in row for row in rows):
+            axis.plot(*_series(rows, name), label=name.removeprefix("valid_"), alpha=alpha, marker=_marker(rows))
     epochs, values = _series(rows, f"valid_{monitor}")
     if values:
         best = max(range(len(values)), key=values.__getitem__)
