@@ -20,9 +20,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqcl.training import CheckpointError, Interrupted, Trainer, load_checkpoint, load_weights, save_checkpoint
+from seqcl.training import CheckpointError, Interrupted, load_checkpoint, load_weights, save_checkpoint
 from seqcl.training.checkpoint import random_states, set_random_states
-from tests.tiny_training import IDENTITY, TRAINER, TinyLoader, TinyModel, final, timeless, train
+from tests.tiny_training import IDENTITY, TRAINER, TinyLoader, TinyModel, final, plain, timeless, train
 
 STEPS = TRAINER.epochs * len(TinyLoader())
 
@@ -98,7 +98,7 @@ def test_history_csv_of_a_resumed_run_has_each_epoch_once(whole: Any, tmp_path: 
 
 
 def test_early_stopping_counts_on_after_a_break(tmp_path: Path) -> None:
-    trainer = Trainer(epochs=9, patience=4)
+    trainer = plain(epochs=9, patience=4)
     values = [0.5, 0.4, 0.3, 0.45, 0.2, 0.1, 0.1, 0.1, 0.1]
 
     def validate() -> dict[str, float]:
@@ -112,7 +112,7 @@ def test_early_stopping_counts_on_after_a_break(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_given_more_epochs_goes_on_as_if_it_had_had_them(tmp_path: Path) -> None:
-    short, long = Trainer(epochs=2, ema=0.9), Trainer(epochs=4, ema=0.9)
+    short, long = plain(epochs=2, ema=0.9), plain(epochs=4, ema=0.9)
     train(tmp_path / "a", trainer=short)
     train(tmp_path / "a", trainer=long, resume=True)
     train(tmp_path / "b", trainer=long)

@@ -27,7 +27,7 @@ from seqcl.training.optimizer import AdamW, Average, trainable
 from seqcl.training.progress import Line, describe, duration
 from seqcl.training.schedule import learning_rate
 from seqcl.types import SeqBatch
-from tests.tiny_training import BATCH, ITEMS, LENGTH, ROWS, TRAINER, TinyLoader, TinyModel, timeless, train
+from tests.tiny_training import BATCH, ITEMS, LENGTH, ROWS, TRAINER, TinyLoader, TinyModel, plain, timeless, train
 
 Metrics = Callable[[], dict[str, float]]
 
@@ -69,7 +69,7 @@ def weights(model: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize(
     "trainer",
-    [Trainer(epochs=3), Trainer(epochs=3, lr=0.05, warmup=4, schedule="cosine", weight_decay=0.3, clip=0.2)],
+    [plain(epochs=3), plain(epochs=3, lr=0.05, warmup=4, schedule="cosine", weight_decay=0.3, clip=0.2)],
     ids=["plain", "everything on"],
 )
 def test_fit_gives_the_weights_of_a_plain_loop_with_torchs_optimizer(trainer: Trainer) -> None:
@@ -148,7 +148,7 @@ def test_the_average_follows_its_definition_and_leaves_the_weights_as_they_were(
 
 
 def test_training_stops_when_patience_is_used_up_and_gives_back_the_best_weights(tmp_path: Path) -> None:
-    trainer = Trainer(epochs=50, patience=3)
+    trainer = plain(epochs=50, patience=3)
     model, result = train(tmp_path, trainer=trainer, validate=scripted([0.1, 0.3, 0.2, 0.3, 0.1, 0.9]))
     assert (result.stopped, result.epochs, result.best_epoch, result.best) == ("patience", 5, 2, 0.3)
     assert result.metrics == {"ndcg@10": 0.3, "recall@10": 0.0}
@@ -170,7 +170,7 @@ def test_what_is_validated_is_what_is_kept(tmp_path: Path, folder: bool) -> None
         seen.append(weights(model))
         return {"ndcg@10": [0.1, 0.4, 0.2][len(seen) - 1]}
 
-    trainer = Trainer(epochs=3, ema=0.95, lr=0.01)
+    trainer = plain(epochs=3, ema=0.95, lr=0.01)
     trainer.fit(model, TinyLoader(), validate=validate, folder=tmp_path if folder else None, progress=False)
     assert torch.equal(weights(model), seen[1])
     assert not model.training
@@ -186,7 +186,7 @@ def test_history_has_a_row_an_epoch_with_the_means_of_its_steps(tmp_path: Path) 
             return found
 
     model = Recording()
-    result = Trainer(epochs=3, eval_every=2).fit(
+    result = plain(epochs=3, eval_every=2).fit(
         model, TinyLoader(), validate=model.score, folder=tmp_path, progress=False
     )
     rows = read_history(tmp_path / "history.csv")
@@ -209,14 +209,14 @@ def test_history_has_a_row_an_epoch_with_the_means_of_its_steps(tmp_path: Path) 
 def test_the_loop_never_reads_the_device_within_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
     for name in ("item", "tolist", "__float__", "__bool__", "cpu", "numpy"):
-        plain = getattr(Tensor, name)
+        original = getattr(Tensor, name)
 
-        def counted(self: Tensor, *arguments: Any, plain: Any = plain, name: str = name) -> Any:
+        def counted(self: Tensor, *arguments: Any, original: Any = original, name: str = name) -> Any:
             reads.append(name)
-            return plain(self, *arguments)
+            return original(self, *arguments)
 
         monkeypatch.setattr(Tensor, name, counted)
-    train(None, trainer=Trainer(epochs=1), validate=None)
+    train(None, trainer=plain(epochs=1), validate=None)
     assert reads == ["tolist"]
 
 
@@ -231,7 +231,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_the_last_good_checkpo
 
     model = Breaking()
     with pytest.raises(Diverged, match=r"'contrast' is not finite at step 9 \(epoch 2, batch 3 of 6\).*last\.safetens"):
-        Trainer(epochs=3).fit(model, TinyLoader(), validate=model.score, folder=tmp_path, progress=False)
+        plain(epochs=3).fit(model, TinyLoader(), validate=model.score, folder=tmp_path, progress=False)
     tensors, state = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors")
     assert state["step"] == 6
     assert all(tensor.isfinite().all() for tensor in tensors.values())
@@ -293,7 +293,7 @@ def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _, result = train(
-            None, trainer=Trainer(epochs=1), before=lambda epoch, batch: os.kill(os.getpid(), signal.SIGINT)
+            None, trainer=plain(epochs=1), before=lambda epoch, batch: os.kill(os.getpid(), signal.SIGINT)
         )
     finally:
         signal.signal(signal.SIGINT, before)
@@ -301,7 +301,7 @@ def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
 
 
 def test_minutes_end_a_run_with_a_validation_and_the_epoch_cut_short_is_not_counted(tmp_path: Path) -> None:
-    trainer = Trainer(epochs=1000, patience=0, max_minutes=10, lr=0.01)
+    trainer = plain(epochs=1000, patience=0, max_minutes=10, lr=0.01)
     now = [0.0]
 
     def before(epoch: int, batch: int) -> None:
@@ -330,19 +330,19 @@ def test_checkpoints_are_as_far_apart_as_asked(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.monotonic", lambda: now[0])
-        train(tmp_path, trainer=Trainer(epochs=2, save_minutes=4), validate=None, before=before)
+        train(tmp_path, trainer=plain(epochs=2, save_minutes=4), validate=None, before=before)
     assert written == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8]
 
 
 def test_an_unknown_metric_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"train\.monitor 'ndgc@10': did you mean ndcg@10"):
-        train(None, trainer=Trainer(monitor="ndgc@10", epochs=1))
+        train(None, trainer=plain(monitor="ndgc@10", epochs=1))
 
 
 @pytest.mark.parametrize(("name", "value"), [("lr", -1.0), ("ema", 1.0), ("eval_every", 0), ("batch_size", 0)])
 def test_an_option_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"train\.{name} is {value}"):
-        Trainer(**{name: value})
+        plain(**{name: value})
 
 
 def test_bf16_computes_in_bfloat16_and_leaves_weights_and_times_alone() -> None:
@@ -356,7 +356,7 @@ def test_bf16_computes_in_bfloat16_and_leaves_weights_and_times_alone() -> None:
             return super().forward(batch)
 
     model = Looking()
-    Trainer(epochs=1, precision="bf16").fit(model, TinyLoader(), progress=False)
+    plain(epochs=1, precision="bf16").fit(model, TinyLoader(), progress=False)
     assert seen == {"product": torch.bfloat16, "times": 1.7e9 + 1}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
@@ -378,8 +378,10 @@ def test_events_hold_what_history_holds_also_after_a_break(tmp_path: Path) -> No
         "loss/total": "loss",
     }.items():
         rows = [row for row in result.history if name in row]
-        assert [event.step for event in events.Scalars(tag)] == [row["step"] for row in rows]
-        assert [event.value for event in events.Scalars(tag)] == pytest.approx([row[name] for row in rows])
+        # files of one second are read in the order of their names, which is not that of their steps
+        written = sorted((event.step, event.value) for event in events.Scalars(tag))
+        assert [step for step, _ in written] == [row["step"] for row in rows]
+        assert [value for _, value in written] == pytest.approx([row[name] for row in rows])
 
 
 def test_a_line_names_terms_speed_metric_best_and_time_left() -> None:
@@ -397,7 +399,7 @@ def test_without_a_terminal_every_epoch_is_one_plain_line_also_in_the_log(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="seqcl"):
-        train(None, trainer=Trainer(epochs=2), progress=True)
+        train(None, trainer=plain(epochs=2), progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
     assert [record.getMessage() for record in caplog.records] == lines
@@ -451,6 +453,6 @@ def test_a_run_imports_no_compiler_and_still_knows_compiled_modules() -> None:
 
 
 def test_the_tiny_model_learns_its_rows() -> None:
-    _, result = train(None, trainer=Trainer(epochs=60, lr=0.03), validate=None)
+    _, result = train(None, trainer=plain(epochs=60, lr=0.03), validate=None)
     first, final = result.history[0]["loss_next_item"], result.history[-1]["loss_next_item"]
     assert first > 0.9 * math.log(ITEMS) and final < 0.75 * first, BATCH

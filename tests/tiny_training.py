@@ -6,6 +6,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ class TinyModel(nn.Module):
         value = float(self.encoder.table.weight.detach().sum().sin())
         return {"ndcg@10": value, "recall@10": value / 2}
 
+
+plain = partial(Trainer, ema=0.0, warmup=0, weight_decay=0.0)
+"""Without what stands between a batch and its update."""
 
 TRAINER = Trainer(
     epochs=4, lr=0.05, warmup=3, schedule="cosine", weight_decay=0.1, clip=0.5, ema=0.9, patience=2, eval_every=2

@@ -48,7 +48,7 @@ class SASRec(nn.Module):
         dim: int = 64,
         layers: int = 2,
         heads: int = 2,
-        dropout: float = 0.5,
+        dropout: float = 0.3,
         norm: Norm = "post",
         positions: Positions = "relative",
         activation: Activation = "gelu",

@@ -28,7 +28,7 @@ def crop_mask_reorder(*, crop: float = 0.6, mask: float = 0.3, reorder: float = 
 class CL4Rec(Recommender):
     """Next item and contrast between two augmented views of a row (Xie et al. 2022, arXiv 2010.14395).
 
-    Differs from the paper: full softmax instead of one sampled negative, and rows of the same user or with the same
+    Differs from the paper: full softmax over cosines instead of one sampled negative, and rows of the same user or with the same
     target are not negatives of each other.
     """
 
@@ -37,9 +37,9 @@ class CL4Rec(Recommender):
         train: Windows,
         *,
         encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
-        next_item: partial[NextItem] = partial(NextItem),
+        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.07),
         views: partial[Pair] = partial(crop_mask_reorder),
-        objective: partial[TwoViews] = partial(TwoViews),
+        objective: partial[TwoViews] = partial(TwoViews, temperature=0.2),
     ) -> None:
         built = encoder(num_items=train.num_items, max_len=train.max_len)
         contrast = objective(views=bind_views(views(), train), dim=built.dim)

@@ -13,7 +13,7 @@ from seqcl.types import Windows
 class GRU4Rec(Recommender):
     """Next item by a gated recurrent network (Hidasi et al. 2016, arXiv 1511.06939).
 
-    Differs from the paper: rows of users instead of parallel sessions, full softmax instead of BPR or TOP1.
+    Differs from the paper: rows of users instead of parallel sessions, full softmax over cosines instead of BPR or TOP1.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class GRU4Rec(Recommender):
         train: Windows,
         *,
         encoder: partial[encoders.GRU] = partial(encoders.GRU),
-        next_item: partial[NextItem] = partial(NextItem),
+        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.07),
     ) -> None:
         super().__init__(
             train, encoder=encoder(num_items=train.num_items, max_len=train.max_len), next_item=next_item()

@@ -13,7 +13,7 @@ from seqcl.types import Windows
 class SASRec(Recommender):
     """Next item by causal self-attention (Kang and McAuley 2018, arXiv 1808.09781).
 
-    Differs from the paper: full softmax instead of one sampled negative, which is worth more than any contrastive term.
+    Differs from the paper: full softmax over cosines instead of one sampled negative; relative positions instead of absolute ones.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class SASRec(Recommender):
         train: Windows,
         *,
         encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
-        next_item: partial[NextItem] = partial(NextItem),
+        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.07),
     ) -> None:
         super().__init__(
             train, encoder=encoder(num_items=train.num_items, max_len=train.max_len), next_item=next_item()

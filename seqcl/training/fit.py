@@ -56,17 +56,17 @@ class Trainer:
     """
 
     epochs: int = 200
-    batch_size: int = 256
+    batch_size: int = 128
     lr: float = 1e-3
-    weight_decay: float = 0.0
-    warmup: int = 0
+    weight_decay: float = 0.01
+    warmup: int = 100
     schedule: Schedule = "constant"
     clip: float = 0.0
     precision: Precision = "32"
     eval_every: int = 1
-    patience: int = 20
+    patience: int = 10
     monitor: str = "ndcg@10"
-    ema: float = 0.0
+    ema: float = 0.995
     max_minutes: float = 0.0
     save_minutes: float = 5.0
 
