@@ -238,7 +238,7 @@ def read_yaml(path: Path) -> Iterator[tuple[str, Any, str]]:
     def walk(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Any, str]]:
         for key, value in node.value:
             name = prefix + str(key.value)
-            if isinstance(value, yaml.MappingNode):
+            if isinstance(value, yaml.MappingNode) and value.value:
                 yield from walk(value, name + ".")
             else:
                 full = f"{name}.name" if name in CHOICES else name
@@ -250,6 +250,10 @@ def read_yaml(path: Path) -> Iterator[tuple[str, Any, str]]:
 def check_keys(parser: Parser, flat: Flat, origin: Origin, words: Mapping[str, str]) -> None:
     """Every key must be one the parser knows."""
     known = {str(action.dest) for action in parser._actions if action.dest not in ("help", "==SUPPRESS==")}
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    for key in flat:
+        if key in sections:
+            raise located(UserError(f"option {key}: expected its options by name, not {flat[key]!r}"), origin.get(key))
     for key in [*flat, *words]:
         if key not in known and key != "help":
             visible = {name.removesuffix(".name") for name in known}
@@ -272,7 +276,17 @@ def parse(call: Callable[[], Namespace], origin: Origin) -> Namespace:
         if match is None:
             raise UserError(str(error)) from None
         key, reason = match.group(1), " ".join(match.group(2).split())
-        raise located(UserError(f"option {key}: {reason}"), origin.get(key)) from None
+        raise located(UserError(f"option {key}: {plainly(key, reason)}"), origin.get(key)) from None
+
+
+def plainly(key: str, reason: str) -> str:
+    """A parser's complaint about a type in a user's words."""
+    if choice := re.search(r"Literal\[([^]]*)\].*Got value: (.*)", reason):
+        names = [name.strip(" '") for name in choice.group(1).split(",")]
+        return str(unknown("value", choice.group(2).strip(" '"), names))
+    if "tuple" in reason:
+        return f"expected numbers in brackets such as [5,10]; {reason[reason.find('Got') :]}"
+    return re.sub(r"<class '(\w+)'>", r"\1", reason)
 
 
 def located(error: UserError, place: str | None) -> UserError:
@@ -302,13 +316,21 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def like(config: Namespace, model: str, shared: Mapping[str, Component], run: Component) -> Namespace:
-    """The configuration of another model, with the values of `config` in every section that the two share."""
-    parser = make_parser({"model": model}, shared, run, {})
+    """The configuration of another model with the values of `config` that it has a place for.
+
+    Where both recipes have the same class in a section by default, the other one takes the class chosen there too, so that
+    a baseline differs from the model in what the recipes differ in, and in nothing else.
+    """
+    mine, theirs = parts(MODELS[config.model]), parts(MODELS[model])
+    alike = [name for name in theirs if name in mine and name in CHOICES and theirs[name].func is mine[name].func]
+    chosen = {"model": model, **{f"{name}.name": config[name]["name"] for name in alike}}
+    parser = make_parser(chosen, shared, run, {})
     values = dict(flatten(parser.get_defaults().as_dict()))
     known = dict(flatten(config.as_dict()))
     for key in values:
-        section = key.partition(".")[0]
-        if values.get(f"{section}.name") == known.get(f"{section}.name") and key in known:
+        section, _, word = key.rpartition(".")
+        other = section in CHOICES and section not in alike  # two classes may mean different things by one word
+        if key in known and word != "name" and (not other or word == "dim"):
             values[key] = known[key]
-    values["model"] = model
+    values |= chosen
     return parse(lambda: parser.parse_object(nest(values)), {})

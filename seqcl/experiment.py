@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +22,12 @@ from seqcl import config as configuration
 from seqcl import data
 from seqcl.data import Interactions, Loader, Sequences, Split
 from seqcl.errors import UserError, unknown
-from seqcl.evaluation import Evaluator, Result, evaluate_index
+from seqcl.evaluation import RANK_METRICS, Evaluator, Result, evaluate_index
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import MODELS, Baseline, Recommender
 from seqcl.retrieval import ExactIndex, FaissIndex
-from seqcl.training import FitResult, Trainer, load_weights
-from seqcl.types import SeqBatch
+from seqcl.training import FitResult, Interrupted, Trainer, load_weights
+from seqcl.types import SeqBatch, Windows
 
 log = logging.getLogger("seqcl")
 
@@ -53,6 +54,10 @@ class Options:
     device: str = "auto"
     runs: str = "runs"
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed {self.seed}: must be from 0 to {2**32 - 1}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
@@ -69,6 +74,10 @@ class Preparation:
         user: column of the user, if not found by itself.
         item: column of the item, if not found by itself.
         time: column of the time, if not found by itself.
+        valid: share of the interactions, the newest before the test, that validates; temporal split only.
+        test: share of the interactions, the newest, that tests; temporal split only.
+        targets: each user's first item after a cut, or all of them; temporal split only.
+        cold: whether items that training has never seen are predicted too; temporal split only.
     """
 
     split: Literal["leave_one_out", "temporal"] = "leave_one_out"
@@ -80,6 +89,10 @@ class Preparation:
     user: str | None = None
     item: str | None = None
     time: str | None = None
+    valid: float = 0.1
+    test: float = 0.1
+    targets: Literal["first", "all"] = "first"
+    cold: bool = False
 
     def sequences(self, dataset: str | Interactions) -> Sequences:
         """The packed log."""
@@ -95,8 +108,12 @@ class Preparation:
 
     def split_windows(self, sequences: Sequences) -> Split:
         """Its split."""
-        cut = data.leave_one_out if self.split == "leave_one_out" else data.temporal
-        return cut(sequences, max_len=self.max_len, windows=self.windows)
+        if self.split == "leave_one_out":
+            return data.leave_one_out(sequences, max_len=self.max_len, windows=self.windows)
+        cuts = {"valid": self.valid, "test": self.test}
+        return data.temporal(
+            sequences, max_len=self.max_len, windows=self.windows, targets=self.targets, cold=self.cold, **cuts
+        )
 
 
 SHARED = {"data": Preparation, "train": Trainer, "eval": Evaluator}
@@ -116,21 +133,30 @@ def train(dataset: str | Path | Interactions | Any = "ml-100k", *, progress: boo
     """Train and evaluate a model; the keywords are the options of the command line, sections as dictionaries.
 
     `train(frame, model="CL4Rec", encoder={"dim": 32}, train={"epochs": 5})` learns from a data frame with the columns
-    user_id, item_id and, unless its rows are in time order already, timestamp.
+    user_id, item_id and, unless its rows are in time order already, timestamp (or other names: data={"user": ...}).
 
     Raises:
         UserError: an unknown option, a value that does not fit, a log that cannot be read.
     """
-    source = None
-    if not isinstance(dataset, str | Path):
-        source = dataset if isinstance(dataset, Interactions) else from_frame(dataset)
-    config = configuration.from_mapping({"dataset": source.name if source else str(dataset), **values}, SHARED, Options)
+    if isinstance(dataset, str | Path):
+        return execute(
+            configuration.from_mapping({"dataset": str(dataset), **values}, SHARED, Options), progress=progress
+        )
+    if not isinstance(dataset, Interactions) and not hasattr(dataset, "columns"):
+        raise UserError(f"train needs a name, a path, a data frame or Interactions, not a {type(dataset).__name__}")
+    name = dataset.name if isinstance(dataset, Interactions) else "frame"
+    config = configuration.from_mapping({"dataset": name, **values}, SHARED, Options)
+    source = dataset if isinstance(dataset, Interactions) else from_frame(dataset, config.data)
     return execute(config, source, progress=progress)
 
 
-def from_frame(frame: Any) -> Interactions:
-    """A data frame with the usual column names; without a column timestamp its rows are in time order."""
-    return Interactions.from_frame(frame, time="timestamp" if "timestamp" in frame.columns else None)
+def from_frame(frame: Any, columns: Namespace) -> Interactions:
+    """A data frame whose columns are those asked for, else the usual names."""
+    from seqcl.data.columns import choose_columns  # brings pyarrow, which a start from the cache need not wait for
+
+    names = [str(column) for column in frame.columns]
+    user, item, time = choose_columns(names, user=columns.user, item=columns.item, time=columns.time, source="frame")
+    return Interactions.from_frame(frame, user=user, item=item, time=time)
 
 
 def execute(
@@ -139,6 +165,7 @@ def execute(
     """Run a resolved configuration from the log of interactions to the filled run folder."""
     started = time.monotonic()
     device = pick_device(config.device)
+    check(config)
     preparation = Preparation(**config.data.as_dict())
     packed = resume / PACKED if resume else None
     if packed is not None and packed.exists():
@@ -146,29 +173,68 @@ def execute(
     else:
         sequences = preparation.sequences(source or config.dataset)
     split = preparation.split_windows(sequences)
+    names = [config.model, *baselines(config)]
+    configs = {name: configuration.like(config, name, SHARED, Options) for name in names[1:]}
+    configs = {config.model: config, **configs}
+    models = {name: build(its, split) for name, its in configs.items()}  # what cannot be built leaves no folder behind
     folder = resume or new_folder(Path(config.runs), f"{config.model}-{sequences.name}")
-    with log_file(folder / "log.txt"):
-        write_text(folder / "config.yaml", to_yaml(config))
-        if source is not None:
-            sequences.save(folder / PACKED)
-        log.info("%s on %s, in %s", config.model, sequences, folder)
-        results = {}
-        for name in [config.model, *baselines(config)]:
-            main = name == config.model
-            trial = Trial(
-                config=config if main else configuration.like(config, name, SHARED, Options),
-                sequences=sequences,
-                split=split,
-                folder=folder if main else folder / "baselines" / name,
-                device=device,
-            )
-            spent = time.monotonic() - started if main else 0.0
-            results[name] = trial.run(resume=resume is not None, spent=spent, progress=progress)
-        seconds = time.monotonic() - started
-        metrics = summary(config, sequences, split, results, seconds=seconds, device=device)
-        write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        log.info("done in %.1f s", seconds)
+    try:
+        with log_file(folder / "log.txt"):
+            if source is not None:
+                sequences.save(folder / PACKED)
+            log.info("%s on %s, in %s", config.model, sequences, folder)
+            outcomes, earlier = {}, 0.0
+            for name, its in configs.items():
+                where = folder if name == config.model else folder / "baselines" / name
+                where.mkdir(parents=True, exist_ok=True)
+                write_text(where / "config.yaml", to_yaml(its))
+                trial = Trial(config=its, sequences=sequences, split=split, folder=where, device=device)
+                spent = time.monotonic() - started if name == config.model else 0.0
+                outcomes[name] = trial.run(models.pop(name), resume=resume is not None, spent=spent, progress=progress)
+                earlier += outcomes[name].earlier_seconds
+            seconds = earlier + time.monotonic() - started
+            metrics = summary(config, sequences, split, outcomes, seconds=seconds, device=device)
+            write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            log.info("done in %.1f s", seconds)
+    except Interrupted as stop:
+        # A baseline is resumed with the run that it belongs to.
+        raise Interrupted(re.sub(r"--resume \S+", f"--resume {folder}", str(stop)), stop.checkpoint) from None
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; go on with: --resume {folder}", None) from None
     return Run.load(folder)
+
+
+def check(config: Namespace) -> None:
+    """Refuse before anything is written what would only fail after the first epoch."""
+    Options(**{name: config[name] for name in Options.__dataclass_fields__})
+    trainer, evaluator = Trainer(**config.train.as_dict()), Evaluator(**config.eval.as_dict())
+    known = [f"{metric}@{k}" for metric in RANK_METRICS for k in evaluator.ks]
+    if trainer.monitor not in known:
+        raise unknown("metric in --train.monitor", trainer.monitor, known)
+
+
+FREE = {"train.epochs", "train.patience", "train.max_minutes", "train.save_minutes", "device", "runs", "baseline"}
+"""What may be changed when a run goes on; anything else would make it two experiments under one configuration."""
+
+
+def resolve_resumed(folder: Path, arguments: Sequence[str]) -> Namespace:
+    """The configuration of a run that goes on, with the options that may change.
+
+    Raises:
+        UserError: no run there, or an option that may not change.
+    """
+    file = folder / "config.yaml"
+    if not file.exists():
+        raise UserError(f"--resume {folder}: no run there, it holds no config.yaml")
+    before = dict(configuration.flatten(resolve(["--config", str(file)]).as_dict()))
+    config = resolve(["--config", str(file), *arguments])
+    for key, value in configuration.flatten(config.as_dict()):
+        if key not in FREE and before.get(key) != value:
+            raise UserError(
+                f"--resume {folder}: {key} was {before.get(key)} and cannot become {value}; start a new run, "
+                f"or change only {', '.join(sorted(FREE))}"
+            )
+    return config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +244,7 @@ class Outcome:
     valid: Result
     test: Result
     fit: FitResult | None  # None for a model that is counted, not trained
+    earlier_seconds: float  # of training in processes before this one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,32 +257,35 @@ class Trial:
     folder: Path
     device: torch.device
 
-    def run(self, *, resume: bool, spent: float, progress: bool) -> Outcome:
+    def run(self, model: Model, *, resume: bool, spent: float, progress: bool) -> Outcome:
         """Train unless the model is counted, then rank validation and test with the best weights."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         config = self.config
-        torch.manual_seed(config.seed)
-        model = build(config, self.split).to(self.device)
-        fit = None
+        model = model.to(self.device)
+        fit, earlier = None, 0.0
         if isinstance(model, Recommender):
             trainer = Trainer(**config.train.as_dict())
+            began = time.monotonic()
+            torch.manual_seed(config.seed)
             fit = trainer.fit(
                 model,
                 training_batches(self.split, trainer, seed=config.seed, device=self.device),
                 validate=lambda: self.rank(model, "valid", lists=False).metrics,
                 folder=self.folder,
                 identity=identity(self.sequences),
-                resume=resume and (self.folder / "checkpoints").exists(),
+                resume=resume and (self.folder / "checkpoints" / "last.safetensors").exists(),
                 device=self.device,
                 spent=spent,
                 progress=progress,
             )
-        outcome = Outcome(valid=self.rank(model, "valid"), test=self.rank(model, "test"), fit=fit)
+            earlier = max(0.0, fit.seconds - (time.monotonic() - began))
+        outcome = Outcome(
+            valid=self.rank(model, "valid"), test=self.rank(model, "test"), fit=fit, earlier_seconds=earlier
+        )
         write_ranks(outcome.test, self.sequences, self.folder / "ranks.parquet")
         if fit is not None:
             from seqcl.report import plot_curves
 
-            plot_curves(fit.history, self.folder / "curves.png")
+            plot_curves(fit.history, self.folder / "curves.png", monitor=config.train.monitor)
         return outcome
 
     def rank(self, model: Model, part: Literal["valid", "test"], lists: bool = True) -> Result:
@@ -228,7 +298,8 @@ def training_batches(split: Split, trainer: Trainer, *, seed: int, device: torch
 
 
 def build(config: Namespace, split: Split) -> Model:
-    """The model of a configuration, with new weights."""
+    """The model of a configuration, with new weights that its seed decides."""
+    torch.manual_seed(config.seed)
     recipe = MODELS[config.model]
     return recipe(split.train, **configuration.build_parts(recipe, config))
 
@@ -244,10 +315,27 @@ def rank(
     lists: bool,
 ) -> Result:
     """Metrics of a model on one part of a split; `lists` adds those that need the recommended items."""
-    windows = split.valid if part == "valid" else split.test
+    windows = windows_of(split, part)
     model.eval()
     loader = Loader(windows, batch_size=evaluator.batch_size, device=device, targets="last")
     return evaluator(windows, loader, model, split.train.item_counts(), lists=lists)
+
+
+def windows_of(split: Split, part: str) -> Windows:
+    parts = {"valid": split.valid, "test": split.test}
+    if part not in parts:
+        raise unknown("part", part, parts)
+    return parts[part]
+
+
+def full_protocol(result: Result, sequences: Sequences, split: Split, seed: int) -> dict[str, Any]:
+    """All that a figure must be quoted with."""
+    prepared = {
+        "k_core": sequences.k_core,
+        "duplicates": sequences.duplicates,
+        "data_fingerprint": sequences.fingerprint,
+    }
+    return {**split.protocol, **prepared, "seed": seed, **result.protocol}
 
 
 def identity(sequences: Sequences) -> dict[str, Any]:
@@ -278,12 +366,7 @@ def summary(
     rest = {name: result for name, result in results.items() if result is not main}
     return {
         "model": config.model,
-        "protocol": {
-            **split.protocol,
-            "k_core": sequences.k_core,
-            "duplicates": sequences.duplicates,
-            **main.test.protocol,
-        },
+        "protocol": full_protocol(main.test, sequences, split, config.seed),
         "data": {
             "name": sequences.name,
             "fingerprint": sequences.fingerprint,
@@ -348,7 +431,9 @@ class Run:
     def evaluate(self, part: Literal["valid", "test"] = "test") -> Result:
         """Rank again, with the run's protocol."""
         device = next(iter(self.model.state_dict().values())).device
-        return rank(self.model, self.split, part, Evaluator(**self.config.eval.as_dict()), device, lists=True)
+        result = rank(self.model, self.split, part, Evaluator(**self.config.eval.as_dict()), device, lists=True)
+        protocol = full_protocol(result, self.sequences, self.split, self.config.seed)
+        return replace(result, protocol=protocol)
 
     def evaluate_index(self, kind: str, part: Literal["valid", "test"] = "test") -> dict[str, Any]:
         """Metrics through a faiss index (flat, ivf, hnsw), what it misses of the exact lists, and its seconds.
@@ -359,7 +444,7 @@ class Run:
         model, split = self.model, self.split
         if not isinstance(model, Recommender):
             raise UserError(f"{self.config.model} has no vectors, so no index can hold them")
-        windows = split.valid if part == "valid" else split.test
+        windows = windows_of(split, part)
         evaluator = Evaluator(**self.config.eval.as_dict())
         with torch.no_grad():
             vectors = model.candidates().float().contiguous()
@@ -384,8 +469,12 @@ class Run:
         """The k best (raw item id, score) for a known user, or for a history of raw item ids, oldest first.
 
         Raises:
-            UserError: an id that the log does not hold, or neither or both of user and items.
+            UserError: an id that the log does not hold, neither or both of user and items, or k below 1.
         """
+        if k < 1:
+            raise UserError(f"recommend: k must be 1 or more, not {k}")
+        if isinstance(items, str):
+            raise UserError(f"recommend: items must be a list of raw ids, not the text {items!r}")
         if (user is None) == (items is None):
             raise UserError("recommend needs a user or items, one of the two")
         history = self.sequences.history(user) if items is None else self.sequences.encode(items)  # (n,)

@@ -1,6 +1,9 @@
-"""The k best columns of a block of scores, and how large a block should be: what ranking and retrieval share."""
+"""The k best columns of a block of scores, and how blocks are cut and shared out, for ranking and for retrieval."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -15,6 +18,38 @@ def block_rows(columns: int, device: torch.device) -> int:
     if device.type == "cpu":
         return min(max(CPU_BLOCK_BYTES // (4 * max(columns, 1)), 64), 1024)
     return min(max(GPU_BLOCK_BYTES // (4 * max(columns, 1)), 64), 8192)
+
+
+def over_blocks(work: Callable[[Iterator[int]], None], size: int, step: int, device: torch.device) -> None:
+    """Call `work` with an iterator of block starts 0, step, ... below size; on a CPU in every thread, sharing the starts.
+
+    A block takes a dozen small operations. Were each of them split over the threads, they would wait for one another
+    thousands of times a second, which on a machine that is busy with other things took minutes instead of seconds.
+
+    Args:
+        work: handles each block that it draws; blocks must not write to the same place.
+        size: rows.
+        step: rows of a block.
+        device: where the blocks are.
+    """
+    starts = iter(range(0, size, step))
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or min(threads, len(range(0, size, step))) < 2:
+        work(starts)
+        return
+    inference = torch.is_inference_mode_enabled()
+
+    def alone() -> None:
+        with torch.no_grad(), torch.inference_mode(inference):  # both are a thread's own
+            work(starts)
+
+    torch.set_num_threads(1)  # a new thread starts with what is set here
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(alone) for _ in range(threads)]:
+                done.result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

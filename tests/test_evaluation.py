@@ -30,7 +30,7 @@ from seqcl.evaluation import (
 )
 from seqcl.evaluation.candidates import draw_rest
 from seqcl.retrieval import ExactIndex, FaissIndex
-from seqcl.topk import block_rows, top_k
+from seqcl.topk import block_rows, over_blocks, top_k
 from seqcl.types import SeqBatch, Windows
 from tests.reference_evaluation import best_columns, gini_by_pairs, metrics_by_counting, rank_by_sorting, windows_of
 
@@ -161,6 +161,52 @@ def test_a_block_of_scores_stays_small_whatever_the_catalogue():
     assert block_rows(12_101, cpu) * 12_101 * 4 <= 4 << 20
     assert block_rows(10_000_000, cpu) == 64
     assert block_rows(1, cpu) == 1024
+
+
+# Blocks over threads
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_every_block_is_worked_on_once_by_one_thread_each_and_the_setting_is_restored(threads):
+    met, settings_met = [], set()
+
+    def work(starts: Iterator[int]) -> None:
+        for start in starts:
+            met.append(start)
+            settings_met.add((torch.get_num_threads(), torch.is_inference_mode_enabled()))
+
+    with torch.inference_mode():
+        over_blocks(work, 1000, 7, torch.device("cpu"))
+    assert sorted(met) == list(range(0, 1000, 7))
+    assert settings_met == {(1, True)}
+    assert torch.get_num_threads() == threads
+
+
+def test_an_error_in_a_block_is_raised_and_the_setting_restored(threads):
+    def work(starts: Iterator[int]) -> None:
+        if 14 in starts:
+            raise RuntimeError("block 14")
+
+    with pytest.raises(RuntimeError, match="block 14"):
+        over_blocks(work, 21, 7, torch.device("cpu"))
+    assert torch.get_num_threads() == threads
+
+
+def test_ranks_lists_and_searches_do_not_depend_on_threads(threads):
+    windows = random_windows(users=3000, num_items=500)
+    vectors = Vectors(torch.randint(-3, 4, (3000, 8)).float(), torch.randint(-3, 4, (500, 8)).float())  # exact products
+    result = evaluate(windows, vectors, size=1000)
+    written = evaluate(windows, Table(vectors.states @ vectors.table.T), size=1)
+    assert result.ranks.tolist() == written.ranks.tolist()
+    scores, _ = ExactIndex(vectors.table).search(vectors.states, 9)
+    assert torch.equal(scores, (vectors.states @ vectors.table.T).topk(9).values)
 
 
 # The evaluator

@@ -32,12 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"seqcl: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("seqcl: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"seqcl: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("seqcl: interrupted", file=sys.stderr)
+        return 130
 
 
 def train(words: list[str]) -> int:
@@ -49,13 +52,8 @@ def train(words: list[str]) -> int:
     words, resume = take(words, "--resume")
     printing = "--print_config" in words
     words = [word for word in words if word != "--print_config"]
-    folder = None
-    if resume is not None:
-        folder = Path(resume)
-        if not (folder / "config.yaml").exists():
-            raise UserError(f"--resume {folder}: no run there, it holds no config.yaml")
-        words = ["--config", str(folder / "config.yaml"), *words]
-    config = experiment.resolve(words)
+    folder = Path(resume) if resume is not None else None
+    config = experiment.resolve(words) if folder is None else experiment.resolve_resumed(folder, words)
     if printing:
         print(experiment.to_yaml(config), end="")
         return 0
@@ -110,6 +108,8 @@ def other(words: list[str]) -> int:
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("dataset", help="name or path")
+        for column in ("user", "item", "time") if name != "download" else ():
+            action.add_argument(f"--{column}", help=f"column of the {column}, if not found by itself")
         if name == "convert":
             action.add_argument("target", help="file to write: .csv, .tsv, .parquet, .inter or .txt")
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
@@ -150,9 +150,10 @@ def data(chosen: argparse.Namespace) -> int:
         for name, about in room.DATASETS.items():
             print(f"{name:<22}{about.description}")
     elif chosen.action == "stats":
-        print(json.dumps(room.load_sequences(chosen.dataset).stats(), indent=2))
+        columns = {"user": chosen.user, "item": chosen.item, "time": chosen.time}
+        print(json.dumps(room.load_sequences(chosen.dataset, **columns).stats(), indent=2))
     elif chosen.action == "convert":
-        room.write(room.load(chosen.dataset), chosen.target)
+        room.write(room.load(chosen.dataset, user=chosen.user, item=chosen.item, time=chosen.time), chosen.target)
         print(chosen.target)
     else:
         print(room.download(chosen.dataset))

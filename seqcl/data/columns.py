@@ -61,7 +61,9 @@ def pick_column(
         if name in lower:
             return lower[name]
     if needed:
-        raise UserError(f"{source}: {unknown(f'{role} column', usual[0], names)} (name it with {role}=...)")
+        raise UserError(
+            f"{source}: {unknown(f'{role} column', usual[0], names)} (name it with --data.{role} or, for `seqcl data`, --{role})"
+        )
     return None
 
 

@@ -110,7 +110,10 @@ def layout(
         raise UserError(f"{path}:1: byte {error.start + 1} is not UTF-8 text; save the file as UTF-8") from None
     if delimiter is None:
         delimiter = max(",\t;|", key=title.count)
-    cells = next(split_cells([title], delimiter, quoted), [])
+    try:
+        cells = next(split_cells([title], delimiter, quoted), [])
+    except csv.Error as error:
+        raise UserError(f"{path}:1: {error}; lines must end with \\n") from None
     names = tuple(cell.strip() if quoted else cell.strip().split(":")[0] for cell in cells)
     if all(parse_time(name) is not None for name in names):
         raise UserError(f"{path}:1: the first line holds numbers; a header with the names of the columns is needed")

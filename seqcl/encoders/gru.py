@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.layout import Layout
-from seqcl.encoders.table import ItemTable
+from seqcl.encoders.table import ItemTable, at_least_one
 from seqcl.types import SeqBatch
 
 
@@ -31,6 +31,7 @@ class GRU(nn.Module):
         self, *, num_items: int, max_len: int, dim: int = 64, layers: int = 1, hidden: int = 2, dropout: float = 0.3
     ) -> None:
         super().__init__()
+        at_least_one(dim=dim, layers=layers, hidden=hidden)
         self.num_items, self.max_len, self.dim = num_items, max_len, dim
         self.table = ItemTable(num_items, dim)
         self.gru = nn.GRU(dim, hidden * dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)

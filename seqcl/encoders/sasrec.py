@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqcl.encoders.attention import Attention, RelativeAttention
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.layout import Layout
-from seqcl.encoders.table import ItemTable
+from seqcl.encoders.table import ItemTable, at_least_one
 from seqcl.errors import UserError
 from seqcl.types import SeqBatch
 
@@ -37,7 +37,7 @@ class SASRec(nn.Module):
         hidden: width of the feed-forward part as a multiple of dim (paper 1).
 
     Raises:
-        UserError: heads do not divide dim, or a row is longer than max_len.
+        UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class SASRec(nn.Module):
         hidden: int = 4,
     ) -> None:
         super().__init__()
+        at_least_one(dim=dim, layers=layers, heads=heads, hidden=hidden, max_len=max_len)
         if dim % heads:
             raise UserError(f"encoder.heads={heads} does not divide encoder.dim={dim}")
         self.num_items, self.max_len, self.dim = num_items, max_len, dim

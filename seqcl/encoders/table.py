@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from seqcl.errors import UserError
 from seqcl.types import PAD
 
 
@@ -16,3 +17,14 @@ class ItemTable(nn.Embedding):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=0.02)
         self._fill_padding_idx_with_zero()
+
+
+def at_least_one(**sizes: int) -> None:
+    """Refuse sizes below 1.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise UserError(f"encoder.{name} must be 1 or more, not {size}")

@@ -13,8 +13,9 @@ from torch import Tensor
 from seqcl.errors import UserError, unknown
 from seqcl.evaluation.candidates import draw_negatives
 from seqcl.evaluation.metrics import list_metrics, rank_metrics
-from seqcl.evaluation.ranks import Seen, rank_block_
+from seqcl.evaluation.ranks import Ranked, Seen, rank_block_
 from seqcl.evaluation.scores import ScoreBlocks, Scorer, evaluating
+from seqcl.topk import block_rows, over_blocks
 from seqcl.types import SeqBatch, Windows
 
 
@@ -87,14 +88,13 @@ class Evaluator:
         Raises:
             ValueError: a score is NaN, or the batches are not those of the windows.
         """
+        negatives = None if self.candidates == "full" else self.negatives(windows, item_counts)
+        lists = lists and negatives is None
         with torch.inference_mode(), evaluating(scorer):
-            if self.candidates == "full":
-                tally = self.rank_all(windows, batches, scorer, lists)
-            else:
-                tally = self.rank_sampled(windows, batches, scorer, item_counts)
+            tally = self.rank(windows, batches, scorer, negatives, lists)
         found = tally.ranks.cpu().numpy()
         metrics = rank_metrics(found, self.ks)
-        if lists and self.candidates == "full":
+        if lists:
             metrics |= list_metrics(tally.recommended.cumsum(0).cpu().numpy(), item_counts[1:-1], self.ks)
         return Result(
             metrics=metrics,
@@ -111,52 +111,76 @@ class Evaluator:
             "exclude_seen": self.exclude_seen,
             "max_len": windows.max_len,
             "ties": "against",
-            "targets": len(windows),
+            "num_targets": len(windows),
             "unreachable_targets": unreachable,
             **({} if self.candidates == "full" else {"candidates_seed": self.seed}),
         }
 
-    def rank_all(self, windows: Windows, batches: Iterable[SeqBatch], scorer: Scorer, lists: bool) -> Tally:
-        """Rank every target among all items."""
-        tally = None
-        for start, batch in in_order(windows, batches):
-            device = batch.items.device
-            if tally is None:
-                tally = Tally(windows, self.ks, device)
-                seen = Seen(windows, device) if self.exclude_seen else None
-                block = ScoreBlocks(scorer, windows.num_items, device)
-            for first, scores in block(batch):
-                at, end = start + first, start + first + len(scores)
-                pairs = seen.pairs(at, end) if seen is not None else None
-                # Without lists the best score alone is asked for: it is where a NaN shows.
-                found = rank_block_(scores, tally.targets[at:end], pairs, k=self.ks[-1] if lists else 1)
-                tally.add(at, end, *found, lists=lists)
-        return finished(tally, windows)
-
-    def rank_sampled(
-        self, windows: Windows, batches: Iterable[SeqBatch], scorer: Scorer, item_counts: np.ndarray
-    ) -> Tally:
-        """Rank every target among its own negatives."""
+    def negatives(self, windows: Windows, item_counts: np.ndarray) -> np.ndarray:
+        """Columns that each target is ranked among: (W, sampled)."""
         counts = item_counts[1:-1]
-        negatives = draw_negatives(
+        return draw_negatives(
             windows,
             self.sampled,
             weights=counts if self.candidates == "popularity" else np.ones(len(counts)),
             exclude_seen=self.exclude_seen,
             generator=np.random.default_rng(self.seed),
         )
+
+    def rank(
+        self, windows: Windows, batches: Iterable[SeqBatch], scorer: Scorer, negatives: np.ndarray | None, lists: bool
+    ) -> Tally:
+        """Rank every target among all items, or among its negatives if there are any."""
         tally = None
-        for start, batch in in_order(windows, batches):
-            device = batch.items.device
+        source = ScoreBlocks(scorer, windows.num_items)
+        for start, values in source.chunks(in_order(windows, batches)):
+            stop, device = start + len(values), values.device
             if tally is None:
                 tally = Tally(windows, self.ks, device)
-                columns = torch.cat([tally.targets[:, None], torch.tensor(negatives, device=device)], 1)  # (W, 1 + n)
-                block = ScoreBlocks(scorer, windows.num_items, device)
-            for first, scores in block(batch, columns[start : start + len(batch.items)]):
-                at, end = start + first, start + first + len(scores)
-                found = rank_block_(scores, torch.zeros_like(tally.targets[at:end]), None, k=1)
-                tally.add(at, end, *found, lists=False)
+                seen = Seen(windows, device) if self.exclude_seen and negatives is None else None
+            if negatives is None:
+                targets, columns = tally.targets[start:stop], None
+            else:  # the target is the first of its row
+                targets = torch.zeros_like(tally.targets[start:stop])
+                drawn = torch.tensor(negatives[start:stop], device=device)
+                columns = torch.cat([tally.targets[start:stop, None], drawn], 1)  # (rows, 1 + n)
+            # Without lists the best score alone is asked for: it is where a NaN shows.
+            found = rank_chunk(source, values, targets, columns, seen, start, k=self.ks[-1] if lists else 1)
+            tally.add(start, stop, found, lists=lists)
         return finished(tally, windows)
+
+
+def rank_chunk(
+    source: ScoreBlocks,
+    values: Tensor,
+    targets: Tensor,
+    columns: Tensor | None,
+    seen: Seen | None,
+    start: int,
+    *,
+    k: int,
+) -> Ranked:
+    """Rank the rows of a chunk block by block; `start` is the window of its first row."""
+    width = min(k, source.num_items if columns is None else columns.shape[1])
+    found = Ranked(
+        ranks=torch.empty_like(targets),
+        best=torch.empty(len(values), width, device=values.device),
+        columns=targets.new_empty(len(values), width),
+        unreachable=torch.empty_like(targets, dtype=torch.bool),
+    )
+    step = block_rows(source.num_items, values.device)
+
+    def work(starts: Iterator[int]) -> None:
+        buffer = source.buffer(min(step, len(values)), values.device) if columns is None else None
+        for low in starts:
+            high = min(low + step, len(values))
+            scores = source.block(values[low:high], None if columns is None else columns[low:high], buffer)
+            pairs = None if seen is None else seen.pairs(start + low, start + high)
+            for whole, part in zip(found, rank_block_(scores, targets[low:high], pairs, k=k), strict=True):
+                whole[low:high] = part
+
+    over_blocks(work, len(values), step, values.device)
+    return found
 
 
 class Tally:
@@ -170,17 +194,15 @@ class Tally:
         self.unreachable = torch.zeros(len(windows), dtype=torch.bool, device=device)
         self.recommended = torch.zeros(len(ks), windows.num_items, dtype=torch.long, device=device)  # new at each k
 
-    def add(
-        self, at: int, end: int, ranks: Tensor, best: Tensor, columns: Tensor, unreachable: Tensor, *, lists: bool
-    ) -> None:
-        """Take what a block of rows gave."""
-        self.ranks[at:end] = ranks
-        self.broken[at:end] = best[:, 0].isnan()
-        self.unreachable[at:end] = unreachable
+    def add(self, start: int, stop: int, found: Ranked, *, lists: bool) -> None:
+        """Take what a chunk of rows gave."""
+        self.ranks[start:stop] = found.ranks
+        self.broken[start:stop] = found.best[:, 0].isnan()
+        self.unreachable[start:stop] = found.unreachable
         if lists:
-            there = (best > -torch.inf).long()  # a row with few candidates left recommends fewer than k
+            there = (found.best > -torch.inf).long()  # a row with few candidates left recommends fewer than k
             for row, (low, high) in zip(self.recommended, zip((0, *self.ks), self.ks, strict=False), strict=True):
-                row.scatter_add_(0, columns[:, low:high].flatten(), there[:, low:high].flatten())
+                row.scatter_add_(0, found.columns[:, low:high].flatten(), there[:, low:high].flatten())
 
 
 def finished(tally: Tally | None, windows: Windows) -> Tally:

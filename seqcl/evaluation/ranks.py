@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,15 @@ from seqcl.types import Windows
 
 Pairs = tuple[Tensor, Tensor]
 """Rows (P,) and columns (P,) of a block of scores."""
+
+
+class Ranked(NamedTuple):
+    """What ranking gives for some rows."""
+
+    ranks: Tensor  # (B,) int64
+    best: Tensor  # (B, k) the k best scores, best first; NaN first if a row holds any
+    columns: Tensor  # (B, k) their columns
+    unreachable: Tensor  # (B,) bool, the target itself scores minus infinity
 
 
 def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
@@ -26,19 +37,15 @@ def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
     Raises:
         ValueError: a score is NaN.
     """
-    found, best, _, _ = rank_block_(scores.float().clone(), targets, seen, k=1)
-    if bool(best[:, 0].isnan().any()):
-        raise ValueError(f"row {int(best[:, 0].isnan().nonzero()[0])}: a score is NaN")
-    return found
+    found = rank_block_(scores.float().clone(memory_format=torch.contiguous_format), targets, seen, k=1)
+    broken = found.best[:, 0].isnan()
+    if bool(broken.any()):
+        raise ValueError(f"row {int(broken.nonzero()[0])}: a score is NaN")
+    return found.ranks
 
 
-def rank_block_(
-    scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ranks (B,), the k best scores and columns (B, k), and which targets cannot be reached (B,); scores are used up.
-
-    A NaN anywhere in a row comes out as its best score.
-    """
+def rank_block_(scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int) -> Ranked:
+    """Rank the targets of contiguous scores and find the k best columns; the scores are used up."""
     if seen is not None:
         rows, columns = seen
         scores.view(-1).index_fill_(0, rows * scores.shape[1] + columns, -torch.inf)
@@ -47,7 +54,7 @@ def rank_block_(
     # Comparing in place and summing floats is four times as fast as counting booleans; sums stay whole below 2^24.
     wide = torch.float64 if scores.shape[1] >= 1 << 24 else torch.float32
     found = scores.ge_(own).sum(1, dtype=wide).long()
-    return found, best, columns, own[:, 0].isneginf()
+    return Ranked(ranks=found, best=best, columns=columns, unreachable=own[:, 0].isneginf())
 
 
 class Seen:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from seqcl.topk import block_rows
 from seqcl.types import SeqBatch
 
 
@@ -37,41 +36,50 @@ class TableScorer(Protocol):
 
 Scorer = VectorScorer | TableScorer
 
+CHUNK_ROWS = 8192
+"""Queries gathered before they are ranked, so that many threads find a block each."""
+
 
 class ScoreBlocks:
-    """Scores of a batch in blocks of rows that stay in the cache, in float32 whatever the model computes in."""
+    """Scores of a model in blocks of rows that stay in the cache, in float32 whatever the model computes in."""
 
-    def __init__(self, scorer: Scorer, num_items: int, device: torch.device) -> None:
+    def __init__(self, scorer: Scorer, num_items: int) -> None:
         self.scorer = scorer
         self.num_items = num_items
-        self.rows = block_rows(num_items, device)
         self.table: Tensor | None = None
         if isinstance(scorer, VectorScorer):
             self.table = scorer.candidates().float()  # (N, D)
-            self.buffer = torch.empty(self.rows, num_items, device=device)
             check_columns(self.table.shape[0], num_items, "candidates() has rows for")
 
-    def __call__(self, batch: SeqBatch, columns: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Yield the first row of each block and its scores, (rows, N) or of the given columns, to be written over."""
-        if isinstance(self.scorer, VectorScorer):
-            values = self.scorer.queries(batch).float()  # (B, D)
-        else:
-            values = self.scorer.scores(batch)  # (B, N)
-            check_columns(values.shape[1], self.num_items, "scores() has columns for")
-        for start in range(0, len(values), self.rows):
-            rows = values[start : start + self.rows]
-            with torch.autocast(rows.device.type, enabled=False):
-                scores = self.block(rows, None if columns is None else columns[start : start + self.rows])
-            yield start, scores
+    def chunks(self, batches: Iterable[tuple[int, SeqBatch]]) -> Iterator[tuple[int, Tensor]]:
+        """Yield a first row and what scores are made of: queries (rows, D) of many batches, or scores (B, N) of one."""
+        first, waiting = 0, list[Tensor]()
+        for start, batch in batches:
+            if not isinstance(self.scorer, VectorScorer):
+                values = self.scorer.scores(batch)  # (B, N)
+                check_columns(values.shape[1], self.num_items, "scores() has columns for")
+                yield start, values
+                continue
+            waiting.append(self.scorer.queries(batch).float())  # (B, D)
+            if start + len(batch.items) - first >= CHUNK_ROWS:
+                yield first, torch.cat(waiting)
+                first, waiting = start + len(batch.items), []
+        if waiting:
+            yield first, torch.cat(waiting)
 
-    def block(self, rows: Tensor, columns: Tensor | None) -> Tensor:
-        """Scores of one block, all or of some columns: (rows, N) or (rows, 1 + n)."""
-        if self.table is None:
-            chosen = rows.float() if columns is None else rows.gather(1, columns.long()).float()
-            return chosen.clone(memory_format=torch.contiguous_format)
-        if columns is None:
-            return torch.mm(rows, self.table.T, out=self.buffer[: len(rows)])
-        return torch.einsum("bd,bnd->bn", rows, self.table[columns.long()])
+    def buffer(self, rows: int, device: torch.device) -> Tensor | None:
+        """A place for blocks of inner products, used again for each."""
+        return None if self.table is None else torch.empty(rows, self.num_items, device=device)
+
+    def block(self, rows: Tensor, columns: Tensor | None, buffer: Tensor | None) -> Tensor:
+        """Scores of some rows of a chunk, for all or for some columns: (rows, N) or (rows, 1 + n), to be written over."""
+        with torch.autocast(rows.device.type, enabled=False):
+            if self.table is None:
+                chosen = rows.float() if columns is None else rows.gather(1, columns).float()
+                return chosen.clone(memory_format=torch.contiguous_format)
+            if columns is not None:
+                return torch.einsum("bd,bnd->bn", rows, self.table[columns])
+            return torch.mm(rows, self.table.T, out=None if buffer is None else buffer[: len(rows)])
 
 
 def check_columns(found: int, num_items: int, what: str) -> None:

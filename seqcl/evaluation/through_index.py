@@ -84,7 +84,7 @@ def evaluate_index(
         "exclude_seen": evaluator.exclude_seen,
         "max_len": windows.max_len,
         "ties": "against",
-        "targets": len(windows),
+        "num_targets": len(windows),
     }
     return IndexResult(
         result=Result(metrics=metrics, users=windows.users, targets=targets, ranks=ranks, protocol=protocol),

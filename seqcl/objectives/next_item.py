@@ -69,6 +69,9 @@ class NextItem(Objective):
             raise unknown("loss", loss, LOSSES)
         if negatives < 1:
             raise UserError(f"NextItem: negatives must be 1 or more, not {negatives}")
+        for name, value in (("smoothing", smoothing), ("t", t)):
+            if not 0 <= value <= 1:
+                raise UserError(f"NextItem: {name} must be from 0 to 1, not {value}")
         if temperature <= 0:
             raise UserError(f"NextItem: temperature must be above 0, not {temperature}")
         if smoothing and loss != "softmax":

@@ -42,6 +42,8 @@ class TwoViews(Objective):
         mask_false_negatives: bool = True,
     ) -> None:
         super().__init__()
+        if weight < 0:
+            raise UserError(f"TwoViews: weight must not be negative, not {weight}")
         if temperature <= 0:
             raise UserError(f"TwoViews: temperature must be above 0, not {temperature}")
         self.views = Pair(views=[views]) if isinstance(views, View) else views

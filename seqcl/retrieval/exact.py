@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from seqcl.topk import block_rows, top_k
+from seqcl.topk import block_rows, over_blocks, top_k
 from seqcl.types import PAD
 
 
@@ -42,15 +44,19 @@ class ExactIndex:
         items = torch.full((len(queries), k), PAD, device=queries.device)
         rows, columns, bounds = self.excluded(len(queries), exclude)
         step = block_rows(len(self.vectors), queries.device)
-        buffer = torch.empty(min(step, len(queries)), len(self.vectors), device=queries.device)
-        for start in range(0, len(queries), step):
-            block = queries[start : start + step]
-            found = torch.mm(block, self.vectors.T, out=buffer[: len(block)])  # (rows, N)
-            part = slice(int(bounds[start]), int(bounds[start + len(block)]))
-            found.view(-1).index_fill_(0, (rows[part] - start) * len(self.vectors) + columns[part], -torch.inf)
-            best, where = top_k(found, k)
-            scores[start : start + step, : best.shape[1]] = best
-            items[start : start + step, : best.shape[1]] = self.ids[where].masked_fill(best.isneginf(), PAD)
+
+        def work(starts: Iterator[int]) -> None:
+            buffer = torch.empty(min(step, len(queries)), len(self.vectors), device=queries.device)
+            for start in starts:
+                block = queries[start : start + step]
+                found = torch.mm(block, self.vectors.T, out=buffer[: len(block)])  # (rows, N)
+                part = slice(int(bounds[start]), int(bounds[start + len(block)]))
+                found.view(-1).index_fill_(0, (rows[part] - start) * len(self.vectors) + columns[part], -torch.inf)
+                best, where = top_k(found, k)
+                scores[start : start + step, : best.shape[1]] = best
+                items[start : start + step, : best.shape[1]] = self.ids[where].masked_fill(best.isneginf(), PAD)
+
+        over_blocks(work, len(queries), step, queries.device)
         return scores, items
 
     def excluded(self, size: int, exclude: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:

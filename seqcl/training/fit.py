@@ -20,7 +20,7 @@ from seqcl.training.schedule import Schedule
 from seqcl.training.state import FitResult, Loader, Validate
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("epochs", 0, math.inf),
+    ("epochs", 1, math.inf),
     ("batch_size", 1, math.inf),
     ("lr", 0, math.inf),
     ("weight_decay", 0, math.inf),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, float]
 """An epoch: epoch, step, seconds, train_seconds, lr, items_per_second, loss, loss_TERM, observed_NAME, valid_METRIC."""
+
+log = logging.getLogger("seqcl")
 
 
 class Meter:
@@ -124,10 +127,20 @@ class Events:
     def __init__(self, folder: Path, *, step: int) -> None:
         self.folder = folder
         self.step = step
+        self.broken = False
         self._writer: SummaryWriter | None = None
 
     def add(self, row: Row) -> None:
-        """Write a row's values under loss/, observed/, valid/ and speed/, at its step."""
+        """Write a row's values under loss/, observed/, valid/ and speed/, at its step; a full disk costs the events alone."""
+        if self.broken:
+            return
+        try:
+            self._add(row)
+        except OSError as error:
+            self.broken = True
+            log.warning("TensorBoard events cannot be written (%s); going on without them", error)
+
+    def _add(self, row: Row) -> None:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -143,5 +156,5 @@ class Events:
 
     def close(self) -> None:
         """Flush and close the file, if there is one."""
-        if self._writer is not None:
+        if self._writer is not None and not self.broken:
             self._writer.close()
