@@ -37,7 +37,7 @@ class CL4Rec(Recommender):
         train: Windows,
         *,
         encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
-        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.07),
+        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.1),
         views: partial[Pair] = partial(crop_mask_reorder),
         objective: partial[TwoViews] = partial(TwoViews, temperature=0.2),
     ) -> None:

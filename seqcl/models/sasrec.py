@@ -21,7 +21,7 @@ class SASRec(Recommender):
         train: Windows,
         *,
         encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
-        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.07),
+        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.1),
     ) -> None:
         super().__init__(
             train, encoder=encoder(num_items=train.num_items, max_len=train.max_len), next_item=next_item()

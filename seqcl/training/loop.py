@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seqcl.errors import unknown
+from seqcl.machine import give_back_memory
 from seqcl.training.fabric import make_fabric
 from seqcl.training.history import Events, Meter, Row, put_row, write_csv
 from seqcl.training.keep import Keeper
@@ -22,6 +23,9 @@ from seqcl.types import SeqBatch
 
 if TYPE_CHECKING:
     from seqcl.training.fit import Trainer
+
+TRIM_SECONDS = 0.5
+"""Time between two returns of unused memory: 4 % of it, for half of the peak on Beauty."""
 
 
 class Loop:
@@ -41,6 +45,7 @@ class Loop:
         progress: bool,
     ) -> None:
         self.config, self.model, self.loader, self.validate, self.folder = config, model, loader, validate, folder
+        self.device = device
         self.fabric = make_fabric(device, config.precision)
         self.forward = self.fabric.setup_module(model)
         self.encoder: Any = model.encoder
@@ -63,7 +68,7 @@ class Loop:
         self.line = Line(shown=progress)
         self.events: Events | None = None
         self.spent = spent
-        self.started = self.saved = time.monotonic()
+        self.started = self.saved = self.trimmed = time.monotonic()
         self.first_step, self.earlier = 0, 0.0  # steps and seconds of earlier processes
         self.validation_seconds = 0.0
 
@@ -103,6 +108,9 @@ class Loop:
         for batch in self.loader.epoch(state.epoch, start=state.batch):
             self.step(batch)
             now = time.monotonic()
+            if now - self.trimmed >= TRIM_SECONDS and self.device.type == "cpu":
+                give_back_memory()
+                self.trimmed = now = time.monotonic()
             state.train_seconds += now - clock
             clock = now
             if self.meter.full or self.line.due:
