@@ -78,6 +78,67 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys):
     assert message in printed and len(printed.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--encoder.dim", "32"], "encoder.dim was 8 and cannot become 32"),
+        (["--seed", "3"], "seed was 0 and cannot become 3"),
+        (["--model", "SASRec"], "unknown option 'views"),
+    ],
+)
+def test_a_run_cannot_go_on_as_another_experiment_and_is_left_as_it_was(run, words, message, capsys):
+    before = (run / "config.yaml").read_text()
+    assert main(["train", "--resume", str(run), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_a_finished_run_goes_on_with_more_epochs(tmp_path, capsys):
+    assert main(["train", *QUICK, "--train.epochs", "1", "--runs", str(tmp_path)]) == 0
+    folder = next(tmp_path.iterdir())
+    assert main(["train", "--resume", str(folder), "--train.epochs", "2"]) == 0
+    assert json.loads((folder / "metrics.json").read_text())["training"]["epochs"] == 2
+
+
+def test_a_run_killed_in_its_first_save_starts_again(tmp_path):
+    assert main(["train", *QUICK, "--train.epochs", "1", "--runs", str(tmp_path)]) == 0
+    folder = next(tmp_path.iterdir())
+    kept = json.loads((folder / "metrics.json").read_text())["test"]
+    for file in ("best", "last"):
+        (folder / "checkpoints" / f"{file}.safetensors").unlink()
+    (folder / "checkpoints" / "last.safetensors.tmp").write_text("half")
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert json.loads((folder / "metrics.json").read_text())["test"] == kept
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--encoder.heads", "3"], "does not divide"),
+        (["--encoder.layers", "0"], "encoder.layers must be 1 or more"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--train.monitor", "ndgc@10"], "did you mean ndcg@10"),
+        (["--eval.ks", "[5]"], "unknown metric in --train.monitor 'ndcg@10'"),
+        (["--eval.candidates", "popular"], "did you mean popularity"),
+        (["--train.epochs", "0"], "train.epochs is 0"),
+        (["--objective.weight", "-1"], "weight must not be negative"),
+    ],
+)
+def test_what_cannot_work_leaves_no_folder_behind(tmp_path, words, message, capsys):
+    assert main(["train", "--dataset", "markov", "--runs", str(tmp_path / "runs"), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_full_disk_is_said_and_not_a_traceback(run, capsys, monkeypatch):
+    def full(*arguments, **values):
+        raise OSError(28, "No space left on device", "ranks.parquet")
+
+    monkeypatch.setattr("seqcl.experiment.write_ranks", full)
+    assert main(["train", *QUICK, "--train.epochs", "1", "--runs", str(run.parent)]) == 2
+    assert "ranks.parquet: No space left on device" in capsys.readouterr().err
+
+
 def test_an_index_that_does_not_exist_is_named(run, capsys):
     assert main(["evaluate", str(run), "--index", "hsnw"]) == 2
     assert "did you mean hnsw" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 import seqcl
 from seqcl.data import markov, shuffled
@@ -155,3 +156,47 @@ def test_every_model_field_of_the_encoder_changes_something(chain):
     for name, value in changes.items():
         changed = state(**{name: value})
         assert changed.shape != state().shape or not torch.allclose(changed, state()), name
+
+
+def test_a_baseline_differs_in_nothing_but_the_recipe(tmp_path):
+    values = {"encoder": {"name": "GRU", "dim": 8, "hidden": 1}, "train": {"epochs": 1}}
+    made = seqcl.train(
+        "markov", model="CL4Rec", baseline="SASRec,GRU4Rec", runs=str(tmp_path), progress=False, **values
+    )
+    config = yaml.safe_load((made.folder / "baselines" / "SASRec" / "config.yaml").read_text())
+    assert config["encoder"] == yaml.safe_load((made.folder / "config.yaml").read_text())["encoder"]
+    assert yaml.safe_load((made.folder / "baselines" / "GRU4Rec" / "config.yaml").read_text())["encoder"]["dim"] == 8
+
+
+def test_the_temporal_protocol_is_whole(tmp_path):
+    values = {
+        "data": {"split": "temporal", "targets": "all", "test": 0.2},
+        "encoder": {"dim": 8},
+        "train": {"epochs": 1},
+    }
+    protocol = seqcl.train("markov", model="SASRec", runs=str(tmp_path), progress=False, **values).metrics["protocol"]
+    assert protocol["split"] == "temporal" and protocol["targets"] == "all" and protocol["num_targets"] > 1000
+
+
+def test_a_data_frame_takes_the_columns_that_are_named(tmp_path):
+    rows = pd.DataFrame({"who": np.repeat(range(20), 6), "what": np.tile(range(6), 20), "when": np.tile(range(6), 20)})
+    values = {"encoder": {"dim": 8}, "train": {"epochs": 1}, "data": {"user": "who", "item": "what", "time": "when"}}
+    made = seqcl.train(rows.sample(frac=1, random_state=0), runs=str(tmp_path), progress=False, **values)
+    assert made.sequences.history(3).tolist() == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(seqcl.UserError, match="did you mean what"):
+        seqcl.train(rows, data={"user": "who", "item": "waht"})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: run.evaluate("vaild"), "did you mean valid"),
+        (lambda run: run.recommend(items="12"), "must be a list"),
+        (lambda run: run.recommend(user=0, k=0), "k must be 1 or more"),
+        (lambda run: seqcl.train("markov", train=5), "option train: expected its options by name"),
+        (lambda run: seqcl.train([1, 2]), "not a list"),
+    ],
+)
+def test_a_mistake_in_python_is_named(run, call, message):
+    with pytest.raises(seqcl.UserError, match=message):
+        call(run)
