@@ -1,0 +1,240 @@
+"""From a configuration to a filled run folder, and from a run folder back to a model that can be asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jsonargparse import Namespace
+
+from seqcl import config as configuration
+from seqcl.data import Interactions, Loader, Sequences, Split
+from seqcl.errors import UserError
+from seqcl.evaluation import Evaluator, Result, evaluate_index
+from seqcl.experiment.folder import PACKED, log, log_file, new_folder, to_yaml, write_text
+from seqcl.experiment.options import SHARED, Options, Preparation, baselines, check, resolve
+from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, identity, rank, windows_of
+from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
+from seqcl.models import Baseline, Recommender
+from seqcl.retrieval import ExactIndex, FaissIndex
+from seqcl.training import Interrupted, load_weights
+from seqcl.types import SeqBatch
+
+
+def train(dataset: str | Path | Interactions | Any = "ml-100k", *, progress: bool = True, **values: Any) -> Run:
+    """Train and evaluate a model; the keywords are the options of the command line, sections as dictionaries.
+
+    `train(frame, model="CL4Rec", encoder={"dim": 32}, train={"epochs": 5})` learns from a data frame with the columns
+    user_id, item_id and, unless its rows are in time order already, timestamp (or other names: data={"user": ...}).
+
+    Raises:
+        UserError: an unknown option, a value that does not fit, a log that cannot be read.
+    """
+    if isinstance(dataset, str | Path):
+        return execute(
+            configuration.from_mapping({"dataset": str(dataset), **values}, SHARED, Options), progress=progress
+        )
+    if not isinstance(dataset, Interactions) and not hasattr(dataset, "columns"):
+        raise UserError(f"train needs a name, a path, a data frame or Interactions, not a {type(dataset).__name__}")
+    name = dataset.name if isinstance(dataset, Interactions) else "frame"
+    config = configuration.from_mapping({"dataset": name, **values}, SHARED, Options)
+    source = dataset if isinstance(dataset, Interactions) else from_frame(dataset, config.data)
+    return execute(config, source, progress=progress)
+
+
+def from_frame(frame: Any, columns: Namespace) -> Interactions:
+    """A data frame whose columns are those asked for, else the usual names."""
+    from seqcl.data.columns import choose_columns  # brings pyarrow, which a start from the cache need not wait for
+
+    names = [str(column) for column in frame.columns]
+    user, item, time = choose_columns(names, user=columns.user, item=columns.item, time=columns.time, source="frame")
+    return Interactions.from_frame(frame, user=user, item=item, time=time)
+
+
+def execute(
+    config: Namespace, source: Interactions | None = None, *, resume: Path | None = None, progress: bool = True
+) -> Run:
+    """Run a resolved configuration from the log of interactions to the filled run folder."""
+    started = time.monotonic()
+    device = pick_device(config.device)
+    check(config)
+    preparation = Preparation(**config.data.as_dict())
+    packed = resume / PACKED if resume else None
+    if packed is not None and packed.exists():
+        sequences = Sequences.load(packed)
+    else:
+        sequences = preparation.sequences(source or config.dataset)
+    split = preparation.split_windows(sequences)
+    names = [config.model, *baselines(config)]
+    configs = {name: configuration.like(config, name, SHARED, Options) for name in names[1:]}
+    configs = {config.model: config, **configs}
+    models = {name: build(its, split) for name, its in configs.items()}  # what cannot be built leaves no folder behind
+    folder = resume or new_folder(Path(config.runs), f"{config.model}-{sequences.name}")
+    try:
+        with log_file(folder / "log.txt"):
+            if source is not None:
+                sequences.save(folder / PACKED)
+            log.info("%s on %s, in %s", config.model, sequences, folder)
+            outcomes, earlier = {}, 0.0
+            for name, its in configs.items():
+                where = folder if name == config.model else folder / "baselines" / name
+                where.mkdir(parents=True, exist_ok=True)
+                write_text(where / "config.yaml", to_yaml(its))
+                trial = Trial(config=its, sequences=sequences, split=split, folder=where, device=device)
+                spent = time.monotonic() - started if name == config.model else 0.0
+                outcomes[name] = trial.run(models.pop(name), resume=resume is not None, spent=spent, progress=progress)
+                earlier += outcomes[name].earlier_seconds
+            seconds = earlier + time.monotonic() - started
+            metrics = summary(config, sequences, split, outcomes, seconds=seconds, device=device)
+            write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            log.info("done in %.1f s", seconds)
+    except Interrupted as stop:
+        # A baseline is resumed with the run that it belongs to.
+        raise Interrupted(re.sub(r"--resume \S+", f"--resume {folder}", str(stop)), stop.checkpoint) from None
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; go on with: --resume {folder}", None) from None
+    return Run.load(folder)
+
+
+def summary(
+    config: Namespace,
+    sequences: Sequences,
+    split: Split,
+    results: dict[str, Outcome],
+    *,
+    seconds: float,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What metrics.json holds."""
+    main = results[config.model]
+    rest = {name: result for name, result in results.items() if result is not main}
+    return {
+        "model": config.model,
+        "protocol": full_protocol(main.test, sequences, split, config.seed),
+        "data": {
+            "name": sequences.name,
+            "fingerprint": sequences.fingerprint,
+            "users": sequences.num_users,
+            "items": sequences.num_items,
+            "interactions": sequences.num_interactions,
+        },
+        "test": main.test.metrics,
+        "valid": main.valid.metrics,
+        "baselines": {name: {"test": it.test.metrics, "valid": it.valid.metrics} for name, it in rest.items()},
+        "training": None
+        if main.fit is None
+        else {
+            "best_epoch": main.fit.best_epoch,
+            "epochs": main.fit.epochs,
+            "steps": main.fit.steps,
+            "seconds": main.fit.seconds,
+            "stopped": main.fit.stopped,
+        },
+        "seed": config.seed,
+        "versions": library_versions(),
+        "machine": about_machine(device),
+        "seconds": seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run: its numbers, and its model to ask."""
+
+    folder: Path
+    config: Namespace
+    sequences: Sequences
+    split: Split
+    model: Model
+    metrics: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "cpu") -> Run:
+        """Read a run folder back; its log of interactions must still be what it was.
+
+        Raises:
+            UserError: no run there, or the data changed since.
+        """
+        folder = Path(folder)
+        if not (folder / "config.yaml").exists():
+            raise UserError(f"{folder} is no run: it holds no config.yaml")
+        config = resolve(["--config", str(folder / "config.yaml")])
+        preparation = Preparation(**config.data.as_dict())
+        packed = folder / PACKED
+        sequences = Sequences.load(packed) if packed.exists() else preparation.sequences(config.dataset)
+        split = preparation.split_windows(sequences)
+        model = build(config, split).to(pick_device(device))
+        if isinstance(model, Recommender):
+            load_weights(model, folder / "checkpoints" / "best.safetensors", identity=identity(sequences))
+        model.eval()
+        results = folder / "metrics.json"
+        metrics = json.loads(results.read_text()) if results.exists() else {}
+        return cls(folder=folder, config=config, sequences=sequences, split=split, model=model, metrics=metrics)
+
+    def evaluate(self, part: Literal["valid", "test"] = "test") -> Result:
+        """Rank again, with the run's protocol."""
+        device = next(iter(self.model.state_dict().values())).device
+        result = rank(self.model, self.split, part, Evaluator(**self.config.eval.as_dict()), device, lists=True)
+        protocol = full_protocol(result, self.sequences, self.split, self.config.seed)
+        return replace(result, protocol=protocol)
+
+    def evaluate_index(self, kind: str, part: Literal["valid", "test"] = "test") -> dict[str, Any]:
+        """Metrics through a faiss index (flat, ivf, hnsw), what it misses of the exact lists, and its seconds.
+
+        Raises:
+            UserError: an unknown index, or a model that does not rank by inner product.
+        """
+        model, split = self.model, self.split
+        if not isinstance(model, Recommender):
+            raise UserError(f"{self.config.model} has no vectors, so no index can hold them")
+        windows = windows_of(split, part)
+        evaluator = Evaluator(**self.config.eval.as_dict())
+        with torch.no_grad():
+            vectors = model.candidates().float().contiguous()
+        index = FaissIndex(vectors, kind=kind)  # type: ignore[arg-type]
+        batches = Loader(windows, batch_size=evaluator.batch_size, device=vectors.device, targets="last")
+        counts = split.train.item_counts()
+        found = evaluate_index(evaluator, index, windows, batches, model, counts, exact=ExactIndex(vectors))
+        return {
+            "kind": kind,
+            "protocol": found.result.protocol,
+            "metrics": found.result.metrics,
+            "overlap": found.overlap,
+            "build_seconds": index.build_seconds,
+            "query_seconds": found.query_seconds,
+            "exact_query_seconds": found.exact_seconds,
+        }
+
+    @torch.no_grad()
+    def recommend(
+        self, *, user: Any = None, items: Sequence[Any] | None = None, k: int = 10, exclude_seen: bool = True
+    ) -> list[tuple[Any, float]]:
+        """The k best (raw item id, score) for a known user, or for a history of raw item ids, oldest first.
+
+        Raises:
+            UserError: an id that the log does not hold, neither or both of user and items, or k below 1.
+        """
+        if k < 1:
+            raise UserError(f"recommend: k must be 1 or more, not {k}")
+        if isinstance(items, str):
+            raise UserError(f"recommend: items must be a list of raw ids, not the text {items!r}")
+        if (user is None) == (items is None):
+            raise UserError("recommend needs a user or items, one of the two")
+        history = self.sequences.history(user) if items is None else self.sequences.encode(items)  # (n,)
+        newest = torch.as_tensor(np.asarray(history[-self.split.test.max_len :], dtype=np.int64))[None]  # (1, L)
+        batch = SeqBatch(newest, torch.tensor([newest.shape[1]]))
+        model = self.model
+        scores = model.scores(batch) if isinstance(model, Baseline) else model.queries(batch) @ model.candidates().T
+        if exclude_seen:
+            scores[:, torch.as_tensor(np.unique(history)).long() - 1] = float("-inf")
+        best = scores[0].topk(min(k, scores.shape[1]))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [(self.sequences.item_ids[index], score) for index, score in pairs if score > float("-inf")]

@@ -1,0 +1,128 @@
+"""One model on one split: built, trained, ranked, written down."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import Namespace
+
+from seqcl import config as configuration
+from seqcl.data import Loader, Sequences, Split
+from seqcl.errors import unknown
+from seqcl.evaluation import Evaluator, Result
+from seqcl.experiment.folder import write_ranks
+from seqcl.models import MODELS, Baseline, Recommender
+from seqcl.training import FitResult, Trainer
+from seqcl.types import Windows
+
+Model = Recommender | Baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one model came to."""
+
+    valid: Result
+    test: Result
+    fit: FitResult | None  # None for a model that is counted, not trained
+    earlier_seconds: float  # of training in processes before this one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One model on one split: build, train, rank, write."""
+
+    config: Namespace
+    sequences: Sequences
+    split: Split
+    folder: Path
+    device: torch.device
+
+    def run(self, model: Model, *, resume: bool, spent: float, progress: bool) -> Outcome:
+        """Train unless the model is counted, then rank validation and test with the best weights."""
+        config = self.config
+        model = model.to(self.device)
+        fit, earlier = None, 0.0
+        if isinstance(model, Recommender):
+            trainer = Trainer(**config.train.as_dict())
+            began = time.monotonic()
+            torch.manual_seed(config.seed)
+            fit = trainer.fit(
+                model,
+                training_batches(self.split, trainer, seed=config.seed, device=self.device),
+                validate=lambda: self.rank(model, "valid", lists=False).metrics,
+                folder=self.folder,
+                identity=identity(self.sequences),
+                resume=resume and (self.folder / "checkpoints" / "last.safetensors").exists(),
+                device=self.device,
+                spent=spent,
+                progress=progress,
+            )
+            earlier = max(0.0, fit.seconds - (time.monotonic() - began))
+        outcome = Outcome(
+            valid=self.rank(model, "valid"), test=self.rank(model, "test"), fit=fit, earlier_seconds=earlier
+        )
+        write_ranks(outcome.test, self.sequences, self.folder / "ranks.parquet")
+        if fit is not None:
+            from seqcl.report import plot_curves
+
+            plot_curves(fit.history, self.folder / "curves.png", monitor=config.train.monitor)
+        return outcome
+
+    def rank(self, model: Model, part: Literal["valid", "test"], lists: bool = True) -> Result:
+        return rank(model, self.split, part, Evaluator(**self.config.eval.as_dict()), self.device, lists=lists)
+
+
+def training_batches(split: Split, trainer: Trainer, *, seed: int, device: torch.device) -> Loader:
+    """Random rows, not rows of one length, which would weigh a position of a short row more than one of a long row."""
+    return Loader(split.train, batch_size=trainer.batch_size, device=device, shuffle_seed=seed, bucket=False)
+
+
+def build(config: Namespace, split: Split) -> Model:
+    """The model of a configuration, with new weights that its seed decides."""
+    torch.manual_seed(config.seed)
+    recipe = MODELS[config.model]
+    return recipe(split.train, **configuration.build_parts(recipe, config))
+
+
+@torch.no_grad()
+def rank(
+    model: Model,
+    split: Split,
+    part: Literal["valid", "test"],
+    evaluator: Evaluator,
+    device: torch.device,
+    *,
+    lists: bool,
+) -> Result:
+    """Metrics of a model on one part of a split; `lists` adds those that need the recommended items."""
+    windows = windows_of(split, part)
+    model.eval()
+    loader = Loader(windows, batch_size=evaluator.batch_size, device=device, targets="last")
+    return evaluator(windows, loader, model, split.train.item_counts(), lists=lists)
+
+
+def windows_of(split: Split, part: str) -> Windows:
+    parts = {"valid": split.valid, "test": split.test}
+    if part not in parts:
+        raise unknown("part", part, parts)
+    return parts[part]
+
+
+def full_protocol(result: Result, sequences: Sequences, split: Split, seed: int) -> dict[str, Any]:
+    """All that a figure must be quoted with."""
+    prepared = {
+        "k_core": sequences.k_core,
+        "duplicates": sequences.duplicates,
+        "data_fingerprint": sequences.fingerprint,
+    }
+    return {**split.protocol, **prepared, "seed": seed, **result.protocol}
+
+
+def identity(sequences: Sequences) -> dict[str, Any]:
+    """What a checkpoint belongs to."""
+    return {"data_fingerprint": sequences.fingerprint, "num_items": sequences.num_items}
