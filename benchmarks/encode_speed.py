@@ -75,7 +75,9 @@ def main() -> None:
         for number in range(rounds + 1):  # the first one warms up
             for name in seconds:
                 loader = Loader(windows, batch_size=256, shuffle_seed=number, bucket=name == "bucketed")
-                batches = [batch for batch, _ in zip(loader.epoch(0), range(BATCHES), strict=False)]
+                batches = [
+                    batch for batch, _ in zip(loader.epoch(0), range(1 if chosen.smoke else BATCHES), strict=False)
+                ]
                 layout.grouped = grouping if name == "grouped" else OneBlock.grouping
                 value = timed(encoder, batches, step)
                 if number:
