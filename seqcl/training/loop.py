@@ -24,8 +24,8 @@ from seqcl.types import SeqBatch
 if TYPE_CHECKING:
     from seqcl.training.fit import Trainer
 
-TRIM_SECONDS = 1.0
-"""Time between two returns of unused memory, which costs some 5 % of it and halves the peak on Beauty."""
+TRIM_SECONDS = 0.5
+"""Time between two returns of unused memory: some 8 % more processor time on Beauty; without it 60 steps grew by 130 MB."""
 
 
 class Loop:
