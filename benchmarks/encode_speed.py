@@ -2,8 +2,8 @@
 
     python benchmarks/encode_speed.py [--data Beauty] [--rounds 5] [--smoke]
 
-padded: random rows in one block, as wide as the longest. bucketed: rows of like length in one batch, one block. grouped:
-random rows, put by `seqcl.encoders.layout` into blocks of like length; this is what training does. Figures are milliseconds
+padded: random rows, each as wide as the longest. bucketed: rows of like length in one batch, each as wide as the longest.
+packed: random rows, put by `seqcl.encoders.layout` into shared blocks; this is what training does. Figures are milliseconds
 per 1,000 real positions, medians of rounds in turn. The last line is one JSON object.
 """
 
@@ -32,12 +32,10 @@ from seqcl.types import SeqBatch  # noqa: E402
 BATCHES = 8
 
 
-class OneBlock(layout.Layout):
-    """All rows in one block, as on a GPU."""
-
-    @staticmethod
-    def grouping(lengths: list[int]) -> list[tuple[int, int]]:
-        return [(len(lengths), lengths[-1])]
+def apart(lengths: list[int]) -> tuple[int, list[int], list[int], list[int]]:
+    """Every row in a block of its own, as on a GPU."""
+    zeros = [0] * len(lengths)
+    return max(lengths), list(range(len(lengths))), zeros, zeros
 
 
 def step(encoder: SASRec, batch: SeqBatch) -> Tensor:
@@ -70,19 +68,19 @@ def main() -> None:
     for positions in ("start", "relative"):
         torch.manual_seed(0)
         encoder = SASRec(num_items=windows.num_items, max_len=windows.max_len, positions=positions)
-        seconds: dict[str, list[float]] = {"padded": [], "bucketed": [], "grouped": []}
-        grouping = layout.grouped
+        seconds: dict[str, list[float]] = {"padded": [], "bucketed": [], "packed": []}
+        packing = layout.pack
         for number in range(rounds + 1):  # the first one warms up
             for name in seconds:
                 loader = Loader(windows, batch_size=256, shuffle_seed=number, bucket=name == "bucketed")
                 batches = [
                     batch for batch, _ in zip(loader.epoch(0), range(1 if chosen.smoke else BATCHES), strict=False)
                 ]
-                layout.grouped = grouping if name == "grouped" else OneBlock.grouping
+                layout.pack = packing if name == "packed" else apart
                 value = timed(encoder, batches, step)
                 if number:
                     seconds[name].append(value)
-        layout.grouped = grouping
+        layout.pack = packing
         found[positions] = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
         print(positions, found[positions], flush=True)
     about = {

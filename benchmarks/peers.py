@@ -135,11 +135,11 @@ def rectools_sasrec(path: Path, *, max_len: int, batch_size: int, steps: int) ->
 
 
 def square_rate(size: int = 2048) -> float:
-    """Floating-point operations a second of a float32 matrix product, the best of ten."""
+    """Floating-point operations a second of a float32 matrix product, the median of ten."""
     one, two = torch.randn(size, size), torch.randn(size, size)
-    best = 1e9
+    seconds = []
     for _ in range(10):
         started = time.perf_counter()
         one @ two
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(seconds)

@@ -10,7 +10,7 @@ import torch
 from seqcl.encoders import ENCODERS, GRU, SASRec
 from seqcl.encoders.attention import RelativeAttention
 from seqcl.encoders.dropout import Dropout
-from seqcl.encoders.layout import Layout
+from seqcl.encoders.layout import Layout, pack
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch
 from tests import reference_encoders as reference
@@ -134,8 +134,10 @@ def test_relative_attention_equals_a_loop_over_pairs(newest):
     torch.nn.init.normal_(attention.far_value)
     x, lengths = torch.randn(3, 5, DIM, dtype=torch.float64), torch.tensor([5, 1, 3])
     layout = Layout(SeqBatch(torch.ones(3, 5, dtype=torch.int64), lengths))
-    found = attention(x.flatten(0, 1)[layout.places], layout, newest=newest)
-    found = layout.put_newest(found) if newest else layout.put(found)
+    slots = torch.zeros(layout.owner.numel(), DIM, dtype=torch.float64)
+    slots[layout.slots] = x.flatten(0, 1)[layout.places]
+    found = attention(slots, layout, newest=newest)
+    found = found if newest else layout.put(found)
     for row, length in enumerate(lengths):
         for place in [length - 1] if newest else range(length):
             expected = reference.relative_attention(attention, x[row], int(place))
@@ -149,11 +151,28 @@ def test_a_layout_covers_every_item_once_in_few_slots():
     layout = Layout(SeqBatch(items, lengths))
     taken = layout.take(items)
     assert sorted(taken[taken != PAD].tolist()) == items[items != PAD].tolist()
-    assert len(taken) < 1.5 * int(lengths.sum()) and len(layout.groups) > 3
-    assert (taken[layout.newest] == items[layout.order, lengths[layout.order] - 1]).all()
+    assert len(taken) < 1.05 * int(lengths.sum())
+    assert (taken[layout.newest] == items[torch.arange(256), lengths - 1]).all()
     assert (layout.put(taken[:, None].float())[:, :, 0].long() == items).all()
-    states = torch.randn(256, 3)
-    assert (layout.put_newest(states[layout.order]) == states).all()
+    owner = layout.owner.flatten()
+    for row in range(256):  # the items of a row stand behind one another in one block
+        (mine,) = (owner == row).nonzero(as_tuple=True)
+        assert (mine == torch.arange(len(mine)) + mine[0]).all() and len(set((mine // layout.blocks[1]).tolist())) == 1
+    assert (taken[owner < 0] == PAD).all()
+
+
+@pytest.mark.parametrize("lengths", [[5], [1, 1, 1], [4, 3, 2, 1, 2], [7, 7, 7]])
+def test_rows_are_packed_where_they_fit(lengths):
+    width, block, offset, rank = pack(lengths)
+    assert width == max(lengths) and max(block) + 1 == -(-sum(lengths) // width)
+    taken = [
+        (number, offset + place)
+        for number, offset, length in zip(block, offset, lengths, strict=True)
+        for place in range(length)
+    ]
+    assert len(set(taken)) == sum(lengths) and all(place < width for _, place in taken)
+    for number in set(block):
+        assert sorted(r for r, b in zip(rank, block, strict=True) if b == number) == list(range(block.count(number)))
 
 
 def test_a_large_mixed_batch_gives_what_its_rows_give_alone(encoder):

@@ -21,28 +21,30 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
         """From slots x (S, D) to (S, D), or to (B, D) for the newest item of each row alone."""
-        if newest:
-            asking = self.query(x[layout.newest])[:, None].split([rows for rows, _ in layout.groups])
-        else:
-            asking = layout.blocks(self.query(x))
-        reads = []
-        for query, both, lengths in zip(asking, layout.blocks(self.key_value(x)), layout.lengths, strict=True):
-            key, value = (self.split(part) for part in both.chunk(2, dim=-1))  # (R, H, L, D / H)
-            query = self.split(query)  # (R, H, Q, D / H)
-            read = self.read_newest(query, key, value, lengths - 1) if newest else self.read(query, key, value)
-            reads.append(read.transpose(1, 2).flatten(2).flatten(0, 1))
-        return self.output(torch.cat(reads))
+        key, value = (
+            self.split(part, layout.blocks) for part in self.key_value(x).chunk(2, dim=-1)
+        )  # (n, H, W, D / H)
+        if not newest:
+            return self.output(self.join(self.read(self.split(self.query(x), layout.blocks), key, value, layout)))
+        query = self.query(x[layout.newest])  # (B, D)
+        blocks, most = layout.queries
+        asking = query.new_zeros(blocks * most, query.shape[1]).index_copy(0, layout.asking, query)
+        read = self.join(self.read_newest(self.split(asking, layout.queries), key, value, layout))  # (n * Q, D)
+        return self.output(read.index_select(0, layout.asking))
 
-    def split(self, x: Tensor) -> Tensor:
-        """(R, L, D) by heads: (R, H, L, D / H)."""
-        return x.unflatten(-1, (self.heads, self.width)).transpose(1, 2)
+    def split(self, x: Tensor, shape: tuple[int, int]) -> Tensor:
+        """(n * L, D) by blocks and heads: (n, H, L, D / H)."""
+        return x.unflatten(0, shape).unflatten(-1, (self.heads, self.width)).transpose(1, 2)
 
-    def read(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    def join(self, x: Tensor) -> Tensor:
+        """The inverse of `split`."""
+        return x.transpose(1, 2).flatten(2).flatten(0, 1)
 
-    def read_newest(self, query: Tensor, key: Tensor, value: Tensor, newest: Tensor) -> Tensor:
-        seen = newest[:, None] >= torch.arange(key.shape[2], device=key.device)  # (R, L)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
+    def read(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=layout.visible[:, None])
+
+    def read_newest(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=layout.visible_newest[:, None])
 
 
 class RelativeAttention(Attention):
@@ -53,25 +55,24 @@ class RelativeAttention(Attention):
         self.far_key = nn.Parameter(torch.randn(heads, distances, self.width) * 0.02)
         self.far_value = nn.Parameter(torch.randn(heads, distances, self.width) * 0.02)
 
-    def read(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def read(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
         length = query.shape[2]
         query = query / math.sqrt(self.width)
-        far_key = self.far_key[:, :length].flip(1)  # (H, L, D / H), the longest distance first
-        scores = query @ key.transpose(-1, -2) + align(query @ far_key.transpose(-1, -2))  # (R, H, L, L)
-        future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-        weights = scores.masked_fill(future, -torch.inf).softmax(-1)
+        far_key = self.far_key[:, :length].flip(1)  # (H, W, D / H), the longest distance first
+        scores = query @ key.transpose(-1, -2) + align(query @ far_key.transpose(-1, -2))  # (n, H, W, W)
+        weights = scores.masked_fill(~layout.visible[:, None], -torch.inf).softmax(-1)
         return weights @ value + unalign(weights) @ self.far_value[:, :length].flip(1)
 
-    def read_newest(self, query: Tensor, key: Tensor, value: Tensor, newest: Tensor) -> Tensor:
+    def read_newest(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
         length = key.shape[2]
         query = query / math.sqrt(self.width)
-        behind = newest[:, None] - torch.arange(length, device=query.device)  # (R, L), negative at padding
+        behind = layout.behind[:, None]  # (n, 1, Q, W)
         # The same index turns distances into places and places into distances.
-        mirror = behind.clamp(min=0)[:, None, None].expand(-1, self.heads, 1, -1)  # (R, H, 1, L)
-        padding = (behind < 0)[:, None, None]
-        far = (query @ self.far_key[:, :length].transpose(-1, -2)).gather(-1, mirror)  # (R, H, 1, L)
-        weights = (query @ key.transpose(-1, -2) + far).masked_fill(padding, -torch.inf).softmax(-1)
-        by_distance = weights.gather(-1, mirror).masked_fill(padding, 0)
+        mirror = behind.clamp(min=0).expand(-1, self.heads, -1, -1)
+        hidden = ~layout.visible_newest[:, None]
+        far = (query @ self.far_key[:, :length].transpose(-1, -2)).gather(-1, mirror)  # (n, H, Q, W)
+        weights = (query @ key.transpose(-1, -2) + far).masked_fill(hidden, -torch.inf).softmax(-1)
+        by_distance = weights.gather(-1, mirror).masked_fill(behind < 0, 0)
         return weights @ value + by_distance @ self.far_value[:, :length]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seqcl.encoders.dropout import Dropout
-from seqcl.encoders.layout import Layout
 from seqcl.encoders.table import ItemTable, at_least_one
 from seqcl.types import SeqBatch
 
@@ -44,15 +43,16 @@ class GRU(nn.Module):
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position: (B, L, D)."""
-        layout = Layout(batch)
-        return layout.put(self.output(self.states(batch, layout)))
+        found: PackedSequence = self.gru(self.inputs(batch))[0]
+        states = found._replace(data=self.output(found.data))
+        return pad_packed_sequence(states, batch_first=True, total_length=batch.items.shape[1])[0]
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items: (B, D)."""
-        layout = Layout(batch)
-        return layout.put_newest(self.output(self.states(batch, layout)[layout.newest]))
+        newest = self.gru(self.inputs(batch))[1][-1]  # (B, hidden * D)
+        return self.output(newest)
 
-    def states(self, batch: SeqBatch, layout: Layout) -> Tensor:
-        """The network's outputs: (S, hidden * D)."""
-        x = self.dropout(self.table(layout.take(batch.items)))  # (S, D)
-        return torch.cat([self.gru(block)[0].flatten(0, 1) for block in layout.blocks(x)])
+    def inputs(self, batch: SeqBatch) -> PackedSequence:
+        """The embeddings of the items, without padding: the lengths are read back from a GPU, once a batch."""
+        items = pack_padded_sequence(batch.items, batch.lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return items._replace(data=self.dropout(self.table(items.data)))

@@ -1,73 +1,100 @@
-"""How the rows of a batch lie in memory while an encoder works: groups of like length, so that little is padding."""
+"""How the rows of a batch lie in memory while an encoder works: short rows share a block, so that little is padding."""
 
 from __future__ import annotations
+
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from seqcl.types import SeqBatch
 
-LEAST = 8
-"""Rows that a group has at least, if there are so many: below that a kernel costs more to start than padding."""
-
 
 class Layout:
-    """Rows sorted by length in groups, each a dense block (rows, width), all blocks behind one another as S slots.
+    """Rows packed into n blocks of W places each, W being the width of the longest row: S = n * W slots behind one another.
 
-    A batch of random rows is thus computed nearly without padding: 256 rows of Beauty are 1,500 items in 2,000 slots,
-    where one block of them has 12,800. Everything but attention runs on all slots at once. On a GPU there is one group,
-    since sizes of groups would have to be read back from it.
+    256 rows of Beauty are 1,500 items in some 1,550 slots, where one row a block takes 12,800. Attention keeps the rows of a
+    block apart by a mask; everything else works on all slots alike. On a GPU every row has a block of its own, since the
+    lengths would have to be read back from it.
     """
 
     def __init__(self, batch: SeqBatch) -> None:
-        rows, self.width = batch.items.shape
-        device = batch.items.device
+        rows, length = batch.items.shape
+        device, lengths = batch.items.device, batch.lengths
+        number = torch.arange(rows, device=device)
         if device.type == "cpu":
-            ordered, order = batch.lengths.sort()
-            self.groups = grouped(ordered.tolist())
+            width, *found = pack(lengths.tolist())
+            block, offset, rank = torch.tensor(found)
+            blocks, most = int(block.max()) + 1, int(rank.max()) + 1
         else:
-            ordered, order = batch.lengths, torch.arange(rows, device=device)
-            self.groups = [(rows, self.width)]
-        time = torch.arange(self.width, device=device)
-        parts, newest, first, start = [], [], 0, 0
-        self.lengths: list[Tensor] = []  # of each group's rows
-        for size, width in self.groups:
-            here, lengths = order[first : first + size], ordered[first : first + size]
-            parts.append((here[:, None] * self.width + time[:width]).flatten())
-            newest.append(start + torch.arange(size, device=device) * width + lengths - 1)
-            self.lengths.append(lengths)
-            first, start = first + size, start + size * width
-        self.places = torch.cat(parts)  # (S,), where each slot stands in the flattened batch
-        self.newest = torch.cat(newest)  # (B,), the slot of the newest item of each row in order
-        self.order = order  # (B,)
-        self.shape = (rows, self.width)
+            width, blocks, most = length, rows, 1
+            block, offset, rank = number, torch.zeros_like(number), torch.zeros_like(number)
+        start = block * width + offset  # (B,)
+        time = torch.arange(width, device=device)
+        inside = time < lengths[:, None]  # (B, W)
+        self.places = (number[:, None] * length + time)[inside]  # (T,), where the items stand in the flattened batch
+        self.slots = (start[:, None] + time)[inside]  # (T,), and where here
+        self.newest = start + lengths - 1  # (B,), the slot of the newest item of each row
+        self.asking = block * most + rank  # (B,), where the newest item stands among n * Q queries, Q a block
+        self.shape, self.blocks, self.queries = (rows, length), (blocks, width), (blocks, most)
+        owner = torch.full((blocks * width,), -1, device=device)
+        owner[self.slots] = number[:, None].expand(-1, width)[inside]
+        self.owner = owner.view(blocks, width)  # (n, W), the row of each slot, -1 for none
 
     def take(self, x: Tensor) -> Tensor:
-        """The slots of x (B, L): (S,)."""
-        return x.flatten()[self.places]
+        """The slots of x (B, L), zero where no item is: (S,)."""
+        return x.new_zeros(self.owner.numel()).index_copy(0, self.slots, x.flatten()[self.places])
 
     def put(self, x: Tensor) -> Tensor:
         """The slots x (S, D) at their places in (B, L, D), zero elsewhere."""
-        rows, width = self.shape
-        return x.new_zeros(rows * width, x.shape[-1]).index_copy(0, self.places, x).unflatten(0, (rows, width))
+        rows, length = self.shape
+        flat = x.new_zeros(rows * length, x.shape[-1])
+        return flat.index_copy(0, self.places, x.index_select(0, self.slots)).unflatten(0, (rows, length))
 
-    def put_newest(self, x: Tensor) -> Tensor:
-        """States x (B, D) in the order of the groups, back in the order of the batch."""
-        return torch.empty_like(x).index_copy(0, self.order, x)
+    @cached_property
+    def visible(self) -> Tensor:
+        """Whether the second place is of the same row as the first and not after it: (n, W, W)."""
+        return (self.owner[:, :, None] == self.owner[:, None, :]).tril()
 
-    def blocks(self, x: Tensor) -> list[Tensor]:
-        """The slots x (S, D) by group: views (rows, width, D)."""
-        sizes = [rows * width for rows, width in self.groups]
-        return [part.unflatten(0, shape) for part, shape in zip(x.split(sizes), self.groups, strict=True)]
+    @cached_property
+    def visible_newest(self) -> Tensor:
+        """Whether a place is of the row whose newest item asks: (n, Q, W); everything where nobody asks."""
+        rows = self.ask(torch.arange(len(self.asking), device=self.owner.device), empty=-1)[:, :, None]
+        return (self.owner[:, None] == rows) | (rows < 0)
+
+    @cached_property
+    def behind(self) -> Tensor:
+        """How many places behind the asking item a place is, negative after it: (n, Q, W)."""
+        width = self.blocks[1]
+        return self.ask(self.newest % width, empty=0)[:, :, None] - torch.arange(width, device=self.owner.device)
+
+    def ask(self, x: Tensor, *, empty: int) -> Tensor:
+        """Values x (B,) of the asking items, `empty` where nobody asks: (n, Q)."""
+        blocks, most = self.queries
+        return x.new_full((blocks * most,), empty).index_copy(0, self.asking, x).view(blocks, most)
 
 
-def grouped(lengths: list[int]) -> list[tuple[int, int]]:
-    """(rows, width) of groups of ascending lengths: a new one where the length passes 1.5 times that at its start."""
-    groups: list[tuple[int, int]] = []
-    start = 0
-    for row, length in enumerate(lengths):
-        left = len(lengths) - row
-        if row - start >= LEAST and left >= LEAST and length > max(1.5 * lengths[start], lengths[start] + 2):
-            groups.append((row - start, lengths[row - 1]))
-            start = row
-    return [*groups, (len(lengths) - start, lengths[-1])]
+def pack(lengths: list[int]) -> tuple[int, list[int], list[int], list[int]]:
+    """Best fit, longest row first: the width of a block, and of each row its block, its offset in it and its number there."""
+    width = max(lengths)
+    blocks, offsets, ranks = ([0] * len(lengths) for _ in range(3))
+    roomy: list[list[int]] = [[] for _ in range(width + 1)]  # by room left, the blocks that have it
+    rows_in: list[int] = []
+    rooms = 0  # bit r is set where roomy[r] is not empty
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        length = lengths[row]
+        fitting = rooms >> length
+        if fitting:
+            room = length + (fitting & -fitting).bit_length() - 1
+            block = roomy[room].pop()
+            if not roomy[room]:
+                rooms ^= 1 << room
+        else:
+            room, block = width, len(rows_in)
+            rows_in.append(0)
+        blocks[row], offsets[row], ranks[row] = block, width - room, rows_in[block]
+        rows_in[block] += 1
+        if room > length:
+            roomy[room - length].append(block)
+            rooms |= 1 << (room - length)
+    return width, blocks, offsets, ranks

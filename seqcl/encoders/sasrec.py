@@ -93,7 +93,7 @@ class SASRec(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x, layout)
         state = self.blocks[-1](x, layout, newest=True)  # (B, D)
-        return layout.put_newest(self.edge_norm(state) if self.norm == "pre" else state)
+        return self.edge_norm(state) if self.norm == "pre" else state
 
     def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
         """Item embeddings with their places: (S, D)."""
