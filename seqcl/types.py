@@ -6,7 +6,7 @@ B batch rows, L time, T real positions (no padding), D width, N items, U users, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,12 @@ class SeqBatch(NamedTuple):
     targets: Tensor | None = None  # (B, L) in training, PAD where a position has no target; (B,) in evaluation
     users: Tensor | None = None  # (B,) int64, row of the user, 0-based
     times: Tensor | None = None  # (B, L) float64 seconds, 0 at padding
+
+    def last_targets(self) -> Tensor | None:
+        """The item after the newest one of each row, PAD where it is not to be learned: (B,)."""
+        if self.targets is None or self.targets.dim() == 1:
+            return self.targets
+        return self.targets.gather(1, self.lengths[:, None] - 1)[:, 0]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,5 +98,5 @@ class Encoder(Protocol):
 class Batches(Protocol):
     """Every row of a split once, in order: what an objective may look at before an epoch."""
 
-    def __iter__(self) -> Iterable[SeqBatch]: ...
+    def __iter__(self) -> Iterator[SeqBatch]: ...
     def __len__(self) -> int: ...

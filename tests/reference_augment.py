@@ -78,3 +78,22 @@ def item_cf_iuf(pairs: Iterable[tuple[int, int]], num_items: int) -> list[list[f
         for i, j in permutations(basket, 2):
             matrix[i][j] += 1 / math.log(1 + len(basket)) / math.sqrt(buyers[i] * buyers[j])
     return matrix
+
+
+def same_target_rows(rows: list[list[int]], target: int, user: int) -> list[tuple[int, ...]]:
+    """What stands before every occurrence of the target in the rows of all other users."""
+    found = []
+    for number, row in enumerate(rows):
+        if number != user:
+            found += [tuple(row[:place]) for place in range(1, len(row)) if row[place] == target]
+    return found
+
+
+def nearest(table, item: int) -> list[tuple[float, int]]:
+    """(cosine, other item), largest first, PAD and MASK left out."""
+    found = []
+    for other in range(1, len(table) - 1):
+        if other != item:
+            one, two = table[item], table[other]
+            found.append((float(one @ two / (one.norm() * two.norm())), other))
+    return sorted(found, reverse=True)

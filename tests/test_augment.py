@@ -21,13 +21,17 @@ from seqcl.augment import (
     OneOf,
     Pair,
     Reorder,
+    SameTarget,
     Substitute,
     View,
+    by_embedding,
     item_cf_iuf,
+    stack,
+    surer,
 )
 from seqcl.augment.operators import share
 from seqcl.errors import UserError
-from seqcl.types import PAD, SeqBatch
+from seqcl.types import PAD, SeqBatch, Windows
 from tests import reference_augment as reference
 
 N, MAX_LEN = 40, 12
@@ -63,6 +67,25 @@ def same(first: SeqBatch, second: SeqBatch) -> bool:
     )
 
 
+def train_windows(rows: list[list[int]]) -> Windows:
+    """Training windows of whole rows but their last item, which is the last target."""
+    sizes = np.array([len(row) for row in rows])
+    ends = sizes.cumsum()
+    return Windows(
+        items=np.concatenate(rows).astype(np.int32),
+        offsets=np.concatenate(([0], ends)),
+        ends=ends,
+        users=np.arange(len(rows)),
+        start=ends - sizes,
+        stop=ends - 1,
+        first=ends - sizes,
+        num_items=N,
+        max_len=MAX_LEN,
+        times=np.concatenate([np.arange(size) * 7.0 + 1 for size in sizes]),
+    )
+
+
+TRAIN = train_windows([list(np.random.default_rng(n).integers(1, N + 1, 2 + n % 7)) for n in range(200)])
 EVERY = {
     "Identity": Identity(),
     "Crop": Crop(rate=0.6),
@@ -70,12 +93,13 @@ EVERY = {
     "Reorder": Reorder(rate=0.6),
     "Substitute": Substitute(rate=0.5),
     "Insert": Insert(rate=0.5),
+    "SameTarget": SameTarget(),
     "OneOf": OneOf(views=[Crop(rate=0.6), Mask(rate=0.3), Reorder(rate=0.6), Substitute(rate=0.3), Insert(rate=0.4)]),
     "Chain": Chain(views=[Insert(rate=0.4), Crop(rate=0.7), Reorder(rate=0.6), Mask(rate=0.3)]),
     "ByLength": ByLength(short=Mask(rate=0.5, least=1), long=Crop(rate=0.6)),
 }
 for each in EVERY.values():
-    bound(each)
+    bound(each).prepare(TRAIN)
 every_view = pytest.mark.parametrize("view", EVERY.values(), ids=EVERY.keys())
 random_view = pytest.mark.parametrize("view", [v for k, v in EVERY.items() if k != "Identity"], ids=list(EVERY)[1:])
 rows_strategy = st.lists(st.lists(st.integers(1, N), min_size=1, max_size=MAX_LEN), min_size=1, max_size=8)
@@ -143,22 +167,28 @@ def test_lengths_of_1_and_2_work(view: View) -> None:
 @every_view
 def test_a_batch_without_times_and_users_gets_the_same_items(view: View) -> None:
     source = batch_of([[*range(1, 11)], [4, 5]])
-    bare = view(SeqBatch(source.items, source.lengths), seeded())
-    assert bare.times is None and bare.users is None
+    if isinstance(view, SameTarget):  # which cannot do without users and targets
+        bare = view(source._replace(times=None), seeded())
+    else:
+        bare = view(SeqBatch(source.items, source.lengths), seeded())
+        assert bare.users is None
+    assert bare.times is None
     assert torch.equal(bare.items, view(source, seeded()).items)
 
 
 @every_view
 def test_an_untrimmed_batch_works(view: View) -> None:
     source = batch_of([[1, 2, 3, 4, 5], [6, 7]])
-    wide = SeqBatch(torch.nn.functional.pad(source.items, (0, 5)), source.lengths)
+    wide = source._replace(
+        items=torch.nn.functional.pad(source.items, (0, 5)), targets=source.last_targets(), times=None
+    )
     result = view(wide, seeded())
     assert torch.equal(result.items != PAD, torch.arange(result.items.shape[1]) < result.lengths[:, None])
 
 
 @every_view
-def test_a_view_saves_no_state(view: View) -> None:
-    assert not view.state_dict()
+def test_a_view_saves_its_neighbours_and_nothing_else(view: View) -> None:
+    assert all(name.endswith("neighbours") for name in view.state_dict())
 
 
 # Each operator against its whole distribution
@@ -459,3 +489,99 @@ def test_nearly_every_item_of_beauty_has_a_neighbour_that_is_not_itself() -> Non
     ids, scores = item_cf_iuf(users, items, 12_101, top_k=10)
     assert (scores[1:-1, 0] > 0).float().mean() > 0.99
     assert (ids[1:-1, 0] != torch.arange(1, 12_102)).float().mean() > 0.99
+
+
+# Rows with the same target
+
+
+def test_same_target_draws_every_row_of_another_user_with_that_target_and_no_other_equally_often() -> None:
+    rows = [[1, 2, 3], [4, 3], [3, 5, 3, 7], [9, 8], [6, 8]]
+    view = SameTarget()
+    view.prepare(train_windows(rows))
+    for user, row in ((0, [1, 2]), (2, [3, 5]), (1, [4]), (3, [9])):
+        target = 8 if user == 3 else 3
+        source = SeqBatch(
+            torch.tensor([row] * 600),
+            torch.full((600,), len(row)),
+            targets=torch.tensor([[0] * (len(row) - 1) + [target]] * 600),
+            users=torch.full((600,), user),
+        )
+        found = Counter(rows_of(view(source, seeded())))
+        expected = reference.same_target_rows(rows, target, user)
+        assert set(found) == set(expected)
+        assert all(abs(count - 600 / len(expected)) < 100 for count in found.values())
+
+
+def test_same_target_of_a_target_nobody_else_has_is_the_row_itself() -> None:
+    view = SameTarget()
+    view.prepare(train_windows([[1, 2, 3], [4, 5]]))
+    source = SeqBatch(
+        torch.tensor([[1, 2], [7, 0]]), torch.tensor([2, 1]), torch.tensor([[2, 3], [9, 0]]), torch.tensor([0, 1])
+    )
+    assert rows_of(view(source, seeded())) == [(1, 2), (7,)]
+
+
+def test_same_target_cuts_rows_to_the_longest_length_and_refuses_rows_without_targets() -> None:
+    view = SameTarget()
+    long = [*range(1, 31)]
+    view.prepare(train_windows([long, [5, 30]]))
+    batch = SeqBatch(torch.tensor([[5]]), torch.tensor([1]), torch.tensor([[30]]), torch.tensor([1]))
+    assert rows_of(view(batch, seeded())) == [tuple(long[-MAX_LEN - 1 : -1])]
+    with pytest.raises(UserError, match="targets and users"):
+        view(batch._replace(targets=None), seeded())
+    with pytest.raises(UserError, match="prepare"):
+        SameTarget()(batch, seeded())
+
+
+def test_an_ordered_pair_gives_each_view_its_place() -> None:
+    source = batch_of([[1, 2, 3, 4], [5, 6]])
+    first, second = bound_pair(Pair(views=[Identity(), Mask(rate=1.0)], ordered=True))(source, seeded())
+    assert torch.equal(first.items, source.items) and (second.items[0] == TOKEN).all()
+    with pytest.raises(UserError, match="two views"):
+        Pair(views=[Identity()], ordered=True)
+
+
+def bound_pair(pair: Pair) -> Pair:
+    return pair.bind(num_items=N, max_len=MAX_LEN, neighbours=NEIGHBOURS)
+
+
+def test_stacked_batches_of_two_widths_keep_their_rows() -> None:
+    one, two = batch_of([[1, 2, 3]]), batch_of([[4], [5, 6]])
+    assert rows_of(stack(one, two)) == [(1, 2, 3), (4,), (5, 6)]
+    assert stack(one, two).times is not None and stack(one._replace(times=None), two).times is None
+
+
+# Correlation by embeddings
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 50])
+def test_neighbours_by_embedding_are_those_of_largest_cosine(top_k: int) -> None:
+    table = torch.randn(N + 2, 5, generator=seeded())
+    ids, scores = by_embedding(table, top_k=top_k)
+    for item in range(1, N + 1):
+        best = reference.nearest(table, item)[:top_k]
+        assert ids[item, : len(best)].tolist() == [other for _, other in best]
+        torch.testing.assert_close(scores[item, : len(best)], torch.tensor([score for score, _ in best]))
+        assert (ids[item, len(best) :] == best[0][1]).all()
+    assert (ids[0] == PAD).all() and (ids[-1] == TOKEN).all()
+
+
+def test_the_surer_neighbour_is_taken_on_one_scale() -> None:
+    one = torch.tensor([[0], [2], [1], [1], [4]]), torch.tensor([[0.0], [100.0], [50.0], [0.0], [0.0]])
+    two = torch.tensor([[0], [3], [3], [2], [4]]), torch.tensor([[0.0], [0.9], [0.95], [0.7], [0.0]])
+    assert surer(one, two)[:, 0].tolist() == [0, 2, 3, 1, 4]
+
+
+@pytest.mark.parametrize("correlation", ["cooccurrence", "embedding", "hybrid"])
+def test_the_correlation_of_a_pair_is_refreshed_by_epoch_after_its_warm_up(correlation: str) -> None:
+    pair = Pair(views=[Substitute(rate=1.0), Crop()], correlation=correlation, warmup=2)  # type: ignore[arg-type]
+    pair.prepare(TRAIN)
+    counted = item_cf_iuf(*TRAIN.known(), N)
+    table = torch.randn(N + 2, 5, generator=seeded())
+    learned = by_embedding(table)
+    expected = {"cooccurrence": counted[0], "embedding": learned[0], "hybrid": surer(counted, learned)}[correlation]
+    pair.before_epoch(table, 1)
+    assert torch.equal(pair.views[0].neighbours, counted[0])
+    pair.before_epoch(table, 2)
+    assert torch.equal(pair.views[0].neighbours, expected)
+    assert torch.equal(pair.state_dict()["views.0.neighbours"], expected), "a resumed run needs it"

@@ -262,7 +262,7 @@ class Counter(Objective):
     def after_step(self, encoder):
         self.steps += 1
 
-    def before_epoch(self, encoder, batches):
+    def before_epoch(self, encoder, batches, *, epoch, epochs):
         self.epochs += 1
 
 
@@ -283,7 +283,7 @@ def test_joint_keeps_terms_of_one_name_apart_and_passes_hooks_on():
     assert joint(None, None) == {"constant": 1.0, "second_constant": 2.0}
     assert joint.observed == {"seen": 1.0, "second_seen": 2.0}
     joint.after_step(None)
-    joint.before_epoch(None, [])
+    joint.before_epoch(None, [], epoch=0, epochs=1)
     assert (first.steps, second.steps, first.epochs, second.epochs) == (1, 1, 1, 1)
 
 

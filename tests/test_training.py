@@ -41,7 +41,7 @@ def plain_loop(trainer: Trainer) -> TinyModel:
     optimizer = torch.optim.AdamW(groups, fused=True)
     total, step = trainer.epochs * len(loader), 0
     for epoch in range(trainer.epochs):
-        model.objective.before_epoch(model.encoder, loader)
+        model.objective.before_epoch(model.encoder, loader, epoch=epoch, epochs=trainer.epochs)
         for batch in loader.epoch(epoch):
             torch.stack(list(model(batch).values())).sum().backward()
             if trainer.clip:

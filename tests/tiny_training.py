@@ -94,7 +94,7 @@ class TinyObjective(nn.Module):
         assert self.newest is not None
         self.queue.copy_(torch.cat([self.newest[None], self.queue[:-1]]))
 
-    def before_epoch(self, encoder: TinyEncoder, batches: TinyLoader) -> None:
+    def before_epoch(self, encoder: TinyEncoder, batches: TinyLoader, *, epoch: int, epochs: int) -> None:
         self.centre.copy_(encoder.table.weight.detach().mean(0) + torch.rand(WIDTH))
 
 

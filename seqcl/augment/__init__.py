@@ -1,8 +1,9 @@
 """Views of sequences: operators, their compositions, and the item correlation that some of them use."""
 
-from seqcl.augment.compose import ByLength, Chain, OneOf, Pair, route
+from seqcl.augment.compose import ByLength, Chain, OneOf, Pair, route, stack
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
-from seqcl.augment.similarity import item_cf_iuf
+from seqcl.augment.same_target import SameTarget
+from seqcl.augment.similarity import Correlation, by_embedding, item_cf_iuf, surer
 from seqcl.augment.views import Crop, Identity, Insert, Mask, Reorder, Substitute, View
 
 VIEWS: dict[str, type[View]] = {
@@ -12,6 +13,7 @@ VIEWS: dict[str, type[View]] = {
     "Reorder": Reorder,
     "Substitute": Substitute,
     "Insert": Insert,
+    "SameTarget": SameTarget,
     "OneOf": OneOf,
     "Chain": Chain,
     "ByLength": ByLength,
@@ -22,6 +24,7 @@ __all__ = [
     "VIEWS",
     "ByLength",
     "Chain",
+    "Correlation",
     "Crop",
     "Identity",
     "Insert",
@@ -29,13 +32,17 @@ __all__ = [
     "OneOf",
     "Pair",
     "Reorder",
+    "SameTarget",
     "Substitute",
     "View",
+    "by_embedding",
     "crop",
     "insert",
     "item_cf_iuf",
     "mask",
     "reorder",
     "route",
+    "stack",
     "substitute",
+    "surer",
 ]

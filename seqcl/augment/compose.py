@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from seqcl.augment.views import View
-from seqcl.errors import UserError
-from seqcl.types import SeqBatch
+from seqcl.augment.similarity import Correlation, by_embedding, item_cf_iuf, surer
+from seqcl.augment.views import Correlated, View
+from seqcl.errors import UserError, unknown
+from seqcl.types import SeqBatch, Windows
 
 
 def route(views: Sequence[View], choice: Tensor, batch: SeqBatch, generator: Generator) -> SeqBatch:
@@ -20,12 +22,10 @@ def route(views: Sequence[View], choice: Tensor, batch: SeqBatch, generator: Gen
     """
     order = choice.argsort(stable=True)  # (B,)
     sizes = torch.bincount(choice, minlength=len(views)).tolist()
-    columns = (batch.items, batch.lengths) if batch.times is None else (batch.items, batch.lengths, batch.times)
-    groups = zip(*(column.index_select(0, order).split(sizes) for column in columns), strict=True)
-    parts = [
-        view(SeqBatch(items, lengths, times=times[0] if times else None), generator) if len(lengths) else None
-        for view, (items, lengths, *times) in zip(views, groups, strict=True)
-    ]
+    none = [None] * len(views)
+    columns = (none if column is None else column.index_select(0, order).split(sizes) for column in batch)
+    groups = [SeqBatch._make(group) for group in zip(*columns, strict=True)]
+    parts = [view(group, generator) if size else None for view, group, size in zip(views, groups, sizes, strict=True)]
     made = [part for part in parts if part is not None]
     lengths = torch.cat([part.lengths for part in made])  # (B,), sorted by view
     lengths, width = torch.empty_like(lengths).scatter_(0, order, lengths), int(lengths.max())
@@ -57,6 +57,10 @@ class Composed(View):
         for view in self.views:
             view.bind(num_items=num_items, max_len=max_len, neighbours=neighbours)
         return self
+
+    def prepare(self, train: Windows) -> None:
+        for view in self.views:
+            view.prepare(train)
 
 
 class OneOf(Composed):
@@ -119,15 +123,35 @@ class Pair(nn.Module):
     Args:
         views: The views to draw from; one view alone is used twice, with two draws.
         distinct: Whether a row's two views come from two different entries of `views`.
+        ordered: Whether the first view is always views[0] and the second always views[1].
+        correlation: Where views that bring in correlated items have them from: cooccurrence (ItemCF-IUF), embedding (the
+            model's own item embeddings), or hybrid, the surer of the two (CoSeRec, arXiv 2108.06479, section 3.1).
+        warmup: Epochs during which embedding and hybrid take co-occurrence; afterwards they are made anew every epoch.
+
+    Raises:
+        UserError: too few views for what is asked.
     """
 
-    def __init__(self, *, views: Sequence[View], distinct: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        views: Sequence[View],
+        distinct: bool = False,
+        ordered: bool = False,
+        correlation: Correlation = "cooccurrence",
+        warmup: int = 0,
+    ) -> None:
         super().__init__()
         if len(views) < 1 + distinct:
             raise UserError(f"Pair: needs at least {1 + distinct} views with distinct={distinct}, not {len(views)}")
+        if ordered and len(views) != 2:
+            raise UserError(f"Pair: needs two views with ordered=True, not {len(views)}")
+        if correlation not in ("cooccurrence", "embedding", "hybrid"):
+            raise unknown("correlation", correlation, ("cooccurrence", "embedding", "hybrid"))
         self.views = cast("Sequence[View]", nn.ModuleList(views))
-        self.distinct = distinct
+        self.distinct, self.ordered, self.correlation, self.warmup = distinct, ordered, correlation, warmup
         self.neighbours_needed = max(view.neighbours_needed for view in views)
+        self.counted: tuple[Tensor, Tensor] | None = None  # neighbours by co-occurrence and their scores
 
     def extra_repr(self) -> str:
         return f"distinct={self.distinct}"
@@ -138,10 +162,36 @@ class Pair(nn.Module):
             view.bind(num_items=num_items, max_len=max_len, neighbours=neighbours)
         return self
 
+    def prepare(self, train: Windows) -> None:
+        """Let every view read what it needs of the training windows, the item correlation included."""
+        neighbours = None
+        if self.neighbours_needed:
+            self.counted = item_cf_iuf(*train.known(), train.num_items, top_k=self.neighbours_needed)
+            neighbours = self.counted[0]
+        self.bind(num_items=train.num_items, max_len=train.max_len, neighbours=neighbours)
+        for view in self.views:
+            view.prepare(train)
+
+    @torch.no_grad()
+    def before_epoch(self, table: Tensor, epoch: int) -> None:
+        """Make the item correlation anew from the item embeddings (N + 2, D), if it comes from there."""
+        if self.counted is None or self.correlation == "cooccurrence" or epoch < self.warmup:
+            return
+        learned = by_embedding(table, top_k=self.neighbours_needed)
+        if self.correlation == "hybrid":
+            ids, scores = (part.to(table.device) for part in self.counted)
+            neighbours = surer((ids, scores), learned)
+        else:
+            neighbours = learned[0]
+        for module in self.modules():
+            if isinstance(module, Correlated):
+                module.rebind(neighbours)
+
     def stacked(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         """Both views as one batch of 2B rows, first views first, for one pass through the encoder."""
-        source = batch._replace(targets=None)
-        twice = SeqBatch._make(None if part is None else torch.cat((part, part)) for part in source)  # 2B rows
+        if self.ordered:
+            return stack(self.views[0](batch, generator), self.views[1](batch, generator))
+        twice = SeqBatch._make(None if part is None else torch.cat((part, part)) for part in batch)  # 2B rows
         if len(self.views) == 1:
             return self.views[0](twice, generator)
         number, shape, device = len(self.views), batch.lengths.shape, batch.lengths.device
@@ -159,3 +209,19 @@ class Pair(nn.Module):
             SeqBatch._make(None if part is None else part[:half] for part in both),
             SeqBatch._make(None if part is None else part[half:] for part in both),
         )
+
+
+def stack(one: SeqBatch, two: SeqBatch) -> SeqBatch:
+    """The rows of two batches behind one another, as wide as the wider; targets are dropped, times kept if both have them."""
+    width = max(one.items.shape[1], two.items.shape[1])
+
+    def joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+        if first is None or second is None:
+            return None
+        return torch.cat(
+            [F.pad(part, (0, width - part.shape[1])) if part.dim() == 2 else part for part in (first, second)]
+        )
+
+    items, lengths = joined(one.items, two.items), joined(one.lengths, two.lengths)
+    assert items is not None and lengths is not None
+    return SeqBatch(items, lengths, users=joined(one.users, two.users), times=joined(one.times, two.times))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from seqcl.topk import block_rows, over_blocks
+from seqcl.topk import top_k as top_k_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+Correlation = Literal["cooccurrence", "embedding", "hybrid"]
 
 
 def item_cf_iuf(
@@ -50,6 +57,52 @@ def item_cf_iuf(
         ids[item[kept], rank[kept]] = other[kept]
         scores[item[kept], rank[kept]] = score[kept]
     return torch.from_numpy(ids), torch.from_numpy(scores)
+
+
+def by_embedding(table: Tensor, *, top_k: int = 1) -> tuple[Tensor, Tensor]:
+    """The `top_k` items of largest cosine of their embeddings, themselves left out; PAD and MASK have themselves.
+
+    Source: CoSeRec, arXiv 2108.06479, section 3.1.2, which has inner products.
+
+    Args:
+        table: (N + 2, D).
+        top_k: Neighbours kept for each item, K.
+
+    Returns:
+        Ids (N + 2, K) int64 and scores (N + 2, K) float32, best first.
+    """
+    unit = F.normalize(table[1:-1].float(), dim=1)  # (N, D)
+    size, device = len(unit), table.device
+    ids = torch.arange(size + 2, device=device)[:, None].repeat(1, top_k)  # (N + 2, K)
+    scores = torch.zeros(ids.shape, device=device)  # (N + 2, K)
+    step, found = block_rows(size, device), min(top_k, size - 1)
+
+    def work(starts: Iterator[int]) -> None:
+        for start in starts:
+            near = unit[start : start + step] @ unit.T  # (C, N)
+            rows = torch.arange(len(near), device=device)
+            near[rows, rows + start] = -torch.inf
+            best, other = top_k_of(near, found)
+            scores[start + 1 : start + 1 + len(near), :found] = best
+            ids[start + 1 : start + 1 + len(near), :found] = other + 1
+            ids[start + 1 : start + 1 + len(near), found:] = other[:, :1] + 1
+
+    if found:
+        over_blocks(work, size, step, device)
+    return ids, scores
+
+
+def surer(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor:
+    """Of two neighbour tables the neighbour with the higher score, place by place, each table scaled to 0..1: (N + 2, K).
+
+    Source: CoSeRec, arXiv 2108.06479, section 3.1.3.
+    """
+    scaled = []
+    for _, scores in (one, two):
+        items = scores[1:-1]
+        low, high = items.min(), items.max()
+        scaled.append((scores - low) / (high - low).clamp(min=torch.finfo(scores.dtype).tiny))
+    return torch.where(scaled[1] > scaled[0], two[0], one[0])
 
 
 def _ranked(together: csr_array, low: int, norm: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

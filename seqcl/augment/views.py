@@ -1,7 +1,7 @@
 """The operators as configurable views: `view(batch, generator)` is a changed copy of the batch.
 
 A constructor takes what an experiment chooses; what depends on the data comes by `bind`, once, before the first call.
-Views are modules so that a neighbour table moves to the device with the objective that holds them; they save nothing.
+Views are modules so that a neighbour table moves to the device, and into the checkpoint, with the objective that holds them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
 from seqcl.errors import UserError
-from seqcl.types import SeqBatch
+from seqcl.types import SeqBatch, Windows
 
 
 class View(nn.Module):
@@ -22,6 +22,9 @@ class View(nn.Module):
     def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
         """Hand in what the data decides, N, the longest row and a table (N + 2, K) of item ids; returns the view."""
         return self
+
+    def prepare(self, train: Windows) -> None:
+        """Read what the view needs of the training windows, beyond what `bind` hands in."""
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         """The changed copy: rows in their order, `users` kept, `targets` dropped."""
@@ -114,7 +117,7 @@ class Correlated(Rated):
             raise UserError(f"{type(self).__name__}: top_k must be at least 1, not {top_k}")
         self.neighbours_needed = top_k
         self.max_len = 0
-        self.register_buffer("neighbours", None, persistent=False)
+        self.register_buffer("neighbours", None)
 
     def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
         name, needed = type(self).__name__, self.neighbours_needed
@@ -124,8 +127,12 @@ class Correlated(Rated):
             shape = tuple(neighbours.shape)
             raise UserError(f"{name}: needs neighbours of shape ({num_items + 2}, >= {needed}), not {shape}")
         self.max_len = max_len
-        self.neighbours = neighbours[:, :needed].contiguous()
+        self.neighbours = neighbours[:, :needed].clone()
         return self
+
+    def rebind(self, neighbours: Tensor) -> None:
+        """Take other neighbours (N + 2, >= top_k) of the same items, in place, so that a checkpoint has them."""
+        self.table().copy_(neighbours[:, : self.neighbours_needed])
 
     def table(self) -> Tensor:
         """The bound neighbours: (N + 2, top_k)."""

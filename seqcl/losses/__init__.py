@@ -1,7 +1,17 @@
 """Losses: pure functions of tensors, each a scalar mean."""
 
-from seqcl.losses.contrastive import Reduction, Similarity, alignment, contrast, info_nce, nt_xent, uniformity
+from seqcl.losses.contrastive import (
+    Reduction,
+    Similarity,
+    alignment,
+    contrast,
+    info_nce,
+    nt_xent,
+    similarities,
+    uniformity,
+)
 from seqcl.losses.next_item import Correction, bce, bpr, gbce, sampled_softmax
+from seqcl.losses.prototypes import cosine_gap, sinkhorn, swapped
 from seqcl.losses.softmax import softmax
 
 __all__ = [
@@ -12,10 +22,14 @@ __all__ = [
     "bce",
     "bpr",
     "contrast",
+    "cosine_gap",
     "gbce",
     "info_nce",
     "nt_xent",
     "sampled_softmax",
+    "similarities",
+    "sinkhorn",
     "softmax",
+    "swapped",
     "uniformity",
 ]

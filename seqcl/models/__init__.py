@@ -2,14 +2,29 @@
 
 from seqcl.models.base import Baseline, Recommender
 from seqcl.models.cl4rec import CL4Rec
+from seqcl.models.coserec import CoSeRec
+from seqcl.models.duorec import DuoRec
 from seqcl.models.gru4rec import GRU4Rec
+from seqcl.models.iclrec import ICLRec
+from seqcl.models.icsrec import ICSRec
 from seqcl.models.item_knn import ItemKNN
+from seqcl.models.paradigms import BYOLRec, MoCoRec, PIRLRec, SimSiamRec, SupConRec, SwAVRec
 from seqcl.models.popularity import Popularity
 from seqcl.models.sasrec import SASRec
 
 MODELS = {
     "CL4Rec": CL4Rec,
     "CL4SRec": CL4Rec,
+    "CoSeRec": CoSeRec,
+    "DuoRec": DuoRec,
+    "ICLRec": ICLRec,
+    "ICSRec": ICSRec,
+    "MoCoRec": MoCoRec,
+    "BYOLRec": BYOLRec,
+    "SimSiamRec": SimSiamRec,
+    "SwAVRec": SwAVRec,
+    "PIRLRec": PIRLRec,
+    "SupConRec": SupConRec,
     "SASRec": SASRec,
     "GRU4Rec": GRU4Rec,
     "ItemKNN": ItemKNN,
@@ -17,4 +32,23 @@ MODELS = {
 }
 """What `--model` takes; a new recipe is one file and one row here."""
 
-__all__ = ["MODELS", "Baseline", "CL4Rec", "GRU4Rec", "ItemKNN", "Popularity", "Recommender", "SASRec"]
+__all__ = [
+    "MODELS",
+    "BYOLRec",
+    "Baseline",
+    "CL4Rec",
+    "CoSeRec",
+    "DuoRec",
+    "GRU4Rec",
+    "ICLRec",
+    "ICSRec",
+    "ItemKNN",
+    "MoCoRec",
+    "PIRLRec",
+    "Popularity",
+    "Recommender",
+    "SASRec",
+    "SimSiamRec",
+    "SupConRec",
+    "SwAVRec",
+]

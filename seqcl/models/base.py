@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-from seqcl.augment import Pair, View, item_cf_iuf
+from seqcl.augment import Pair, View
 from seqcl.errors import UserError
-from seqcl.objectives import Joint, NextItem, Objective
+from seqcl.objectives import Joint, NextItem, Objective, ViewsObjective
 from seqcl.types import Encoder, SeqBatch, Windows
 
 
@@ -25,9 +27,9 @@ class Recommender(nn.Module):
                 "this encoder sees the end of a row from every position, so it cannot learn all positions in one pass: "
                 "use --data.windows prefix, or --encoder.positions relative or start"
             )
-        next_item.bind(item_counts=train.item_counts(), only_last=one_target)
         self.encoder = encoder
         self.objective = Joint(next_item=next_item, **terms)
+        self.objective.prepare(encoder, train)
 
     def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
         """Weighted loss terms by name; their sum is what training minimises."""
@@ -42,12 +44,20 @@ class Recommender(nn.Module):
         return self.objective.candidates(self.encoder.item_embeddings())
 
 
-def bind_views(views: Pair | View, train: Windows) -> Pair | View:
-    """Views that know the catalogue, and, where they need it, the item correlation of the training windows."""
-    neighbours = None
-    if views.neighbours_needed:
-        neighbours, _ = item_cf_iuf(*train.known(), train.num_items, top_k=views.neighbours_needed)
-    return views.bind(num_items=train.num_items, max_len=train.max_len, neighbours=neighbours)
+class Contrastive(Recommender):
+    """A recommender with one contrastive term over two views of each row; its parts come as a recipe has them, not yet made."""
+
+    def __init__(
+        self,
+        train: Windows,
+        *,
+        encoder: Callable[..., Encoder],
+        next_item: Callable[[], NextItem],
+        views: Callable[[], Pair | View],
+        objective: Callable[..., ViewsObjective],
+    ) -> None:
+        built = encoder(num_items=train.num_items, max_len=train.max_len)
+        super().__init__(train, encoder=built, next_item=next_item(), contrast=objective(views=views(), dim=built.dim))
 
 
 class Baseline(nn.Module):

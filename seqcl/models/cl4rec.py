@@ -6,7 +6,7 @@ from functools import partial
 
 from seqcl import encoders
 from seqcl.augment import Crop, Mask, Pair, Reorder, View
-from seqcl.models.base import Recommender, bind_views
+from seqcl.models.base import Contrastive
 from seqcl.objectives import NextItem, TwoViews
 from seqcl.types import Windows
 
@@ -25,7 +25,7 @@ def crop_mask_reorder(*, crop: float = 0.6, mask: float = 0.3, reorder: float = 
     return Pair(views=views, distinct=distinct)
 
 
-class CL4Rec(Recommender):
+class CL4Rec(Contrastive):
     """Next item and contrast between two augmented views of a row (Xie et al. 2022, arXiv 2010.14395).
 
     Differs from the paper: full softmax over cosines instead of one sampled negative, and rows of the same user or with the same
@@ -41,6 +41,4 @@ class CL4Rec(Recommender):
         views: partial[Pair] = partial(crop_mask_reorder),
         objective: partial[TwoViews] = partial(TwoViews, temperature=0.2),
     ) -> None:
-        built = encoder(num_items=train.num_items, max_len=train.max_len)
-        contrast = objective(views=bind_views(views(), train), dim=built.dim)
-        super().__init__(train, encoder=built, next_item=next_item(), contrast=contrast)
+        super().__init__(train, encoder=encoder, next_item=next_item, views=views, objective=objective)

@@ -1,11 +1,43 @@
 """Objectives: stateful wholes that turn an encoder and a batch into named losses."""
 
+from seqcl.objectives.bank import PIRL
 from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.heads import projection
+from seqcl.objectives.momentum import MoCo
 from seqcl.objectives.next_item import NextItem
-from seqcl.objectives.two_views import TwoViews
+from seqcl.objectives.predictor import BYOL, SimSiam
+from seqcl.objectives.prototypes import Prototypes
+from seqcl.objectives.swav import SwAV
+from seqcl.objectives.two_views import SupCon, TwoViews
+from seqcl.objectives.views import ViewsObjective
 
-OBJECTIVES: dict[str, type[Objective]] = {"NextItem": NextItem, "TwoViews": TwoViews}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "NextItem": NextItem,
+    "TwoViews": TwoViews,
+    "SupCon": SupCon,
+    "MoCo": MoCo,
+    "BYOL": BYOL,
+    "SimSiam": SimSiam,
+    "SwAV": SwAV,
+    "Prototypes": Prototypes,
+    "PIRL": PIRL,
+}
 """Every objective by the name that configurations use."""
 
-__all__ = ["OBJECTIVES", "Joint", "NextItem", "Objective", "TwoViews", "projection", "rng"]
+__all__ = [
+    "BYOL",
+    "OBJECTIVES",
+    "PIRL",
+    "Joint",
+    "MoCo",
+    "NextItem",
+    "Objective",
+    "Prototypes",
+    "SimSiam",
+    "SupCon",
+    "SwAV",
+    "TwoViews",
+    "ViewsObjective",
+    "projection",
+    "rng",
+]

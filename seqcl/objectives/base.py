@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from seqcl.errors import UserError
-from seqcl.types import Batches, Encoder, SeqBatch
+from seqcl.types import Batches, Encoder, SeqBatch, Windows
 
 
 def rng(device: torch.device) -> Generator:
@@ -34,11 +34,14 @@ class Objective(nn.Module):
         """Named scalars, already weighted; their sum is minimised."""
         raise NotImplementedError
 
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        """Called once, when the model is built: take from the training windows what is needed, copy the encoder."""
+
+    def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
+        """Called before every epoch, from 0 on, of at most `epochs`; `batches` has every training row once, in order."""
+
     def after_step(self, encoder: Encoder) -> None:
         """Called after every step of the optimizer."""
-
-    def before_epoch(self, encoder: Encoder, batches: Batches) -> None:
-        """Called before every epoch with every training row, once and in order."""
 
     def queries(self, states: Tensor) -> Tensor:
         """The left side of a score's inner product: (B, D) -> (B, D)."""
@@ -84,13 +87,17 @@ class Joint(Objective):
             _merge(self.observed, name, objective.observed)
         return terms
 
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        for objective in self.parts.values():
+            objective.prepare(encoder, train)
+
+    def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
+        for objective in self.parts.values():
+            objective.before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
+
     def after_step(self, encoder: Encoder) -> None:
         for objective in self.parts.values():
             objective.after_step(encoder)
-
-    def before_epoch(self, encoder: Encoder, batches: Batches) -> None:
-        for objective in self.parts.values():
-            objective.before_epoch(encoder, batches)
 
     def queries(self, states: Tensor) -> Tensor:
         return self.first.queries(states)

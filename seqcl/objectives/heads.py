@@ -8,14 +8,14 @@ from torch import nn
 
 from seqcl.errors import unknown
 
-Head = Literal["none", "linear", "mlp"]
+Head = Literal["none", "linear", "mlp", "mlp_bn"]
 
 
 def projection(kind: Head, dim: int) -> nn.Module:
     """A map (B, D) -> (B, D): the identity, one linear layer, or two with ReLU between (SimCLR, arXiv 2002.05709).
 
-    It belongs to the objective, so that nothing of it is left when the encoder is used.
-    Differs from the paper's code: no batch norm.
+    mlp_bn has batch norm before the ReLU (BYOL, arXiv 2006.07733, section 3.3). The map belongs to the objective, so that
+    nothing of it is left when the encoder is used.
     """
     if kind == "none":
         return nn.Identity()
@@ -23,4 +23,6 @@ def projection(kind: Head, dim: int) -> nn.Module:
         return nn.Linear(dim, dim, bias=False)
     if kind == "mlp":
         return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-    raise unknown("head", kind, ("none", "linear", "mlp"))
+    if kind == "mlp_bn":
+        return nn.Sequential(nn.Linear(dim, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU(), nn.Linear(dim, dim))
+    raise unknown("head", kind, ("none", "linear", "mlp", "mlp_bn"))

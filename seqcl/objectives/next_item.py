@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from seqcl.errors import UserError, unknown
 from seqcl.losses import Correction, Similarity, bce, bpr, gbce, sampled_softmax, softmax
 from seqcl.objectives.base import Objective, rng
-from seqcl.types import PAD, Encoder, SeqBatch
+from seqcl.types import PAD, Encoder, SeqBatch, Windows
 
 Loss = Literal["softmax", "sampled_softmax", "bce", "gbce", "bpr"]
 Sampling = Literal["uniform", "popularity"]
@@ -99,6 +99,9 @@ class NextItem(Objective):
         self.only_last = only_last
         return self
 
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        self.bind(item_counts=train.item_counts(), only_last=bool((train.first == train.stop - 1).all()))
+
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         states, targets = self.positions(encoder, batch)
         queries, table = self.queries(states), self.candidates(encoder.item_embeddings())
@@ -119,7 +122,7 @@ class NextItem(Objective):
         if batch.targets is None:
             raise ValueError("NextItem: the batch has no targets")
         if self.only_last:
-            return encoder.last(batch), batch.targets.gather(1, batch.lengths[:, None] - 1)[:, 0]
+            return encoder.last(batch), cast(Tensor, batch.last_targets())
         targets = batch.targets.flatten()  # (B * L,)
         places = (targets != PAD).nonzero()[:, 0]  # (T,)
         return encoder(batch).flatten(0, 1).index_select(0, places), targets[places]

@@ -99,7 +99,7 @@ class Loop:
         """Take the steps of an epoch that are left, saving from time to time."""
         state = self.state
         if state.batch == 0:
-            self.objective.before_epoch(self.encoder, self.loader)
+            self.objective.before_epoch(self.encoder, self.loader, epoch=state.epoch, epochs=self.config.epochs)
         self.model.train()
         clock = time.monotonic()
         for batch in self.loader.epoch(state.epoch, start=state.batch):

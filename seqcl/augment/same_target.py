@@ -1,0 +1,73 @@
+"""Another user's training row that is followed by the same item: the supervised view of DuoRec."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from seqcl.augment.views import View
+from seqcl.errors import UserError
+from seqcl.types import SeqBatch, Windows
+
+
+class SameTarget(View):
+    """A row of another user with the same next item, each equally likely; the row itself where there is none.
+
+    Source: DuoRec, arXiv 2110.05730, section 3.3.2. Differs from the paper: a position in the middle of a training row
+    counts too, so that it works with every kind of training window. The index is built once, in O(P log P) for P targets.
+    """
+
+    packed: Tensor  # (T,) int32, the items of all users behind one another
+    keys: Tensor  # (P,) int64, target * U + user of every training position, ascending
+    stops: Tensor  # (P,) int64, where in `packed` the row of each position ends
+    begins: Tensor  # (P,) int64, and where it begins
+    times: Tensor  # (T,) float64 seconds, empty where the data has none
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_users = 0
+        for name in ("packed", "keys", "stops", "begins", "times"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
+
+    def prepare(self, train: Windows) -> None:
+        sizes = train.stop - train.first  # (W,)
+        window = np.repeat(np.arange(len(train)), sizes)  # (P,)
+        stops = train.first[window] + 1 + np.arange(len(window)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        users = train.users[window]
+        begins = np.maximum(train.offsets[:-1][users], stops - train.max_len)
+        keys = train.items[stops].astype(np.int64) * train.num_users + users
+        order = np.argsort(keys, kind="stable")
+        self.num_users = train.num_users
+        self.packed = torch.from_numpy(np.array(train.items))
+        self.times = torch.from_numpy(np.array([] if train.times is None else train.times, dtype=np.float64))
+        self.keys, self.stops, self.begins = (torch.from_numpy(part[order]) for part in (keys, stops, begins))
+
+    def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
+        if not self.num_users:
+            raise UserError("SameTarget: call prepare(train) before the first batch")
+        targets = batch.last_targets()  # (B,)
+        if targets is None or batch.users is None:
+            raise UserError("SameTarget: needs a batch with targets and users")
+        low = targets * self.num_users
+        first, last = (torch.searchsorted(self.keys, key) for key in (low, low + self.num_users))  # (B,)
+        mine, theirs = (torch.searchsorted(self.keys, key) for key in (low + batch.users, low + batch.users + 1))
+        own = theirs - mine  # (B,), positions of the same user
+        others = last - first - own  # (B,)
+        draw = torch.rand(targets.shape, generator=generator, device=targets.device, dtype=torch.float64)
+        place = first + (draw * others).long()
+        place = torch.where(place >= mine, place + own, place).clamp(max=len(self.keys) - 1)
+        alone = others == 0
+        lengths = torch.where(alone, batch.lengths, self.stops[place] - self.begins[place])
+        width = int(lengths.max())
+        time = torch.arange(width, device=targets.device)  # (L',)
+        where = (self.begins[place, None] + time).clamp(max=len(self.packed) - 1)  # (B, L')
+        padding = time >= lengths[:, None]
+
+        def read(packed: Tensor, own: Tensor) -> Tensor:
+            own = F.pad(own, (0, max(0, width - own.shape[1])))[:, :width]
+            return torch.where(alone[:, None], own, packed[where].to(own.dtype)).masked_fill(padding, 0)
+
+        times = None if batch.times is None or not len(self.times) else read(self.times, batch.times)
+        return SeqBatch(read(self.packed, batch.items), lengths, users=batch.users, times=times)

@@ -1,0 +1,51 @@
+"""DuoRec (Qiu et al., WSDM 2022, arXiv 2110.05730)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from seqcl import encoders
+from seqcl.augment import Identity, Pair, SameTarget
+from seqcl.errors import unknown
+from seqcl.models.base import Recommender
+from seqcl.objectives import NextItem, TwoViews
+from seqcl.types import Windows
+
+Positives = Literal["supervised", "unsupervised", "both"]
+
+
+def dropout_and_same_target(*, positives: Positives = "supervised") -> dict[str, Pair]:
+    """The pairs of views that are contrasted, by the name of their term.
+
+    Args:
+        positives: supervised, the row under dropout against another row with the same target (the paper's contrastive
+            regularisation); unsupervised, two dropout draws of the row; both, one term of each.
+    """
+    dropout = {"dropout": Pair(views=[Identity()])}
+    target = {"same_target": Pair(views=[Identity(), SameTarget()], ordered=True)}
+    choices = {"supervised": target, "unsupervised": dropout, "both": dropout | target}
+    if positives not in choices:
+        raise unknown("positives", positives, choices)
+    return choices[positives]
+
+
+class DuoRec(Recommender):
+    """Next item and contrast between a row and another one with the same target (Qiu et al. 2022, arXiv 2110.05730).
+
+    Differs from the paper: cosines in place of inner products; rows of the same user or with the same target are not negatives of
+    each other; in one pass over all positions the last target of a row is the one that counts.
+    """
+
+    def __init__(
+        self,
+        train: Windows,
+        *,
+        encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
+        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.1),
+        views: partial[dict[str, Pair]] = partial(dropout_and_same_target),
+        objective: partial[TwoViews] = partial(TwoViews, temperature=0.2),
+    ) -> None:
+        built = encoder(num_items=train.num_items, max_len=train.max_len)
+        terms = {name: objective(views=pair, dim=built.dim) for name, pair in views().items()}
+        super().__init__(train, encoder=built, next_item=next_item(), **terms)

@@ -1,0 +1,106 @@
+"""A bank of every user's vector as positives and negatives: PIRL and instance discrimination."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqcl.augment import Pair, View, stack
+from seqcl.errors import UserError
+from seqcl.losses import contrast
+from seqcl.objectives.base import rng
+from seqcl.objectives.heads import Head, projection
+from seqcl.objectives.momentum import check_momentum, halves
+from seqcl.objectives.views import Rows, ViewsObjective, positive, share
+from seqcl.types import Encoder, SeqBatch, Windows
+
+
+class PIRL(ViewsObjective):
+    """A view and the row itself must each find the row's vector in a bank among drawn others: the term `contrast`.
+
+    Source: PIRL, arXiv 1912.01991, eq. 4 and 5; the bank is that of instance discrimination, arXiv 1805.01978. Differs
+    from the paper: one vector a user, not a row; users whose vector was last made by the same user's row or with the same
+    last target are no negatives, nor are users without a vector yet.
+
+    Args:
+        views: What makes the view of a row; of a pair of views the second is used.
+        dim: Width of the encoder's states.
+        weight: Factor of the term in the sum.
+        temperature: What cosines are divided by; 0.07 in the paper.
+        negatives: Vectors drawn from the bank for each batch; 32,000 in the paper.
+        momentum: Share of a user's vector that stays when its row comes again; 0.5 in the paper.
+        balance: Share of the view's loss, the rest is the row's own; 0.5 in the paper.
+        head: Projection of the row and, with weights of its own, of the view.
+    """
+
+    bank: Tensor  # (U, D), unit length, zero where there is none yet
+    targets: Tensor  # (U,), last target of the row that made it
+
+    def __init__(
+        self,
+        *,
+        views: Pair | View,
+        dim: int,
+        weight: float = 0.1,
+        temperature: float = 0.2,
+        negatives: int = 4096,
+        momentum: float = 0.5,
+        balance: float = 0.5,
+        head: Head = "linear",
+    ) -> None:
+        super().__init__(views=views, dim=dim, weight=weight, head=head)
+        positive("PIRL", temperature=temperature, negatives=negatives)
+        check_momentum("PIRL", momentum)
+        if not 0 <= balance <= 1:
+            raise UserError(f"PIRL: balance must be from 0 to 1, not {balance}")
+        self.temperature, self.negatives, self.momentum, self.balance = temperature, negatives, momentum, balance
+        self.view_head = projection(head, dim)
+        self.register_buffer("bank", torch.zeros(0, dim))
+        self.register_buffer("targets", torch.zeros(0, dtype=torch.int64))
+
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        super().prepare(encoder, train)
+        self.bank = self.bank.new_zeros(train.num_users, self.bank.shape[1])
+        self.targets = self.targets.new_zeros(train.num_users)
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        if batch.users is None:
+            raise UserError("PIRL: needs a batch with users")
+        source = batch._replace(targets=None)
+        states = encoder.last(stack(source, halves(self.make_views(batch))[1]))  # (2B, D)
+        row, view = states.chunk(2)
+        row = F.normalize(self.head(row).float(), dim=1)
+        view = F.normalize(self.view_head(view).float(), dim=1)
+        mine = self.bank[batch.users]  # (B, D)
+        known = mine.abs().sum(1) > 0
+        mine = torch.where(known[:, None], mine, row.detach())  # a user seen for the first time
+        drawn = torch.randint(len(self.bank), (self.negatives,), generator=rng(row.device), device=row.device)
+        others = self.bank[drawn]  # (K, D)
+        empty = others.abs().sum(1) == 0
+        masked = Rows.of(batch).like(Rows(drawn, self.targets[drawn]))  # (B, K)
+        keep = F.pad(~(masked | empty), (1, 0), value=True)
+        positives = torch.zeros_like(keep)
+        positives[:, 0] = True
+
+        def loss(queries: Tensor) -> Tensor:
+            own = (queries * mine).sum(1, keepdim=True)
+            return contrast(torch.cat((own, queries @ others.T), 1) / self.temperature, positives, keep=keep)
+
+        total = self.balance * loss(view) + (1 - self.balance) * loss(row)
+        self.observe(row, view, masked_share=share(masked))
+        self.put(batch, row.detach())
+        return {"contrast": self.weight * total}
+
+    @torch.no_grad()
+    def put(self, batch: SeqBatch, rows: Tensor) -> None:
+        """Move the vectors of the batch's users towards their rows; of several rows of a user one counts."""
+        assert batch.users is not None
+        old = self.bank[batch.users]
+        fresh = (old.abs().sum(1, keepdim=True) == 0).to(rows.dtype)
+        keep = self.momentum * (1 - fresh)
+        new = F.normalize(keep * old + (1 - keep) * rows, dim=1)
+        users, first = batch.users.unique(return_inverse=True)
+        place = torch.empty_like(users)
+        place[first] = torch.arange(len(first), device=users.device)
+        self.bank[users], self.targets[users] = new[place], Rows.of(batch).targets[place].clamp(min=0)

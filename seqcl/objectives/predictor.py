@@ -1,0 +1,109 @@
+"""One view predicts the other, without negatives: BYOL and SimSiam."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from seqcl.augment import Pair, View
+from seqcl.losses import cosine_gap
+from seqcl.objectives.heads import Head, projection
+from seqcl.objectives.momentum import Follower, check_momentum
+from seqcl.objectives.views import ViewsObjective
+from seqcl.types import Batches, Encoder, SeqBatch, Windows
+
+
+class BYOL(ViewsObjective):
+    """Each view predicts the other's projection by a slow copy of the encoder: the term `predict` (arXiv 2006.07733).
+
+    The loss is 2 - 2 cos, summed over both directions (eq. 2 and below). The copy's momentum rises from `momentum` to 1
+    over the planned epochs, by a cosine (section 3.3).
+
+    Args:
+        views: What makes the two views of a row.
+        dim: Width of the encoder's states.
+        weight: Factor of the term in the sum.
+        momentum: Share of the copy that stays in the first step; 0.996 in the paper.
+        head: Projection of both encoders; mlp_bn in the paper.
+        predictor: Map of the online projection alone; mlp_bn in the paper.
+    """
+
+    step: Tensor  # (), updates done
+    steps: Tensor  # (), updates planned
+
+    def __init__(
+        self,
+        *,
+        views: Pair | View,
+        dim: int,
+        weight: float = 0.1,
+        momentum: float = 0.996,
+        head: Head = "mlp_bn",
+        predictor: Head = "mlp_bn",
+    ) -> None:
+        super().__init__(views=views, dim=dim, weight=weight, head=head)
+        check_momentum("BYOL", momentum)
+        self.momentum = momentum
+        self.predictor = projection(predictor, dim)
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        super().prepare(encoder, train)
+        self.follower = Follower(encoder, self.head)
+
+    def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
+        super().before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
+        self.steps.fill_(epochs * len(batches))
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        both = self.make_views(batch)
+        predicted = self.predictor(self.head(encoder.last(both)))  # (2B, D)
+        first, second = self.follower(both).chunk(2)  # (B, D), (B, D)
+        loss = 2 * cosine_gap(predicted, torch.cat((second, first)))  # the mean over 2B is half the sum of both ways
+        self.observe(*predicted.detach().chunk(2))
+        return {"predict": self.weight * loss}
+
+    def rate(self) -> float:
+        """The momentum of the next update."""
+        done = min(1.0, float(self.step) / max(1, int(self.steps)))
+        return 1 - (1 - self.momentum) * (math.cos(math.pi * done) + 1) / 2
+
+    def after_step(self, encoder: Encoder) -> None:
+        self.follower.follow(encoder, self.head, self.rate())
+        self.step += 1
+
+
+class SimSiam(ViewsObjective):
+    """Each view predicts the other's projection, which takes no gradient: the term `predict` (arXiv 2011.10566, eq. 2).
+
+    Differs from the paper: 2 - 2 cos instead of - cos, so that the term is never negative; the gradient is twice that.
+
+    Args:
+        views: What makes the two views of a row.
+        dim: Width of the encoder's states.
+        weight: Factor of the term in the sum.
+        head: Projection of both views; mlp_bn in the paper.
+        predictor: Map of the projection that predicts; mlp_bn in the paper.
+    """
+
+    def __init__(
+        self,
+        *,
+        views: Pair | View,
+        dim: int,
+        weight: float = 0.1,
+        head: Head = "mlp_bn",
+        predictor: Head = "mlp_bn",
+    ) -> None:
+        super().__init__(views=views, dim=dim, weight=weight, head=head)
+        self.predictor: nn.Module = projection(predictor, dim)
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        projected = self.head(encoder.last(self.make_views(batch)))  # (2B, D)
+        first, second = projected.detach().chunk(2)
+        loss = cosine_gap(self.predictor(projected), torch.cat((second, first)))
+        self.observe(first, second)
+        return {"predict": self.weight * loss}

@@ -1,0 +1,163 @@
+"""Cluster centres as positives: PCL, and the intents of ICLRec and ICSRec."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqcl.augment import Pair, View
+from seqcl.errors import UserError
+from seqcl.losses import contrast, nt_xent, similarities
+from seqcl.objectives.heads import Head
+from seqcl.objectives.two_views import related, share_of_others
+from seqcl.objectives.views import ViewsObjective, positive
+from seqcl.types import Batches, Encoder, SeqBatch
+
+Negatives = Literal["batch", "clusters"]
+
+
+class Prototypes(ViewsObjective):
+    """Rows against the centres of k-means over all training rows, made anew every epoch: terms `contrast` and `intent`.
+
+    `contrast` is NT-Xent of the two views, without rows of one cluster as negatives of each other. `intent` is InfoNCE of
+    each view and its row's centre, the mean over all numbers of clusters: against the centres of the other rows in the
+    batch (ICLRec, arXiv 2202.02519, eq. 10 to 12) or against all other centres, sharper where a cluster is dense (PCL,
+    arXiv 2005.04966, eq. 11 and 12). Clusters are those of training rows alone, before the first epoch too.
+
+    Args:
+        views: What makes the two views of a row.
+        dim: Width of the encoder's states.
+        weight: Factor of `contrast`.
+        intent: Factor of `intent`; 0.1 in ICLRec.
+        clusters: Number of centres, or several numbers that all count; 256 in ICLRec.
+        negatives: batch (ICLRec) or clusters (PCL).
+        temperature: What cosines are divided by; with negatives=clusters the mean of the clusters' own.
+        warmup: Epochs without `intent`, while the states mean little.
+        head: Projection of views before `contrast`; centres are of states.
+    """
+
+    centres: Tensor  # (sum of clusters, D), unit length
+    density: Tensor  # (sum of clusters,), concentration: small where a cluster is dense; its mean is 1
+    active: Tensor  # (), whether there are centres
+
+    def __init__(
+        self,
+        *,
+        views: Pair | View,
+        dim: int,
+        weight: float = 0.1,
+        intent: float = 0.1,
+        clusters: tuple[int, ...] = (256,),
+        negatives: Negatives = "batch",
+        temperature: float = 0.2,
+        warmup: int = 0,
+        head: Head = "none",
+    ) -> None:
+        super().__init__(views=views, dim=dim, weight=weight, head=head)
+        if not clusters or min(clusters) < 1:
+            raise UserError(f"Prototypes: clusters must be numbers of 1 or more, not {list(clusters)}")
+        if intent < 0:
+            raise UserError(f"Prototypes: intent must not be negative, not {intent}")
+        positive("Prototypes", temperature=temperature)
+        self.intent, self.clusters, self.negatives = intent, tuple(clusters), negatives
+        self.temperature, self.warmup = temperature, warmup
+        total = sum(self.clusters)
+        self.register_buffer("centres", torch.zeros(total, dim))
+        self.register_buffer("density", torch.ones(total))
+        self.register_buffer("active", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
+        super().before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
+        if epoch < self.warmup:
+            return
+        states = encode(encoder, batches)  # (W, D)
+        parts = self.centres.split(self.clusters), self.density.split(self.clusters)
+        for seed, (centres, density) in enumerate(zip(*parts, strict=True)):
+            found, spread = k_means(states, len(centres), seed=epoch * len(self.clusters) + seed)
+            centres[: len(found)], density[: len(found)] = found, spread
+            centres[len(found) :] = 0  # fewer rows than clusters
+        self.active.fill_(True)
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        states = encoder.last(self.make_views(batch))  # (2B, D)
+        first, second = self.head(states).chunk(2)
+        same = related(batch)
+        intents = []
+        if self.active:
+            with torch.no_grad():
+                rows = F.normalize(encoder.last(batch._replace(targets=None)).float(), dim=1)  # (B, D)
+            for centres, density in zip(
+                self.centres.split(self.clusters), self.density.split(self.clusters), strict=True
+            ):
+                own = (rows @ centres.T).argmax(1)  # (B,)
+                same_intent = own[:, None] == own
+                intents.append(self.against(states, centres, density, own, same | same_intent))
+                same = same | same_intent
+        terms = {"contrast": self.weight * nt_xent(first, second, temperature=self.temperature, same=same)}
+        if intents:
+            terms["intent"] = self.intent * torch.stack(intents).mean()
+        self.observe(first, second, masked_share=share_of_others(same))
+        return terms
+
+    def against(self, states: Tensor, centres: Tensor, density: Tensor, own: Tensor, same: Tensor) -> Tensor:
+        """InfoNCE of both views (2B, D) and their row's centre `own` (B,): a scalar."""
+        own = own.repeat(2)  # (2B,)
+        if self.negatives == "clusters":
+            logits = similarities(states, centres, "cosine") / (self.temperature * density)  # (2B, K)
+            filled = centres.abs().sum(1) > 0  # (K,)
+            return contrast(logits, F.one_hot(own, len(centres)).bool(), keep=filled)
+        logits = similarities(states, centres[own[: len(same)]], "cosine") / self.temperature  # (2B, B)
+        eye = torch.eye(len(same), dtype=torch.bool, device=states.device).repeat(2, 1)
+        return contrast(logits, eye, keep=~same.repeat(2, 1))
+
+
+def encode(encoder: Encoder, batches: Batches) -> Tensor:
+    """The state after every training row, without dropout: (W, D) of unit length."""
+    module = encoder if isinstance(encoder, torch.nn.Module) else None
+    training = module is not None and module.training
+    if module is not None:
+        module.eval()
+    states = torch.cat([encoder.last(batch._replace(targets=None)).float() for batch in batches])
+    if module is not None:
+        module.train(training)
+    return F.normalize(states, dim=1)
+
+
+def k_means(states: Tensor, clusters: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Spherical k-means by faiss on the CPU: unit centres (K', D) and concentrations (K',), K' = min(clusters, W).
+
+    The concentration is that of PCL, arXiv 2005.04966, eq. 12, over its mean: the mean distance of a cluster's rows to
+    the centre over log(rows + 10).
+    """
+    import faiss
+
+    rows = np.ascontiguousarray(states.cpu().numpy(), dtype=np.float32)
+    clusters = min(clusters, len(rows))
+    kmeans = faiss.Kmeans(
+        rows.shape[1],
+        clusters,
+        niter=20,
+        seed=seed,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=10**9,
+    )
+    kmeans.train(rows)
+    assert kmeans.centroids is not None
+    cosine, own = kmeans.index.search(rows, 1)
+    gaps = np.sqrt(np.maximum(2 - 2 * cosine[:, 0], 0))  # distances on the sphere
+    count = np.bincount(own[:, 0], minlength=clusters)
+    spread = np.bincount(own[:, 0], weights=gaps, minlength=clusters) / (np.maximum(count, 1) * np.log(count + 10))
+    spread = np.where(count > 1, spread, spread[count > 1].max(initial=1.0))  # a cluster of one row has no spread
+    spread = np.clip(spread, *np.quantile(spread, [0.1, 0.9]))
+    device = states.device
+    found = (
+        torch.from_numpy(kmeans.centroids.copy()).to(device),
+        torch.from_numpy(spread / spread.mean()).float().to(device),
+    )
+    return found

@@ -1,0 +1,80 @@
+"""Swapped prediction of prototype codes: SwAV."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqcl.augment import Pair, View
+from seqcl.losses import sinkhorn, swapped
+from seqcl.objectives.heads import Head
+from seqcl.objectives.views import ViewsObjective, positive
+from seqcl.types import Encoder, SeqBatch
+
+
+class SwAV(ViewsObjective):
+    """Each view predicts the other's code over learned prototypes: the term `swap` (arXiv 2006.09882, eq. 1 and 2).
+
+    Codes spread the rows evenly over the prototypes, so that nothing collapses without negatives. A queue of the last
+    projections helps to spread batches that are smaller than the number of prototypes.
+
+    Args:
+        views: What makes the two views of a row.
+        dim: Width of the encoder's states.
+        weight: Factor of the term in the sum.
+        prototypes: Learned centres K; 3000 in the paper.
+        temperature: What scores are divided by in the prediction; 0.1 in the paper.
+        epsilon: Entropy of the codes; 0.05 in the paper.
+        queue: Earlier projections of each view that take part in the codes, once there are so many; 0 for none.
+        head: Projection before the prototypes; mlp_bn in the paper.
+    """
+
+    kept: Tensor  # (2, Q, D), the last projections of each view, newest first
+    count: Tensor  # (), rows that were ever put in
+
+    def __init__(
+        self,
+        *,
+        views: Pair | View,
+        dim: int,
+        weight: float = 0.1,
+        prototypes: int = 256,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        queue: int = 0,
+        head: Head = "mlp_bn",
+    ) -> None:
+        super().__init__(views=views, dim=dim, weight=weight, head=head)
+        positive("SwAV", prototypes=prototypes, temperature=temperature, epsilon=epsilon, queue=queue + 1)
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
+        self.temperature, self.epsilon = temperature, epsilon
+        self.register_buffer("kept", torch.zeros(2, queue, dim))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        both = F.normalize(self.head(encoder.last(self.make_views(batch))).float(), dim=1)  # (2B, D)
+        prototypes = F.normalize(self.prototypes, dim=1)  # (K, D)
+        scores = (both @ prototypes.T).chunk(2)  # (B, K), (B, K)
+        codes = [self.codes(score, kept, prototypes) for score, kept in zip(scores, self.kept, strict=True)]
+        one, two = (swapped(scores[view], codes[1 - view], temperature=self.temperature) for view in (0, 1))
+        used = torch.stack(codes).argmax(2).unique().numel() / len(prototypes)
+        self.observe(*both.detach().chunk(2), prototypes_used=scores[0].new_tensor(used))
+        self.put(both.detach())
+        return {"swap": self.weight * (one + two) / 2}
+
+    @torch.no_grad()
+    def codes(self, scores: Tensor, kept: Tensor, prototypes: Tensor) -> Tensor:
+        """Codes of the rows, spread together with the projections kept: (B, K)."""
+        rows = len(scores)
+        if len(kept) and int(self.count) >= len(kept):
+            scores = torch.cat((scores, kept @ prototypes.T))
+        return sinkhorn(scores, epsilon=self.epsilon)[:rows]
+
+    @torch.no_grad()
+    def put(self, both: Tensor) -> None:
+        """Put new projections (2B, D) in front of the old ones."""
+        room = self.kept.shape[1]
+        if room:
+            self.kept.copy_(torch.cat((both.unflatten(0, (2, -1)), self.kept), 1)[:, :room])
+            self.count += len(both) // 2

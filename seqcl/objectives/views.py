@@ -1,0 +1,86 @@
+"""What all contrastive objectives share: two views of every row, encoded, and rows that are no negatives of each other."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqcl.augment import Pair, View
+from seqcl.errors import UserError
+from seqcl.losses import alignment, uniformity
+from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.heads import Head, projection
+from seqcl.types import PAD, Batches, Encoder, SeqBatch, Windows
+
+
+class Rows(NamedTuple):
+    """What tells that two rows belong together; a negative user and PAD are unknown, and like nothing else."""
+
+    users: Tensor  # (B,)
+    targets: Tensor  # (B,), last targets
+
+    @classmethod
+    def of(cls, batch: SeqBatch) -> Rows:
+        """The rows of a batch."""
+        unknown = torch.full_like(batch.lengths, -1)
+        targets = batch.last_targets()
+        return cls(unknown if batch.users is None else batch.users, unknown if targets is None else targets)
+
+    def like(self, others: Rows) -> Tensor:
+        """Which rows are of one user or have one last target: (B, C) bool."""
+        users = (self.users[:, None] == others.users) & (self.users[:, None] >= 0)
+        return users | self.same_target(others)
+
+    def same_target(self, others: Rows) -> Tensor:
+        """Which rows have one last target: (B, C) bool."""
+        return (self.targets[:, None] == others.targets) & (self.targets[:, None] > PAD)
+
+
+class ViewsObjective(Objective):
+    """A weighted contrastive term over two views of every row, made from `views` and encoded in one pass.
+
+    `observed` holds alignment and uniformity (arXiv 2005.10242) of the two views and, where there are negatives,
+    `masked_share`: the share of the candidates that are kept from being negatives.
+    """
+
+    def __init__(self, *, views: Pair | View, dim: int, weight: float, head: Head) -> None:
+        super().__init__()
+        if weight < 0:
+            raise UserError(f"{type(self).__name__}: weight must not be negative, not {weight}")
+        self.views = Pair(views=[views]) if isinstance(views, View) else views
+        self.head = projection(head, dim)
+        self.weight = weight
+
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        self.views.prepare(train)
+
+    def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
+        self.views.before_epoch(encoder.item_embeddings(), epoch)
+
+    def make_views(self, batch: SeqBatch) -> SeqBatch:
+        """Both views as one batch of 2B rows, first views first."""
+        return self.views.stacked(batch, rng(batch.items.device))
+
+    def observe(self, first: Tensor, second: Tensor, **others: Tensor) -> None:
+        """Note what is logged and not minimised."""
+        with torch.no_grad():
+            spread = (uniformity(first) + uniformity(second)) / 2
+            self.observed = {"alignment": alignment(first, second), "uniformity": spread, **others}
+
+
+def positive(name: str, **values: float) -> None:
+    """Refuse values that are not above 0.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for key, value in values.items():
+        if value <= 0:
+            raise UserError(f"{name}: {key} must be above 0, not {value}")
+
+
+def share(mask: Tensor) -> Tensor:
+    """The share of a (B, C) mask that is set."""
+    return mask.sum() / max(mask.numel(), 1)

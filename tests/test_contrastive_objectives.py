@@ -1,0 +1,378 @@
+"""Every contrastive objective, with real encoders: what it minimises, what it keeps, whom it takes for a negative."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seqcl.augment import Crop, Identity, Mask, Pair, Reorder, View
+from seqcl.encoders import GRU, SASRec
+from seqcl.errors import UserError
+from seqcl.objectives import BYOL, OBJECTIVES, PIRL, MoCo, Prototypes, SimSiam, SupCon, SwAV, TwoViews
+from seqcl.objectives.momentum import Follower
+from seqcl.objectives.prototypes import encode, k_means
+from seqcl.objectives.views import Rows, ViewsObjective
+from seqcl.types import SeqBatch
+from tests.test_augment import train_windows
+
+N, MAX_LEN, DIM, ROWS = 40, 12, 8, 24
+BUILT = {
+    "TwoViews": lambda views: TwoViews(views=views, dim=DIM, head="mlp"),
+    "SupCon": lambda views: SupCon(views=views, dim=DIM),
+    "MoCo": lambda views: MoCo(views=views, dim=DIM, queue=32, momentum=0.9),
+    "BYOL": lambda views: BYOL(views=views, dim=DIM, momentum=0.9),
+    "SimSiam": lambda views: SimSiam(views=views, dim=DIM),
+    "SwAV": lambda views: SwAV(views=views, dim=DIM, prototypes=6, queue=16),
+    "Prototypes": lambda views: Prototypes(views=views, dim=DIM, clusters=(5, 3), head="linear"),
+    "PIRL": lambda views: PIRL(views=views, dim=DIM, negatives=16),
+}
+ENCODERS = {
+    "SASRec": lambda: SASRec(num_items=N, max_len=MAX_LEN, dim=DIM),
+    "GRU": lambda: GRU(num_items=N, max_len=MAX_LEN, dim=DIM),
+}
+TRAIN = train_windows([list(np.random.default_rng(n).integers(1, N + 1, 3 + n % 7)) for n in range(60)])
+every_objective = pytest.mark.parametrize("name", BUILT)
+every_encoder = pytest.mark.parametrize("encoder_name", ENCODERS)
+
+
+class Rowwise:
+    """Every training row once, as `before_epoch` gets them."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self):
+        for part in range(3):
+            yield rows_batch(range(part * 20, part * 20 + 20))
+
+
+def rows_batch(users) -> SeqBatch:
+    rows = [TRAIN.items[TRAIN.start[u] : TRAIN.stop[u] + 1].tolist() for u in users]
+    width = max(map(len, rows)) - 1
+    items = torch.tensor([row[:-1] + [0] * (width - len(row) + 1) for row in rows])
+    targets = torch.tensor([row[1:] + [0] * (width - len(row) + 1) for row in rows])
+    return SeqBatch(items, torch.tensor([len(row) - 1 for row in rows]), targets, torch.tensor(list(users)))
+
+
+def made(name: str, encoder_name: str = "SASRec", views: Pair | View | None = None):
+    """Encoder and objective, with one epoch begun."""
+    torch.manual_seed(0)
+    encoder = ENCODERS[encoder_name]()
+    objective = BUILT[name](views or Pair(views=[Crop(), Mask(), Reorder()]))
+    objective.prepare(encoder, TRAIN)
+    objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=2)
+    return encoder, objective
+
+
+def test_every_contrastive_objective_of_the_table_is_in_this_suite():
+    assert set(BUILT) == {name for name, kind in OBJECTIVES.items() if issubclass(kind, ViewsObjective)}
+
+
+@every_encoder
+@every_objective
+def test_terms_are_finite_weighted_and_reach_encoder_and_own_parameters(name, encoder_name):
+    encoder, objective = made(name, encoder_name)
+    batch = rows_batch(range(ROWS))
+    objective(encoder, batch)  # fills queues and banks
+    state = {key: value.clone() for key, value in objective.state_dict().items()}
+    torch.manual_seed(1)
+    terms = objective(encoder, batch)
+    assert all(term.ndim == 0 and torch.isfinite(term) and term > 0 for term in terms.values())
+    sum(terms.values()).backward()
+    assert encoder.item_embeddings().grad[1:-1].abs().sum() > 0
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+    followers = {id(p) for module in objective.modules() if isinstance(module, Follower) for p in module.parameters()}
+    for key, parameter in objective.named_parameters():
+        if id(parameter) in followers:
+            assert not parameter.requires_grad and parameter.grad is None, key
+        else:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+    objective.load_state_dict(state)
+    objective.weight *= 2
+    if hasattr(objective, "intent"):
+        objective.intent *= 2
+    torch.manual_seed(1)
+    for key, doubled in objective(encoder, batch).items():
+        torch.testing.assert_close(doubled, 2 * terms[key])
+
+
+@every_objective
+def test_the_batch_stays_as_it_is(name):
+    encoder, objective = made(name)
+    batch = rows_batch(range(ROWS))
+    copies = [part.clone() for part in batch[:4]]
+    objective(encoder, batch)
+    assert all(torch.equal(part, copy) for part, copy in zip(batch[:4], copies, strict=True))
+
+
+@every_objective
+def test_a_batch_of_one_row_and_one_without_targets_work(name):
+    encoder, objective = made(name)
+    for batch in (rows_batch([0]), rows_batch(range(4))._replace(targets=None)):
+        assert all(torch.isfinite(term) for term in objective(encoder, batch).values())
+
+
+@every_objective
+def test_a_saved_objective_goes_on_as_if_nothing_had_been(name):
+    encoder, objective = made(name)
+    for part in range(2):
+        objective(encoder, rows_batch(range(part, part + 10)))
+        objective.after_step(encoder)
+    _, other = made(name)
+    torch.manual_seed(5)  # what was drawn for the new one must not matter
+    other.load_state_dict({key: value.clone() for key, value in objective.state_dict().items()})
+    for one in (objective, other):
+        torch.manual_seed(3)
+        one.found = [value for _ in range(3) for value in one(encoder, rows_batch(range(12))).values()]
+        one.after_step(encoder)
+    assert torch.equal(torch.stack(objective.found), torch.stack(other.found))
+    assert all(
+        torch.equal(a, b) for a, b in zip(objective.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["TwoViews", "SupCon", "MoCo", "Prototypes", "PIRL"])
+def test_the_masked_share_is_logged_and_grows_with_false_negatives(name):
+    shares = []
+    for users in (torch.arange(ROWS), torch.arange(ROWS) // 2):
+        encoder, objective = made(name)
+        batch = rows_batch(range(ROWS))
+        batch = batch._replace(users=users, targets=None)
+        for _ in range(2):
+            objective(encoder, batch)
+        shares.append(float(objective.observed["masked_share"]))
+    assert 0 <= shares[0] < shares[1] <= 1
+
+
+def test_unknown_users_and_targets_are_like_nothing():
+    rows = Rows(torch.tensor([-1, -1, 2]), torch.tensor([0, 0, 0]))
+    assert rows.like(rows).tolist() == [[False] * 3, [False] * 3, [False, False, True]]
+
+
+@pytest.mark.parametrize("reduction", ["out", "in"])
+def test_supcon_of_rows_with_targets_of_their_own_is_nt_xent(reduction):
+    encoder, objective = made("SupCon", views=Identity())
+    encoder.eval()
+    objective.reduction = reduction
+    batch = rows_batch(range(6))._replace(targets=torch.arange(1, 7))
+    first, second = objective.head(encoder.last(objective.make_views(batch))).chunk(2)
+    from seqcl.losses import nt_xent
+
+    expected = objective.weight * nt_xent(first, second, temperature=objective.temperature)
+    torch.testing.assert_close(objective(encoder, batch)["contrast"], expected)
+
+
+def test_supcon_pulls_rows_of_one_target_together():
+    encoder, objective = made("SupCon", views=Identity())
+    batch = rows_batch(range(8))._replace(targets=torch.tensor([1, 1, 1, 1, 2, 2, 2, 2]))
+    optimizer = torch.optim.Adam([*encoder.parameters(), *objective.parameters()], lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        objective(encoder, batch)["contrast"].backward()
+        optimizer.step()
+    encoder.eval()
+    unit = F.normalize(objective.head(encoder.last(batch)), dim=1)
+    close = unit @ unit.T
+    assert close[:4, :4].mean() > 0.8 and close[:4, 4:].mean() < 0.6
+
+
+# Momentum
+
+
+@pytest.mark.parametrize("momentum", [1.0, 0.9, 0.0])
+def test_the_follower_moves_as_its_momentum_says(momentum):
+    encoder, objective = made("MoCo")
+    objective.momentum = momentum
+    before = [p.clone() for p in objective.follower.parameters()]
+    with torch.no_grad():
+        for parameter in (*encoder.parameters(), *objective.head.parameters()):
+            parameter += torch.randn_like(parameter)
+    objective.after_step(encoder)
+    leaders = [*encoder.parameters(), *objective.head.parameters()]
+    for old, new, leader in zip(before, objective.follower.parameters(), leaders, strict=True):
+        torch.testing.assert_close(new, momentum * old + (1 - momentum) * leader)
+        if momentum == 1:
+            assert torch.equal(old, new), "momentum 1 never moves"
+
+
+def test_the_queue_holds_the_last_keys_and_who_made_them():
+    encoder, objective = made("MoCo", views=Identity())
+    encoder.eval()
+    objective.eval()
+    for start in range(0, 50, 10):
+        objective(encoder, rows_batch(range(start, start + 10)))
+    last = rows_batch(range(18, 50))  # 32 keys
+    keys = F.normalize(objective.follower(last), dim=1)
+    order = objective.users.argsort()
+    assert objective.users[order].tolist() == list(range(18, 50))
+    torch.testing.assert_close(objective.keys[order], keys)
+    assert objective.targets[order].tolist() == last.last_targets().tolist()
+
+
+def test_moco_is_info_nce_against_the_queue_of_strangers_alone():
+    encoder, objective = made("MoCo", views=Identity())
+    encoder.eval()
+    objective.eval()
+    objective(encoder, rows_batch(range(30)))
+    batch = rows_batch([0, 35])
+    queries = F.normalize(objective.head(encoder.last(batch)), dim=1)
+    keys = F.normalize(objective.follower(batch), dim=1)
+    expected = []
+    for row in range(2):
+        logits = [queries[row] @ keys[row]]
+        for slot in range(30):
+            same_user = objective.users[slot] == batch.users[row]
+            if not same_user and objective.targets[slot] != batch.last_targets()[row]:
+                logits.append(queries[row] @ objective.keys[slot])
+        logits = torch.stack(logits) / objective.temperature
+        expected.append(logits.logsumexp(0) - logits[0])
+    torch.testing.assert_close(objective(encoder, batch)["contrast"], objective.weight * torch.stack(expected).mean())
+
+
+def test_identical_views_and_encoders_give_byol_loss_zero():
+    torch.manual_seed(0)
+    encoder = ENCODERS["SASRec"]().eval()
+    objective = BYOL(views=Identity(), dim=DIM, head="none", predictor="none").eval()
+    objective.prepare(encoder, TRAIN)
+    assert objective(encoder, rows_batch(range(9)))["predict"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_byol_momentum_rises_to_one_by_a_cosine():
+    encoder, objective = made("BYOL")
+    assert int(objective.steps) == 6
+    rates = []
+    for _ in range(7):
+        rates.append(objective.rate())
+        objective.after_step(encoder)
+    assert rates == [pytest.approx(1 - 0.1 * (math.cos(math.pi * k / 6) + 1) / 2) for k in range(7)]
+    assert rates[0] == pytest.approx(0.9) and rates[-1] == 1
+
+
+def test_the_target_of_simsiam_takes_no_gradient():
+    encoder, objective = made("SimSiam", views=Identity())
+    encoder.eval()
+    objective.predictor = torch.nn.Linear(DIM, DIM)
+    torch.nn.init.zeros_(objective.predictor.weight)  # then the prediction does not depend on the encoder
+    objective(encoder, rows_batch(range(9)))["predict"].backward()
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in encoder.parameters())
+
+
+# Prototypes
+
+
+def test_swav_spreads_codes_over_prototypes_and_uses_its_queue_when_full():
+    encoder, objective = made("SwAV")
+    batch = rows_batch(range(10))
+    objective(encoder, batch)
+    assert int(objective.count) == 10
+    first = objective.kept.clone()
+    objective(encoder, batch)
+    assert torch.equal(objective.kept[:, 10:], first[:, :6]), "newest first"
+    scores = torch.randn(10, 6)
+    prototypes = F.normalize(objective.prototypes, dim=1)
+    alone = objective.codes(scores, objective.kept[0, :0], prototypes)
+    together = objective.codes(scores, objective.kept[0], prototypes)
+    assert together.shape == alone.shape and not torch.allclose(together, alone)
+    torch.testing.assert_close(alone.sum(1), torch.ones(10))
+
+
+def test_one_cluster_a_row_makes_prototypes_an_instance_loss():
+    torch.manual_seed(0)
+    encoder = ENCODERS["SASRec"]().eval()
+    objective = Prototypes(views=Identity(), dim=DIM, clusters=(60,), temperature=0.5)
+    objective.prepare(encoder, TRAIN)
+    objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=1)
+    states = encode(encoder, Rowwise())
+    own = (states @ objective.centres.T).argmax(1)
+    distinct = states.unique(dim=0)
+    assert len(own.unique()) == len(distinct)  # two equal rows share a centre
+    users = [int(n) for n in np.unique(own.numpy(), return_index=True)[1][:10]]
+    batch = rows_batch(users)._replace(targets=None)
+    logits = states[users] @ states[users].T / 0.5
+    expected = F.cross_entropy(logits, torch.arange(10))
+    torch.testing.assert_close(objective(encoder, batch)["intent"], objective.intent * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_one_cluster_are_no_negatives_in_either_term():
+    torch.manual_seed(0)
+    encoder = ENCODERS["SASRec"]().eval()
+    objective = Prototypes(views=Identity(), dim=DIM, clusters=(1,))
+    objective.prepare(encoder, TRAIN)
+    before = objective(encoder, rows_batch(range(6))._replace(targets=None))["contrast"].item()
+    objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=1)
+    terms = objective(encoder, rows_batch(range(6))._replace(targets=None))
+    assert before > 0.01 and [term.item() for term in terms.values()] == pytest.approx([0, 0], abs=1e-6)
+    assert float(objective.observed["masked_share"]) == 1
+
+
+@pytest.mark.parametrize("negatives", ["batch", "clusters"])
+def test_clusters_begin_after_the_warm_up_and_come_from_training_rows_alone(negatives):
+    torch.manual_seed(0)
+    encoder = ENCODERS["SASRec"]()
+    objective = Prototypes(views=Crop(), dim=DIM, clusters=(4, 200), warmup=1, negatives=negatives)
+    objective.prepare(encoder, TRAIN)
+    objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=2)
+    assert set(objective(encoder, rows_batch(range(5)))) == {"contrast"}
+    encoder.train()
+    objective.before_epoch(encoder, Rowwise(), epoch=1, epochs=2)
+    assert encoder.training
+    assert set(objective(encoder, rows_batch(range(5)))) == {"contrast", "intent"}
+    filled = objective.centres.abs().sum(1) > 0
+    assert filled[:4].all() and filled[4:].sum() == 60, "no more clusters than rows"
+    assert float(objective.density[:4].mean()) == pytest.approx(1, abs=1e-5)
+
+
+def test_k_means_finds_well_parted_groups():
+    generator = torch.Generator().manual_seed(0)
+    middles = F.normalize(torch.randn(2, 16, generator=generator), dim=1)
+    label = torch.arange(400) % 2
+    rows = F.normalize(middles[label] + 0.05 * torch.randn(400, 16, generator=generator), dim=1)
+    centres, density = k_means(rows, 2, seed=0)
+    assert (centres @ middles.T).max(0).values.min() > 0.99 and len(density) == 2
+
+
+# Bank
+
+
+def test_the_bank_moves_towards_the_row_and_starts_at_it():
+    encoder, objective = made("PIRL", views=Identity())
+    encoder.eval()
+    objective.eval()
+    batch = rows_batch([3, 7])
+    objective(encoder, batch)
+    rows = F.normalize(objective.head(encoder.last(batch)), dim=1)
+    torch.testing.assert_close(objective.bank[[3, 7]], rows)
+    assert (objective.bank.abs().sum(1) > 0).sum() == 2
+    assert objective.targets[[3, 7]].tolist() == batch.last_targets().tolist()
+    with torch.no_grad():
+        objective.head.weight.copy_(torch.eye(DIM))
+    objective(encoder, batch)
+    new = F.normalize(encoder.last(batch), dim=1)
+    torch.testing.assert_close(objective.bank[[3, 7]], F.normalize((rows + new) / 2, dim=1))
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda views: TwoViews(views=views, dim=DIM, weight=-1), "TwoViews: weight"),
+        (lambda views: SupCon(views=views, dim=DIM, temperature=0), "SupCon: temperature"),
+        (lambda views: MoCo(views=views, dim=DIM, queue=0), "MoCo: queue"),
+        (lambda views: MoCo(views=views, dim=DIM, momentum=1.5), "MoCo: momentum"),
+        (lambda views: BYOL(views=views, dim=DIM, momentum=-1), "BYOL: momentum"),
+        (lambda views: SwAV(views=views, dim=DIM, prototypes=0), "SwAV: prototypes"),
+        (lambda views: Prototypes(views=views, dim=DIM, clusters=()), "Prototypes: clusters"),
+        (lambda views: Prototypes(views=views, dim=DIM, intent=-0.1), "Prototypes: intent"),
+        (lambda views: PIRL(views=views, dim=DIM, balance=2), "PIRL: balance"),
+        (lambda views: SimSiam(views=views, dim=DIM, head="deep"), "did you mean|head"),
+    ],
+)
+def test_an_impossible_objective_is_refused_by_name(make, said):
+    with pytest.raises(UserError, match=said):
+        make(Crop())
