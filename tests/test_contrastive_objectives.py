@@ -376,3 +376,21 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
 def test_an_impossible_objective_is_refused_by_name(make, said):
     with pytest.raises(UserError, match=said):
         make(Crop())
+
+
+# Traps
+
+
+@every_encoder
+@every_objective
+def test_padding_takes_part_in_no_contrast(name, encoder_name):
+    losses = []
+    for extra in (0, 3):
+        encoder, objective = made(name, encoder_name, views=Identity())
+        encoder.eval()
+        batch = rows_batch(range(10))
+        wide = batch._replace(items=F.pad(batch.items, (0, extra)), targets=F.pad(batch.targets, (0, extra)))
+        objective(encoder, wide)  # fills queues and banks
+        torch.manual_seed(2)
+        losses.append(torch.stack(list(objective(encoder, wide).values())))
+    torch.testing.assert_close(*losses)

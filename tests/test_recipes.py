@@ -1,0 +1,170 @@
+"""Every trained recipe, whole: near the ceiling on a chain, at chance on noise, resumed to the same bits, not collapsed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import seqcl
+from seqcl.config import from_mapping
+from seqcl.data import leave_one_out, markov, shuffled
+from seqcl.experiment import SHARED, Options, Preparation, build, training_batches
+from seqcl.models import MODELS, Recommender
+from seqcl.training import Interrupted, Trainer
+
+RECIPES = sorted({kind.__name__ for kind in MODELS.values() if issubclass(kind, Recommender)})
+SMALL = {
+    "encoder": {"dim": 32},
+    "data": {"windows": "last"},
+    "train": {"epochs": 8, "lr": 0.005, "batch_size": 64},
+    "eval": {"exclude_seen": False},  # a chain comes back to its items
+}
+OWN = {"CoSeRec": {"views": {"warmup": 1}}, "DuoRec": {"views": {"positives": "both"}}}
+"""What makes a recipe use all that it has within three epochs."""
+TINY = {"encoder": {"dim": 8}, "data": {"windows": "last"}, "train": {"epochs": 3, "batch_size": 16, "patience": 0}}
+FREE_OF_NEGATIVES = ["BYOLRec", "SimSiamRec", "SwAVRec"]
+every_recipe = pytest.mark.parametrize("model", RECIPES)
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return markov(users=600, items=30, length=12, branching=2, seed=1)
+
+
+def ceiling(chain, run):
+    return chain.ceiling(run.split.test, run.sequences.item_ids, ks=(10,))["ndcg@10"]
+
+
+@pytest.fixture(scope="module")
+def trained(chain, tmp_path_factory):
+    """Runs by model, each made once."""
+    runs = {}
+
+    def run(model):
+        if model not in runs:
+            folder = tmp_path_factory.mktemp("runs")
+            runs[model] = seqcl.train(chain.interactions, model=model, runs=str(folder), progress=False, **SMALL)
+        return runs[model]
+
+    return run
+
+
+@every_recipe
+def test_a_recipe_comes_near_the_ceiling_of_a_markov_chain(chain, trained, model):
+    found, best = trained(model), ceiling(chain, trained(model))
+    assert 0.9 * best < found.metrics["test"]["ndcg@10"] < 1.05 * best
+
+
+@every_recipe
+def test_a_recipe_stays_at_chance_on_shuffled_data(chain, tmp_path, model):
+    control = shuffled(chain.interactions, seed=0)
+    values = SMALL | {"train": {"epochs": 3, "lr": 0.005, "batch_size": 64}}
+    made = seqcl.train(control, model=model, runs=str(tmp_path), progress=False, **values)
+    # What is left is which items a user has, a little more than popularity; the order, most of the ceiling, is gone.
+    assert made.metrics["test"]["ndcg@10"] < 0.25 * ceiling(chain, made)
+
+
+@every_recipe
+def test_every_term_of_a_recipe_reaches_the_encoder(tmp_path, model):
+    recipe, batches, _ = whole(model)
+    recipe.objective.before_epoch(recipe.encoder, batches, epoch=9, epochs=10)  # past every warm-up
+    batch = next(iter(batches))
+    recipe(batch)  # fills queues and banks
+    for name, term in recipe(batch).items():
+        recipe.zero_grad()
+        term.backward(retain_graph=True)
+        assert recipe.encoder.item_embeddings().grad.abs().sum() > 0, name
+        recipe.zero_grad()
+
+
+def whole(model, seed=0, held_out=None):
+    """A tiny model, its batches and its trainer; `held_out` overwrites every item that training may not know."""
+    config = from_mapping({"model": model, "dataset": "x", "seed": seed, **OWN.get(model, {}), **TINY}, SHARED, Options)
+    log = markov(users=60, items=20, length=8, branching=2, seed=1).interactions
+    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(log), windows="last", max_len=50)
+    if held_out is not None:
+        items = np.array(split.train.items)
+        for begin, end in zip(split.train.ends, split.train.offsets[1:], strict=True):
+            items[begin:end] = held_out
+        parts = {name: replace(getattr(split, name), items=items) for name in ("train", "valid", "test")}
+        split = replace(split, **parts)
+    recipe, trainer = build(config, split), Trainer(**config.train.as_dict())
+    torch.manual_seed(seed)
+    return recipe, training_batches(split, trainer, seed=seed, device=torch.device("cpu")), trainer
+
+
+@every_recipe
+def test_similarity_clusters_and_rows_come_from_training_items_alone(model):
+    weights = []
+    for held_out in (1, 7):
+        recipe, batches, trainer = whole(model, held_out=held_out)
+        trainer.fit(recipe, batches, progress=False)
+        weights.append({key: value for key, value in recipe.state_dict().items()})
+    assert all(torch.equal(one, two) for one, two in zip(weights[0].values(), weights[1].values(), strict=True))
+
+
+class Stopped:
+    """Batches that send SIGINT to this process before one of them."""
+
+    def __init__(self, batches, at):
+        self.batches, self.at = batches, at
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def epoch(self, number, start=0):
+        for place, batch in enumerate(self.batches.epoch(number, start)):
+            if (number, place + start) == self.at:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+
+@every_recipe
+def test_a_stopped_recipe_goes_on_to_the_same_bits(tmp_path, model):
+    expected, batches, trainer = whole(model)
+    trainer.fit(expected, batches, progress=False)
+    stopped, batches, trainer = whole(model)
+    with pytest.raises(Interrupted):
+        trainer.fit(stopped, Stopped(batches, (1, 1)), folder=tmp_path, progress=False)
+    resumed, batches, trainer = whole(model, seed=0)
+    torch.manual_seed(99)
+    trainer.fit(resumed, batches, folder=tmp_path, resume=True, progress=False)
+    for (name, one), two in zip(expected.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+
+
+@pytest.mark.parametrize("model", FREE_OF_NEGATIVES)
+def test_what_has_no_negatives_does_not_collapse(trained, model):
+    run = trained(model)
+    with torch.no_grad():
+        states = torch.nn.functional.normalize(run.model.candidates(), dim=1)
+    spectrum = torch.linalg.svdvals(states - states.mean(0))
+    share = spectrum / spectrum.sum()
+    effective = float(torch.exp(-(share * share.log()).sum()))  # effective rank (Roy and Vetterli, 2007)
+    assert effective > 16, f"{effective:.1f} of 32 dimensions are in use"
+
+
+@pytest.mark.parametrize("objective", ["TwoViews", "SupCon", "MoCo", "BYOL", "SimSiam", "SwAV", "Prototypes", "PIRL"])
+@pytest.mark.parametrize("encoder", ["SASRec", "GRU"])
+def test_every_paradigm_works_with_every_encoder(objective, encoder):
+    values = {
+        "model": "CL4Rec",
+        "dataset": "x",
+        "objective": {"name": objective},
+        "encoder": {"name": encoder, "dim": 8},
+    }
+    config = from_mapping({**TINY, **values}, SHARED, Options)
+    log = markov(users=30, items=20, length=8, branching=2, seed=1).interactions
+    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(log), windows="last", max_len=50)
+    recipe = build(config, split)
+    batches = training_batches(split, Trainer(batch_size=16), seed=0, device=torch.device("cpu"))
+    result = Trainer(epochs=1, batch_size=16).fit(recipe, batches, progress=False)
+    assert all(value == value for value in result.history[0].values())
