@@ -115,3 +115,28 @@ def alignment(first: Tensor, second: Tensor, power: float) -> float:
 def uniformity(states: Tensor, t: float) -> float:
     pairs = [(a, b) for i, a in enumerate(states) for j, b in enumerate(states) if i != j]
     return math.log(sum(math.exp(-t * (2 - 2 * cosine(a, b))) for a, b in pairs) / len(pairs))
+
+
+def cosine_gap(predicted: Tensor, target: Tensor) -> float:
+    """Squared distance of the unit vectors, row by row."""
+    gaps = [2 - 2 * cosine(one, two) for one, two in zip(predicted, target, strict=True)]
+    return sum(gaps) / len(gaps)
+
+
+def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> list[list[float]]:
+    """Exponentials scaled by columns, then by rows, entry by entry."""
+    codes = [[math.exp(float(score) / epsilon) for score in row] for row in scores]
+    for _ in range(iterations):
+        totals = [sum(row[k] for row in codes) for k in range(len(codes[0]))]
+        codes = [[value / total for value, total in zip(row, totals, strict=True)] for row in codes]
+        codes = [[value / sum(row) for value in row] for row in codes]
+    return codes
+
+
+def swapped(scores: Tensor, codes: Tensor, temperature: float) -> float:
+    """Cross entropy with soft labels, entry by entry."""
+    total = 0.0
+    for row, code in zip(scores, codes, strict=True):
+        norm = math.log(sum(math.exp(float(score) / temperature) for score in row))
+        total -= sum(float(q) * (float(score) / temperature - norm) for q, score in zip(code, row, strict=True))
+    return total / len(scores)

@@ -14,11 +14,14 @@ from seqcl.losses import (
     bce,
     bpr,
     contrast,
+    cosine_gap,
     gbce,
     info_nce,
     nt_xent,
     sampled_softmax,
+    sinkhorn,
     softmax,
+    swapped,
     uniformity,
 )
 from tests import reference_losses as slow
@@ -361,3 +364,48 @@ def test_uniformity_equals_its_reference_and_is_zero_in_collapse(t):
     assert uniformity(states, t=t).item() == pytest.approx(slow.uniformity(states.detach(), t), abs=1e-12)
     assert torch.autograd.gradcheck(lambda x: uniformity(x, t=t), (states,))
     assert uniformity(torch.ones(6, 4).double()).item() == pytest.approx(0, abs=1e-12)
+
+
+# Prediction of the other view, and codes over prototypes
+
+
+def test_the_cosine_gap_equals_its_reference_and_passes_gradcheck():
+    one, two = normal(5, 4), normal(5, 4, seed=1)
+    assert cosine_gap(one, two).item() == pytest.approx(slow.cosine_gap(one, two))
+    assert torch.autograd.gradcheck(cosine_gap, (one.requires_grad_(), two.requires_grad_()))
+    assert cosine_gap(one, 3 * one).item() == pytest.approx(0, abs=1e-12)
+    assert cosine_gap(one, -one).item() == pytest.approx(4)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_sinkhorn_equals_its_reference(iterations):
+    scores = normal(7, 4) / 5
+    found = sinkhorn(scores, epsilon=0.2, iterations=iterations)
+    torch.testing.assert_close(found, torch.tensor(slow.sinkhorn(scores, 0.2, iterations), dtype=torch.float64))
+
+
+def test_sinkhorn_rows_sum_to_one_and_columns_to_an_equal_share():
+    codes = sinkhorn(normal(30, 6) / 5, epsilon=0.1, iterations=200)
+    torch.testing.assert_close(codes.sum(1), torch.ones(30, dtype=torch.float64))
+    torch.testing.assert_close(codes.sum(0), torch.full((6,), 5.0, dtype=torch.float64))
+
+
+def test_sinkhorn_stays_finite_where_exponentials_would_not():
+    codes = sinkhorn(1000 * normal(30, 6, dtype=torch.float32), epsilon=0.01)
+    assert torch.isfinite(codes).all() and torch.allclose(codes.sum(1), torch.ones(30))
+
+
+def test_the_swapped_prediction_equals_its_reference_passes_gradcheck_and_is_entropy_at_best():
+    scores, codes = normal(6, 4), normal(6, 4, seed=1).softmax(1)
+    assert swapped(scores, codes, temperature=0.3).item() == pytest.approx(slow.swapped(scores, codes, 0.3))
+    assert torch.autograd.gradcheck(lambda s: swapped(s, codes, temperature=0.3), (scores.requires_grad_(),))
+    entropy = -(codes * codes.log()).sum(1).mean().item()
+    assert swapped(0.3 * codes.log(), codes, temperature=0.3).item() == pytest.approx(entropy)
+
+
+@pytest.mark.parametrize("loss", [cosine_gap, lambda s, t: swapped(s, t.softmax(1), temperature=0.05)])
+def test_losses_without_negatives_are_finite_scalars_in_bfloat16(loss):
+    one, two = (normal(5, 4, seed=n, dtype=torch.bfloat16).requires_grad_() for n in (0, 1))
+    value = loss(one, two)
+    assert value.ndim == 0 and value.dtype == torch.float32 and torch.isfinite(value)
+    assert torch.isfinite(gradients(value, one)[0]).all()

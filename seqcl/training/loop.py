@@ -98,10 +98,10 @@ class Loop:
     def train_epoch(self, signals: Signals) -> None:
         """Take the steps of an epoch that are left, saving from time to time."""
         state = self.state
+        clock = time.monotonic()
         if state.batch == 0:
             self.objective.before_epoch(self.encoder, self.loader, epoch=state.epoch, epochs=self.config.epochs)
         self.model.train()
-        clock = time.monotonic()
         for batch in self.loader.epoch(state.epoch, start=state.batch):
             self.step(batch)
             now = time.monotonic()

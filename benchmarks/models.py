@@ -1,0 +1,127 @@
+"""What each recipe costs: its epoch over that of our SASRec, peak memory, and what is made once or once an epoch.
+
+    python benchmarks/models.py [--data Beauty] [--epochs 2] [--only DuoRec,ICLRec] [--smoke]
+
+Every recipe runs alone in a process of its own, as `benchmarks/train_speed.py` runs SASRec: dim 64, 2 layers, 2 heads, full
+softmax, float32, two threads, batches of 256; clusters and similarities of an epoch are part of it. SASRec is measured
+before and after the others, because a shared machine changes its speed. Bound: views encoded for a row, plus 1.5.
+The index of same targets, k-means of 256 clusters and both item correlations are timed on the data and on ten times as
+many users made of it. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.train_speed import alone  # noqa: E402
+
+ENCODED = {  # rows through an encoder besides those of the next-item term
+    "CL4Rec": 2,
+    "CoSeRec": 2,
+    "DuoRec": 2,
+    "ICLRec": 3,
+    "ICSRec": 3,
+    "MoCoRec": 2,
+    "BYOLRec": 4,
+    "SimSiamRec": 2,
+    "SwAVRec": 2,
+    "PIRLRec": 2,
+    "SupConRec": 2,
+}
+
+
+def timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return round(time.perf_counter() - started, 3)
+
+
+def parts(path: str, times: int, clusters: int) -> dict[str, float]:
+    """Seconds of everything that is made from the whole of the training windows; `times` as many users, made of copies."""
+    import numpy as np
+    import torch
+
+    from seqcl.augment import SameTarget, by_embedding, item_cf_iuf
+    from seqcl.data import leave_one_out, load_sequences
+    from seqcl.objectives.prototypes import k_means
+
+    torch.set_num_threads(2)
+    train = leave_one_out(load_sequences(path), windows="last").train
+    shift = np.arange(times) * len(train.items)  # every copy a user of its own, with items of its own
+    items = np.concatenate([train.items + copy * train.num_items for copy in range(times)])
+
+    def moved(places: np.ndarray) -> np.ndarray:
+        return np.concatenate([places + step for step in shift])
+
+    large = replace(
+        train,
+        items=items,
+        offsets=np.append(moved(train.offsets[:-1]), len(items)),
+        ends=moved(train.ends),
+        users=np.concatenate([train.users + copy * train.num_users for copy in range(times)]),
+        start=moved(train.start),
+        stop=moved(train.stop),
+        first=moved(train.first),
+        num_items=train.num_items * times,
+        times=None,
+    )
+    states = torch.nn.functional.normalize(torch.randn(len(large), 64), dim=1)
+    table = torch.randn(large.num_items + 2, 64)
+    return {
+        "same_target_index": timed(lambda: SameTarget().prepare(large)),
+        "k_means": timed(lambda: k_means(states, clusters, seed=0)),
+        "cooccurrence": timed(lambda: item_cf_iuf(*large.known(), large.num_items)),
+        "by_embedding": timed(lambda: by_embedding(table)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="Beauty")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--only", help="recipes, separated by commas")
+    parser.add_argument("--smoke", action="store_true", help="a small Markov set, two recipes, no claims")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        from seqcl.data import markov, resolve, write
+
+        if chosen.smoke:
+            path = str(Path(folder) / "markov.txt")
+            write(markov(users=300, items=50, length=12, seed=0).interactions, path)
+            names, epochs = ["ICSRec", "MoCoRec"], 1
+        else:
+            path, epochs = str(Path(resolve(chosen.data)).resolve()), chosen.epochs  # type: ignore[arg-type]
+            names = chosen.only.split(",") if chosen.only else list(ENCODED)
+        sasrec = [alone("ours", path, "SASRec", "sliding", 50, epochs)]
+        runs = {name: alone("ours", path, name, "sliding", 50, epochs) for name in names}
+        sasrec.append(alone("ours", path, "SASRec", "sliding", 50, epochs))
+        base = statistics.mean(run["epoch_seconds"] for run in sasrec)
+        once = {f"{times}x": parts(path, times, 16 if chosen.smoke else 256) for times in (1, 10)}
+    result: dict[str, Any] = {}
+    for name, run in runs.items():
+        ratio, bound = round(run["epoch_seconds"] / base, 2), ENCODED[name] + 1.5
+        result[name] = {"over_sasrec": ratio, "peak_mb": run["peak_mb"]}
+        verdict = "" if chosen.smoke else f"   must <= {bound}: {'met' if ratio <= bound else 'missed'}"
+        print(f"{name:<12}{ratio:>6.2f} x SASRec {run['peak_mb']:>6} MB{verdict}")
+    for times, seconds in once.items():
+        print(f"{times:>4}: " + "  ".join(f"{name} {value:.2f} s" for name, value in seconds.items()))
+    about = {"date": date.today().isoformat(), "cores": os.cpu_count(), "smoke": chosen.smoke, "sasrec_seconds": base}
+    print(json.dumps({"benchmark": "models", **about, **result, **once}))
+
+
+if __name__ == "__main__":
+    main()
