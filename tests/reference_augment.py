@@ -97,3 +97,29 @@ def nearest(table, item: int) -> list[tuple[float, int]]:
             one, two = table[item], table[other]
             found.append((float(one @ two / (one.norm() * two.norm())), other))
     return sorted(found, reverse=True)
+
+
+def variance(times: list[float]) -> float:
+    """Of the gaps between neighbours, 0 for fewer than two."""
+    gaps = [late - early for early, late in zip(times, times[1:], strict=False)]
+    if not gaps:
+        return 0.0
+    mean = sum(gaps) / len(gaps)
+    return sum((gap - mean) ** 2 for gap in gaps) / len(gaps)
+
+
+def even_starts(times: list[float], size: int) -> set[int]:
+    """Where windows of `size` items begin whose gaps vary least."""
+    found = {start: variance(times[start : start + size]) for start in range(len(times) - size + 1)}
+    return {start for start, value in found.items() if value <= min(found.values()) + 1e-9}
+
+
+def gap_sets(times: list[float], count: int, largest: bool) -> set[tuple[int, ...]]:
+    """All sets of `count` positions with the largest or smallest gaps before them; position 0, without a gap, comes last."""
+    gaps = [late - early for early, late in zip(times, times[1:], strict=False)]
+    ranked = [-math.inf, *(gap if largest else -gap for gap in gaps)]
+    totals = {
+        chosen: sorted((ranked[t] for t in chosen), reverse=True) for chosen in combinations(range(len(times)), count)
+    }
+    best = max(totals.values())
+    return {chosen for chosen, values in totals.items() if values == best}

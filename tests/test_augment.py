@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from seqcl.augment import (
     stack,
     surer,
 )
-from seqcl.augment.operators import share
+from seqcl.augment.operators import choose, crop, reorder, share
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch, Windows
 from tests import reference_augment as reference
@@ -585,3 +587,56 @@ def test_the_correlation_of_a_pair_is_refreshed_by_epoch_after_its_warm_up(corre
     pair.before_epoch(table, 2)
     assert torch.equal(pair.views[0].neighbours, expected)
     assert torch.equal(pair.state_dict()["views.0.neighbours"], expected), "a resumed run needs it"
+
+
+# Time-aware operators
+
+TIMES = [[0, 5, 6, 7, 20, 30, 40], [0, 1, 2, 3, 4, 5, 6], [0, 9, 10, 30], [3], [1, 1], [0, 4, 8, 9, 10, 20, 21]]
+
+
+def timed_batch(times: list[float], copies: int) -> SeqBatch:
+    items = torch.arange(1, len(times) + 1).expand(copies, -1)
+    lengths = torch.full((copies,), len(times))
+    clock = torch.tensor(times, dtype=torch.float64).expand(copies, -1)
+    pad = torch.nn.functional.pad
+    return SeqBatch(pad(items, (0, 2)), lengths, users=torch.arange(copies), times=pad(clock, (0, 2)))
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("rate", [0.3, 0.5, 1.0])
+def test_an_even_crop_is_one_of_the_windows_whose_gaps_vary_least(times: list[float], rate: float) -> None:
+    size = max(1, math.floor(rate * len(times)))
+    row = [*range(1, len(times) + 1)]
+    expected = {tuple(row[start : start + size]) for start in reference.even_starts(times, size)}
+    assert set(rows_of(crop(timed_batch(times, 400), rate=rate, generator=seeded(), even=True))) == expected
+
+
+@pytest.mark.parametrize("times", TIMES)
+def test_an_even_reorder_shuffles_one_of_the_windows_whose_gaps_vary_least(times: list[float]) -> None:
+    size = math.floor(0.5 * len(times))
+    row = [*range(1, len(times) + 1)]
+    allowed = set()
+    for start in reference.even_starts(times, size):
+        for inside in permutations(row[start : start + size]):
+            allowed.add((*row[:start], *inside, *row[start + size :]))
+    assert set(rows_of(reorder(timed_batch(times, 2000), rate=0.5, generator=seeded(), even=True))) == allowed
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("gaps", ["small", "large"])
+@pytest.mark.parametrize("rate", [0.3, 0.5, 1.0])
+def test_positions_are_those_after_the_smallest_or_largest_gaps(times: list[float], gaps: str, rate: float) -> None:
+    batch = timed_batch(times, 1000)
+    marks = choose(batch, rate=rate, least=1, generator=seeded(), gaps=gaps)  # type: ignore[arg-type]
+    assert not marks[:, len(times) :].any()
+    found = {tuple(row.nonzero()[:, 0].tolist()) for row in marks}
+    assert found == reference.gap_sets(times, max(1, math.floor(rate * len(times))), gaps == "large")
+
+
+@pytest.mark.parametrize("view", [Crop(even=True), Reorder(even=True), bound(Insert(gaps="large"))])
+def test_a_time_aware_view_without_times_is_refused(view: View) -> None:
+    with pytest.raises(UserError, match="times of the items"):
+        view(batch_of([[1, 2, 3]])._replace(times=None), seeded())
+    pair = Pair(views=[OneOf(views=[Identity(), view])])
+    with pytest.raises(UserError, match="--data.time"):
+        pair.prepare(dataclasses.replace(TRAIN, times=None))

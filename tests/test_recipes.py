@@ -24,7 +24,11 @@ SMALL = {
     "train": {"epochs": 8, "lr": 0.005, "batch_size": 64},
     "eval": {"exclude_seen": False},  # a chain comes back to its items
 }
-OWN = {"CoSeRec": {"views": {"warmup": 1}}, "DuoRec": {"views": {"positives": "both"}}}
+OWN = {
+    "CoSeRec": {"views": {"warmup": 1}},
+    "TiCoSeRec": {"views": {"warmup": 1, "threshold": 4}},
+    "DuoRec": {"views": {"positives": "both"}},
+}
 """What makes a recipe use all that it has within three epochs."""
 TINY = {"encoder": {"dim": 8}, "data": {"windows": "last"}, "train": {"epochs": 3, "batch_size": 16, "patience": 0}}
 FREE_OF_NEGATIVES = ["BYOLRec", "SimSiamRec", "SwAVRec"]
@@ -95,7 +99,8 @@ def whole(model, seed=0, held_out=None):
         split = replace(split, **parts)
     recipe, trainer = build(config, split), Trainer(**config.train.as_dict())
     torch.manual_seed(seed)
-    return recipe, training_batches(split, trainer, seed=seed, device=torch.device("cpu")), trainer
+    times = recipe.objective.times_needed
+    return recipe, training_batches(split, trainer, seed=seed, device=torch.device("cpu"), times=times), trainer
 
 
 @every_recipe

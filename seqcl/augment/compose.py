@@ -52,6 +52,7 @@ class Composed(View):
             raise UserError(f"{type(self).__name__}: views must not be empty")
         self.views = cast("Sequence[View]", nn.ModuleList(views))
         self.neighbours_needed = max(view.neighbours_needed for view in views)
+        self.times_needed = any(view.times_needed for view in views)
 
     def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
         for view in self.views:
@@ -151,6 +152,7 @@ class Pair(nn.Module):
         self.views = cast("Sequence[View]", nn.ModuleList(views))
         self.distinct, self.ordered, self.correlation, self.warmup = distinct, ordered, correlation, warmup
         self.neighbours_needed = max(view.neighbours_needed for view in views)
+        self.times_needed = any(view.times_needed for view in views)
         self.counted: tuple[Tensor, Tensor] | None = None  # neighbours by co-occurrence and their scores
 
     def extra_repr(self) -> str:
@@ -164,6 +166,10 @@ class Pair(nn.Module):
 
     def prepare(self, train: Windows) -> None:
         """Let every view read what it needs of the training windows, the item correlation included."""
+        if self.times_needed and train.times is None:
+            raise UserError(
+                "these views go by the times of the items, and the data has none: --data.time NAME_OF_COLUMN"
+            )
         neighbours = None
         if self.neighbours_needed:
             self.counted = item_cf_iuf(*train.known(), train.num_items, top_k=self.neighbours_needed)

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor
 
+from seqcl.augment.gaps import Gaps, by_gap, even_start
 from seqcl.types import PAD, SeqBatch
 
 Count = TypeVar("Count", int, Tensor)
@@ -30,17 +31,23 @@ def share(count: Count, rate: float) -> Count:
     return count * numerator // denominator
 
 
-def choose(batch: SeqBatch, *, rate: float, least: int, generator: Generator) -> Tensor:
-    """Mark max(least, floor(rate * n)) positions of each row, every set of that size equally likely: (B, L) bool."""
+def choose(batch: SeqBatch, *, rate: float, least: int, generator: Generator, gaps: Gaps = "any") -> Tensor:
+    """Mark max(least, floor(rate * n)) positions of each row, every set of that size equally likely: (B, L) bool.
+
+    With gaps=small or large, those after the smallest or largest gaps in time instead.
+    """
     rows, width = batch.items.shape
     bound = min(max(share(width, rate), least), width)  # no row takes more; known without asking the device
     count = share(batch.lengths, rate)  # (B,)
     if least:
         count = count.clamp(min=least).minimum(batch.lengths)
     time = torch.arange(width, device=batch.items.device)  # (L,)
-    keys = torch.rand(rows, width, generator=generator, device=time.device)  # (B, L)
-    keys.masked_fill_(time >= batch.lengths[:, None], -1.0)
-    order = keys.topk(bound, dim=1).indices  # (B, bound), a random order of the real positions
+    if gaps == "any":
+        keys = torch.rand(rows, width, generator=generator, device=time.device)  # (B, L)
+        keys.masked_fill_(time >= batch.lengths[:, None], -1.0)
+        order = keys.topk(bound, dim=1).indices  # (B, bound), a random order of the real positions
+    else:
+        order = by_gap(batch, gaps, generator)[:, :bound]  # (B, bound)
     marks = torch.zeros(rows, width, dtype=torch.bool, device=time.device)  # (B, L)
     return marks.scatter_(1, order, time[:bound] < count[:, None])
 
@@ -51,16 +58,17 @@ def _start(lengths: Tensor, size: Tensor, generator: Generator) -> Tensor:
     return draw.remainder_((lengths - size).add_(1))
 
 
-def crop(batch: SeqBatch, *, rate: float, generator: Generator) -> SeqBatch:
+def crop(batch: SeqBatch, *, rate: float, generator: Generator, even: bool = False) -> SeqBatch:
     """Keep one window of max(1, floor(rate * n)) items; every window is equally likely, the newest one included.
 
-    Source: CL4SRec, arXiv 2010.14395, eq. 4.
+    With even=True, the window whose gaps in time vary least. Source: CL4SRec, arXiv 2010.14395, eq. 4.
     """
     size = share(batch.lengths, rate).clamp(min=1)  # (B,)
     width = max(1, share(batch.items.shape[1], rate))  # W, the window of the widest row there can be
     time = torch.arange(width, device=size.device)  # (W,)
+    start = even_start(batch, size, generator) if even else _start(batch.lengths, size, generator)
     # n - size never falls as n grows, so that the index stays below L without a clamp.
-    index = _start(batch.lengths, size, generator)[:, None] + time  # (B, W)
+    index = start[:, None] + time  # (B, W)
     padding = time >= size[:, None]  # (B, W)
     items = batch.items.gather(1, index).masked_fill_(padding, PAD)  # (B, W)
     times = None if batch.times is None else batch.times.gather(1, index).masked_fill_(padding, 0)
@@ -76,15 +84,15 @@ def mask(batch: SeqBatch, *, rate: float, token: int, generator: Generator, leas
     return batch._replace(items=batch.items.masked_fill(marks, token), targets=None)
 
 
-def reorder(batch: SeqBatch, *, rate: float, generator: Generator, least: int = 0) -> SeqBatch:
+def reorder(batch: SeqBatch, *, rate: float, generator: Generator, least: int = 0, even: bool = False) -> SeqBatch:
     """Shuffle one window of max(least, floor(rate * n)) items, every window and every order equally likely.
 
-    Source: CL4SRec, arXiv 2010.14395, eq. 6.
+    With even=True, the window whose gaps in time vary least. Source: CL4SRec, arXiv 2010.14395, eq. 6.
     """
     size = share(batch.lengths, rate)  # (B,)
     if least:
         size = size.clamp(min=least).minimum(batch.lengths)
-    start = _start(batch.lengths, size, generator)[:, None]  # (B, 1)
+    start = (even_start(batch, size, generator) if even else _start(batch.lengths, size, generator))[:, None]  # (B, 1)
     time = torch.arange(batch.items.shape[1], device=size.device)  # (L,)
     # Positions of the window share one major key, its start, and sort by the random minor key; the others stay.
     major = torch.where(time < start + size[:, None], time.minimum(start), time)  # (B, L)
@@ -102,25 +110,36 @@ def _partners(items: Tensor, neighbours: Tensor, generator: Generator) -> Tensor
     return neighbours[items, column]
 
 
-def substitute(batch: SeqBatch, *, rate: float, neighbours: Tensor, generator: Generator, least: int = 0) -> SeqBatch:
-    """Put one of an item's `neighbours` (N + 2, K) in the place of max(least, floor(rate * n)) items.
+def substitute(
+    batch: SeqBatch, *, rate: float, neighbours: Tensor, generator: Generator, least: int = 0, gaps: Gaps = "any"
+) -> SeqBatch:
+    """Put one of an item's `neighbours` (N + 2, K) in the place of max(least, floor(rate * n)) items, chosen by `gaps`.
 
     Source: CoSeRec, arXiv 2108.06479, section 3.2, which has K = 1; its code has least = 1.
     """
-    marks = choose(batch, rate=rate, least=least, generator=generator)  # (B, L)
+    marks = choose(batch, rate=rate, least=least, generator=generator, gaps=gaps)  # (B, L)
     partners = _partners(batch.items, neighbours, generator)  # (B, L)
     return batch._replace(items=torch.where(marks, partners, batch.items), targets=None)
 
 
 def insert(
-    batch: SeqBatch, *, rate: float, neighbours: Tensor, max_len: int, generator: Generator, least: int = 0
+    batch: SeqBatch,
+    *,
+    rate: float,
+    neighbours: Tensor,
+    max_len: int,
+    generator: Generator,
+    least: int = 0,
+    gaps: Gaps = "any",
 ) -> SeqBatch:
     """Put one of an item's `neighbours` before max(least, floor(rate * n)) items; past `max_len` the newest items stay.
+
+    The items are chosen by `gaps`.
 
     Source: CoSeRec, arXiv 2108.06479, section 3.2, which has K = 1; its code has least = 1.
     """
     rows, width = batch.items.shape
-    marks = choose(batch, rate=rate, least=least, generator=generator)  # (B, L)
+    marks = choose(batch, rate=rate, least=least, generator=generator, gaps=gaps)  # (B, L)
     shift = marks.cumsum(1)  # (B, L), how far each item moves
     grown = batch.lengths + shift[:, -1]  # (B,)
     lengths = grown.clamp(max=max_len)  # (B,)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
+from seqcl.augment.gaps import Gaps
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
-from seqcl.errors import UserError
+from seqcl.errors import UserError, unknown
 from seqcl.types import SeqBatch, Windows
 
 
@@ -18,6 +19,8 @@ class View(nn.Module):
 
     neighbours_needed: int = 0
     """How many neighbours of each item `bind` has to be given; 0 where none are used."""
+    times_needed: bool = False
+    """Whether batches must have times."""
 
     def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
         """Hand in what the data decides, N, the longest row and a table (N + 2, K) of item ids; returns the view."""
@@ -59,13 +62,15 @@ class Crop(Rated):
 
     Args:
         rate: Share of a row that is kept; the paper's best is 0.6 on most data sets.
+        even: Whether to keep the window whose gaps in time vary least (TiCoSeRec, arXiv 2212.08262).
     """
 
-    def __init__(self, *, rate: float = 0.6) -> None:
+    def __init__(self, *, rate: float = 0.6, even: bool = False) -> None:
         super().__init__(rate=rate)
+        self.even = self.times_needed = even
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
-        return crop(batch, rate=self.rate, generator=generator)
+        return crop(batch, rate=self.rate, generator=generator, even=self.even)
 
 
 class Mask(Rated):
@@ -97,13 +102,15 @@ class Reorder(Rated):
     Args:
         rate: Share of a row that the window covers; the paper tries 0.1 to 0.9.
         least: Items in the window at least, in rows that have so many; the paper has 0.
+        even: Whether to shuffle the window whose gaps in time vary least (TiCoSeRec, arXiv 2212.08262).
     """
 
-    def __init__(self, *, rate: float = 0.6, least: int = 0) -> None:
+    def __init__(self, *, rate: float = 0.6, least: int = 0, even: bool = False) -> None:
         super().__init__(rate=rate, least=least)
+        self.even = self.times_needed = even
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
-        return reorder(batch, rate=self.rate, least=self.least, generator=generator)
+        return reorder(batch, rate=self.rate, least=self.least, generator=generator, even=self.even)
 
 
 class Correlated(Rated):
@@ -111,8 +118,11 @@ class Correlated(Rated):
 
     neighbours: Tensor | None
 
-    def __init__(self, *, rate: float, least: int, top_k: int) -> None:
+    def __init__(self, *, rate: float, least: int, top_k: int, gaps: Gaps) -> None:
         super().__init__(rate=rate, least=least)
+        if gaps not in ("any", "small", "large"):
+            raise unknown("gaps", gaps, ("any", "small", "large"))
+        self.gaps, self.times_needed = gaps, gaps != "any"
         if top_k < 1:
             raise UserError(f"{type(self).__name__}: top_k must be at least 1, not {top_k}")
         self.neighbours_needed = top_k
@@ -148,13 +158,16 @@ class Substitute(Correlated):
         rate: Share of a row that is replaced; the paper tries 0.1 to 0.9.
         least: Items replaced at least, in rows that have so many; 0 in the paper, 1 in its code.
         top_k: The correlated item is drawn among so many nearest ones; 1 in the paper.
+        gaps: Which items: any, or those after the smallest or largest gaps in time (TiCoSeRec, arXiv 2212.08262: small).
     """
 
-    def __init__(self, *, rate: float = 0.1, least: int = 0, top_k: int = 1) -> None:
-        super().__init__(rate=rate, least=least, top_k=top_k)
+    def __init__(self, *, rate: float = 0.1, least: int = 0, top_k: int = 1, gaps: Gaps = "any") -> None:
+        super().__init__(rate=rate, least=least, top_k=top_k, gaps=gaps)
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
-        return substitute(batch, rate=self.rate, least=self.least, neighbours=self.table(), generator=generator)
+        return substitute(
+            batch, rate=self.rate, least=self.least, neighbours=self.table(), generator=generator, gaps=self.gaps
+        )
 
 
 class Insert(Correlated):
@@ -166,11 +179,19 @@ class Insert(Correlated):
         rate: Share of a row that gets a new item before it; the paper tries 0.1 to 0.9.
         least: Items inserted at least, in rows that have so many; 0 in the paper, 1 in its code.
         top_k: The correlated item is drawn among so many nearest ones; 1 in the paper.
+        gaps: Before which items: any, or those after the smallest or largest gaps in time (TiCoSeRec: large).
     """
 
-    def __init__(self, *, rate: float = 0.4, least: int = 0, top_k: int = 1) -> None:
-        super().__init__(rate=rate, least=least, top_k=top_k)
+    def __init__(self, *, rate: float = 0.4, least: int = 0, top_k: int = 1, gaps: Gaps = "any") -> None:
+        super().__init__(rate=rate, least=least, top_k=top_k, gaps=gaps)
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
-        table, long = self.table(), self.max_len
-        return insert(batch, rate=self.rate, least=self.least, neighbours=table, max_len=long, generator=generator)
+        return insert(
+            batch,
+            rate=self.rate,
+            least=self.least,
+            neighbours=self.table(),
+            max_len=self.max_len,
+            generator=generator,
+            gaps=self.gaps,
+        )

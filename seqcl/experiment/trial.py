@@ -53,7 +53,9 @@ class Trial:
             torch.manual_seed(config.seed)
             fit = trainer.fit(
                 model,
-                training_batches(self.split, trainer, seed=config.seed, device=self.device),
+                training_batches(
+                    self.split, trainer, seed=config.seed, device=self.device, times=model.objective.times_needed
+                ),
                 validate=lambda: self.rank(model, "valid", lists=False).metrics,
                 folder=self.folder,
                 identity=identity(self.sequences),
@@ -77,9 +79,11 @@ class Trial:
         return rank(model, self.split, part, Evaluator(**self.config.eval.as_dict()), self.device, lists=lists)
 
 
-def training_batches(split: Split, trainer: Trainer, *, seed: int, device: torch.device) -> Loader:
+def training_batches(split: Split, trainer: Trainer, *, seed: int, device: torch.device, times: bool = False) -> Loader:
     """Random rows, not rows of one length, which would weigh a position of a short row more than one of a long row."""
-    return Loader(split.train, batch_size=trainer.batch_size, device=device, shuffle_seed=seed, bucket=False)
+    return Loader(
+        split.train, batch_size=trainer.batch_size, device=device, shuffle_seed=seed, bucket=False, times=times
+    )
 
 
 def build(config: Namespace, split: Split) -> Model:

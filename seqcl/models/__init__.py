@@ -11,11 +11,13 @@ from seqcl.models.item_knn import ItemKNN
 from seqcl.models.paradigms import BYOLRec, MoCoRec, PIRLRec, SimSiamRec, SupConRec, SwAVRec
 from seqcl.models.popularity import Popularity
 from seqcl.models.sasrec import SASRec
+from seqcl.models.ticoserec import TiCoSeRec
 
 MODELS = {
     "CL4Rec": CL4Rec,
     "CL4SRec": CL4Rec,
     "CoSeRec": CoSeRec,
+    "TiCoSeRec": TiCoSeRec,
     "DuoRec": DuoRec,
     "ICLRec": ICLRec,
     "ICSRec": ICSRec,
@@ -51,4 +53,5 @@ __all__ = [
     "SimSiamRec",
     "SupConRec",
     "SwAVRec",
+    "TiCoSeRec",
 ]

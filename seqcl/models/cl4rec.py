@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from seqcl import encoders
@@ -20,8 +21,8 @@ def crop_mask_reorder(*, crop: float = 0.6, mask: float = 0.3, reorder: float = 
         reorder: share of a row that is shuffled; 0 leaves the operator out.
         distinct: whether a row's two views come from two different operators.
     """
-    rates = {Crop: crop, Mask: mask, Reorder: reorder}
-    views: list[View] = [view(rate=rate) for view, rate in rates.items() if rate]
+    operators: list[tuple[Callable[..., View], float]] = [(Crop, crop), (Mask, mask), (Reorder, reorder)]
+    views = [operator(rate=rate) for operator, rate in operators if rate]
     return Pair(views=views, distinct=distinct)
 
 

@@ -26,6 +26,9 @@ class Objective(nn.Module):
     observed: dict[str, Tensor]
     """Detached scalars of the last forward pass, to be logged and not minimised."""
 
+    times_needed: bool = False
+    """Whether batches must have times."""
+
     def __init__(self) -> None:
         super().__init__()
         self.observed = {}
@@ -69,6 +72,7 @@ class Joint(Objective):
         if not objectives:
             raise UserError("Joint: needs at least one objective")
         self.objectives = nn.ModuleDict(objectives)
+        self.times_needed = any(objective.times_needed for objective in objectives.values())
 
     @property
     def parts(self) -> dict[str, Objective]:

@@ -50,6 +50,7 @@ class ViewsObjective(Objective):
         if weight < 0:
             raise UserError(f"{type(self).__name__}: weight must not be negative, not {weight}")
         self.views = Pair(views=[views]) if isinstance(views, View) else views
+        self.times_needed = self.views.times_needed
         self.head = projection(head, dim)
         self.weight = weight
 

@@ -1,0 +1,49 @@
+"""Where the gaps in time of a row are even, small or large: what time-aware operators act on (arXiv 2212.08262)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from seqcl.errors import UserError
+from seqcl.types import SeqBatch
+
+Gaps = Literal["any", "small", "large"]
+
+
+def times_of(batch: SeqBatch) -> Tensor:
+    """The times of a batch that has them: (B, L)."""
+    if batch.times is None:
+        raise UserError("a time-aware view needs the times of the items, and the batch has none")
+    return batch.times
+
+
+def even_start(batch: SeqBatch, size: Tensor, generator: Generator) -> Tensor:
+    """Where the window of `size` (B,) items whose gaps vary least begins; of several such windows each equally likely: (B,)."""
+    times = times_of(batch)
+    rows, width = times.shape
+    place = torch.arange(width, device=times.device)  # (L,)
+    gaps = times.diff(dim=1).masked_fill(place[1:] >= batch.lengths[:, None], 0)  # (B, L - 1)
+    gaps = gaps / gaps.mean(1, keepdim=True).clamp(min=1e-9)  # their squares would lose digits
+    zero = gaps.new_zeros(rows, 1)
+    once, twice = (torch.cat((zero, power.cumsum(1)), 1) for power in (gaps, gaps.square()))  # (B, L) each
+    last = (place + size[:, None] - 1).clamp(max=width - 1)  # (B, L), the last item of the window that begins here
+    count = (size[:, None] - 1).clamp(min=1)
+    mean, square = ((sums.gather(1, last) - sums) / count for sums in (once, twice))  # (B, L)
+    variance = (square - mean.square()).clamp(min=0)
+    variance = variance.masked_fill(place + size[:, None] > batch.lengths[:, None], torch.inf)
+    best = variance <= variance.amin(1, keepdim=True) + 1e-9
+    return torch.rand(rows, width, generator=generator, device=times.device).masked_fill(~best, -1).argmax(1)
+
+
+def by_gap(batch: SeqBatch, gaps: Gaps, generator: Generator) -> Tensor:
+    """Positions by the gap before them, smallest or largest first, ties at random; the first position is last, then padding: (B, L)."""
+    times = times_of(batch)
+    place = torch.arange(times.shape[1], device=times.device)  # (L,)
+    before = times.diff(dim=1, prepend=times[:, :1])  # (B, L)
+    keys = -before if gaps == "small" else before
+    keys = keys.masked_fill(place == 0, -1e300).masked_fill(place >= batch.lengths[:, None], -torch.inf)
+    shuffled = torch.rand(times.shape, generator=generator, device=times.device).argsort(1)
+    return shuffled.gather(1, keys.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
