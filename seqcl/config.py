@@ -76,7 +76,7 @@ def from_arguments(arguments: Sequence[str], shared: Mapping[str, Component], ru
     named = {key: value for key, value in zip(words[::2], words[1::2], strict=True) if value is not HELP}
     chosen = {key[2:]: str(value) for key, value in named.items() if key[2:] == "model" or key[2:] in name_keys()}
     parser = make_parser({**flat, **chosen}, shared, run, origin)
-    check_keys(parser, flat, origin, {key[2:]: key for key in named})
+    check_keys(parser, model_of({**flat, **chosen}, run), [*flat, *(key[2:] for key in named)], flat, origin)
     if HELP in words:
         print(help_page({**flat, **chosen}, shared, run))
         sys.exit(0)
@@ -88,14 +88,18 @@ def from_mapping(values: Mapping[str, Any], shared: Mapping[str, Component], run
     """The resolved configuration of nested or dotted `values`, as YAML or a caller of the library gives them."""
     flat = dict(flatten(values))
     parser = make_parser(flat, shared, run, {})
-    check_keys(parser, flat, {}, {})
+    check_keys(parser, model_of(flat, run), list(flat), flat, {})
     return parse(lambda: parser.parse_object(nest(flat)), {})
+
+
+def model_of(chosen: Mapping[str, Any], run: Component) -> str:
+    """The recipe that `chosen` names, else the default one."""
+    return str(chosen.get("model", inspect.signature(run).parameters["model"].default))
 
 
 def make_parser(chosen: Mapping[str, Any], shared: Mapping[str, Component], run: Component, origin: Origin) -> Parser:
     """The parser of one recipe with the classes that `chosen` names in its sections."""
-    defaults = inspect.signature(run).parameters
-    name = str(chosen.get("model", defaults["model"].default))
+    name = model_of(chosen, run)
     if name not in MODELS:
         raise located(unknown("model", name, MODELS), origin.get("model"))
     parser = Parser(prog="run.py", exit_on_error=False, default_env=False)
@@ -156,7 +160,7 @@ def build_parts(recipe: Component, config: Namespace) -> dict[str, partial[Any]]
 
 def help_page(chosen: Mapping[str, Any], shared: Mapping[str, Component], run: Component) -> str:
     """Every option of the chosen recipe, below every model with the first line of its documentation."""
-    model = str(chosen.get("model", inspect.signature(run).parameters["model"].default))
+    model = model_of(chosen, run)
     lines = ["usage: python run.py [--model NAME] [--config FILE ...] [--OPTION VALUE ...]   (or: seqcl train ...)", ""]
     lines += ["models:"]
     lines += [f"  {name:<12}{(inspect.getdoc(recipe) or '').splitlines()[0]}" for name, recipe in MODELS.items()]
@@ -247,14 +251,19 @@ def read_yaml(path: Path) -> Iterator[tuple[str, Any, str]]:
     yield from walk(root, "")
 
 
-def check_keys(parser: Parser, flat: Flat, origin: Origin, words: Mapping[str, str]) -> None:
-    """Every key must be one the parser knows."""
+def check_keys(parser: Parser, model: str, keys: Sequence[str], flat: Flat, origin: Origin) -> None:
+    """Every key must be one that the parser of `model` knows; `flat` holds the values of those not typed as options."""
     known = {str(action.dest) for action in parser._actions if action.dest not in ("help", "==SUPPRESS==")}
     sections = {key.partition(".")[0] for key in known if "." in key}
     for key in flat:
         if key in sections:
             raise located(UserError(f"option {key}: expected its options by name, not {flat[key]!r}"), origin.get(key))
-    for key in [*flat, *words]:
+    elsewhere = {section for recipe in MODELS.values() for section in parts(recipe)} - sections
+    for key in keys:
+        section = key.partition(".")[0]
+        if section in elsewhere:
+            has = f"{model} has no section {section}; its sections: {', '.join(sorted(sections))}"
+            raise located(UserError(f"option {key.removesuffix('.name')}: {has}"), origin.get(key))
         if key not in known and key != "help":
             visible = {name.removesuffix(".name") for name in known}
             raise located(unknown("option", key, nearest_keys(key, visible)), origin.get(key))

@@ -62,6 +62,7 @@ def test_data_commands(tmp_path, capsys):
     [
         (["trian"], "did you mean train"),
         (["train", "--model", "CL4Rek"], "did you mean CL4Rec"),
+        (["train", "--model", "Popularity", "--encoder.dim", "4"], "Popularity has no section encoder"),
         (["train", "--dataset", "Beuty"], "did you mean Beauty"),
         (["train", "--dataset", "markov", "--baseline", "SASRek"], "did you mean SASRec"),
         (["train", "--dataset", "markov", "--device", "tpu"], "--device tpu"),
@@ -83,7 +84,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys):
     [
         (["--encoder.dim", "32"], "encoder.dim was 8 and cannot become 32"),
         (["--seed", "3"], "seed was 0 and cannot become 3"),
-        (["--model", "SASRec"], "unknown option 'views"),
+        (["--model", "SASRec"], "SASRec has no section"),
     ],
 )
 def test_a_run_cannot_go_on_as_another_experiment_and_is_left_as_it_was(run, words, message, capsys):

@@ -75,7 +75,15 @@ def test_the_alias_is_the_same_model():
         (["--seed"], "option --seed needs a value"),
         (["CL4Rec"], "'CL4Rec' is not an option"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
-        (["--objective.weight", "1", "--model", "SASRec"], "unknown option 'objective.weight'"),
+        (["--objective.weight", "1", "--model", "SASRec"], "SASRec has no section objective"),
+        (
+            ["--model", "Popularity", "--encoder.dim", "4"],
+            r"^option encoder\.dim: Popularity has no section encoder; its sections: data, eval, train$",
+        ),
+        (
+            ["--model", "ItemKNN", "--encoder", "GRU"],
+            r"^option encoder: ItemKNN has no section encoder; its sections: data, eval, similarity, train$",
+        ),
     ],
 )
 def test_a_mistake_names_the_option_and_the_nearest_valid_one(words, message):
@@ -93,6 +101,15 @@ def test_a_mistake_names_the_option_and_the_nearest_valid_one(words, message):
         ("model: SASRek\n", r"bad\.yaml:1: unknown model 'SASRek'"),
         ("encoder:\n  dim: many\n", r"bad\.yaml:2: option encoder\.dim"),
         ("a: [1\n", r"bad\.yaml"),
+        (
+            "model: Popularity\nencoder:\n  dim: 4\n",
+            r"bad\.yaml:3: option encoder\.dim: Popularity has no section encoder",
+        ),
+        (
+            "model: ItemKNN\nencoder: GRU\n",
+            r"bad\.yaml:2: option encoder: ItemKNN has no section encoder; its sections",
+        ),
+        ("model: Popularity\nnext_item: {}\n", r"bad\.yaml:2: option next_item: Popularity has no section next_item"),
         ("- 1\n", "must hold `key: value` lines"),
     ],
 )
@@ -106,6 +123,10 @@ def test_a_mistake_in_a_file_names_the_line(tmp_path, text, message):
 def test_a_mapping_is_checked_like_a_file():
     with pytest.raises(UserError, match=r"did you mean encoder\.dim"):
         experiment.train("markov", encoder={"dmi": 3})
+    with pytest.raises(
+        UserError, match="option encoder: ItemKNN has no section encoder; its sections: data, eval, sim"
+    ):
+        experiment.train("markov", model="ItemKNN", encoder="GRU")
 
 
 @pytest.mark.parametrize("model", MODELS)
