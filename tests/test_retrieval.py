@@ -152,6 +152,14 @@ def test_an_unknown_kind_names_the_nearest():
         FaissIndex(vectors_of(10), kind="hsnw")
 
 
+@pytest.mark.parametrize(("size", "lists"), [(1, None), (5, None), (38, None), (100, 50), (8, 8)])
+def test_a_tiny_catalogue_is_clustered_without_a_warning_and_searched_right(size, lists, capfd):
+    vectors, queries = vectors_of(size), vectors_of(4, seed=1)
+    _, items = FaissIndex(vectors, kind="ivf", lists=lists, probes=lists).search(queries, min(size, 3))
+    assert items.tolist() == by_sorting_all(vectors, queries, min(size, 3))
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("option", ["links", "build_width", "search_width"])
 def test_a_width_below_one_is_named(option):
     with pytest.raises(UserError, match=f"{option} 0"):
