@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,27 @@ def test_the_run_folder_holds_everything(run):
     assert {"seed", "versions", "machine", "seconds", "peak_memory_bytes", "valid"} <= set(metrics)
     history = pd.read_csv(run.folder / "history.csv")
     assert {"epoch", "seconds", "loss_next_item", "loss_contrast", "valid_ndcg@10"} <= set(history)
+
+
+def test_peak_memory_is_read_before_any_baseline_adds_to_it(chain, tmp_path, monkeypatch):
+    from seqcl.experiment import run as module
+
+    alive: list[str] = []
+    build = module.build
+
+    def counted(config, split):
+        model = build(config, split)
+        alive.append(config.model)
+        weakref.finalize(model, alive.remove, config.model)
+        return model
+
+    monkeypatch.setattr(module, "build", counted)
+    seen = []
+    monkeypatch.setattr(module, "peak_memory_bytes", lambda: seen.append(list(alive)) or 1000 + len(seen))
+    values = {"model": "Popularity", "baseline": "ItemKNN,SASRec", "train": {"epochs": 1}, "data": {"windows": "last"}}
+    made = seqcl.train(chain.interactions, runs=str(tmp_path), progress=False, **values)
+    assert seen == [["Popularity"]] and made.metrics["peak_memory_bytes"] == 1001
+    assert set(made.metrics["baselines"]) == {"ItemKNN", "SASRec"}
 
 
 def test_ranks_give_the_metrics_back(run):

@@ -22,7 +22,7 @@ from seqcl.experiment.folder import PACKED, log, log_file, new_folder, to_yaml, 
 from seqcl.experiment.options import SHARED, Options, Preparation, baselines, check, resolve
 from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, identity, rank, windows_of
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
-from seqcl.models import Baseline, Recommender
+from seqcl.models import MODELS, Baseline, Recommender
 from seqcl.retrieval import ExactIndex, FaissIndex
 from seqcl.training import Interrupted, load_weights
 from seqcl.types import SeqBatch
@@ -75,24 +75,34 @@ def execute(
     names = [config.model, *baselines(config)]
     configs = {name: configuration.like(config, name, SHARED, Options) for name in names[1:]}
     configs = {config.model: config, **configs}
-    models = {name: build(its, split) for name, its in configs.items()}  # what cannot be built leaves no folder behind
+    models = {config.model: build(config, split)}
+    for name in names[1:]:
+        if issubclass(MODELS[name], Recommender):  # what cannot be built leaves no folder behind; counting cannot fail
+            build(configs[name], split)  # not kept, or the model's peak of memory would hold it
     folder = resume or new_folder(Path(config.runs), f"{config.model}-{sequences.name}")
     try:
         with log_file(folder / "log.txt"):
             if source is not None:
                 sequences.save(folder / PACKED)
             log.info("%s on %s, in %s", config.model, sequences, folder)
-            outcomes, earlier = {}, 0.0
+            outcomes, earlier, peak = {}, 0.0, None
             for name, its in configs.items():
                 where = folder if name == config.model else folder / "baselines" / name
                 where.mkdir(parents=True, exist_ok=True)
                 write_text(where / "config.yaml", to_yaml(its))
                 trial = Trial(config=its, sequences=sequences, split=split, folder=where, device=device)
-                spent = time.monotonic() - started if name == config.model else 0.0
-                outcomes[name] = trial.run(models.pop(name), resume=resume is not None, spent=spent, progress=progress)
+                main = name == config.model
+                spent = time.monotonic() - started if main else 0.0
+                outcomes[name] = trial.run(
+                    models.pop(name, None) or build(its, split),
+                    resume=resume is not None,
+                    spent=spent,
+                    progress=progress,
+                )
                 earlier += outcomes[name].earlier_seconds
+                peak = peak_memory_bytes() if main else peak  # the model comes first, before any baseline adds to it
             seconds = earlier + time.monotonic() - started
-            metrics = summary(config, sequences, split, outcomes, seconds=seconds, device=device)
+            metrics = summary(config, sequences, split, outcomes, seconds=seconds, peak=peak, device=device)
             write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
             log.info("done in %.1f s", seconds)
     except Interrupted as stop:
@@ -110,9 +120,10 @@ def summary(
     results: dict[str, Outcome],
     *,
     seconds: float,
+    peak: int | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """What metrics.json holds."""
+    """What metrics.json holds; `peak` is the largest resident size of the process until the model itself was done."""
     main = results[config.model]
     rest = {name: result for name, result in results.items() if result is not main}
     return {
@@ -141,7 +152,7 @@ def summary(
         "versions": library_versions(),
         "machine": about_machine(device),
         "seconds": seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": peak,
     }
 
 
