@@ -33,9 +33,15 @@ def test_train_prints_one_table_beside_popularity(tmp_path, capsys):
 
 
 def test_evaluate_agrees_with_the_run(run, capsys):
-    assert main(["evaluate", str(run), "--index", "flat"]) == 0
+    assert main(["evaluate", str(run), "--index", "flat", "--slices"]) == 0
     found = json.loads(capsys.readouterr().out)
-    kept = json.loads((run / "metrics.json").read_text())["test"]
+    whole = json.loads((run / "metrics.json").read_text())
+    kept = whole["test"]
+    for kind, slices in found["slices"].items():
+        assert sum(it["users"] for it in slices.values()) == found["protocol"]["num_targets"]
+        for name, it in slices.items():
+            assert it["metrics"] == pytest.approx(whole["slices"][kind][name]["metrics"])
+            assert set(it) == set(whole["baselines"]["Popularity"]["slices"][kind][name])
     assert found["metrics"] == pytest.approx(kept)
     assert found["index"]["metrics"]["ndcg@10"] == pytest.approx(kept["ndcg@10"], abs=1e-6)
     assert found["index"]["overlap"]["overlap@10"] == pytest.approx(1.0, abs=1e-3)

@@ -91,6 +91,7 @@ def other(words: list[str]) -> int:
     command = commands.add_parser("evaluate", help="rank again with a run's best weights")
     command.add_argument("run", help="run folder")
     command.add_argument("--part", choices=("valid", "test"), default="test", help="split to rank (default: test)")
+    command.add_argument("--slices", action="store_true", help="also by history length and target popularity")
     command.add_argument("--index", help="also through this index: flat, ivf or hnsw")
     command = commands.add_parser("recommend", help="the best items for a user or a history")
     command.add_argument("run", help="run folder")
@@ -125,6 +126,8 @@ def evaluate(chosen: argparse.Namespace) -> int:
     run = Run.load(chosen.run)
     result = run.evaluate(chosen.part)
     found = {"part": chosen.part, "protocol": result.protocol, "metrics": result.metrics}
+    if chosen.slices:
+        found["slices"] = run.slices(result, chosen.part)
     if chosen.index:
         found["index"] = run.evaluate_index(chosen.index, chosen.part)
     print(json.dumps(found, indent=2))

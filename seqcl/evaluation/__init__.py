@@ -7,6 +7,7 @@ from seqcl.evaluation.metrics import RANK_METRICS, list_metrics, rank_metrics, r
 from seqcl.evaluation.ranks import ranks
 from seqcl.evaluation.scores import Scorer, TableScorer, VectorScorer
 from seqcl.evaluation.significance import Comparison, compare
+from seqcl.evaluation.slices import by_slice
 from seqcl.evaluation.through_index import IndexResult, Searcher, evaluate_index
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Searcher",
     "TableScorer",
     "VectorScorer",
+    "by_slice",
     "compare",
     "draw_negatives",
     "effective_rank",

@@ -20,7 +20,7 @@ from seqcl.errors import UserError
 from seqcl.evaluation import Evaluator, Result, evaluate_index
 from seqcl.experiment.folder import PACKED, log, log_file, new_folder, to_yaml, write_text
 from seqcl.experiment.options import SHARED, Options, Preparation, baselines, check, resolve
-from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, identity, rank, windows_of
+from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, identity, rank, slices_of, windows_of
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import MODELS, Baseline, Recommender
 from seqcl.retrieval import ExactIndex, FaissIndex
@@ -138,7 +138,10 @@ def summary(
         },
         "test": main.test.metrics,
         "valid": main.valid.metrics,
-        "baselines": {name: {"test": it.test.metrics, "valid": it.valid.metrics} for name, it in rest.items()},
+        "slices": main.slices,
+        "baselines": {
+            name: {"test": it.test.metrics, "valid": it.valid.metrics, "slices": it.slices} for name, it in rest.items()
+        },
         "training": None
         if main.fit is None
         else {
@@ -196,6 +199,10 @@ class Run:
         result = rank(self.model, self.split, part, Evaluator(**self.config.eval.as_dict()), device, lists=True)
         protocol = full_protocol(result, self.sequences, self.split, self.config.seed)
         return replace(result, protocol=protocol)
+
+    def slices(self, result: Result, part: Literal["valid", "test"] = "test") -> dict[str, Any]:
+        """Metrics of what `evaluate(part)` gave, by history length and by target popularity, with the users in each."""
+        return slices_of(result, self.split, part, self.config.eval.ks)
 
     def evaluate_index(self, kind: str, part: Literal["valid", "test"] = "test") -> dict[str, Any]:
         """Metrics through a faiss index (flat, ivf, hnsw), what it misses of the exact lists, and its seconds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from jsonargparse import Namespace
 from seqcl import config as configuration
 from seqcl.data import Loader, Sequences, Split
 from seqcl.errors import unknown
-from seqcl.evaluation import Evaluator, Result
+from seqcl.evaluation import Evaluator, Result, by_slice
 from seqcl.experiment.folder import write_ranks
 from seqcl.models import MODELS, Baseline, Recommender
 from seqcl.training import FitResult, Trainer
@@ -28,6 +29,7 @@ class Outcome:
 
     valid: Result
     test: Result
+    slices: dict[str, Any]  # of test
     fit: FitResult | None  # None for a model that is counted, not trained
     earlier_seconds: float  # of training in processes before this one
 
@@ -65,9 +67,9 @@ class Trial:
                 progress=progress,
             )
             earlier = max(0.0, fit.seconds - (time.monotonic() - began))
-        outcome = Outcome(
-            valid=self.rank(model, "valid"), test=self.rank(model, "test"), fit=fit, earlier_seconds=earlier
-        )
+        test = self.rank(model, "test")
+        slices = slices_of(test, self.split, "test", config.eval.ks)
+        outcome = Outcome(valid=self.rank(model, "valid"), test=test, slices=slices, fit=fit, earlier_seconds=earlier)
         write_ranks(outcome.test, self.sequences, self.folder / "ranks.parquet")
         if fit is not None:
             from seqcl.report import plot_curves
@@ -108,6 +110,11 @@ def rank(
     model.eval()
     loader = Loader(windows, batch_size=evaluator.batch_size, device=device, targets="last")
     return evaluator(windows, loader, model, split.train.item_counts(), lists=lists)
+
+
+def slices_of(result: Result, split: Split, part: str, ks: Sequence[int]) -> dict[str, Any]:
+    """Metrics of what `rank` gave for one part of a split, by history length and by target popularity."""
+    return by_slice(result, windows_of(split, part), split.train.item_counts(), sorted(set(ks)))
 
 
 def windows_of(split: Split, part: str) -> Windows:
