@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import combinations, permutations
+from itertools import combinations, pairwise, permutations
 
 Row = tuple[int, ...]
 Law = dict[Row, Fraction]
@@ -101,7 +101,7 @@ def nearest(table, item: int) -> list[tuple[float, int]]:
 
 def variance(times: list[float]) -> float:
     """Of the gaps between neighbours, 0 for fewer than two."""
-    gaps = [late - early for early, late in zip(times, times[1:], strict=False)]
+    gaps = [late - early for early, late in pairwise(times)]
     if not gaps:
         return 0.0
     mean = sum(gaps) / len(gaps)
@@ -116,7 +116,7 @@ def even_starts(times: list[float], size: int) -> set[int]:
 
 def gap_sets(times: list[float], count: int, largest: bool) -> set[tuple[int, ...]]:
     """All sets of `count` positions with the largest or smallest gaps before them; position 0, without a gap, comes last."""
-    gaps = [late - early for early, late in zip(times, times[1:], strict=False)]
+    gaps = [late - early for early, late in pairwise(times)]
     ranked = [-math.inf, *(gap if largest else -gap for gap in gaps)]
     totals = {
         chosen: sorted((ranked[t] for t in chosen), reverse=True) for chosen in combinations(range(len(times)), count)

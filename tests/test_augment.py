@@ -638,5 +638,5 @@ def test_a_time_aware_view_without_times_is_refused(view: View) -> None:
     with pytest.raises(UserError, match="times of the items"):
         view(batch_of([[1, 2, 3]])._replace(times=None), seeded())
     pair = Pair(views=[OneOf(views=[Identity(), view])])
-    with pytest.raises(UserError, match="--data.time"):
+    with pytest.raises(UserError, match=r"--data\.time"):
         pair.prepare(dataclasses.replace(TRAIN, times=None))

@@ -29,7 +29,9 @@ def even_start(batch: SeqBatch, size: Tensor, generator: Generator) -> Tensor:
     gaps = gaps / gaps.mean(1, keepdim=True).clamp(min=1e-9)  # their squares would lose digits
     zero = gaps.new_zeros(rows, 1)
     once, twice = (torch.cat((zero, power.cumsum(1)), 1) for power in (gaps, gaps.square()))  # (B, L) each
-    last = (place + size[:, None] - 1).clamp(max=width - 1)  # (B, L), the last item of the window that begins here
+    last = (place + size[:, None] - 1).clamp(
+        min=0, max=width - 1
+    )  # (B, L), the last item of the window that begins here
     count = (size[:, None] - 1).clamp(min=1)
     mean, square = ((sums.gather(1, last) - sums) / count for sums in (once, twice))  # (B, L)
     variance = (square - mean.square()).clamp(min=0)

@@ -85,7 +85,8 @@ def execute(
             if source is not None:
                 sequences.save(folder / PACKED)
             log.info("%s on %s, in %s", config.model, sequences, folder)
-            outcomes, earlier, peak = {}, 0.0, None
+            outcomes, earlier = {}, 0.0
+            peak: int | None = None
             for name, its in configs.items():
                 where = folder if name == config.model else folder / "baselines" / name
                 where.mkdir(parents=True, exist_ok=True)
@@ -94,13 +95,14 @@ def execute(
                 main = name == config.model
                 spent = time.monotonic() - started if main else 0.0
                 outcomes[name] = trial.run(
-                    models.pop(name, None) or build(its, split),
+                    models.pop(name) if main else build(its, split),
                     resume=resume is not None,
                     spent=spent,
                     progress=progress,
                 )
                 earlier += outcomes[name].earlier_seconds
-                peak = peak_memory_bytes() if main else peak  # the model comes first, before any baseline adds to it
+                if main:
+                    peak = peak_memory_bytes()  # the model comes first, before any baseline adds to it
             seconds = earlier + time.monotonic() - started
             metrics = summary(config, sequences, split, outcomes, seconds=seconds, peak=peak, device=device)
             write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")

@@ -83,9 +83,7 @@ class FaissIndex:
             vectors = np.concatenate([vectors, rest], axis=1)  # (N, D + 1)
             self.cells = faiss.IndexFlatIP(self.dim + 1)  # the index below does not keep it alive
             index = faiss.IndexIVFFlat(self.cells, self.dim + 1, self.lists, faiss.METRIC_INNER_PRODUCT)
-            index.cp.min_points_per_centroid = (
-                1  # only decides whether faiss warns; 39 a cell is the default here already
-            )
+            index.cp.min_points_per_centroid = 1  # faiss would warn of small cells, and do nothing about them
             index.train(vectors)
         index.add(vectors)
         return index
