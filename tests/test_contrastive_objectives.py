@@ -12,9 +12,24 @@ import torch.nn.functional as F
 from seqcl.augment import Crop, Identity, Mask, Pair, Reorder, View
 from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
-from seqcl.objectives import BYOL, OBJECTIVES, PIRL, MoCo, Prototypes, SimSiam, SupCon, SwAV, TwoViews
+from seqcl.losses import nt_xent
+from seqcl.objectives import (
+    BYOL,
+    OBJECTIVES,
+    PIRL,
+    Counterfactual,
+    LearnedViews,
+    MoCo,
+    Prototypes,
+    SimSiam,
+    SupCon,
+    SwAV,
+    TwoViews,
+)
+from seqcl.objectives.learned_views import spread
 from seqcl.objectives.momentum import Follower
 from seqcl.objectives.prototypes import encode, k_means
+from seqcl.objectives.two_views import related
 from seqcl.objectives.views import Rows, ViewsObjective
 from seqcl.types import SeqBatch
 from tests.test_augment import train_windows
@@ -28,6 +43,7 @@ BUILT = {
     "SimSiam": lambda views: SimSiam(views=views, dim=DIM),
     "SwAV": lambda views: SwAV(views=views, dim=DIM, prototypes=6, queue=16),
     "Prototypes": lambda views: Prototypes(views=views, dim=DIM, clusters=(5, 3), head="linear"),
+    "LearnedViews": lambda views: LearnedViews(views=views, dim=DIM),
     "PIRL": lambda views: PIRL(views=views, dim=DIM, negatives=16),
 }
 ENCODERS = {
@@ -87,14 +103,15 @@ def test_terms_are_finite_weighted_and_reach_encoder_and_own_parameters(name, en
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
     followers = {id(p) for module in objective.modules() if isinstance(module, Follower) for p in module.parameters()}
     for key, parameter in objective.named_parameters():
-        if id(parameter) in followers:
+        if id(parameter) in followers or key.startswith("augmenters"):  # which have an update of their own
             assert not parameter.requires_grad and parameter.grad is None, key
         else:
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
     objective.load_state_dict(state)
     objective.weight *= 2
-    if hasattr(objective, "intent"):
-        objective.intent *= 2
+    for further in ("intent", "learned"):
+        if hasattr(objective, further):
+            setattr(objective, further, 2 * getattr(objective, further))
     torch.manual_seed(1)
     for key, doubled in objective(encoder, batch).items():
         torch.testing.assert_close(doubled, 2 * terms[key])
@@ -160,8 +177,6 @@ def test_supcon_of_rows_with_targets_of_their_own_is_nt_xent(reduction):
     objective.reduction = reduction
     batch = rows_batch(range(6))._replace(targets=torch.arange(1, 7))
     first, second = objective.head(encoder.last(objective.make_views(batch))).chunk(2)
-    from seqcl.losses import nt_xent
-
     expected = objective.weight * nt_xent(first, second, temperature=objective.temperature)
     torch.testing.assert_close(objective(encoder, batch)["contrast"], expected)
 
@@ -394,3 +409,125 @@ def test_padding_takes_part_in_no_contrast(name, encoder_name):
         torch.manual_seed(2)
         losses.append(torch.stack(list(objective(encoder, wide).values())))
     torch.testing.assert_close(*losses)
+
+
+# Learned views
+
+
+def test_the_augmenters_take_adam_steps_down_their_own_loss_and_the_encoder_stands_still():
+    encoder, objective = made("LearnedViews", views=Identity())
+    encoder.eval()
+    batch = rows_batch(range(10))
+    reference = [parameter.detach().clone().requires_grad_() for parameter in objective.augmenters.parameters()]
+    adam = torch.optim.Adam(reference, lr=objective.lr)
+    before = [parameter.clone() for parameter in encoder.parameters()]
+    for _ in range(3):
+        objective(encoder, batch)
+        first, second = encoder.last(batch), encoder.last(batch)
+        names = [name for name, _ in objective.augmenters.named_parameters()]
+
+        def loss(values, first=first.detach(), second=second.detach(), names=names):
+            whole = torch.func.functional_call(objective.augmenters[0], part(names, values, "0."), first)
+            other = torch.func.functional_call(objective.augmenters[1], part(names, values, "1."), second)
+            pairs = ((first, other), (second, whole), (whole, other))
+            same = related(batch)
+            return sum(
+                nt_xent(a, b, temperature=objective.temperature, same=same) + objective.regularise * spread(a, b, same)
+                for a, b in pairs
+            )
+
+        adam.zero_grad()
+        loss(reference).backward()
+        adam.step()
+        objective.after_step(encoder)
+    for mine, theirs in zip(objective.augmenters.parameters(), reference, strict=True):
+        torch.testing.assert_close(mine, theirs.detach(), rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(old, new) for old, new in zip(before, encoder.parameters(), strict=True))
+
+
+def part(names, values, prefix):
+    return {
+        name.removeprefix(prefix): value for name, value in zip(names, values, strict=True) if name.startswith(prefix)
+    }
+
+
+def test_spread_equals_its_reference():
+    first, second = torch.randn(6, 4), torch.randn(6, 4)
+    same = torch.eye(6, dtype=torch.bool)
+    same[0, 1] = same[1, 0] = True
+    cosines = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
+    above, below, pairs = 0.0, 0.0, 0
+    for row in range(6):
+        own = cosines[row, row].item()
+        others = [cosines[row, other].item() for other in range(6) if not same[row, other]]
+        low, high = min(own, max(others)), max(own, max(others))
+        above += max(0.0, own - low) / 6
+        below += sum(max(0.0, high - other) for other in others)
+        pairs += len(others)
+    assert spread(first, second, same).item() == pytest.approx(above + below / pairs, rel=1e-5)
+
+
+# Counterfactual rows
+
+
+def counterfactual(**options):
+    torch.manual_seed(0)
+    encoder = ENCODERS["SASRec"]()
+    objective = Counterfactual(dim=DIM, **options)
+    objective.prepare(encoder, TRAIN)
+    return encoder, objective
+
+
+def test_indispensable_items_are_the_closest_to_the_target():
+    encoder, objective = counterfactual(replace=0.5)
+    batch = rows_batch(range(12))
+    table = encoder.item_embeddings()
+    marks = objective.closest(table, batch, batch.last_targets())
+    for row in range(12):
+        length = int(batch.lengths[row])
+        cosine = [
+            F.cosine_similarity(table[item], table[batch.last_targets()[row]], dim=0).item()
+            for item in batch.items[row, :length]
+        ]
+        count = max(1, length // 2)
+        threshold = sorted(cosine, reverse=True)[count - 1]
+        assert marks[row].sum() == count and not marks[row, length:].any()
+        assert all(value >= threshold for value, mark in zip(cosine, marks[row, :length], strict=True) if mark)
+
+
+def test_replacements_come_from_training_and_are_never_the_target():
+    _, objective = counterfactual()
+    batch = rows_batch(range(12))
+    where = batch.items > 0
+    targets = batch.last_targets()
+    for seed in range(20):
+        made_up = objective.replaced(batch.items, where, targets, torch.Generator().manual_seed(seed))
+        changed = made_up != batch.items
+        assert set(made_up[changed].tolist()) <= set(TRAIN.known()[1].tolist())
+        assert not ((made_up == targets[:, None]) & changed).any()
+    assert torch.equal(
+        objective.replaced(batch.items, torch.zeros_like(where), targets, torch.Generator()), batch.items
+    )
+
+
+@every_encoder
+def test_counterfactual_terms_are_finite_and_reach_the_encoder(encoder_name):
+    torch.manual_seed(0)
+    encoder = ENCODERS[encoder_name]()
+    objective = Counterfactual(dim=DIM, positives=2, negatives=3)
+    objective.prepare(encoder, TRAIN)
+    for batch in (rows_batch(range(ROWS)), rows_batch([0])):
+        for term in objective(encoder, batch).values():
+            encoder.zero_grad()
+            term.backward(retain_graph=True)
+            assert torch.isfinite(term) and all(
+                torch.isfinite(p.grad).all() for p in encoder.parameters() if p.grad is not None
+            )
+    with pytest.raises(UserError, match="targets"):
+        objective(encoder, rows_batch([0])._replace(targets=None))
+
+
+@pytest.mark.parametrize("options", [{"replace": 1.0}, {"weight": -1}, {"interest": -1}, {"positives": 0}])
+def test_an_impossible_counterfactual_is_refused_by_name(options):
+    with pytest.raises(UserError, match=f"Counterfactual: {next(iter(options))}"):
+        Counterfactual(dim=DIM, **options)

@@ -15,6 +15,7 @@ from seqcl.losses import (
     bpr,
     contrast,
     cosine_gap,
+    cosine_margin,
     gbce,
     info_nce,
     nt_xent,
@@ -22,6 +23,7 @@ from seqcl.losses import (
     sinkhorn,
     softmax,
     swapped,
+    triplet,
     uniformity,
 )
 from tests import reference_losses as slow
@@ -409,3 +411,22 @@ def test_losses_without_negatives_are_finite_scalars_in_bfloat16(loss):
     value = loss(one, two)
     assert value.ndim == 0 and value.dtype == torch.float32 and torch.isfinite(value)
     assert torch.isfinite(gradients(value, one)[0]).all()
+
+
+# Margins
+
+
+@pytest.mark.parametrize(("loss", "slow_loss"), [(triplet, slow.triplet), (cosine_margin, slow.cosine_margin)])
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_margin_losses_equal_their_references_and_pass_gradcheck(loss, slow_loss, margin):
+    inputs = normal(4, 3), normal(2, 4, 3, seed=1), normal(3, 4, 3, seed=2)
+    assert loss(*inputs, margin=margin).item() == pytest.approx(slow_loss(*inputs, margin))
+    assert torch.autograd.gradcheck(lambda *x: loss(*x, margin=margin), [x.requires_grad_() for x in inputs])
+
+
+def test_a_triplet_far_apart_costs_nothing_and_equal_ones_their_margin():
+    anchors = normal(4, 3)
+    assert triplet(anchors, anchors[None], -anchors[None], margin=0.5).item() == 0
+    assert triplet(anchors, anchors[None], anchors[None], margin=0.5).item() == pytest.approx(0.5)
+    near = anchors.clone().requires_grad_()
+    assert torch.isfinite(gradients(triplet(near, near[None], -near[None], margin=3.0), near)[0]).all()

@@ -15,7 +15,7 @@ from seqcl.types import SeqBatch, Windows
 class SameTarget(View):
     """A row of another user with the same next item, each equally likely; the row itself where there is none.
 
-    Source: DuoRec, arXiv 2110.05730, section 3.3.2. Differs from the paper: a position in the middle of a training row
+    Source: DuoRec, arXiv 2110.05730. Differs from the paper: a position in the middle of a training row
     counts too, so that it works with every kind of training window. The index is built once, in O(P log P) for P targets.
     """
 

@@ -62,7 +62,7 @@ def item_cf_iuf(
 def by_embedding(table: Tensor, *, top_k: int = 1) -> tuple[Tensor, Tensor]:
     """The `top_k` items of largest cosine of their embeddings, themselves left out; PAD and MASK have themselves.
 
-    Source: CoSeRec, arXiv 2108.06479, section 3.1.2, which has inner products.
+    Source: CoSeRec, arXiv 2108.06479, section 3.1, which has inner products.
 
     Args:
         table: (N + 2, D).
@@ -95,7 +95,7 @@ def by_embedding(table: Tensor, *, top_k: int = 1) -> tuple[Tensor, Tensor]:
 def surer(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor:
     """Of two neighbour tables the neighbour with the higher score, place by place, each table scaled to 0..1: (N + 2, K).
 
-    Source: CoSeRec, arXiv 2108.06479, section 3.1.3.
+    Source: CoSeRec, arXiv 2108.06479, section 3.1.
     """
     scaled = []
     for _, scores in (one, two):

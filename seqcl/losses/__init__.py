@@ -10,6 +10,7 @@ from seqcl.losses.contrastive import (
     similarities,
     uniformity,
 )
+from seqcl.losses.margin import cosine_margin, triplet
 from seqcl.losses.next_item import Correction, bce, bpr, gbce, sampled_softmax
 from seqcl.losses.prototypes import cosine_gap, sinkhorn, swapped
 from seqcl.losses.softmax import softmax
@@ -23,6 +24,7 @@ __all__ = [
     "bpr",
     "contrast",
     "cosine_gap",
+    "cosine_margin",
     "gbce",
     "info_nce",
     "nt_xent",
@@ -31,5 +33,6 @@ __all__ = [
     "sinkhorn",
     "softmax",
     "swapped",
+    "triplet",
     "uniformity",
 ]

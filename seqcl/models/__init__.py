@@ -1,6 +1,7 @@
 """Recipes: each paper is one short file that composes an encoder, views and objectives."""
 
 from seqcl.models.base import Baseline, Recommender
+from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
 from seqcl.models.duorec import DuoRec
@@ -8,6 +9,7 @@ from seqcl.models.gru4rec import GRU4Rec
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
 from seqcl.models.item_knn import ItemKNN
+from seqcl.models.mclrec import MCLRec
 from seqcl.models.paradigms import BYOLRec, MoCoRec, PIRLRec, SimSiamRec, SupConRec, SwAVRec
 from seqcl.models.popularity import Popularity
 from seqcl.models.sasrec import SASRec
@@ -21,6 +23,8 @@ MODELS = {
     "DuoRec": DuoRec,
     "ICLRec": ICLRec,
     "ICSRec": ICSRec,
+    "MCLRec": MCLRec,
+    "CauseRec": CauseRec,
     "MoCoRec": MoCoRec,
     "BYOLRec": BYOLRec,
     "SimSiamRec": SimSiamRec,
@@ -39,12 +43,14 @@ __all__ = [
     "BYOLRec",
     "Baseline",
     "CL4Rec",
+    "CauseRec",
     "CoSeRec",
     "DuoRec",
     "GRU4Rec",
     "ICLRec",
     "ICSRec",
     "ItemKNN",
+    "MCLRec",
     "MoCoRec",
     "PIRLRec",
     "Popularity",

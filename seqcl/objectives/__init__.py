@@ -2,7 +2,9 @@
 
 from seqcl.objectives.bank import PIRL
 from seqcl.objectives.base import Joint, Objective, rng
+from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.heads import projection
+from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.momentum import MoCo
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.predictor import BYOL, SimSiam
@@ -21,6 +23,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "SwAV": SwAV,
     "Prototypes": Prototypes,
     "PIRL": PIRL,
+    "LearnedViews": LearnedViews,
+    "Counterfactual": Counterfactual,
 }
 """Every objective by the name that configurations use."""
 
@@ -28,7 +32,9 @@ __all__ = [
     "BYOL",
     "OBJECTIVES",
     "PIRL",
+    "Counterfactual",
     "Joint",
+    "LearnedViews",
     "MoCo",
     "NextItem",
     "Objective",

@@ -19,7 +19,7 @@ from seqcl.types import Encoder, SeqBatch, Windows
 class PIRL(ViewsObjective):
     """A view and the row itself must each find the row's vector in a bank among drawn others: the term `contrast`.
 
-    Source: PIRL, arXiv 1912.01991, eq. 4 and 5; the bank is that of instance discrimination, arXiv 1805.01978. Differs
+    Source: PIRL, arXiv 1912.01991, eq. 5; the bank is that of instance discrimination, arXiv 1805.01978. Differs
     from the paper: one vector a user, not a row; users whose vector was last made by the same user's row or with the same
     last target are no negatives, nor are users without a vector yet.
 

@@ -25,7 +25,7 @@ class Prototypes(ViewsObjective):
 
     `contrast` is NT-Xent of the two views, without rows of one cluster as negatives of each other. `intent` is InfoNCE of
     each view and its row's centre, the mean over all numbers of clusters: against the centres of the other rows in the
-    batch (ICLRec, arXiv 2202.02519, eq. 10 to 12) or against all other centres, sharper where a cluster is dense (PCL,
+    batch (ICLRec, arXiv 2202.02519) or against all other centres, sharper where a cluster is dense (PCL,
     arXiv 2005.04966, eq. 11 and 12). Clusters are those of training rows alone, before the first epoch too.
 
     Args:

@@ -1,0 +1,46 @@
+"""Losses that stop pulling and pushing at a margin."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def triplet(anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float) -> Tensor:
+    """Mean of max(0, d(anchor, positive) - d(anchor, negative) + margin), d the distance on the unit sphere.
+
+    Source: CauseRec, arXiv 2109.05261. Differs from the paper: unit vectors, so that the margin has a scale.
+
+    Args:
+        anchors: (B, D).
+        positives: (P, B, D).
+        negatives: (Q, B, D); every positive is compared with every negative of its anchor.
+        margin: 0 to 2.
+    """
+    anchors, positives, negatives = (_unit(states) for states in (anchors, positives, negatives))
+    near = _distance(anchors, positives)  # (P, B)
+    far = _distance(anchors, negatives)  # (Q, B)
+    return F.relu(near[:, None] - far + margin).mean()
+
+
+def cosine_margin(items: Tensor, positives: Tensor, negatives: Tensor, *, margin: float) -> Tensor:
+    """Mean of 1 - cos(item, positive) plus mean of max(0, cos(item, negative) - margin) (CauseRec, arXiv 2109.05261).
+
+    Args:
+        items: (B, D).
+        positives: (P, B, D).
+        negatives: (Q, B, D).
+        margin: -1 to 1.
+    """
+    items, positives, negatives = (_unit(states) for states in (items, positives, negatives))
+    return (1 - (items * positives).sum(-1)).mean() + F.relu((items * negatives).sum(-1) - margin).mean()
+
+
+def _unit(states: Tensor) -> Tensor:
+    return F.normalize(states if states.dtype == torch.float64 else states.float(), dim=-1)
+
+
+def _distance(first: Tensor, second: Tensor) -> Tensor:
+    # The root of 0 has no gradient.
+    return (first - second).square().sum(-1).clamp(min=1e-12).sqrt()

@@ -1,0 +1,99 @@
+"""Rows as they might have been: CauseRec."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from seqcl.errors import UserError
+from seqcl.losses import cosine_margin, triplet
+from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.views import positive
+from seqcl.types import Encoder, SeqBatch, Windows
+
+
+class Counterfactual(Objective):
+    """A row must stay near what it is without its dispensable items and far from what it is without the indispensable ones.
+
+    An item is indispensable if its embedding is among the closest to the target's (CauseRec, arXiv 2109.05261, item-level
+    concepts). The terms are `observed`, a triplet margin between row, counterfactual positives and negatives, and
+    `interest`, a cosine margin between both and the target. Differs from the paper: replacements are drawn from
+    all training interactions, which is a concept memory without an end, and never are the target.
+
+    Args:
+        dim: Width of the encoder's states.
+        weight: Factor of `observed`.
+        interest: Factor of `interest`.
+        replace: Share of a row that is indispensable; 0.5 in the paper.
+        positives: Counterfactual positives made of each row.
+        negatives: Counterfactual negatives made of each row.
+        triplet_margin: Of `observed`, on the unit sphere.
+        cosine_margin: Of `interest`; 0.5 in the paper's code.
+    """
+
+    bank: Tensor  # (T,), items of the training interactions
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        weight: float = 0.1,
+        interest: float = 0.1,
+        replace: float = 0.5,
+        positives: int = 1,
+        negatives: int = 1,
+        triplet_margin: float = 0.5,
+        cosine_margin: float = 0.5,
+    ) -> None:
+        super().__init__()
+        for name, value in (("weight", weight), ("interest", interest)):
+            if value < 0:
+                raise UserError(f"Counterfactual: {name} must not be negative, not {value}")
+        if not 0 < replace < 1:
+            raise UserError(f"Counterfactual: replace must lie between 0 and 1, not {replace}")
+        positive("Counterfactual", positives=positives, negatives=negatives)
+        self.weight, self.interest, self.replace = weight, interest, replace
+        self.positives, self.negatives = positives, negatives
+        self.triplet_margin, self.cosine_margin = triplet_margin, cosine_margin
+        self.register_buffer("bank", torch.empty(0, dtype=torch.int64), persistent=False)
+
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        self.bank = torch.from_numpy(np.asarray(train.known()[1], dtype=np.int64))
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        targets = batch.last_targets()
+        if targets is None:
+            raise UserError("Counterfactual: needs a batch with targets")
+        table = encoder.item_embeddings()
+        indispensable = self.closest(table, batch, targets)  # (B, L)
+        real = batch.items > 0
+        generator = rng(batch.items.device)
+        changed = [real & ~indispensable] * self.positives + [indispensable] * self.negatives
+        rows = [batch.items, *(self.replaced(batch.items, mask, targets, generator) for mask in changed)]
+        copies = SeqBatch(torch.cat(rows), batch.lengths.repeat(len(rows)))  # ((1 + P + Q) B, L)
+        states = encoder.last(copies).unflatten(0, (len(rows), -1))  # (1 + P + Q, B, D)
+        anchors, near, far = states[0], states[1 : 1 + self.positives], states[1 + self.positives :]
+        with torch.no_grad():
+            gap = F.cosine_similarity(anchors, near[0]).mean() - F.cosine_similarity(anchors, far[0]).mean()
+            self.observed = {"counterfactual_gap": gap}
+        return {
+            "observed": self.weight * triplet(anchors, near, far, margin=self.triplet_margin),
+            "interest": self.interest * cosine_margin(table[targets], near, far, margin=self.cosine_margin),
+        }
+
+    @torch.no_grad()
+    def closest(self, table: Tensor, batch: SeqBatch, targets: Tensor) -> Tensor:
+        """The share of each row's items with the largest cosine to the target, one at least: (B, L) bool."""
+        unit = F.normalize(table, dim=1)
+        scores = (unit[batch.items] * unit[targets][:, None]).sum(-1)  # (B, L)
+        scores = scores.masked_fill(batch.items == 0, -torch.inf)
+        place = scores.argsort(1, descending=True).argsort(1)  # (B, L), the rank of each position
+        count = (batch.lengths * self.replace).long().clamp(min=1)
+        return place < count[:, None]
+
+    def replaced(self, items: Tensor, where: Tensor, targets: Tensor, generator: Generator) -> Tensor:
+        """The items with others drawn from the bank where it says; the target is never put in: (B, L)."""
+        drawn = self.bank[torch.randint(len(self.bank), items.shape, generator=generator, device=items.device)]
+        return torch.where(where & (drawn != targets[:, None]), drawn, items)

@@ -1,0 +1,131 @@
+"""Views made by small networks that are trained against what the encoder has just become: MCLRec."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqcl.augment import Pair, View
+from seqcl.errors import UserError
+from seqcl.losses import nt_xent, similarities
+from seqcl.objectives.two_views import related, share_of_others
+from seqcl.objectives.views import ViewsObjective, positive
+from seqcl.types import Encoder, SeqBatch
+
+BETAS, EPS = (0.9, 0.999), 1e-8
+
+
+class LearnedViews(ViewsObjective):
+    """NT-Xent of two views and of their learned versions: terms `contrast` and `learned` (MCLRec, arXiv 2304.07763).
+
+    Each step trains the encoder with the augmenters held still, and then the augmenters with the encoder held still, on
+    states of the same views that the encoder gives after its update; they have an Adam of their own. The regulariser
+    keeps learned views from becoming equal.
+
+    Args:
+        views: What makes the two views of a row.
+        dim: Width of the encoder's states.
+        weight: Factor of `contrast`.
+        learned: Factor of `learned`.
+        temperature: What cosines are divided by.
+        layers: Linear layers of an augmenter; 3 in the paper.
+        lr: Learning rate of the augmenters; 0.001 in the paper.
+        regularise: Factor of the regulariser within `learned`; 0.1 in the paper.
+    """
+
+    first: Tensor  # Adam's moments and steps of the augmenters, flat
+    second: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        *,
+        views: Pair | View,
+        dim: int,
+        weight: float = 0.1,
+        learned: float = 0.1,
+        temperature: float = 0.2,
+        layers: int = 3,
+        lr: float = 1e-3,
+        regularise: float = 0.1,
+    ) -> None:
+        super().__init__(views=views, dim=dim, weight=weight, head="none")
+        positive("LearnedViews", temperature=temperature, layers=layers, lr=lr)
+        if learned < 0 or regularise < 0:
+            raise UserError(f"LearnedViews: learned={learned} and regularise={regularise} must not be negative")
+        self.learned, self.temperature, self.lr, self.regularise = learned, temperature, lr, regularise
+        self.augmenters = nn.ModuleList(augmenter(dim, layers) for _ in range(2)).requires_grad_(False)
+        size = sum(parameter.numel() for parameter in self.augmenters.parameters())
+        self.register_buffer("first", torch.zeros(size))
+        self.register_buffer("second", torch.zeros(size))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.seen: tuple[SeqBatch, Tensor] | None = None  # views and related rows of the step under way
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        both, same = self.make_views(batch), related(batch)
+        first, second = encoder.last(both).chunk(2)  # (B, D), (B, D)
+        self.seen = (both, same)
+        self.observe(first, second, masked_share=share_of_others(same))
+        contrast = nt_xent(first, second, temperature=self.temperature, same=same)
+        return {"contrast": self.weight * contrast, "learned": self.learned * self.against(first, second, same)}
+
+    def against(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
+        """Each view against the learned version of the other, and both learned ones against each other: a scalar."""
+        one, two = (augment(view) for augment, view in zip(self.augmenters, (first, second), strict=True))
+        total = first.new_zeros(())
+        for left, right in ((first, two), (second, one), (one, two)):
+            total = total + nt_xent(left, right, temperature=self.temperature, same=same)
+            if self.regularise:
+                total = total + self.regularise * spread(left, right, same)
+        return total
+
+    def after_step(self, encoder: Encoder) -> None:
+        """Train the augmenters on the views of the step just done."""
+        if self.seen is None:
+            return
+        both, same = self.seen
+        self.seen = None
+        with torch.no_grad():
+            first, second = encoder.last(both).chunk(2)
+        self.augmenters.requires_grad_(True)
+        with torch.enable_grad():
+            loss = self.against(first, second, same)
+            gradients = torch.autograd.grad(loss, list(self.augmenters.parameters()))
+        self.augmenters.requires_grad_(False)
+        self.adam(torch.cat([gradient.flatten() for gradient in gradients]))
+
+    @torch.no_grad()
+    def adam(self, gradient: Tensor) -> None:
+        """One update of the augmenters (arXiv 1412.6980, algorithm 1)."""
+        self.steps += 1
+        self.first.lerp_(gradient, 1 - BETAS[0])
+        self.second.lerp_(gradient.square(), 1 - BETAS[1])
+        steps = int(self.steps)
+        mean = self.first / (1 - BETAS[0] ** steps)
+        square = self.second / (1 - BETAS[1] ** steps)
+        change = self.lr * mean / (square.sqrt() + EPS)
+        parameters = list(self.augmenters.parameters())
+        for parameter, part in zip(parameters, change.split([p.numel() for p in parameters]), strict=True):
+            parameter.sub_(part.view_as(parameter))
+
+
+def augmenter(dim: int, layers: int) -> nn.Sequential:
+    """Linear layers with ReLU between: (B, D) -> (B, D)."""
+    parts: list[nn.Module] = [nn.Linear(dim, dim)]
+    for _ in range(layers - 1):
+        parts += [nn.ReLU(), nn.Linear(dim, dim)]
+    return nn.Sequential(*parts)
+
+
+def spread(first: Tensor, second: Tensor, same: Tensor) -> Tensor:
+    """How far cosines of partners lie above, and of others below, where the two would meet (MCLRec): a scalar.
+
+    A row's meeting points are the smaller and the larger one of its partner's cosine and the largest of all others.
+    """
+    cosines = similarities(first, second, "cosine")  # (B, B)
+    own = cosines.diagonal()  # (B,)
+    hardest = cosines.masked_fill(same, -1.0).max(1).values  # (B,)
+    low, high = torch.minimum(own, hardest), torch.maximum(own, hardest)
+    below = F.relu(high[:, None] - cosines).masked_fill(same, 0)  # (B, B)
+    return F.relu(own - low).mean() + below.sum() / (~same).sum().clamp(min=1)
