@@ -77,7 +77,11 @@ class Windows:
 
 
 class Encoder(Protocol):
-    """Turns sequences into states; knows nothing of losses, views or targets."""
+    """Turns sequences into states; knows nothing of losses, views or targets.
+
+    An encoder whose states tell what comes after them says so: `one_pass = False` if its positions cannot all learn their
+    next item in one pass, `causal = False` if its states read the items after them.
+    """
 
     num_items: int
     dim: int
@@ -91,7 +95,10 @@ class Encoder(Protocol):
         ...
 
     def last(self, batch: SeqBatch) -> Tensor:
-        """The state after the newest item: (B, D), equal to the call at lengths - 1 and cheaper where it can be."""
+        """The state that predicts what follows the newest item: (B, D).
+
+        Of a causal encoder it equals the call at lengths - 1 and is cheaper where it can be.
+        """
         ...
 
 

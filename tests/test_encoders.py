@@ -7,9 +7,10 @@ from itertools import product
 import pytest
 import torch
 
-from seqcl.encoders import ENCODERS, GRU, SASRec
+from seqcl.encoders import ENCODERS, GRU, HSTU, NARM, BERT4Rec, SASRec
 from seqcl.encoders.attention import RelativeAttention
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.hstu import Block
 from seqcl.encoders.layout import Layout, pack
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch
@@ -27,13 +28,36 @@ VARIANTS = {
     "SASRec-one-layer": lambda: SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
     "GRU": lambda: GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
     "GRU-two-layers": lambda: GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=2),
+    "HSTU": lambda: HSTU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
+    "HSTU-one-layer": lambda: HSTU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
+    "NARM": lambda: NARM(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
+    "NARM-two-layers": lambda: NARM(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=2, hidden=1),
+    "BERT4Rec": lambda: BERT4Rec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
+    "BERT4Rec-one-layer": lambda: BERT4Rec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
 }
+
+
+CAUSAL = [name for name in VARIANTS if not name.startswith("BERT4Rec")]
 
 
 @pytest.fixture(params=VARIANTS)
 def encoder(request):
+    return ready(request.param)
+
+
+@pytest.fixture(params=CAUSAL)
+def causal_encoder(request):
+    return ready(request.param)
+
+
+@pytest.fixture(params=[name for name in VARIANTS if name not in CAUSAL])
+def bidirectional_encoder(request):
+    return ready(request.param)
+
+
+def ready(variant: str):
     torch.manual_seed(0)
-    built = VARIANTS[request.param]().eval()
+    built = VARIANTS[variant]().eval()
     for name, parameter in built.named_parameters():
         if "far_" in name or name == "place":  # starts near zero, where it could be ignored unnoticed
             torch.nn.init.normal_(parameter)
@@ -61,14 +85,44 @@ def test_shapes_and_the_tied_table(encoder):
     assert encoder.item_embeddings()[PAD].abs().sum() == 0
 
 
-def test_last_is_the_state_after_the_newest_item(encoder):
+def test_last_is_the_state_after_the_newest_item(causal_encoder):
     inputs = batch(ROWS)
-    states = encoder(inputs)[torch.arange(4), inputs.lengths - 1]
-    torch.testing.assert_close(encoder.last(inputs), states)
+    states = causal_encoder(inputs)[torch.arange(4), inputs.lengths - 1]
+    torch.testing.assert_close(causal_encoder.last(inputs), states)
 
 
-def test_a_future_item_changes_no_earlier_state(encoder):
+def test_last_of_a_bidirectional_encoder_is_the_state_of_a_mask_behind_the_row(bidirectional_encoder):
+    mask = ITEMS + 1
+    whole = batch([[*row, mask] for row in ROWS])
+    states = bidirectional_encoder(whole)[torch.arange(4), whole.lengths - 1]
+    torch.testing.assert_close(bidirectional_encoder.last(batch(ROWS)), states)
+
+
+def test_a_full_row_loses_its_oldest_item_to_the_mask(bidirectional_encoder):
+    full, other = list(range(1, MAX_LEN + 1)), [5, 6]
+    expected = bidirectional_encoder(batch([[*full[1:], ITEMS + 1]]))[0, -1]
+    torch.testing.assert_close(bidirectional_encoder.last(batch([other, full]))[1], expected)
+    shorter = bidirectional_encoder(batch([[*other, ITEMS + 1]]))[0, -1]
+    torch.testing.assert_close(bidirectional_encoder.last(batch([other, full]))[0], shorter)
+
+
+def test_a_later_item_changes_every_state_of_a_bidirectional_encoder(bidirectional_encoder):
     inputs = batch(ROWS)
+    changed = inputs.items.clone()
+    changed[3, 6] = 13
+    before, after = bidirectional_encoder(inputs), bidirectional_encoder(inputs._replace(items=changed))
+    assert all(not torch.allclose(before[3, place], after[3, place], atol=1e-4) for place in range(7))
+    for row, length in enumerate(inputs.lengths[:3]):  # the other rows, though they may share a block with it
+        torch.testing.assert_close(before[row, :length], after[row, :length])
+
+
+def test_the_same_item_at_two_places_of_a_bidirectional_encoder_has_two_states(bidirectional_encoder):
+    states = bidirectional_encoder(batch([[4, 4, 9, 4]]))[0]
+    assert not torch.allclose(states[0], states[1], atol=1e-4) and not torch.allclose(states[1], states[3], atol=1e-4)
+
+
+def test_a_future_item_changes_no_earlier_state(causal_encoder):
+    encoder, inputs = causal_encoder, batch(ROWS)
     changed = inputs.items.clone()
     changed[0, 3], changed[3, 6] = 11, 13
     before, after = encoder(inputs), encoder(inputs._replace(items=changed))
@@ -98,7 +152,7 @@ def test_the_order_of_items_matters(encoder):
 
 def test_one_pass_states_equal_those_of_each_prefix(encoder):
     if not encoder.one_pass:
-        pytest.skip("positions from the end make a prefix differ from the row")
+        pytest.skip("places from the end make a prefix differ from the row")
     row = ROWS[3]
     states = encoder(batch([row]))[0]
     for stop in range(1, len(row) + 1):
@@ -113,9 +167,10 @@ def test_gradient_reaches_every_parameter_but_the_pad_row(encoder):
     assert encoder.item_embeddings().grad[PAD].abs().sum() == 0
 
 
-def test_last_sends_the_gradient_that_the_full_pass_sends():
+@pytest.mark.parametrize("kind", [SASRec, HSTU, NARM])
+def test_last_sends_the_gradient_that_the_full_pass_sends(kind):
     torch.manual_seed(0)
-    encoder = SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, dropout=0.0).double()
+    encoder = kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, dropout=0.0).double()
     inputs = batch(ROWS)
     grads = []
     for states in (encoder.last(inputs), encoder(inputs)[torch.arange(4), inputs.lengths - 1]):
@@ -142,6 +197,43 @@ def test_relative_attention_equals_a_loop_over_pairs(newest):
         for place in [length - 1] if newest else range(length):
             expected = reference.relative_attention(attention, x[row], int(place))
             torch.testing.assert_close(found[row] if newest else found[row, place], expected)
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_an_hstu_block_equals_a_loop_over_pairs(newest):
+    torch.manual_seed(0)
+    block = Block(DIM, 2, MAX_LEN, 0.3).double().eval()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter)
+    x, lengths = torch.randn(3, 5, DIM, dtype=torch.float64), torch.tensor([5, 1, 3])
+    layout = Layout(SeqBatch(torch.ones(3, 5, dtype=torch.int64), lengths))
+    found = block(layout.take(x), layout, newest=newest)
+    found = found if newest else layout.put(found)
+    for row, length in enumerate(lengths):
+        for place in [length - 1] if newest else range(length):
+            expected = reference.hstu_block(block, x[row], int(place))
+            torch.testing.assert_close(found[row] if newest else found[row, place], expected)
+
+
+def test_narm_equals_a_loop_over_pairs():
+    torch.manual_seed(0)
+    encoder = NARM(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, hidden=2).double().eval()
+    for parameter in encoder.attention.parameters():
+        torch.nn.init.normal_(parameter)
+    inputs = batch(ROWS)
+    found, last = encoder(inputs), encoder.last(inputs)
+    for row, items in enumerate(ROWS):
+        states = [reference.narm(encoder, items[: place + 1]) for place in range(len(items))]
+        torch.testing.assert_close(found[row, : len(items)], torch.stack(states))
+        torch.testing.assert_close(last[row], states[-1])
+
+
+def test_a_layout_shows_the_whole_row_or_what_came_before():
+    lengths = torch.tensor([3, 1, 2])
+    inputs = SeqBatch(torch.ones(3, 3, dtype=torch.int64), lengths)
+    causal, both = Layout(inputs), Layout(inputs, causal=False)
+    assert both.visible.equal(causal.visible | causal.visible.transpose(1, 2))
+    assert int(both.visible[both.owner >= 0].sum()) == 9 + 1 + 4 and int(causal.visible[causal.owner >= 0].sum()) == 10
 
 
 def test_a_layout_covers_every_item_once_in_few_slots():
@@ -199,15 +291,18 @@ def test_dropout_of_one_is_refused():
         Dropout(1.0)
 
 
-def test_heads_that_do_not_divide_the_width_are_refused():
+@pytest.mark.parametrize("kind", [SASRec, HSTU, BERT4Rec])
+def test_heads_that_do_not_divide_the_width_are_refused(kind):
     with pytest.raises(UserError, match=r"encoder\.heads=3 does not divide encoder\.dim=8"):
-        SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, heads=3)
+        kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, heads=3)
 
 
-def test_a_row_longer_than_max_len_is_refused():
-    encoder = SASRec(num_items=ITEMS, max_len=3, dim=DIM)
-    with pytest.raises(UserError, match="max_len=3"):
-        encoder(batch([[1, 2, 3, 4]]))
+@pytest.mark.parametrize("kind", [SASRec, HSTU, BERT4Rec])
+def test_a_row_longer_than_max_len_is_refused(kind):
+    encoder = kind(num_items=ITEMS, max_len=3, dim=DIM)
+    for call in (encoder, encoder.last):
+        with pytest.raises(UserError, match="max_len=3"):
+            call(batch([[1, 2, 3, 4]]))
 
 
 def test_dropout_acts_in_training_only(encoder):

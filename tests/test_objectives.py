@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from seqcl.augment import Crop, Identity, Mask, Pair, Reorder
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent, sampled_softmax
-from seqcl.objectives import OBJECTIVES, Joint, NextItem, Objective, TwoViews, rng
+from seqcl.objectives import OBJECTIVES, Joint, MaskedItems, NextItem, Objective, TwoViews, rng
+from seqcl.objectives.masked_items import whole
 from seqcl.objectives.two_views import related
 from seqcl.types import SeqBatch
 
@@ -243,6 +244,104 @@ def test_two_views_of_a_batch_of_one_row_are_finite():
 def test_an_impossible_two_views_is_refused_by_name(options, said):
     with pytest.raises(UserError, match=said):
         TwoViews(views=Identity(), dim=DIM, **options)
+
+
+# Masked items
+
+
+class Reader(Averager):
+    """State: a linear map of the sum of the row, MASK tokens too; what came in is kept."""
+
+    causal = one_pass = False
+
+    def states(self, batch: SeqBatch) -> Tensor:
+        self.read = batch
+        time = torch.arange(batch.items.shape[1])
+        real = (time < batch.lengths[:, None])[..., None]
+        total = (self.table(batch.items) * real).sum(1, keepdim=True)
+        return self.map(total + self.table(batch.items)).masked_fill(~real, math.nan)
+
+
+def masked(**options) -> MaskedItems:
+    return MaskedItems(next_item=NextItem(), **options)
+
+
+def test_a_whole_row_ends_in_its_last_target_and_the_batch_is_left_alone():
+    batch = sequences()
+    before = batch.items.clone()
+    rows = whole(batch)
+    assert rows.items.tolist() == [[1, 2, 3, 4, 5], [5, 6, 7, 0, 0], [7, 8, 9, 5, 0], [2, 3, 0, 0, 0]]
+    assert rows.lengths.tolist() == [5, 3, 4, 2]
+    masked()(Reader(), batch)
+    assert batch.items.equal(before)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.5, 0.9])
+def test_a_share_of_every_row_is_masked_one_item_at_least_and_never_padding(rate):
+    rows, mask = whole(sequences()), ITEMS + 1
+    seen = torch.zeros(4, 5)
+    for _ in range(200):
+        marks = masked(rate=rate, newest=0.0).marks(rows)
+        assert (marks.sum(1) == (rows.lengths * rate + 1e-6).long().clamp(min=1)).all()
+        seen += marks
+    assert (seen > 0).equal(rows.items > 0)  # every item is masked some time, the newest too
+    assert mask not in rows.items
+
+
+def test_a_share_of_rows_has_its_newest_item_masked_alone():
+    rows = whole(sequences())
+    newest = torch.arange(5) == rows.lengths[:, None] - 1
+    assert masked(rate=0.9, newest=1.0).marks(rows).equal(newest)
+    torch.manual_seed(0)
+    share = sum(int(masked(rate=0.9, newest=0.3).marks(rows)[0].equal(newest[0])) for _ in range(1000)) / 1000
+    assert share == pytest.approx(0.3, abs=0.05)
+
+
+def test_masked_items_is_cross_entropy_of_what_was_masked():
+    torch.manual_seed(2)
+    encoder, batch = Reader(), sequences()
+    terms = masked(rate=0.5)(encoder, batch)
+    rows, read = whole(batch), encoder.read
+    hidden = read.items == ITEMS + 1
+    assert hidden.any(1).all() and read.items[~hidden].equal(rows.items[~hidden])
+    states = encoder.states(read)[hidden]
+    expected = F.cross_entropy(states @ encoder.table.weight[1:-1].T, rows.items[hidden] - 1)
+    torch.testing.assert_close(terms, {"masked_items": expected})
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax", "bce", "gbce", "bpr"])
+def test_every_loss_of_masked_items_sends_finite_gradient_to_encoder_and_mask(loss):
+    encoder = Reader()
+    objective = MaskedItems(next_item=NextItem(loss=loss, sampling="popularity", negatives=20))
+    objective.bind(item_counts=torch.arange(ITEMS + 2))
+    objective(encoder, sequences())["masked_items"].backward()
+    assert encoder.map.weight.grad.isfinite().all() and encoder.map.weight.grad.any()
+    assert encoder.table.weight.grad[-1].any()
+
+
+def test_masked_items_ranks_as_its_next_item_does():
+    states, table = torch.randn(5, DIM), torch.randn(ITEMS + 2, DIM)
+    inner = NextItem(similarity="cosine", temperature=0.1)
+    objective = MaskedItems(next_item=inner)
+    assert objective.queries(states).equal(inner.queries(states))
+    assert objective.candidates(table).equal(inner.candidates(table))
+
+
+@pytest.mark.parametrize(("options", "said"), [({"rate": 1.0}, "rate"), ({"newest": 1.5}, "newest")])
+def test_an_impossible_masked_items_is_refused_by_name(options, said):
+    with pytest.raises(UserError, match=said):
+        masked(**options)
+
+
+def test_an_objective_refuses_an_encoder_that_it_cannot_teach():
+    counts = torch.ones(ITEMS + 2)
+    with pytest.raises(UserError, match="BERT4Rec"):
+        Joint(next_item=NextItem().bind(item_counts=counts)).check(Reader())
+    with pytest.raises(UserError, match="does not read what follows"):
+        Joint(views=TwoViews(views=Identity(), dim=DIM), cloze=masked()).check(Averager())
+    NextItem().bind(item_counts=counts, only_last=True).check(Reader())
+    NextItem().bind(item_counts=counts).check(Averager())
+    masked().check(Reader())
 
 
 # Sums and hooks

@@ -1,4 +1,4 @@
-"""Causal multi-head attention, for all positions of a row or for its newest one alone."""
+"""Multi-head attention, for all positions of a row or for its newest one alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqcl.encoders.layout import Layout
 
 
 class Attention(nn.Module):
-    """Multi-head attention to oneself and what came before (Vaswani et al., arXiv 1706.03762)."""
+    """Multi-head attention to the places that the layout shows (Vaswani et al., arXiv 1706.03762)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -22,23 +22,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
         """From slots x (S, D) to (S, D), or to (B, D) for the newest item of each row alone."""
         key, value = (
-            self.split(part, layout.blocks) for part in self.key_value(x).chunk(2, dim=-1)
+            split(part, layout.blocks, self.heads) for part in self.key_value(x).chunk(2, dim=-1)
         )  # (n, H, W, D / H)
         if not newest:
-            return self.output(self.join(self.read(self.split(self.query(x), layout.blocks), key, value, layout)))
-        query = self.query(x[layout.newest])  # (B, D)
-        blocks, most = layout.queries
-        asking = query.new_zeros(blocks * most, query.shape[1]).index_copy(0, layout.asking, query)
-        read = self.join(self.read_newest(self.split(asking, layout.queries), key, value, layout))  # (n * Q, D)
+            return self.output(join(self.read(split(self.query(x), layout.blocks, self.heads), key, value, layout)))
+        asking = layout.ask(self.query(x[layout.newest]))  # (n, Q, D)
+        query = split(asking.flatten(0, 1), layout.queries, self.heads)  # (n, H, Q, D / H)
+        read = join(self.read_newest(query, key, value, layout))  # (n * Q, D)
         return self.output(read.index_select(0, layout.asking))
-
-    def split(self, x: Tensor, shape: tuple[int, int]) -> Tensor:
-        """(n * L, D) by blocks and heads: (n, H, L, D / H)."""
-        return x.unflatten(0, shape).unflatten(-1, (self.heads, self.width)).transpose(1, 2)
-
-    def join(self, x: Tensor) -> Tensor:
-        """The inverse of `split`."""
-        return x.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def read(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=layout.visible[:, None])
@@ -48,7 +39,7 @@ class Attention(nn.Module):
 
 
 class RelativeAttention(Attention):
-    """Attention whose keys and values carry a learned vector for the distance (Shaw et al., arXiv 1803.02155, eq. 3 and 4)."""
+    """Causal attention whose keys and values carry a learned vector for the distance (Shaw et al., arXiv 1803.02155, eq. 3 and 4)."""
 
     def __init__(self, dim: int, heads: int, distances: int) -> None:
         super().__init__(dim, heads)
@@ -74,6 +65,16 @@ class RelativeAttention(Attention):
         weights = (query @ key.transpose(-1, -2) + far).masked_fill(hidden, -torch.inf).softmax(-1)
         by_distance = weights.gather(-1, mirror).masked_fill(behind < 0, 0)
         return weights @ value + by_distance @ self.far_value[:, :length]
+
+
+def split(x: Tensor, shape: tuple[int, int], heads: int) -> Tensor:
+    """(n * L, D) by blocks and heads: (n, H, L, D / H)."""
+    return x.unflatten(0, shape).unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join(x: Tensor) -> Tensor:
+    """The inverse of `split`."""
+    return x.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def align(x: Tensor) -> Tensor:

@@ -43,16 +43,17 @@ class GRU(nn.Module):
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position: (B, L, D)."""
-        found: PackedSequence = self.gru(self.inputs(batch))[0]
+        found: PackedSequence = self.gru(packed(batch, self.table, self.dropout))[0]
         states = found._replace(data=self.output(found.data))
         return pad_packed_sequence(states, batch_first=True, total_length=batch.items.shape[1])[0]
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items: (B, D)."""
-        newest = self.gru(self.inputs(batch))[1][-1]  # (B, hidden * D)
+        newest = self.gru(packed(batch, self.table, self.dropout))[1][-1]  # (B, hidden * D)
         return self.output(newest)
 
-    def inputs(self, batch: SeqBatch) -> PackedSequence:
-        """The embeddings of the items, without padding: the lengths are read back from a GPU, once a batch."""
-        items = pack_padded_sequence(batch.items, batch.lengths.cpu(), batch_first=True, enforce_sorted=False)
-        return items._replace(data=self.dropout(self.table(items.data)))
+
+def packed(batch: SeqBatch, table: ItemTable, dropout: Dropout) -> PackedSequence:
+    """The embeddings of the items, without padding: the lengths are read back from a GPU, once a batch."""
+    items = pack_padded_sequence(batch.items, batch.lengths.cpu(), batch_first=True, enforce_sorted=False)
+    return items._replace(data=dropout(table(items.data)))

@@ -16,9 +16,14 @@ class Layout:
     256 rows of Beauty are 1,500 items in some 1,550 slots, where one row a block takes 12,800. Attention keeps the rows of a
     block apart by a mask; everything else works on all slots alike. On a GPU every row has a block of its own, since the
     lengths would have to be read back from it.
+
+    Args:
+        batch: the rows.
+        causal: whether a place sees nothing that comes after it, or all of its row.
     """
 
-    def __init__(self, batch: SeqBatch) -> None:
+    def __init__(self, batch: SeqBatch, *, causal: bool = True) -> None:
+        self.causal = causal
         rows, length = batch.items.shape
         device, lengths = batch.items.device, batch.lengths
         number = torch.arange(rows, device=device)
@@ -42,8 +47,9 @@ class Layout:
         self.owner = owner.view(blocks, width)  # (n, W), the row of each slot, -1 for none
 
     def take(self, x: Tensor) -> Tensor:
-        """The slots of x (B, L), zero where no item is: (S,)."""
-        return x.new_zeros(self.owner.numel()).index_copy(0, self.slots, x.flatten()[self.places])
+        """The slots of x (B, L, ...), zero where no item is: (S, ...)."""
+        slots = x.new_zeros(self.owner.numel(), *x.shape[2:])
+        return slots.index_copy(0, self.slots, x.flatten(0, 1).index_select(0, self.places))
 
     def put(self, x: Tensor) -> Tensor:
         """The slots x (S, D) at their places in (B, L, D), zero elsewhere."""
@@ -53,8 +59,9 @@ class Layout:
 
     @cached_property
     def visible(self) -> Tensor:
-        """Whether the second place is of the same row as the first and not after it: (n, W, W)."""
-        return (self.owner[:, :, None] == self.owner[:, None, :]).tril()
+        """Whether the second place is of the same row as the first and, if causal, not after it: (n, W, W)."""
+        same = self.owner[:, :, None] == self.owner[:, None, :]
+        return same.tril() if self.causal else same
 
     @cached_property
     def visible_newest(self) -> Tensor:
@@ -68,10 +75,11 @@ class Layout:
         width = self.blocks[1]
         return self.ask(self.newest % width, empty=0)[:, :, None] - torch.arange(width, device=self.owner.device)
 
-    def ask(self, x: Tensor, *, empty: int) -> Tensor:
-        """Values x (B,) of the asking items, `empty` where nobody asks: (n, Q)."""
+    def ask(self, x: Tensor, *, empty: int = 0) -> Tensor:
+        """Values x (B, ...) of the asking items, `empty` where nobody asks: (n, Q, ...)."""
         blocks, most = self.queries
-        return x.new_full((blocks * most,), empty).index_copy(0, self.asking, x).view(blocks, most)
+        asked = x.new_full((blocks * most, *x.shape[1:]), empty).index_copy(0, self.asking, x)
+        return asked.unflatten(0, (blocks, most))
 
 
 def pack(lengths: list[int]) -> tuple[int, list[int], list[int], list[int]]:

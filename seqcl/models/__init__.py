@@ -2,15 +2,18 @@
 
 from seqcl.models.base import Baseline, Recommender
 from seqcl.models.causerec import CauseRec
+from seqcl.models.bert4rec import BERT4Rec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
 from seqcl.models.duorec import DuoRec
 from seqcl.models.gru4rec import GRU4Rec
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
-from seqcl.models.item_knn import ItemKNN
 from seqcl.models.mclrec import MCLRec
 from seqcl.models.paradigms import BYOLRec, MoCoRec, PIRLRec, SimSiamRec, SupConRec, SwAVRec
+from seqcl.models.hstu import HSTU
+from seqcl.models.item_knn import ItemKNN
+from seqcl.models.narm import NARM
 from seqcl.models.popularity import Popularity
 from seqcl.models.sasrec import SASRec
 from seqcl.models.ticoserec import TiCoSeRec
@@ -33,13 +36,16 @@ MODELS = {
     "SupConRec": SupConRec,
     "SASRec": SASRec,
     "GRU4Rec": GRU4Rec,
+    "NARM": NARM,
+    "BERT4Rec": BERT4Rec,
+    "HSTU": HSTU,
     "ItemKNN": ItemKNN,
     "Popularity": Popularity,
 }
 """What `--model` takes; a new recipe is one file and one row here."""
 
 __all__ = [
-    "MODELS",
+    "BERT4Rec",
     "BYOLRec",
     "Baseline",
     "CL4Rec",
@@ -47,11 +53,14 @@ __all__ = [
     "CoSeRec",
     "DuoRec",
     "GRU4Rec",
+    "HSTU",
     "ICLRec",
     "ICSRec",
     "ItemKNN",
     "MCLRec",
+    "MODELS",
     "MoCoRec",
+    "NARM",
     "PIRLRec",
     "Popularity",
     "Recommender",

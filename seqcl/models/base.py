@@ -1,4 +1,4 @@
-"""What a recipe is: an encoder, a next-item term that also ranks, and any further terms."""
+"""What a recipe is: an encoder, a next-item or masked-item term that also ranks, and any further terms."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
-from seqcl.errors import UserError
-from seqcl.objectives import Joint, NextItem, Objective, ViewsObjective
+from seqcl.objectives import Joint, MaskedItems, NextItem, Objective, ViewsObjective
 from seqcl.types import Encoder, SeqBatch, Windows
 
 
@@ -19,14 +18,10 @@ class Recommender(nn.Module):
     and its parts as `functools.partial`s; the keywords of a part are its options on the command line.
     """
 
-    def __init__(self, train: Windows, *, encoder: Encoder, next_item: NextItem, **terms: Objective) -> None:
+    def __init__(
+        self, train: Windows, *, encoder: Encoder, next_item: NextItem | MaskedItems, **terms: Objective
+    ) -> None:
         super().__init__()
-        one_target = bool((train.first == train.stop - 1).all())
-        if not (one_target or getattr(encoder, "one_pass", True)):
-            raise UserError(
-                "this encoder sees the end of a row from every position, so it cannot learn all positions in one pass: "
-                "use --data.windows prefix, or --encoder.positions relative or start"
-            )
         self.encoder = encoder
         self.objective = Joint(next_item=next_item, **terms)
         self.objective.prepare(encoder, train)

@@ -6,6 +6,7 @@ from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.heads import projection
 from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.momentum import MoCo
+from seqcl.objectives.masked_items import MaskedItems
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.predictor import BYOL, SimSiam
 from seqcl.objectives.prototypes import Prototypes
@@ -15,6 +16,7 @@ from seqcl.objectives.views import ViewsObjective
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "NextItem": NextItem,
+    "MaskedItems": MaskedItems,
     "TwoViews": TwoViews,
     "SupCon": SupCon,
     "MoCo": MoCo,
@@ -34,6 +36,7 @@ __all__ = [
     "PIRL",
     "Counterfactual",
     "Joint",
+    "MaskedItems",
     "LearnedViews",
     "MoCo",
     "NextItem",

@@ -101,21 +101,39 @@ class NextItem(Objective):
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
         self.bind(item_counts=train.item_counts(), only_last=bool((train.first == train.stop - 1).all()))
+        self.check(encoder)
+
+    def check(self, encoder: Encoder) -> None:
+        """Raise UserError if the encoder would read what it is to predict."""
+        if self.only_last or getattr(encoder, "one_pass", True):
+            return
+        if getattr(encoder, "causal", True):
+            raise UserError(
+                "this encoder sees the end of a row from every position, so it cannot learn all positions in one pass: "
+                "use --data.windows prefix, or --encoder.positions relative or start"
+            )
+        raise UserError(
+            "this encoder reads the next item at every position, so it cannot learn to predict it in one pass: "
+            "use --model BERT4Rec, which masks what it predicts, or --data.windows prefix, or another --encoder"
+        )
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         states, targets = self.positions(encoder, batch)
-        queries, table = self.queries(states), self.candidates(encoder.item_embeddings())
+        return {"next_item": self.mean(states, targets, encoder.item_embeddings())}
+
+    def mean(self, states: Tensor, targets: Tensor, table: Tensor) -> Tensor:
+        """The mean loss of states (T, D) that are to find the items targets (T,) in the encoder's table (N + 2, D)."""
+        queries, candidates = self.queries(states), self.candidates(table)
         targets = targets - 1  # rows of the N candidates
         if self.loss == "softmax":
-            return {"next_item": softmax(queries, table, targets, smoothing=self.smoothing)}
-        drawn = self.draw(len(table), len(targets))
+            return softmax(queries, candidates, targets, smoothing=self.smoothing)
+        drawn = self.draw(len(candidates), len(targets))
         if self.loss == "sampled_softmax":
             log_q = self.log_q if self.sampling == "popularity" else None
-            correction = self.correction
-            return {"next_item": sampled_softmax(queries, table, targets, drawn, log_q=log_q, correction=correction)}
+            return sampled_softmax(queries, candidates, targets, drawn, log_q=log_q, correction=self.correction)
         if self.loss == "gbce":
-            return {"next_item": gbce(queries, table, targets, drawn, t=self.t)}
-        return {"next_item": LOSSES[self.loss](queries, table, targets, drawn)}
+            return gbce(queries, candidates, targets, drawn, t=self.t)
+        return LOSSES[self.loss](queries, candidates, targets, drawn)
 
     def positions(self, encoder: Encoder, batch: SeqBatch) -> tuple[Tensor, Tensor]:
         """States (T, D) and target ids (T,) of the positions that have a target."""

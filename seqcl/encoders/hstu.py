@@ -1,0 +1,115 @@
+"""HSTU: pointwise attention with a gate, without softmax and feed-forward part (Zhai et al., ICML 2024, arXiv 2402.17152)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqcl.encoders.attention import align, join, split
+from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.layout import Layout
+from seqcl.encoders.table import ItemTable, at_least_one
+from seqcl.errors import UserError
+from seqcl.types import SeqBatch
+
+
+class HSTU(nn.Module):
+    """Pointwise attention over the items up to t: the state at t is a function of items 0..t alone.
+
+    Differs from the paper: times are not read, so the bias is one of distance in items alone; each head has its own; a layer norm
+    at the end, so that scores may be dot products as well as cosines.
+
+    Args:
+        num_items: N, ids 1..N.
+        max_len: longest row, in items, and the n by which attention is divided.
+        dim: width D of states and item embeddings.
+        layers: number of blocks.
+        heads: attention heads; they divide dim.
+        dropout: share of embeddings, and of what each block adds before its last map, dropped in training.
+
+    Raises:
+        UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
+    """
+
+    one_pass = True
+
+    def __init__(
+        self, *, num_items: int, max_len: int, dim: int = 64, layers: int = 2, heads: int = 2, dropout: float = 0.3
+    ) -> None:
+        super().__init__()
+        at_least_one(dim=dim, layers=layers, heads=heads, max_len=max_len)
+        if dim % heads:
+            raise UserError(f"encoder.heads={heads} does not divide encoder.dim={dim}")
+        self.num_items, self.max_len, self.dim = num_items, max_len, dim
+        self.table = ItemTable(num_items, dim)
+        self.blocks = nn.ModuleList(Block(dim, heads, max_len, dropout) for _ in range(layers))
+        self.last_norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(dropout)
+
+    def item_embeddings(self) -> Tensor:
+        """The tied table (N + 2, D)."""
+        return self.table.weight
+
+    def forward(self, batch: SeqBatch) -> Tensor:
+        """States after every position: (B, L, D)."""
+        layout = Layout(batch)
+        x = self.embed(batch, layout)  # (S, D)
+        for block in self.blocks:
+            x = block(x, layout)
+        return layout.put(self.last_norm(x))
+
+    def last(self, batch: SeqBatch) -> Tensor:
+        """States after the newest items: (B, D); the last block asks for one position a row."""
+        layout = Layout(batch)
+        x = self.embed(batch, layout)  # (S, D)
+        for block in self.blocks[:-1]:
+            x = block(x, layout)
+        return self.last_norm(self.blocks[-1](x, layout, newest=True))
+
+    def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
+        """Item embeddings, the distances between them being told by the attention: (S, D)."""
+        length = batch.items.shape[1]
+        if length > self.max_len:
+            raise UserError(f"a row of {length} items is longer than the encoder's max_len={self.max_len}")
+        return self.dropout(self.table(layout.take(batch.items)))
+
+
+class Block(nn.Module):
+    """Projection, pointwise attention, gate and residual (arXiv 2402.17152, eq. 1 to 3)."""
+
+    def __init__(self, dim: int, heads: int, distances: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.distances = heads, distances
+        # Eq. 1 in two parts, since the newest item alone may ask while all of its row are read.
+        self.gate_query, self.key_value = nn.Linear(dim, 2 * dim), nn.Linear(dim, 2 * dim)
+        self.far_bias = nn.Parameter(torch.randn(heads, distances) * 0.02)
+        self.input_norm, self.read_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.output = nn.Linear(dim, dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
+        """From slots (S, D) to slots, or to (B, D) at the newest item of each row."""
+        source = self.input_norm(x)
+        key, value = F.silu(self.key_value(source)).chunk(2, dim=-1)
+        if newest:
+            x, source = x[layout.newest], source[layout.newest]
+        gate, query = F.silu(self.gate_query(source)).chunk(2, dim=-1)
+        read = self.read(query, key, value, layout, newest)
+        return x + self.output(self.dropout(self.read_norm(read) * gate))
+
+    def read(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, newest: bool) -> Tensor:
+        """SiLU(Q K' + bias) V / n over what a query may see: query (S, D) or (B, D), to the same shape."""
+        if newest:
+            query = split(layout.ask(query).flatten(0, 1), layout.queries, self.heads)  # (n, H, Q, D / H)
+            bias = self.far_bias[:, layout.behind.clamp(min=0)].transpose(0, 1)  # (n, H, Q, W)
+            visible = layout.visible_newest
+        else:
+            query, width = split(query, layout.blocks, self.heads), layout.blocks[1]  # (n, H, W, D / H)
+            longest_first = self.far_bias[:, None, :width].flip(-1)  # (H, 1, W)
+            bias = align(longest_first.expand(-1, width, -1))  # (H, W, W)
+            visible = layout.visible
+        key, value = split(key, layout.blocks, self.heads), split(value, layout.blocks, self.heads)
+        weights = F.silu(query @ key.transpose(-1, -2) + bias) / self.distances
+        read = join(weights.masked_fill(~visible[:, None], 0) @ value)
+        return read.index_select(0, layout.asking) if newest else read
