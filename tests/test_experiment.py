@@ -44,6 +44,18 @@ def test_cl4rec_comes_near_the_ceiling_of_a_markov_chain(chain, run):
     assert run.metrics["baselines"]["Popularity"]["test"]["ndcg@10"] < 0.6 * best
 
 
+@pytest.mark.parametrize(
+    ("model", "encoder", "windows"),
+    [("BERT4Rec", {}, "sliding"), ("SASRec", {"name": "BERT4Rec"}, "prefix"), ("CL4Rec", {"name": "HSTU"}, "sliding")],
+)
+def test_rows_longer_than_what_an_encoder_reads_are_learned_and_ranked(chain, model, encoder, windows, tmp_path):
+    values = {"encoder": {"dim": 8} | encoder, "data": {"windows": windows, "max_len": 5}, "train": {"epochs": 1}}
+    made = seqcl.train(chain.interactions, model=model, runs=str(tmp_path), progress=False, **values)
+    assert made.metrics["protocol"]["max_len"] == 5
+    assert made.evaluate().metrics == pytest.approx(made.metrics["test"])
+    assert len(made.recommend(items=made.sequences.item_ids[:9].tolist(), k=3)) == 3
+
+
 def test_the_run_folder_holds_everything(run):
     names = {path.name for path in run.folder.iterdir()}
     assert {"config.yaml", "metrics.json", "history.csv", "ranks.parquet", "log.txt", "curves.png"} <= names

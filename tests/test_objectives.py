@@ -313,7 +313,7 @@ def test_masked_items_is_cross_entropy_of_what_was_masked():
 def test_every_loss_of_masked_items_sends_finite_gradient_to_encoder_and_mask(loss):
     encoder = Reader()
     objective = MaskedItems(next_item=NextItem(loss=loss, sampling="popularity", negatives=20))
-    objective.bind(item_counts=torch.arange(ITEMS + 2))
+    objective.next_item.bind(item_counts=torch.arange(ITEMS + 2))
     objective(encoder, sequences())["masked_items"].backward()
     assert encoder.map.weight.grad.isfinite().all() and encoder.map.weight.grad.any()
     assert encoder.table.weight.grad[-1].any()
@@ -336,9 +336,9 @@ def test_an_impossible_masked_items_is_refused_by_name(options, said):
 def test_an_objective_refuses_an_encoder_that_it_cannot_teach():
     counts = torch.ones(ITEMS + 2)
     with pytest.raises(UserError, match="BERT4Rec"):
-        Joint(next_item=NextItem().bind(item_counts=counts)).check(Reader())
+        NextItem().bind(item_counts=counts).check(Reader())
     with pytest.raises(UserError, match="does not read what follows"):
-        Joint(views=TwoViews(views=Identity(), dim=DIM), cloze=masked()).check(Averager())
+        masked().check(Averager())
     NextItem().bind(item_counts=counts, only_last=True).check(Reader())
     NextItem().bind(item_counts=counts).check(Averager())
     masked().check(Reader())

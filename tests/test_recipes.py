@@ -24,6 +24,12 @@ SMALL = {
     "train": {"epochs": 8, "lr": 0.005, "batch_size": 64},
     "eval": {"exclude_seen": False},  # a chain comes back to its items
 }
+SLOWER = {
+    "NARM": {"train": SMALL["train"] | {"epochs": 12}},
+    # A fifth of the positions learns in one pass.
+    "BERT4Rec": {"encoder": {"dim": 32, "dropout": 0.1, "layers": 1}, "train": SMALL["train"] | {"epochs": 20}},
+}
+"""What the models that need more steps to learn the chain take."""
 OWN = {
     "CoSeRec": {"views": {"warmup": 1}},
     "TiCoSeRec": {"views": {"warmup": 1, "threshold": 4}},
@@ -52,7 +58,9 @@ def trained(chain, tmp_path_factory):
     def run(model):
         if model not in runs:
             folder = tmp_path_factory.mktemp("runs")
-            runs[model] = seqcl.train(chain.interactions, model=model, runs=str(folder), progress=False, **SMALL)
+            runs[model] = seqcl.train(
+                chain.interactions, model=model, runs=str(folder), progress=False, **SMALL | SLOWER.get(model, {})
+            )
         return runs[model]
 
     return run

@@ -1,19 +1,19 @@
 """Recipes: each paper is one short file that composes an encoder, views and objectives."""
 
 from seqcl.models.base import Baseline, Recommender
-from seqcl.models.causerec import CauseRec
 from seqcl.models.bert4rec import BERT4Rec
+from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
 from seqcl.models.duorec import DuoRec
 from seqcl.models.gru4rec import GRU4Rec
+from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
-from seqcl.models.mclrec import MCLRec
-from seqcl.models.paradigms import BYOLRec, MoCoRec, PIRLRec, SimSiamRec, SupConRec, SwAVRec
-from seqcl.models.hstu import HSTU
 from seqcl.models.item_knn import ItemKNN
+from seqcl.models.mclrec import MCLRec
 from seqcl.models.narm import NARM
+from seqcl.models.paradigms import BYOLRec, MoCoRec, PIRLRec, SimSiamRec, SupConRec, SwAVRec
 from seqcl.models.popularity import Popularity
 from seqcl.models.sasrec import SASRec
 from seqcl.models.ticoserec import TiCoSeRec
@@ -45,6 +45,9 @@ MODELS = {
 """What `--model` takes; a new recipe is one file and one row here."""
 
 __all__ = [
+    "HSTU",
+    "MODELS",
+    "NARM",
     "BERT4Rec",
     "BYOLRec",
     "Baseline",
@@ -53,14 +56,11 @@ __all__ = [
     "CoSeRec",
     "DuoRec",
     "GRU4Rec",
-    "HSTU",
     "ICLRec",
     "ICSRec",
     "ItemKNN",
     "MCLRec",
-    "MODELS",
     "MoCoRec",
-    "NARM",
     "PIRLRec",
     "Popularity",
     "Recommender",

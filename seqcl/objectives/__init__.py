@@ -5,8 +5,8 @@ from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.heads import projection
 from seqcl.objectives.learned_views import LearnedViews
-from seqcl.objectives.momentum import MoCo
 from seqcl.objectives.masked_items import MaskedItems
+from seqcl.objectives.momentum import MoCo
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.predictor import BYOL, SimSiam
 from seqcl.objectives.prototypes import Prototypes
@@ -36,8 +36,8 @@ __all__ = [
     "PIRL",
     "Counterfactual",
     "Joint",
-    "MaskedItems",
     "LearnedViews",
+    "MaskedItems",
     "MoCo",
     "NextItem",
     "Objective",
