@@ -40,7 +40,7 @@ def over_blocks(work: Callable[[Iterator[int]], None], size: int, step: int, dev
     inference = torch.is_inference_mode_enabled()
 
     def alone() -> None:
-        with torch.no_grad(), torch.inference_mode(inference):  # both are a thread's own
+        with torch.inference_mode(inference), torch.no_grad():  # both are a thread's own; the first sets the second
             work(starts)
 
     torch.set_num_threads(1)  # a new thread starts with what is set here
