@@ -123,6 +123,9 @@ def sections_of(recipe: Component, chosen: Mapping[str, Any], origin: Origin) ->
             default = next(name for name, choice in table.items() if choice is component)
             names = [default, *(name for name in table if name != default)]
             choice = str(chosen.get(f"{section}.name", default))
+            if choice not in table and choice in CHOICES[section]:
+                fits = f"{section} {choice} does not fit {recipe.__name__}, which takes: {', '.join(table)}"
+                raise located(UserError(fits), origin.get(f"{section}.name"))
             if choice not in table:
                 raise located(unknown(section, choice, table), origin.get(f"{section}.name"))
             if choice != default:

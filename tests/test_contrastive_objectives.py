@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqcl.augment import Crop, Identity, Mask, Pair, Reorder, View
+from seqcl.augment import Crop, Identity, Mask, Pair, Reorder, SameTarget, View, stack
 from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent
@@ -26,8 +26,9 @@ from seqcl.objectives import (
     SwAV,
     TwoViews,
 )
+from seqcl.objectives.heads import projection
 from seqcl.objectives.learned_views import spread
-from seqcl.objectives.momentum import Follower
+from seqcl.objectives.momentum import Follower, halves
 from seqcl.objectives.prototypes import encode, k_means
 from seqcl.objectives.two_views import related
 from seqcl.objectives.views import Rows, ViewsObjective
@@ -126,9 +127,13 @@ def test_the_batch_stays_as_it_is(name):
     assert all(torch.equal(part, copy) for part, copy in zip(batch[:4], copies, strict=True))
 
 
+@pytest.mark.parametrize("head", ["none", "mlp_bn"])
 @every_objective
-def test_a_batch_of_one_row_and_one_without_targets_work(name):
+def test_a_batch_of_one_row_and_one_without_targets_work(name, head):
     encoder, objective = made(name)
+    objective.head = projection(head, DIM)
+    if name in ("MoCo", "BYOL"):
+        objective.follower = Follower(encoder, objective.head)
     for batch in (rows_batch([0]), rows_batch(range(4))._replace(targets=None)):
         assert all(torch.isfinite(term) for term in objective(encoder, batch).values())
 
@@ -179,6 +184,25 @@ def test_supcon_of_rows_with_targets_of_their_own_is_nt_xent(reduction):
     first, second = objective.head(encoder.last(objective.make_views(batch))).chunk(2)
     expected = objective.weight * nt_xent(first, second, temperature=objective.temperature)
     torch.testing.assert_close(objective(encoder, batch)["contrast"], expected)
+
+
+def test_views_that_are_rows_of_another_user_are_no_negatives_of_that_user():
+    batch = rows_batch([0, 1, 2, 3])._replace(targets=torch.tensor([1, 2, 3, 4]))
+    views = stack(batch, batch._replace(users=torch.tensor([2, 1, 2, 9])))  # row 0 is shown with a row of user 2
+    expected = torch.eye(4, dtype=torch.bool)
+    expected[0, 2] = expected[2, 0] = True
+    assert torch.equal(related(batch, views), expected)
+    assert torch.equal(related(batch, stack(batch, batch)), torch.eye(4, dtype=torch.bool))
+
+
+def test_the_queue_knows_whose_row_a_key_was_made_of():
+    encoder, objective = made("MoCo", views=Pair(views=[Identity(), SameTarget()], ordered=True))
+    batch = rows_batch(range(10))
+    torch.manual_seed(0)
+    second = halves(objective.make_views(batch))[1]
+    torch.manual_seed(0)
+    objective(encoder, batch)
+    assert objective.users[:10].tolist() == second.users.tolist() != batch.users.tolist()
 
 
 def test_supcon_pulls_rows_of_one_target_together():
@@ -341,6 +365,56 @@ def test_clusters_begin_after_the_warm_up_and_come_from_training_rows_alone(nega
     assert float(objective.density[:4].mean()) == pytest.approx(1, abs=1e-5)
 
 
+def test_the_order_of_several_numbers_of_clusters_changes_nothing():
+    torch.manual_seed(0)
+    encoder = ENCODERS["SASRec"]().eval()
+    batch, found, centres = rows_batch(range(20)), [], torch.empty(0)
+    for clusters in ((6, 1), (1, 6)):
+        objective = Prototypes(views=Identity(), dim=DIM, clusters=clusters)
+        objective.prepare(encoder, TRAIN)
+        objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=1)
+        if clusters == (1, 6):  # the same centres, the other way round
+            objective.centres.copy_(torch.cat((centres[6:], centres[:6])))
+        centres = objective.centres.clone()
+        found.append(torch.stack(list(objective(encoder, batch).values())))
+    torch.testing.assert_close(*found)
+    assert found[0][1] > 0
+
+
+def test_prototypes_against_all_centres_equal_their_reference():
+    torch.manual_seed(0)
+    encoder = ENCODERS["SASRec"]().eval()
+    objective = Prototypes(views=Identity(), dim=DIM, clusters=(7,), negatives="clusters", temperature=0.3)
+    objective.prepare(encoder, TRAIN)
+    objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=1)
+    batch = rows_batch(range(9))
+    total = 0.0
+    for state in F.normalize(encoder.last(batch), dim=1):
+        scores = [(state @ centre).item() for centre in objective.centres]
+        own = max(range(7), key=scores.__getitem__)
+        logits = [score / (0.3 * objective.density[k].item()) for k, score in enumerate(scores)]
+        total += math.log(sum(map(math.exp, logits))) - logits[own]
+    assert objective(encoder, batch)["intent"].item() == pytest.approx(objective.intent * total / 9, rel=1e-4)
+
+
+def test_the_concentration_of_clusters_equals_its_reference_and_single_rows_take_the_widest():
+    middles = F.normalize(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]), dim=1)
+    noise = 0.1 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    rows = torch.cat((middles[0] + noise[:25], middles[1] + 2 * noise[25:], middles[2:]))  # 25, 15 and 1 of a cluster
+    rows = F.normalize(rows, dim=1)
+    centres, density = k_means(rows, 3, seed=0)
+    own = (rows @ centres.T).argmax(1)
+    assert sorted(own.bincount().tolist()) == [1, 15, 25]
+    spread = []
+    for cluster in range(3):
+        members = rows[own == cluster]
+        gaps = [(row - centres[cluster]).norm().item() for row in members]
+        spread.append(sum(gaps) / (len(gaps) * math.log(len(gaps) + 10)) if len(gaps) > 1 else None)
+    spread = np.array([max(x for x in spread if x is not None) if value is None else value for value in spread])
+    spread = spread.clip(*np.quantile(spread, [0.1, 0.9]))
+    np.testing.assert_allclose(density.numpy(), spread / spread.mean(), rtol=1e-4)
+
+
 def test_k_means_finds_well_parted_groups():
     generator = torch.Generator().manual_seed(0)
     middles = F.normalize(torch.randn(2, 16, generator=generator), dim=1)
@@ -449,6 +523,11 @@ def part(names, values, prefix):
     return {
         name.removeprefix(prefix): value for name, value in zip(names, values, strict=True) if name.startswith(prefix)
     }
+
+
+def test_a_row_without_negatives_is_not_spread():
+    first, second = torch.randn(3, 4), torch.randn(3, 4)
+    assert spread(first, second, torch.ones(3, 3, dtype=torch.bool)).item() == 0
 
 
 def test_spread_equals_its_reference():

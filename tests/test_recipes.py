@@ -13,6 +13,8 @@ import torch
 import seqcl
 from seqcl.config import from_mapping
 from seqcl.data import leave_one_out, markov, shuffled
+from seqcl.encoders import ENCODERS
+from seqcl.errors import UserError
 from seqcl.experiment import SHARED, Options, Preparation, build, training_batches
 from seqcl.models import MODELS, Recommender
 from seqcl.training import Interrupted, Trainer
@@ -73,7 +75,8 @@ def test_a_recipe_comes_near_the_ceiling_of_a_markov_chain(chain, trained, model
 
 
 @every_recipe
-def test_a_recipe_stays_at_chance_on_shuffled_data(chain, tmp_path, model):
+def test_a_recipe_stays_at_chance_on_shuffled_data(tmp_path, model):
+    chain = markov(users=300, items=30, length=12, branching=2, seed=1)
     control = shuffled(chain.interactions, seed=0)
     values = SMALL | {"train": {"epochs": 3, "lr": 0.005, "batch_size": 64}}
     made = seqcl.train(control, model=model, runs=str(tmp_path), progress=False, **values)
@@ -154,19 +157,41 @@ def test_a_stopped_recipe_goes_on_to_the_same_bits(tmp_path, model):
         assert torch.equal(one, two), name
 
 
+@torch.no_grad()
+def effective_rank(encoder, head, batches):
+    """Of the projected states of all training rows (Roy and Vetterli, 2007): 1 if all lie on a line."""
+    states = torch.cat([head(encoder.last(batch)) for batch in batches])
+    states = torch.nn.functional.normalize(states, dim=1)
+    spectrum = torch.linalg.svdvals(states - states.mean(0)).clamp(min=1e-9)
+    share = spectrum / spectrum.sum()
+    return float(torch.exp(-(share * share.log()).sum()))
+
+
 @pytest.mark.parametrize("model", FREE_OF_NEGATIVES)
 def test_what_has_no_negatives_does_not_collapse(trained, model):
     run = trained(model)
-    with torch.no_grad():
-        states = torch.nn.functional.normalize(run.model.candidates(), dim=1)
-    spectrum = torch.linalg.svdvals(states - states.mean(0))
-    share = spectrum / spectrum.sum()
-    effective = float(torch.exp(-(share * share.log()).sum()))  # effective rank (Roy and Vetterli, 2007)
-    assert effective > 16, f"{effective:.1f} of 32 dimensions are in use"
+    contrast = run.model.objective.parts["contrast"]
+    batches = list(training_batches(run.split, Trainer(), seed=0, device=torch.device("cpu")))
+    kept = effective_rank(run.model.encoder, contrast.head, batches)
+    # The control: the same projection, pulled to one vector and nothing else.
+    optimizer = torch.optim.Adam(contrast.head.parameters(), lr=0.02)
+    contrast.head.train()
+    for _ in range(20):
+        for batch in batches:
+            optimizer.zero_grad()
+            (contrast.head(run.model.encoder.last(batch).detach()) - 1).square().mean().backward()
+            optimizer.step()
+    contrast.head.eval()
+    collapsed = effective_rank(run.model.encoder, contrast.head, batches)
+    assert kept > 10 and kept > 1.5 * collapsed, (
+        f"{kept:.1f} of 32 dimensions are in use, {collapsed:.1f} after a collapse"
+    )
 
 
-@pytest.mark.parametrize("objective", ["TwoViews", "SupCon", "MoCo", "BYOL", "SimSiam", "SwAV", "Prototypes", "PIRL"])
-@pytest.mark.parametrize("encoder", ["SASRec", "GRU"])
+@pytest.mark.parametrize(
+    "objective", ["TwoViews", "SupCon", "MoCo", "BYOL", "SimSiam", "SwAV", "Prototypes", "PIRL", "LearnedViews"]
+)
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_paradigm_works_with_every_encoder(objective, encoder):
     values = {
         "model": "CL4Rec",
@@ -176,8 +201,25 @@ def test_every_paradigm_works_with_every_encoder(objective, encoder):
     }
     config = from_mapping({**TINY, **values}, SHARED, Options)
     log = markov(users=30, items=20, length=8, branching=2, seed=1).interactions
-    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(log), windows="last", max_len=50)
+    windows = "prefix" if encoder == "BERT4Rec" else "last"
+    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(log), windows=windows, max_len=50)
     recipe = build(config, split)
     batches = training_batches(split, Trainer(batch_size=16), seed=0, device=torch.device("cpu"))
     result = Trainer(epochs=1, batch_size=16).fit(recipe, batches, progress=False)
     assert all(value == value for value in result.history[0].values())
+
+
+@pytest.mark.parametrize("view", ["Identity", "Crop", "SameTarget"])
+@pytest.mark.parametrize("model", ["CL4Rec", "DuoRec", "ICSRec"])
+def test_a_single_view_can_be_chosen_by_name(model, view):
+    config = from_mapping({"model": model, "dataset": "x", "views": {"name": view}, **TINY}, SHARED, Options)
+    log = markov(users=30, items=20, length=8, branching=2, seed=1).interactions
+    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(log), windows="last", max_len=50)
+    recipe = build(config, split)
+    batch = next(iter(training_batches(split, Trainer(), seed=0, device=torch.device("cpu"))))
+    assert all(torch.isfinite(term) for term in recipe(batch).values())
+
+
+def test_an_objective_that_does_not_fit_says_so_and_names_those_that_do():
+    with pytest.raises(UserError, match=r"Counterfactual does not fit CL4Rec, which takes: TwoViews"):
+        from_mapping({"model": "CL4Rec", "objective": {"name": "Counterfactual"}}, SHARED, Options)

@@ -70,4 +70,5 @@ class SameTarget(View):
             return torch.where(alone[:, None], own, packed[where].to(own.dtype)).masked_fill(padding, 0)
 
         times = None if batch.times is None or not len(self.times) else read(self.times, batch.times)
-        return SeqBatch(read(self.packed, batch.items), lengths, users=batch.users, times=times)
+        users = torch.where(alone, batch.users, self.keys[place] % self.num_users)  # whose rows these are
+        return SeqBatch(read(self.packed, batch.items), lengths, users=users, times=times)

@@ -53,6 +53,9 @@ class Rated(View):
 class Identity(View):
     """The row itself: a second pass through the encoder's dropout is the only change (SimCSE, arXiv 2104.08821)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         return batch._replace(targets=None)
 

@@ -14,8 +14,7 @@ class Layout:
     """Rows packed into n blocks of W places each, W being the width of the longest row: S = n * W slots behind one another.
 
     256 rows of Beauty are 1,500 items in some 1,550 slots, where one row a block takes 12,800. Attention keeps the rows of a
-    block apart by a mask; everything else works on all slots alike. On a GPU every row has a block of its own, since the
-    lengths would have to be read back from it.
+    block apart by a mask; everything else works on all slots alike. On a GPU every row has a block of its own.
 
     Args:
         batch: the rows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from seqcl import encoders
 from seqcl.augment import Identity, Pair, SameTarget
@@ -16,7 +16,7 @@ Positives = Literal["supervised", "unsupervised", "both"]
 
 
 def dropout_and_same_target(*, positives: Positives = "supervised") -> dict[str, Pair]:
-    """The pairs of views that are contrasted, by the name of their term.
+    """What a row is contrasted with: another row of the same target, itself under other dropout, or both.
 
     Args:
         positives: supervised, the row under dropout against another row with the same target (the paper's contrastive
@@ -43,9 +43,11 @@ class DuoRec(Recommender):
         *,
         encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
         next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.1),
-        views: partial[dict[str, Pair]] = partial(dropout_and_same_target),
+        views: partial[Any] = partial(dropout_and_same_target),
         objective: partial[TwoViews] = partial(TwoViews, temperature=0.2),
     ) -> None:
         built = encoder(num_items=train.num_items, max_len=train.max_len)
-        terms = {name: objective(views=pair, dim=built.dim) for name, pair in views().items()}
+        made = views()
+        pairs = made if isinstance(made, dict) else {"views": made}  # --views NAME gives one view
+        terms = {name: objective(views=pair, dim=built.dim) for name, pair in pairs.items()}
         super().__init__(train, encoder=built, next_item=next_item(), **terms)

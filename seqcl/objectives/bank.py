@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seqcl.augment import Pair, View, stack
 from seqcl.errors import UserError
-from seqcl.losses import contrast
+from seqcl.losses import contrast, similarities
 from seqcl.objectives.base import rng
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.momentum import check_momentum, halves
@@ -20,7 +20,7 @@ class PIRL(ViewsObjective):
     """A view and the row itself must each find the row's vector in a bank among drawn others: the term `contrast`.
 
     Source: PIRL, arXiv 1912.01991, eq. 5; the bank is that of instance discrimination, arXiv 1805.01978. Differs
-    from the paper: one vector a user, not a row; users whose vector was last made by the same user's row or with the same
+    from the paper: InfoNCE instead of noise contrastive estimation; one vector a user, not a row; users whose vector was last made by the same user's row or with the same
     last target are no negatives, nor are users without a vector yet.
 
     Args:
@@ -85,7 +85,9 @@ class PIRL(ViewsObjective):
 
         def loss(queries: Tensor) -> Tensor:
             own = (queries * mine).sum(1, keepdim=True)
-            return contrast(torch.cat((own, queries @ others.T), 1) / self.temperature, positives, keep=keep)
+            return contrast(
+                torch.cat((own, similarities(queries, others, "dot")), 1) / self.temperature, positives, keep=keep
+            )
 
         total = self.balance * loss(view) + (1 - self.balance) * loss(row)
         self.observe(row, view, masked_share=share(masked))
@@ -101,6 +103,6 @@ class PIRL(ViewsObjective):
         keep = self.momentum * (1 - fresh)
         new = F.normalize(keep * old + (1 - keep) * rows, dim=1)
         users, first = batch.users.unique(return_inverse=True)
-        place = torch.empty_like(users)
-        place[first] = torch.arange(len(first), device=users.device)
+        rows_of = torch.arange(len(first), device=users.device)
+        place = torch.zeros_like(users).scatter_reduce_(0, first, rows_of, "amax")  # the last one, on every device
         self.bank[users], self.targets[users] = new[place], Rows.of(batch).targets[place].clamp(min=0)

@@ -20,13 +20,14 @@ class Counterfactual(Objective):
     An item is indispensable if its embedding is among the closest to the target's (CauseRec, arXiv 2109.05261, item-level
     concepts). The terms are `observed`, a triplet margin between row, counterfactual positives and negatives, and
     `interest`, a cosine margin between both and the target. Differs from the paper: replacements are drawn from
-    all training interactions, which is a concept memory without an end, and never are the target.
+    all training interactions, which is a concept memory without an end, and never are the target; all of the chosen items are
+    replaced, not a share of them.
 
     Args:
         dim: Width of the encoder's states.
         weight: Factor of `observed`.
         interest: Factor of `interest`.
-        replace: Share of a row that is indispensable; 0.5 in the paper.
+        replace: Share of a row that is indispensable.
         positives: Counterfactual positives made of each row.
         negatives: Counterfactual negatives made of each row.
         triplet_margin: Of `observed`, on the unit sphere.

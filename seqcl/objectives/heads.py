@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from seqcl.errors import unknown
 
 Head = Literal["none", "linear", "mlp", "mlp_bn"]
+
+
+class RowsNorm(nn.BatchNorm1d):
+    """Batch norm; one row alone, which has no variance, is normalised by the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1 or not self.training:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 def projection(kind: Head, dim: int) -> nn.Module:
@@ -24,5 +34,5 @@ def projection(kind: Head, dim: int) -> nn.Module:
     if kind == "mlp":
         return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
     if kind == "mlp_bn":
-        return nn.Sequential(nn.Linear(dim, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU(), nn.Linear(dim, dim))
+        return nn.Sequential(nn.Linear(dim, dim, bias=False), RowsNorm(dim), nn.ReLU(), nn.Linear(dim, dim))
     raise unknown("head", kind, ("none", "linear", "mlp", "mlp_bn"))

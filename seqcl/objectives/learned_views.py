@@ -63,7 +63,8 @@ class LearnedViews(ViewsObjective):
         self.seen: tuple[SeqBatch, Tensor] | None = None  # views and related rows of the step under way
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        both, same = self.make_views(batch), related(batch)
+        both = self.make_views(batch)
+        same = related(batch, both)
         first, second = encoder.last(both).chunk(2)  # (B, D), (B, D)
         self.seen = (both, same)
         self.observe(first, second, masked_share=share_of_others(same))
@@ -121,11 +122,12 @@ def augmenter(dim: int, layers: int) -> nn.Sequential:
 def spread(first: Tensor, second: Tensor, same: Tensor) -> Tensor:
     """How far cosines of partners lie above, and of others below, where the two would meet (MCLRec): a scalar.
 
-    A row's meeting points are the smaller and the larger one of its partner's cosine and the largest of all others.
+    Differs from the authors' code: the others are those of the other view alone. A row's meeting points are the smaller and the larger one of its partner's cosine and the largest of all others.
     """
     cosines = similarities(first, second, "cosine")  # (B, B)
     own = cosines.diagonal()  # (B,)
     hardest = cosines.masked_fill(same, -1.0).max(1).values  # (B,)
     low, high = torch.minimum(own, hardest), torch.maximum(own, hardest)
     below = F.relu(high[:, None] - cosines).masked_fill(same, 0)  # (B, B)
-    return F.relu(own - low).mean() + below.sum() / (~same).sum().clamp(min=1)
+    lonely = same.all(1)  # nothing to be too close to
+    return F.relu(own - low).masked_fill(lonely, 0).mean() + below.sum() / (~same).sum().clamp(min=1)

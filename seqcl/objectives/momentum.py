@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
 from seqcl.errors import UserError
-from seqcl.losses import contrast
+from seqcl.losses import contrast, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, ViewsObjective, positive
+from seqcl.objectives.views import Rows, ViewsObjective, positive, users_of
 from seqcl.types import Encoder, SeqBatch, Windows
 
 
@@ -88,17 +88,19 @@ class MoCo(ViewsObjective):
         queries = F.normalize(self.head(encoder.last(first)).float(), dim=1)  # (B, D)
         keys = F.normalize(self.follower(second).float(), dim=1)  # (B, D)
         rows = Rows.of(batch)
+        asking, kept = rows._replace(users=users_of(first, rows)), rows._replace(users=users_of(second, rows))
         empty = torch.arange(len(self.keys), device=keys.device) >= self.count  # (Q,)
-        masked = rows.like(Rows(self.users, self.targets)) & ~empty  # (B, Q)
+        queue = Rows(self.users, self.targets)
+        masked = (rows.like(queue) | asking.like(queue)) & ~empty  # (B, Q)
         own = (queries * keys).sum(1, keepdim=True)  # (B, 1)
         # The queue is copied: what comes in below must not change what the backward pass reads.
-        logits = torch.cat((own, queries @ self.keys.clone().T), 1) / self.temperature  # (B, 1 + Q)
+        logits = torch.cat((own, similarities(queries, self.keys.clone(), "dot")), 1) / self.temperature  # (B, 1 + Q)
         keep = F.pad(~(masked | empty), (1, 0), value=True)
         positives = torch.zeros_like(keep)
         positives[:, 0] = True
         loss = contrast(logits, positives, keep=keep)
         self.observe(queries, keys, masked_share=masked.sum() / (len(rows.users) * (~empty).sum()).clamp(min=1))
-        self.put(keys, rows)
+        self.put(keys, kept)
         return {"contrast": self.weight * loss}
 
     @torch.no_grad()

@@ -79,14 +79,15 @@ class BYOL(ViewsObjective):
 class SimSiam(ViewsObjective):
     """Each view predicts the other's projection, which takes no gradient: the term `predict` (arXiv 2011.10566, eq. 2).
 
-    Differs from the paper: 2 - 2 cos instead of - cos, so that the term is never negative; the gradient is twice that.
+    Differs from the paper: 2 - 2 cos instead of - cos, so that the term is never negative; the gradient is twice that. The
+    projection has two layers instead of three, the predictor no bottleneck, and batch norm sees both views together.
 
     Args:
         views: What makes the two views of a row.
         dim: Width of the encoder's states.
         weight: Factor of the term in the sum.
-        head: Projection of both views; mlp_bn in the paper.
-        predictor: Map of the projection that predicts; mlp_bn in the paper.
+        head: Projection of both views.
+        predictor: Map of the projection that predicts.
     """
 
     def __init__(

@@ -84,9 +84,10 @@ class Prototypes(ViewsObjective):
         self.active.fill_(True)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        states = encoder.last(self.make_views(batch))  # (2B, D)
+        both = self.make_views(batch)
+        states = encoder.last(both)  # (2B, D)
         first, second = self.head(states).chunk(2)
-        same = related(batch)
+        base = same = related(batch, both)
         intents = []
         if self.active:
             with torch.no_grad():
@@ -94,9 +95,10 @@ class Prototypes(ViewsObjective):
             for centres, density in zip(
                 self.centres.split(self.clusters), self.density.split(self.clusters), strict=True
             ):
-                own = (rows @ centres.T).argmax(1)  # (B,)
+                empty = centres.abs().sum(1) == 0  # (K,), where there were fewer rows than clusters
+                own = similarities(rows, centres, "dot").masked_fill(empty, -torch.inf).argmax(1)  # (B,)
                 same_intent = own[:, None] == own
-                intents.append(self.against(states, centres, density, own, same | same_intent))
+                intents.append(self.against(states, centres, density, own, base | same_intent))
                 same = same | same_intent
         terms = {"contrast": self.weight * nt_xent(first, second, temperature=self.temperature, same=same)}
         if intents:
@@ -153,7 +155,8 @@ def k_means(states: Tensor, clusters: int, *, seed: int) -> tuple[Tensor, Tensor
     gaps = np.sqrt(np.maximum(2 - 2 * cosine[:, 0], 0))  # distances on the sphere
     count = np.bincount(own[:, 0], minlength=clusters)
     spread = np.bincount(own[:, 0], weights=gaps, minlength=clusters) / (np.maximum(count, 1) * np.log(count + 10))
-    spread = np.where(count > 1, spread, spread[count > 1].max(initial=1.0))  # a cluster of one row has no spread
+    widest = spread[count > 1].max() if (count > 1).any() else 1.0
+    spread = np.where(count > 1, spread, widest)  # a cluster of one row has no spread
     spread = np.clip(spread, *np.quantile(spread, [0.1, 0.9]))
     device = states.device
     found = (

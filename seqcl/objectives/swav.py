@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
-from seqcl.losses import sinkhorn, swapped
+from seqcl.losses import similarities, sinkhorn, swapped
 from seqcl.objectives.heads import Head
 from seqcl.objectives.views import ViewsObjective, positive
 from seqcl.types import Encoder, SeqBatch
@@ -17,7 +17,8 @@ class SwAV(ViewsObjective):
     """Each view predicts the other's code over learned prototypes: the term `swap` (arXiv 2006.09882, eq. 1 and 2).
 
     Codes spread the rows evenly over the prototypes, so that nothing collapses without negatives. A queue of the last
-    projections helps to spread batches that are smaller than the number of prototypes.
+    projections helps to spread batches that are smaller than the number of prototypes. Differs from the paper: two views of
+    one kind instead of several crops, and prototypes learn from the first step on.
 
     Args:
         views: What makes the two views of a row.
@@ -55,7 +56,7 @@ class SwAV(ViewsObjective):
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = F.normalize(self.head(encoder.last(self.make_views(batch))).float(), dim=1)  # (2B, D)
         prototypes = F.normalize(self.prototypes, dim=1)  # (K, D)
-        scores = (both @ prototypes.T).chunk(2)  # (B, K), (B, K)
+        scores = similarities(both, prototypes, "dot").chunk(2)  # (B, K), (B, K)
         codes = [self.codes(score, kept, prototypes) for score, kept in zip(scores, self.kept, strict=True)]
         one, two = (swapped(scores[view], codes[1 - view], temperature=self.temperature) for view in (0, 1))
         used = torch.stack(codes).argmax(2).unique().numel() / len(prototypes)
@@ -68,7 +69,7 @@ class SwAV(ViewsObjective):
         """Codes of the rows, spread together with the projections kept: (B, K)."""
         rows = len(scores)
         if len(kept) and int(self.count) >= len(kept):
-            scores = torch.cat((scores, kept @ prototypes.T))
+            scores = torch.cat((scores, similarities(kept, prototypes, "dot")))
         return sinkhorn(scores, epsilon=self.epsilon)[:rows]
 
     @torch.no_grad()

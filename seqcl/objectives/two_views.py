@@ -8,7 +8,7 @@ from torch import Tensor
 from seqcl.augment import Pair, View
 from seqcl.losses import Reduction, Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, ViewsObjective, positive
+from seqcl.objectives.views import Rows, ViewsObjective, positive, share
 from seqcl.types import Encoder, SeqBatch
 
 
@@ -47,8 +47,9 @@ class TwoViews(ViewsObjective):
         return f"weight={self.weight}, temperature={self.temperature}, similarity={self.similarity}"
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        first, second = self.head(encoder.last(self.make_views(batch))).chunk(2)  # (B, D), (B, D)
-        same = related(batch) if self.mask_false_negatives else None
+        both = self.make_views(batch)
+        first, second = self.head(encoder.last(both)).chunk(2)  # (B, D), (B, D)
+        same = related(batch, both) if self.mask_false_negatives else None
         loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
         self.observe(first, second, **({} if same is None else {"masked_share": share_of_others(same)}))
         return {"contrast": self.weight * loss}
@@ -83,23 +84,35 @@ class SupCon(ViewsObjective):
         self.temperature, self.reduction = temperature, reduction
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        both = self.head(encoder.last(self.make_views(batch)))  # (2B, D)
+        views = self.make_views(batch)
+        both = self.head(encoder.last(views))  # (2B, D)
         rows = Rows.of(batch)
         itself = torch.eye(len(both), dtype=torch.bool, device=both.device)
         partner = itself.roll(len(batch.lengths), 1)
         positives = (rows.same_target(rows).repeat(2, 2) & ~itself) | partner
-        related_rows = related(batch)
+        related_rows = related(batch, views)
         keep = ~(related_rows.repeat(2, 2) | itself)
         logits = similarities(both, both, "cosine") / self.temperature  # (2B, 2B)
         loss = contrast(logits, positives, keep=keep, reduction=self.reduction)
-        self.observe(*both.chunk(2), masked_share=share_of_others(related_rows))
+        others = related_rows & ~rows.same_target(rows)
+        self.observe(*both.chunk(2), masked_share=share(others.fill_diagonal_(False)))
         return {"contrast": self.weight * loss}
 
 
-def related(batch: SeqBatch) -> Tensor:
-    """Which rows are no negatives of each other: of one user or with one last target; (B, B) bool, symmetric."""
+def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
+    """Which rows are no negatives of each other: of one user or with one last target; (B, B) bool, symmetric.
+
+    A view may be another user's row (`SameTarget`); two rows are related if any of their views are of one user.
+    """
     rows = Rows.of(batch)
-    return rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
+    same = rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
+    if views is not None and views.users is not None:
+        users = [rows.users, *views.users.chunk(2)]
+        if not all(torch.equal(some, rows.users) for some in users):
+            for one in users:
+                for two in users:
+                    same = same | ((one[:, None] == two) & (two >= 0))
+    return same
 
 
 def share_of_others(same: Tensor) -> Tensor:

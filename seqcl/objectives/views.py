@@ -71,6 +71,11 @@ class ViewsObjective(Objective):
             self.observed = {"alignment": alignment(first, second), "uniformity": spread, **others}
 
 
+def users_of(view: SeqBatch, rows: Rows) -> Tensor:
+    """Whose rows the views are: the batch's users, unless a view says otherwise (B,)."""
+    return rows.users if view.users is None else view.users
+
+
 def positive(name: str, **values: float) -> None:
     """Refuse values that are not above 0.
 
