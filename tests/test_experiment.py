@@ -71,7 +71,7 @@ def test_the_run_folder_holds_everything(run):
     assert {"epoch", "seconds", "loss_next_item", "loss_contrast", "valid_ndcg@10"} <= set(history)
 
 
-def test_peak_memory_is_read_before_any_baseline_adds_to_it(chain, tmp_path, monkeypatch):
+def test_peak_memory_is_read_before_any_baseline_adds_to_it(tmp_path, monkeypatch):
     from seqcl.experiment import run as module
 
     alive: list[str] = []
@@ -85,10 +85,12 @@ def test_peak_memory_is_read_before_any_baseline_adds_to_it(chain, tmp_path, mon
 
     monkeypatch.setattr(module, "build", counted)
     seen = []
-    monkeypatch.setattr(module, "peak_memory_bytes", lambda: seen.append(list(alive)) or 1000 + len(seen))
+    begun = tmp_path.glob("*/baselines/*")
+    monkeypatch.setattr(module, "peak_memory_bytes", lambda: seen.append([*alive, *begun]) or 1000)
     values = {"model": "Popularity", "baseline": "ItemKNN,SASRec", "train": {"epochs": 1}, "data": {"windows": "last"}}
-    made = seqcl.train(chain.interactions, runs=str(tmp_path), progress=False, **values)
-    assert seen == [["Popularity"]] and made.metrics["peak_memory_bytes"] == 1001
+    log = markov(users=60, items=10, length=6, branching=2, seed=1).interactions
+    made = seqcl.train(log, runs=str(tmp_path), progress=False, **values)
+    assert seen == [[]] and made.metrics["peak_memory_bytes"] == 1000
     assert set(made.metrics["baselines"]) == {"ItemKNN", "SASRec"}
 
 
