@@ -6,7 +6,7 @@ B batch rows, L time, T real positions (no padding), D width, N items, U users, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,15 @@ class SeqBatch(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Attributes:
+    """What items are: item j has the attributes ids[offsets[j]:offsets[j + 1]], each once; PAD and MASK have none."""
+
+    offsets: np.ndarray  # (N + 3,) int64
+    ids: np.ndarray  # (E,) int64, 0..A - 1
+    names: list[str]  # A of them
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Windows:
     """W stretches of one packed array: window w reads items[start:stop] and predicts items[t + 1] for t in [first, stop).
 
@@ -51,6 +60,7 @@ class Windows:
     num_items: int
     max_len: int
     times: np.ndarray | None = None  # (T,) float64 seconds
+    attributes: Callable[[str | None], Attributes] | None = None  # reads what items are, from the columns or file named
 
     def __len__(self) -> int:
         return len(self.start)
@@ -80,7 +90,8 @@ class Encoder(Protocol):
     """Turns sequences into states; knows nothing of losses, views or targets.
 
     An encoder whose states tell what comes after them says so: `one_pass = False` if its positions cannot all learn their
-    next item in one pass, `causal = False` if its states read the items after them.
+    next item in one pass, `causal = False` if its states read the items after them. One that can do both has `causal` as an
+    attribute of its own, to be set for a while.
     """
 
     num_items: int

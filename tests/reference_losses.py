@@ -30,6 +30,14 @@ def softmax(states: Tensor, table: Tensor, targets: Sequence[int], smoothing: fl
     return total / len(states)
 
 
+def each_positive(logits: Tensor, positives: Tensor) -> float:
+    terms = []
+    for row, marks in zip(logits.tolist(), positives.tolist(), strict=True):
+        below = sum(math.exp(x) for x, positive in zip(row, marks, strict=True) if not positive)
+        terms += [-math.log(math.exp(x) / (math.exp(x) + below)) for x, mark in zip(row, marks, strict=True) if mark]
+    return sum(terms) / max(len(terms), 1)
+
+
 def sampled_softmax(
     states: Tensor,
     table: Tensor,

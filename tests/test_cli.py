@@ -164,14 +164,29 @@ def test_print_config_gives_a_file_that_config_takes(tmp_path, capsys):
     assert capsys.readouterr().out == text
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
-    words = [sys.executable, "run.py", *QUICK, "--encoder.dropout", "0.3", "--train.epochs", "6", "--runs"]
+PRETRAINED = [
+    *("--model", "S3Rec", "--mutual.item_attribute", "0", "--mutual.masked_attribute", "0"),
+    *("--pretrain.epochs", "3", "--train.save_minutes", "0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "seen"),
+    [
+        (["--encoder.dropout", "0.3"], "checkpoints/best.safetensors"),
+        (PRETRAINED, "pretrain/checkpoints/last.safetensors"),
+        (PRETRAINED, "checkpoints/best.safetensors"),
+    ],
+    ids=["training", "pre-training", "training after pre-training"],
+)
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, more, seen):
+    words = [sys.executable, "run.py", *QUICK, *more, "--train.epochs", "6", "--runs"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*words, str(tmp_path / "whole")], cwd=ROOT, check=True, env=environment, capture_output=True)
     process = subprocess.Popen([*words, str(tmp_path / "broken")], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL)  # fmt: skip
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "broken").glob("*/checkpoints/best.safetensors")):
+    while not list((tmp_path / "broken").glob(f"*/{seen}")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

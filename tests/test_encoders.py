@@ -181,22 +181,37 @@ def test_last_sends_the_gradient_that_the_full_pass_sends(kind):
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("newest", [False, True])
-def test_relative_attention_equals_a_loop_over_pairs(newest):
+@pytest.mark.parametrize(("newest", "causal"), [(False, True), (True, True), (False, False), (True, False)])
+def test_relative_attention_equals_a_loop_over_pairs(newest, causal):
     torch.manual_seed(0)
     attention = RelativeAttention(DIM, 2, MAX_LEN).double()
     torch.nn.init.normal_(attention.far_key)
     torch.nn.init.normal_(attention.far_value)
     x, lengths = torch.randn(3, 5, DIM, dtype=torch.float64), torch.tensor([5, 1, 3])
-    layout = Layout(SeqBatch(torch.ones(3, 5, dtype=torch.int64), lengths))
+    layout = Layout(SeqBatch(torch.ones(3, 5, dtype=torch.int64), lengths), causal=causal)
     slots = torch.zeros(layout.owner.numel(), DIM, dtype=torch.float64)
     slots[layout.slots] = x.flatten(0, 1)[layout.places]
     found = attention(slots, layout, newest=newest)
     found = found if newest else layout.put(found)
     for row, length in enumerate(lengths):
         for place in [length - 1] if newest else range(length):
-            expected = reference.relative_attention(attention, x[row], int(place))
+            stop = int(place) + 1 if causal else int(length)
+            expected = reference.relative_attention(attention, x[row], int(place), stop=stop)
             torch.testing.assert_close(found[row] if newest else found[row, place], expected)
+
+
+@pytest.mark.parametrize("positions", ["start", "end", "relative"])
+def test_sasrec_reads_both_ways_when_told_to_and_then_the_order_still_matters(positions):
+    encoder = ready(f"SASRec-post-{positions}")
+    encoder.causal = False
+    inputs = batch(ROWS)
+    changed = inputs.items.clone()
+    changed[0, 3] = 11
+    before, after = encoder(inputs), encoder(inputs._replace(items=changed))
+    assert not torch.allclose(before[0, 0], after[0, 0], atol=1e-4)
+    torch.testing.assert_close(before[1, 0], after[1, 0])  # another row, which shares a block
+    torch.testing.assert_close(encoder.last(inputs), before[torch.arange(4), inputs.lengths - 1])
+    assert not torch.allclose(encoder(batch([[1, 2, 3, 4]]))[0, 3], encoder(batch([[2, 1, 3, 4]]))[0, 3], atol=1e-4)
 
 
 @pytest.mark.parametrize("newest", [False, True])

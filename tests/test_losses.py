@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqcl.errors import UserError
 from seqcl.losses import (
     alignment,
     bce,
@@ -16,6 +17,7 @@ from seqcl.losses import (
     contrast,
     cosine_gap,
     cosine_margin,
+    each_positive,
     gbce,
     info_nce,
     nt_xent,
@@ -369,6 +371,32 @@ def test_uniformity_equals_its_reference_and_is_zero_in_collapse(t):
 
 
 # Prediction of the other view, and codes over prototypes
+
+
+def test_a_misspelt_similarity_is_refused_and_not_taken_for_another():
+    with pytest.raises(UserError, match="unknown similarity 'cosin': did you mean cosine"):
+        info_nce(normal(3, 4), normal(3, 4), temperature=0.1, similarity="cosin")
+
+
+def test_each_positive_equals_its_reference_and_passes_gradcheck():
+    logits = normal(5, 7).requires_grad_()
+    positives = normal(5, 7, seed=1) > 0.3
+    positives[0], positives[1] = False, True  # an anchor without a positive, and one without a negative
+    found = each_positive(logits, positives)
+    assert found.item() == pytest.approx(slow.each_positive(logits, positives))
+    assert torch.autograd.gradcheck(lambda x: each_positive(x, positives), logits)
+    found.backward()
+    assert logits.grad.isfinite().all() and logits.grad[0].abs().sum() == 0
+
+
+def test_each_positive_of_equal_scores_is_the_log_of_one_more_than_the_negatives():
+    positives = torch.zeros(3, 6, dtype=torch.bool)
+    positives[:, :2] = True
+    assert each_positive(torch.full((3, 6), 2.5), positives).item() == pytest.approx(math.log(1 + 4))
+    assert each_positive(normal(3, 6), positives & False).item() == 0
+    alone = torch.tensor([[3.0, 1.0, 0.0]])
+    both = torch.tensor([[True, True, False]])
+    assert each_positive(alone, both) < contrast(alone, both)  # positives are not held against each other
 
 
 def test_the_cosine_gap_equals_its_reference_and_passes_gradcheck():

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -32,7 +33,9 @@ SLOWER = {
     "BERT4Rec": {"encoder": {"dim": 32, "dropout": 0.1, "layers": 1}, "train": SMALL["train"] | {"epochs": 20}},
 }
 """What the models that need more steps to learn the chain take."""
+ATTRIBUTES = pd.DataFrame({"kind": [f"k{item % 7}" for item in range(500)]}, index=range(500))
 OWN = {
+    "S3Rec": {"pretrain": {"epochs": 2}},
     "CoSeRec": {"views": {"warmup": 1}},
     "TiCoSeRec": {"views": {"warmup": 1, "threshold": 4}},
     "DuoRec": {"views": {"positives": "both"}},
@@ -43,9 +46,15 @@ FREE_OF_NEGATIVES = ["BYOLRec", "SimSiamRec", "SwAVRec"]
 every_recipe = pytest.mark.parametrize("model", RECIPES)
 
 
+def some_log(**sizes):
+    """The log of a chain, with something known of its items."""
+    return replace(markov(**sizes, branching=2, seed=1).interactions, item_features=ATTRIBUTES)
+
+
 @pytest.fixture(scope="module")
 def chain():
-    return markov(users=600, items=30, length=12, branching=2, seed=1)
+    made = markov(users=600, items=30, length=12, branching=2, seed=1)
+    return replace(made, interactions=replace(made.interactions, item_features=ATTRIBUTES))
 
 
 def ceiling(chain, run):
@@ -77,7 +86,7 @@ def test_a_recipe_comes_near_the_ceiling_of_a_markov_chain(chain, trained, model
 @every_recipe
 def test_a_recipe_stays_at_chance_on_shuffled_data(tmp_path, model):
     chain = markov(users=300, items=30, length=12, branching=2, seed=1)
-    control = shuffled(chain.interactions, seed=0)
+    control = replace(shuffled(chain.interactions, seed=0), item_features=ATTRIBUTES)
     values = SMALL | {"train": {"epochs": 3, "lr": 0.005, "batch_size": 64}}
     made = seqcl.train(control, model=model, runs=str(tmp_path), progress=False, **values)
     # What is left is which items a user has, a little more than popularity; the order, most of the ceiling, is gone.
@@ -100,7 +109,7 @@ def test_every_term_of_a_recipe_reaches_the_encoder(tmp_path, model):
 def whole(model, seed=0, held_out=None):
     """A tiny model, its batches and its trainer; `held_out` overwrites every item that training may not know."""
     config = from_mapping({"model": model, "dataset": "x", "seed": seed, **OWN.get(model, {}), **TINY}, SHARED, Options)
-    log = markov(users=60, items=20, length=8, branching=2, seed=1).interactions
+    log = some_log(users=60, items=20, length=8)
     split = leave_one_out(Preparation(**config.data.as_dict()).sequences(log), windows="last", max_len=50)
     if held_out is not None:
         items = np.array(split.train.items)
@@ -155,6 +164,71 @@ def test_a_stopped_recipe_goes_on_to_the_same_bits(tmp_path, model):
     trainer.fit(resumed, batches, folder=tmp_path, resume=True, progress=False)
     for (name, one), two in zip(expected.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, two), name
+
+
+def pretrained(held_out=None, **mutual):
+    """What S3Rec is pre-trained with, its batches and its trainer."""
+    recipe, batches, trainer = whole("S3Rec", held_out=held_out)
+    recipe.mutual.keywords.update(mutual)
+    return recipe.pretraining(), batches, trainer
+
+
+def test_every_term_of_pretraining_reaches_the_encoder_and_its_own_map():
+    stage, batches, _ = pretrained()
+    batch = next(iter(batches))
+    terms = stage(batch)
+    assert set(terms) == {"item_attribute", "masked_item", "masked_attribute", "segment"}
+    for name, term in terms.items():
+        stage.zero_grad()
+        term.backward(retain_graph=True)
+        assert stage.encoder.item_embeddings().grad.abs().sum() > 0, name
+        assert {key for key, one in stage.objective.maps.items() if one.weight.grad is not None} == {name}
+    assert stage.encoder.causal
+
+
+def test_pretraining_learns_and_knows_no_item_that_training_does_not():
+    weights, losses = [], []
+    for held_out in (1, 7):
+        stage, batches, trainer = pretrained(held_out=held_out)
+        result = replace(trainer, epochs=15, lr=0.01, warmup=0, ema=0).fit(stage, batches, progress=False)
+        losses = [row["loss"] for row in result.history]
+        weights.append(stage.state_dict())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(torch.equal(one, two) for one, two in zip(weights[0].values(), weights[1].values(), strict=True))
+
+
+def test_pretraining_changes_what_training_begins_with_and_leaves_nothing_else_behind(tmp_path, chain):
+    common = {
+        "model": "S3Rec",
+        "progress": False,
+        **SMALL,
+        "train": {"epochs": 1, "lr": 0.0, "ema": 0, "batch_size": 64},
+    }
+    with_it = seqcl.train(chain.interactions, **common, runs=str(tmp_path / "with"), pretrain={"epochs": 2})
+    without = seqcl.train(chain.interactions, **common, runs=str(tmp_path / "without"), pretrain={"epochs": 0})
+    one, two = with_it.model.state_dict(), without.model.state_dict()
+    assert one.keys() == two.keys() and not any("mutual" in name or "attributes" in name for name in one)
+    assert not torch.equal(one["encoder.table.weight"], two["encoder.table.weight"])
+    assert (with_it.folder / "pretrain" / "history.csv").exists() and not (without.folder / "pretrain").exists()
+    assert with_it.metrics["training"]["pretraining_seconds"] > 0 == without.metrics["training"]["pretraining_seconds"]
+
+
+def test_pretraining_without_attributes_says_what_to_do_and_leaves_no_folder_behind(tmp_path):
+    log = markov(users=60, items=20, length=8, branching=2, seed=1).interactions
+    with pytest.raises(UserError, match=r"has no table of items, so that it is not known what they are"):
+        seqcl.train(log, model="S3Rec", runs=str(tmp_path / "runs"), progress=False, **TINY)
+    assert not (tmp_path / "runs").exists()
+    mutual = {"item_attribute": 0, "masked_attribute": 0}
+    assert seqcl.train(
+        log, model="S3Rec", mutual=mutual, runs=str(tmp_path), progress=False, **TINY, pretrain={"epochs": 1}
+    )
+
+
+def test_an_encoder_that_reads_one_way_cannot_be_pretrained():
+    config = from_mapping({"model": "S3Rec", "dataset": "x", "encoder": {"name": "GRU", "dim": 8}}, SHARED, Options)
+    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(some_log(users=30, items=20, length=8)))
+    with pytest.raises(UserError, match="GRU cannot read what follows a masked item; an encoder that can: SASRec"):
+        build(config, split).pretraining()
 
 
 @torch.no_grad()

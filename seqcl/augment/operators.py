@@ -52,7 +52,7 @@ def choose(batch: SeqBatch, *, rate: float, least: int, generator: Generator, ga
     return marks.scatter_(1, order, time[:bound] < count[:, None])
 
 
-def _start(lengths: Tensor, size: Tensor, generator: Generator) -> Tensor:
+def random_start(lengths: Tensor, size: Tensor, generator: Generator) -> Tensor:
     """Where a window of `size` begins, each of its n - size + 1 places equally likely: (B,)."""
     draw = torch.randint(1 << 31, lengths.shape, generator=generator, device=lengths.device)  # (B,)
     return draw.remainder_((lengths - size).add_(1))
@@ -66,7 +66,7 @@ def crop(batch: SeqBatch, *, rate: float, generator: Generator, even: bool = Fal
     size = share(batch.lengths, rate).clamp(min=1)  # (B,)
     width = max(1, share(batch.items.shape[1], rate))  # W, the window of the widest row there can be
     time = torch.arange(width, device=size.device)  # (W,)
-    start = even_start(batch, size, generator) if even else _start(batch.lengths, size, generator)
+    start = even_start(batch, size, generator) if even else random_start(batch.lengths, size, generator)
     # n - size never falls as n grows, so that the index stays below L without a clamp.
     index = start[:, None] + time  # (B, W)
     padding = time >= size[:, None]  # (B, W)
@@ -92,7 +92,8 @@ def reorder(batch: SeqBatch, *, rate: float, generator: Generator, least: int = 
     size = share(batch.lengths, rate)  # (B,)
     if least:
         size = size.clamp(min=least).minimum(batch.lengths)
-    start = (even_start(batch, size, generator) if even else _start(batch.lengths, size, generator))[:, None]  # (B, 1)
+    begin = even_start(batch, size, generator) if even else random_start(batch.lengths, size, generator)
+    start = begin[:, None]  # (B, 1)
     time = torch.arange(batch.items.shape[1], device=size.device)  # (L,)
     # Positions of the window share one major key, its start, and sort by the random minor key; the others stay.
     major = torch.where(time < start + size[:, None], time.minimum(start), time)  # (B, L)

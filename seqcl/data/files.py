@@ -17,6 +17,10 @@ PART = ".part-"
 """How what is still being written is called; a killed process leaves it behind, and a later one clears it away."""
 
 
+ATTRIBUTES = "_item2attributes.json"
+"""How the file beside a log NAME.txt, NAME.csv, ... goes on after NAME that says what its items are, as S3-Rec has it."""
+
+
 def data_folder() -> Path:
     """Where data sets land: $SEQCL_DATA, else `data` in the source tree seqcl runs from, else in the current folder."""
     if chosen := os.environ.get("SEQCL_DATA"):
@@ -48,10 +52,12 @@ def log_files(path: Path) -> list[Path]:
 
 
 def feature_files(path: Path) -> dict[str, Path]:
-    """The .user and .item files beside an atomic log, by kind."""
-    if path.suffix != ".inter":
-        return {}
-    return {kind: near for kind in ("user", "item") if (near := path.with_suffix(f".{kind}")).is_file()}
+    """The .user and .item files beside an atomic log, or the attributes of items beside any other one, by kind."""
+    if path.suffix == ".inter":
+        near = {kind: path.with_suffix(f".{kind}") for kind in ("user", "item")}
+    else:
+        near = {"item": path.with_name(log_name(path) + ATTRIBUTES)}
+    return {kind: file for kind, file in near.items() if file.is_file()}
 
 
 def log_name(path: Path) -> str:

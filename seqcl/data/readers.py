@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from seqcl.data.attributes import read_attributes
 from seqcl.data.columns import ITEM_NAMES, USER_NAMES, choose_columns, encode_ids, to_seconds
 from seqcl.data.delimited import check_encoding, layout, open_bytes, read_delimited
 from seqcl.data.files import feature_files, log_files, log_name
@@ -68,6 +69,9 @@ def read(
             log = read_delimited(layout(files[0], user=user, item=item, time=time, delimiter=delimiter), label)
     except (OSError, EOFError) as error:  # gzip gives EOFError where it is cut off
         raise UserError(f"{path}: cannot be read: {error}") from None
+    near = feature_files(files[0])
+    if kind != "atomic" and "item" in near:
+        log = replace(log, item_features=read_attributes(near["item"]))
     pa.default_memory_pool().release_unused()
     return check(log)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from seqcl.data.attributes import item_attributes
 from seqcl.data.sequences import Sequences
 from seqcl.errors import UserError, unknown
 from seqcl.types import Windows
@@ -234,6 +236,7 @@ def make(
         num_items=sequences.num_items,
         max_len=max_len,
         times=sequences.times,
+        attributes=partial(item_attributes, sequences),
     )
 
 

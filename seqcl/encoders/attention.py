@@ -39,7 +39,10 @@ class Attention(nn.Module):
 
 
 class RelativeAttention(Attention):
-    """Causal attention whose keys and values carry a learned vector for the distance (Shaw et al., arXiv 1803.02155, eq. 3 and 4)."""
+    """Attention whose keys and values carry a learned vector for the distance (Shaw et al., arXiv 1803.02155, eq. 3 and 4).
+
+    Where a place sees what comes after it, the same vectors stand for the distances ahead.
+    """
 
     def __init__(self, dim: int, heads: int, distances: int) -> None:
         super().__init__(dim, heads)
@@ -50,9 +53,15 @@ class RelativeAttention(Attention):
         length = query.shape[2]
         query = query / math.sqrt(self.width)
         far_key = self.far_key[:, :length].flip(1)  # (H, W, D / H), the longest distance first
-        scores = query @ key.transpose(-1, -2) + align(query @ far_key.transpose(-1, -2))  # (n, H, W, W)
+        far_value = self.far_value[:, :length].flip(1)
+        far = query @ far_key.transpose(-1, -2)  # (n, H, W, W), by distance
+        near = align(far) if layout.causal else align(far).tril() + turn(align(far.flip(-2))).triu(1)
+        scores = query @ key.transpose(-1, -2) + near  # (n, H, W, W)
         weights = scores.masked_fill(~layout.visible[:, None], -torch.inf).softmax(-1)
-        return weights @ value + unalign(weights) @ self.far_value[:, :length].flip(1)
+        if layout.causal:
+            return weights @ value + unalign(weights) @ far_value
+        behind, ahead = unalign(weights.tril()), unalign(turn(weights.triu(1))).flip(-2)
+        return weights @ value + (behind + ahead) @ far_value
 
     def read_newest(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
         length = key.shape[2]
@@ -75,6 +84,11 @@ def split(x: Tensor, shape: tuple[int, int], heads: int) -> Tensor:
 def join(x: Tensor) -> Tensor:
     """The inverse of `split`."""
     return x.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def turn(x: Tensor) -> Tensor:
+    """Both places in reverse order, so that what was ahead is behind: the last two dimensions are (L, L)."""
+    return x.flip(-2, -1)
 
 
 def align(x: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ Positions = Literal["start", "end", "relative"]
 class SASRec(nn.Module):
     """Causal self-attention: the state at t is a function of items 0..t alone, except with positions counted from the end.
 
+    With `causal` set to False, as pre-training may do for a while, it is a function of the whole row.
+
     Args:
         num_items: N, ids 1..N.
         max_len: longest row, in items.
@@ -60,6 +62,7 @@ class SASRec(nn.Module):
             raise UserError(f"encoder.heads={heads} does not divide encoder.dim={dim}")
         self.num_items, self.max_len, self.dim = num_items, max_len, dim
         self.positions, self.norm = positions, norm
+        self.causal = True
         self.table = ItemTable(num_items, dim)
         self.place = None if positions == "relative" else nn.Parameter(torch.randn(max_len, dim) * 0.02)
         distances = max_len if positions == "relative" else 0
@@ -80,7 +83,7 @@ class SASRec(nn.Module):
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position: (B, L, D)."""
-        layout = Layout(batch)
+        layout = Layout(batch, causal=self.causal)
         x = self.embed(batch, layout)  # (S, D)
         for block in self.blocks:
             x = block(x, layout)
@@ -88,7 +91,7 @@ class SASRec(nn.Module):
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items: (B, D); the last block does its work for one position a row."""
-        layout = Layout(batch)
+        layout = Layout(batch, causal=self.causal)
         x = self.embed(batch, layout)  # (S, D)
         for block in self.blocks[:-1]:
             x = block(x, layout)

@@ -75,10 +75,11 @@ def execute(
     names = [config.model, *baselines(config)]
     configs = {name: configuration.like(config, name, SHARED, Options) for name in names[1:]}
     configs = {config.model: config, **configs}
-    models = {config.model: build(config, split)}
+    # What cannot be built leaves no folder behind; baselines are not kept, or the model's peak of memory would hold them.
+    models = {config.model: buildable(config, split)}
     for name in names[1:]:
-        if issubclass(MODELS[name], Recommender):  # what cannot be built leaves no folder behind; counting cannot fail
-            build(configs[name], split)  # not kept, or the model's peak of memory would hold it
+        if issubclass(MODELS[name], Recommender):  # counting cannot fail
+            buildable(configs[name], split)
     folder = resume or new_folder(Path(config.runs), f"{config.model}-{sequences.name}")
     try:
         with log_file(folder / "log.txt"):
@@ -113,6 +114,14 @@ def execute(
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; go on with: --resume {folder}", None) from None
     return Run.load(folder)
+
+
+def buildable(config: Namespace, split: Split) -> Model:
+    """The model of a configuration, after what it would be pre-trained with was made too."""
+    model = build(config, split)
+    if isinstance(model, Recommender):
+        model.pretraining()
+    return model
 
 
 def summary(
@@ -152,6 +161,7 @@ def summary(
             "steps": main.fit.steps,
             "seconds": main.fit.seconds,
             "stopped": main.fit.stopped,
+            "pretraining_seconds": main.pretraining_seconds,
         },
         "seed": config.seed,
         "versions": library_versions(),

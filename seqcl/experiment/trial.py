@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,9 @@ from seqcl import config as configuration
 from seqcl.data import Loader, Sequences, Split
 from seqcl.errors import unknown
 from seqcl.evaluation import Evaluator, Result, by_slice
-from seqcl.experiment.folder import write_ranks
-from seqcl.models import MODELS, Baseline, Recommender
-from seqcl.training import FitResult, Trainer
+from seqcl.experiment.folder import log, write_ranks
+from seqcl.models import MODELS, Baseline, Pretraining, Recommender
+from seqcl.training import FitResult, Trainer, Validate, last_checkpoint, seconds_of
 from seqcl.types import Windows
 
 Model = Recommender | Baseline
@@ -32,6 +33,7 @@ class Outcome:
     slices: dict[str, Any]  # of test
     fit: FitResult | None  # None for a model that is counted, not trained
     earlier_seconds: float  # of training in processes before this one
+    pretraining_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,34 +50,77 @@ class Trial:
         """Train unless the model is counted, then rank validation and test with the best weights."""
         config = self.config
         model = model.to(self.device)
-        fit, earlier = None, 0.0
+        fit, earlier, before = None, 0.0, 0.0
         if isinstance(model, Recommender):
             trainer = Trainer(**config.train.as_dict())
             began = time.monotonic()
-            torch.manual_seed(config.seed)
-            fit = trainer.fit(
+            before = self.pretrain(model, trainer, resume=resume, spent=spent, progress=progress)
+            fit = self.fit(
                 model,
-                training_batches(
-                    self.split, trainer, seed=config.seed, device=self.device, times=model.objective.times_needed
-                ),
+                trainer,
+                self.folder,
                 validate=lambda: self.rank(model, "valid", lists=False).metrics,
-                folder=self.folder,
-                identity=identity(self.sequences),
-                resume=resume and (self.folder / "checkpoints" / "last.safetensors").exists(),
-                device=self.device,
-                spent=spent,
+                resume=resume,
+                spent=spent + before,
                 progress=progress,
             )
-            earlier = max(0.0, fit.seconds - (time.monotonic() - began))
+            earlier = max(0.0, before + fit.seconds - (time.monotonic() - began))
         test = self.rank(model, "test")
         slices = slices_of(test, self.split, "test", config.eval.ks)
-        outcome = Outcome(valid=self.rank(model, "valid"), test=test, slices=slices, fit=fit, earlier_seconds=earlier)
+        outcome = Outcome(
+            valid=self.rank(model, "valid"),
+            test=test,
+            slices=slices,
+            fit=fit,
+            earlier_seconds=earlier,
+            pretraining_seconds=before,
+        )
         write_ranks(outcome.test, self.sequences, self.folder / "ranks.parquet")
         if fit is not None:
             from seqcl.report import plot_curves
 
             plot_curves(fit.history, self.folder / "curves.png", monitor=config.train.monitor)
         return outcome
+
+    def pretrain(self, model: Recommender, trainer: Trainer, *, resume: bool, spent: float, progress: bool) -> float:
+        """The stage before training, in a folder of its own: the seconds that it took, over all resumptions."""
+        folder = self.folder / "pretrain"
+        if resume and last_checkpoint(self.folder).exists():  # training holds its result already
+            return seconds_of(folder)
+        stage = model.pretraining()
+        if stage is None:
+            return 0.0
+        log.info("pre-training for %d epochs, in %s", stage.epochs, folder)
+        if progress:
+            print(f"pre-training for {stage.epochs} epochs", file=sys.stderr, flush=True)
+        shorter = replace(trainer, epochs=stage.epochs, lr=stage.lr, patience=0, ema=0.0)
+        return self.fit(stage.to(self.device), shorter, folder, resume=resume, spent=spent, progress=progress).seconds
+
+    def fit(
+        self,
+        model: Recommender | Pretraining,
+        trainer: Trainer,
+        folder: Path,
+        *,
+        resume: bool,
+        spent: float,
+        progress: bool,
+        validate: Validate | None = None,
+    ) -> FitResult:
+        """Train from the seed of the configuration, or go on with what was begun in the folder."""
+        seed, times = self.config.seed, model.objective.times_needed
+        torch.manual_seed(seed)
+        return trainer.fit(
+            model,
+            training_batches(self.split, trainer, seed=seed, device=self.device, times=times),
+            validate=validate,
+            folder=folder,
+            identity=identity(self.sequences),
+            resume=resume and last_checkpoint(folder).exists(),
+            device=self.device,
+            spent=spent,
+            progress=progress,
+        )
 
     def rank(self, model: Model, part: Literal["valid", "test"], lists: bool = True) -> Result:
         return rank(model, self.split, part, Evaluator(**self.config.eval.as_dict()), self.device, lists=lists)

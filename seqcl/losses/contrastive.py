@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from seqcl.errors import unknown
 
 Similarity = Literal["cosine", "dot"]
 Reduction = Literal["out", "in"]
@@ -51,6 +53,22 @@ def contrast(
         above = logits.masked_fill(negatives, -torch.inf).logsumexp(1) - count.log()
     losses = (below.logsumexp(1) - above).masked_fill(~some, 0.0)  # (M,)
     return losses.sum() / some.sum().clamp(min=1)
+
+
+def each_positive(logits: Tensor, positives: Tensor) -> Tensor:
+    """Mean over positives of -log of the share that each has beside the negatives of its anchor alone: a scalar, never half.
+
+    So one positive is not held against another (S3-Rec, arXiv 2008.07873, section 4.2.1). If there is none the loss is 0.
+
+    Args:
+        logits: (M, C) similarities, anchors by candidates.
+        positives: (M, C) bool; all others are negatives.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    # An anchor without a negative has nothing to lose to; a finite floor keeps its gradient from becoming NaN.
+    negatives = logits.masked_fill(positives, torch.finfo(logits.dtype).min).logsumexp(1)  # (M,)
+    losses = F.softplus(negatives[:, None] - logits).masked_fill(~positives, 0.0)  # (M, C)
+    return losses.sum() / positives.sum().clamp(min=1)
 
 
 def nt_xent(
@@ -135,7 +153,9 @@ def similarities(first: Tensor, second: Tensor, similarity: Similarity) -> Tenso
     with torch.autocast(first.device.type, enabled=False):
         if similarity == "cosine":
             return _unit(first) @ _unit(second).T
-        return _wide(first) @ _wide(second).T
+        if similarity == "dot":
+            return _wide(first) @ _wide(second).T
+        raise unknown("similarity", similarity, get_args(Similarity))
 
 
 def _unit(states: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Recipes: each paper is one short file that composes an encoder, views and objectives."""
 
-from seqcl.models.base import Baseline, Recommender
+from seqcl.models.base import Baseline, Pretraining, Recommender
 from seqcl.models.bert4rec import BERT4Rec
 from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
@@ -15,6 +15,7 @@ from seqcl.models.mclrec import MCLRec
 from seqcl.models.narm import NARM
 from seqcl.models.paradigms import BYOLRec, MoCoRec, PIRLRec, SimSiamRec, SupConRec, SwAVRec
 from seqcl.models.popularity import Popularity
+from seqcl.models.s3rec import S3Rec
 from seqcl.models.sasrec import SASRec
 from seqcl.models.ticoserec import TiCoSeRec
 
@@ -28,6 +29,7 @@ MODELS = {
     "ICSRec": ICSRec,
     "MCLRec": MCLRec,
     "CauseRec": CauseRec,
+    "S3Rec": S3Rec,
     "MoCoRec": MoCoRec,
     "BYOLRec": BYOLRec,
     "SimSiamRec": SimSiamRec,
@@ -63,7 +65,9 @@ __all__ = [
     "MoCoRec",
     "PIRLRec",
     "Popularity",
+    "Pretraining",
     "Recommender",
+    "S3Rec",
     "SASRec",
     "SimSiamRec",
     "SupConRec",

@@ -11,6 +11,22 @@ from seqcl.objectives import Joint, MaskedItems, NextItem, Objective, ViewsObjec
 from seqcl.types import Encoder, SeqBatch, Windows
 
 
+class Pretraining(nn.Module):
+    """A stage before training: another objective for the same encoder, trained for all of its epochs and not validated.
+
+    It is made when it is asked for and is no part of the model, whose weights are of use without it.
+    """
+
+    def __init__(self, *, encoder: Encoder, objective: Objective, epochs: int, lr: float) -> None:
+        super().__init__()
+        self.encoder, self.objective = encoder, objective
+        self.epochs, self.lr = epochs, lr
+
+    def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
+        """Weighted loss terms by name."""
+        return self.objective(self.encoder, batch)
+
+
 class Recommender(nn.Module):
     """A trainable model: called on a batch it gives its weighted loss terms, and it ranks by inner product.
 
@@ -25,6 +41,10 @@ class Recommender(nn.Module):
         self.encoder = encoder
         self.objective = Joint(next_item=next_item, **terms)
         self.objective.prepare(encoder, train)
+
+    def pretraining(self) -> Pretraining | None:
+        """What the encoder is to learn before the model is trained; None: nothing."""
+        return None
 
     def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
         """Weighted loss terms by name; their sum is what training minimises."""

@@ -7,6 +7,7 @@ from seqcl.objectives.heads import projection
 from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.masked_items import MaskedItems
 from seqcl.objectives.momentum import MoCo
+from seqcl.objectives.mutual_information import MutualInformation
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.predictor import BYOL, SimSiam
 from seqcl.objectives.prototypes import Prototypes
@@ -27,6 +28,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "PIRL": PIRL,
     "LearnedViews": LearnedViews,
     "Counterfactual": Counterfactual,
+    "MutualInformation": MutualInformation,
 }
 """Every objective by the name that configurations use."""
 
@@ -39,6 +41,7 @@ __all__ = [
     "LearnedViews",
     "MaskedItems",
     "MoCo",
+    "MutualInformation",
     "NextItem",
     "Objective",
     "Prototypes",

@@ -3,6 +3,7 @@
 from seqcl.training.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from seqcl.training.fit import Trainer
 from seqcl.training.history import Row
+from seqcl.training.keep import last_checkpoint, seconds_of
 from seqcl.training.state import Diverged, FitResult, Interrupted, Loader, Validate
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "Row",
     "Trainer",
     "Validate",
+    "last_checkpoint",
     "load_checkpoint",
     "load_weights",
     "save_checkpoint",
+    "seconds_of",
 ]

@@ -27,6 +27,21 @@ from seqcl.training.optimizer import AdamW, Average
 from seqcl.training.state import State
 
 
+def last_checkpoint(folder: Path) -> Path:
+    """Where a run in `folder` keeps what it goes on from."""
+    return folder / "checkpoints" / "last.safetensors"
+
+
+def seconds_of(folder: Path) -> float:
+    """Seconds in training of what was begun in `folder`, 0 if nothing was.
+
+    Raises:
+        CheckpointError: no whole checkpoint.
+    """
+    last = last_checkpoint(folder)
+    return float(load_checkpoint(last, prefix="nothing")[1]["seconds"]) if last.exists() else 0.0
+
+
 class Keeper:
     """Saves a run to folder/checkpoints/{last,best}.safetensors and brings it back; without a folder, best in memory.
 
@@ -45,7 +60,7 @@ class Keeper:
         meter: Meter,
         device: torch.device,
     ) -> None:
-        self.last = folder / "checkpoints" / "last.safetensors" if folder else None
+        self.last = last_checkpoint(folder) if folder else None
         self.best = folder / "checkpoints" / "best.safetensors" if folder else None
         self.identity = dict(identity)
         self.model, self.optimizer, self.average, self.meter = model, optimizer, average, meter

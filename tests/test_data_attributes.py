@@ -1,0 +1,107 @@
+"""What items are, from each place that can say it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from seqcl.data import Interactions, leave_one_out, load_sequences, pack
+from seqcl.data.attributes import item_attributes
+from seqcl.errors import UserError
+
+ROWS = "1 10 30 20\n2 20 10 40\n"
+
+
+def owned(known) -> list[set[str]]:
+    """The names of the attributes of PAD, every item and MASK."""
+    return [
+        {known.names[number] for number in known.ids[begin:end]}
+        for begin, end in zip(known.offsets[:-1], known.offsets[1:], strict=True)
+    ]
+
+
+def text_log(folder: Path, attributes: object = None) -> Path:
+    (folder / "shop.txt").write_text(ROWS)
+    if attributes is not None:
+        (folder / "shop_item2attributes.json").write_text(json.dumps(attributes))
+    return folder / "shop.txt"
+
+
+def atomic_log(folder: Path, items: str) -> Path:
+    (folder / "shop.inter").write_text("user_id:token\titem_id:token\n1\ta\n1\tb\n1\tc\n2\tb\n2\tc\n2\ta\n")
+    (folder / "shop.item").write_text(items)
+    return folder / "shop.inter"
+
+
+def test_the_file_beside_a_text_log_says_what_its_items_are_also_from_the_cache(tmp_path: Path) -> None:
+    path = text_log(tmp_path, {"10": [7, 7, 8], "20": [8], "99": [1]})
+    for _ in range(2):
+        sequences = load_sequences(path, cache=tmp_path / "cache")
+        known = leave_one_out(sequences).train.attributes(None)
+        assert owned(known) == [set(), {"attributes=7", "attributes=8"}, {"attributes=8"}, set(), set(), set()]
+
+
+def test_a_file_may_be_named_and_its_ids_may_be_text(tmp_path: Path) -> None:
+    log = pd.DataFrame({"user_id": ["u", "u", "u", "v"], "item_id": ["x", "y 1", "x", "y 1"]})
+    sequences = pack(Interactions.from_frame(log, time=None))
+    (tmp_path / "of.json").write_text(json.dumps({"x": ["red wine"], "y 1": ["red wine", 3]}))
+    known = item_attributes(sequences, str(tmp_path / "of.json"))
+    assert owned(known) == [set(), {"attributes=red wine"}, {"attributes=3", "attributes=red wine"}, set()]
+
+
+def test_columns_of_an_item_table_are_split_at_blanks_and_named_by_their_column(tmp_path: Path) -> None:
+    head = "item_id:token\ttitle:token_seq\tkind:token_seq\tyear:token\tprice:float\n"
+    items = head + "a\tone two three\tdrama war\t1999\t1\nb\tfour five six\twar\t1999\t2\nc\tseven\tdrama\t\t3\n"
+    sequences = load_sequences(atomic_log(tmp_path, items), cache=False)
+    assert owned(item_attributes(sequences, "kind, year"))[1:4] == [
+        {"kind=drama", "kind=war", "year=1999"},
+        {"kind=war", "year=1999"},
+        {"kind=drama"},
+    ]
+    # Of itself it takes no column of numbers, and none that tells the items apart as well as their ids do.
+    assert owned(item_attributes(sequences)) == owned(item_attributes(sequences, "kind,year"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("knid", r"unknown column in the item table of shop 'knid': did you mean kind"),
+        ("price", r"column 'price' holds numbers, and an attribute is a word"),
+        ("empty", r"no item of shop has an attribute in empty; its items are such as a, b, c"),
+        ("missing.json", r"missing.json: No such file"),
+    ],
+)
+def test_a_wrong_choice_is_named(tmp_path: Path, chosen: str, message: str) -> None:
+    head = "item_id:token\tkind:token_seq\tprice:float\tempty:token\n"
+    sequences = load_sequences(atomic_log(tmp_path, head + "a\tx\t1\t\nb\tx\t2\t\nc\ty\t2\t\n"), cache=False)
+    with pytest.raises(UserError, match=message):
+        item_attributes(sequences, chosen)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"10": [1],\n "20" [2]}', r"_item2attributes.json:2: column 7: Expecting ':'"),
+        ("[1, 2]", r"must hold an object of item -> \[attributes\], not a list"),
+        ('{"10": 3}', r"item '10' must have a list of words or numbers, not 3"),
+        ('{"10": [[3]]}', r"item '10' must have a list of words or numbers"),
+        ('{"a": ["\xe9"]}', r"not UTF-8 text"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path, content: str, message: str) -> None:
+    path = text_log(tmp_path)
+    (tmp_path / "shop_item2attributes.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=message):
+        load_sequences(path, cache=False)
+
+
+def test_a_log_without_any_says_what_to_do_and_one_of_other_items_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"shop has no table of items.*NAME_item2attributes.json"):
+        item_attributes(load_sequences(text_log(tmp_path), cache=False))
+    with pytest.raises(
+        UserError, match="no item of shop has an attribute in attributes; its items are such as 10, 20, 30"
+    ):
+        item_attributes(load_sequences(text_log(tmp_path, {"11": [1]}), cache=False))
