@@ -610,3 +610,20 @@ def test_counterfactual_terms_are_finite_and_reach_the_encoder(encoder_name):
 def test_an_impossible_counterfactual_is_refused_by_name(options):
     with pytest.raises(UserError, match=f"Counterfactual: {next(iter(options))}"):
         Counterfactual(dim=DIM, **options)
+
+
+@pytest.mark.parametrize("negatives", ["clusters", "batch"])
+def test_clusters_that_stay_empty_are_nobodys_intent_and_no_negatives(negatives):
+    losses = []
+    for clusters in (60, 100):  # there are 60 rows
+        torch.manual_seed(0)
+        encoder = ENCODERS["SASRec"]()
+        objective = Prototypes(views=Pair(views=[Crop()]), dim=DIM, clusters=(clusters,), negatives=negatives)
+        objective.prepare(encoder, TRAIN)
+        objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=2)
+        torch.manual_seed(1)
+        losses.append(
+            {name: term.item() for name, term in objective.eval()(encoder.eval(), rows_batch(range(9))).items()}
+        )
+    assert objective.centres[60:].abs().sum() == 0 and (objective.centres[:60].norm(dim=1) > 0.99).all()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and math.isfinite(losses[0]["intent"])

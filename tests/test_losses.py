@@ -22,6 +22,7 @@ from seqcl.losses import (
     info_nce,
     nt_xent,
     sampled_softmax,
+    similarities,
     sinkhorn,
     softmax,
     swapped,
@@ -371,6 +372,17 @@ def test_uniformity_equals_its_reference_and_is_zero_in_collapse(t):
 
 
 # Prediction of the other view, and codes over prototypes
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_similarities_are_those_of_float32_under_autocast(similarity):
+    first, second = normal(5, 64, dtype=torch.float32), normal(7, 64, seed=1, dtype=torch.float32)
+    expected = similarities(first, second, similarity)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (first @ second.T).dtype == torch.bfloat16
+        found = similarities(first, second, similarity)
+        rounded = similarities(first.bfloat16(), second.bfloat16(), similarity)
+    assert found.equal(expected) and rounded.dtype == torch.float32
 
 
 def test_a_misspelt_similarity_is_refused_and_not_taken_for_another():
