@@ -33,13 +33,36 @@ class SeqBatch(NamedTuple):
         return self.targets.gather(1, self.lengths[:, None] - 1)[:, 0]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Attributes:
-    """What items are: item j has the attributes ids[offsets[j]:offsets[j + 1]], each once; PAD and MASK have none."""
+class Bag(NamedTuple):
+    """Words that R rows have: row r those numbered ids[offsets[r]:offsets[r + 1]], each once, out of names."""
 
-    offsets: np.ndarray  # (N + 3,) int64
-    ids: np.ndarray  # (E,) int64, 0..A - 1
-    names: list[str]  # A of them
+    offsets: np.ndarray  # (R + 1,) int64
+    ids: np.ndarray  # (E,) int64
+    names: list[str]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Features:
+    """What is known of R rows, a column at a time; what is missing is an empty bag or NaN.
+
+    Of items there are N + 2 rows, PAD and MASK knowing nothing; of users U + 1, the last one being somebody unknown.
+    """
+
+    bags: dict[str, Bag]
+    numbers: dict[str, np.ndarray]  # (R,) float32 each, mean 0 and deviation 1 over the rows that training knows
+    vectors: dict[str, np.ndarray]  # (R, M) float32 each
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns, in one order wherever they are counted."""
+        return [*self.bags, *self.numbers, *self.vectors]
+
+    @property
+    def rows(self) -> int:
+        """R, 0 where there are no columns."""
+        sizes = [len(bag.offsets) - 1 for bag in self.bags.values()]
+        sizes += [len(values) for values in (*self.numbers.values(), *self.vectors.values())]
+        return sizes[0] if sizes else 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,7 +83,10 @@ class Windows:
     num_items: int
     max_len: int
     times: np.ndarray | None = None  # (T,) float64 seconds
-    attributes: Callable[[str | None], Attributes] | None = None  # reads what items are, from the columns or file named
+    attributes: Callable[[str | None], Bag] | None = (
+        None  # words of PAD, items and MASK, from the columns or file named
+    )
+    features: Callable[..., Features] | None = None  # what is known of "items" or "users", from the columns named
 
     def __len__(self) -> int:
         return len(self.start)

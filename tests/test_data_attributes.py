@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -69,14 +70,14 @@ def test_columns_of_an_item_table_are_split_at_blanks_and_named_by_their_column(
     ("chosen", "message"),
     [
         ("knid", r"unknown column in the item table of shop 'knid': did you mean kind"),
-        ("price", r"column 'price' holds numbers, and an attribute is a word"),
-        ("empty", r"no item of shop has an attribute in empty; its items are such as a, b, c"),
+        ("price", r"column 'price' holds fractions, and an attribute is a word"),
+        ("empty", r"no item of shop has an attribute in empty; items are such as a, b, c in the log and a, b, c there"),
         ("missing.json", r"missing.json: No such file"),
     ],
 )
 def test_a_wrong_choice_is_named(tmp_path: Path, chosen: str, message: str) -> None:
     head = "item_id:token\tkind:token_seq\tprice:float\tempty:token\n"
-    sequences = load_sequences(atomic_log(tmp_path, head + "a\tx\t1\t\nb\tx\t2\t\nc\ty\t2\t\n"), cache=False)
+    sequences = load_sequences(atomic_log(tmp_path, head + "a\tx\t1.5\t\nb\tx\t2\t\nc\ty\t2\t\n"), cache=False)
     with pytest.raises(UserError, match=message):
         item_attributes(sequences, chosen)
 
@@ -85,23 +86,80 @@ def test_a_wrong_choice_is_named(tmp_path: Path, chosen: str, message: str) -> N
     ("content", "message"),
     [
         ('{"10": [1],\n "20" [2]}', r"_item2attributes.json:2: column 7: Expecting ':'"),
-        ("[1, 2]", r"must hold an object of item -> \[attributes\], not a list"),
+        ("[1, 2]", r"must hold an object of item -> \[attributes\], not \[1, 2\]"),
         ('{"10": 3}', r"item '10' must have a list of words or numbers, not 3"),
+        ('{"10": [null]}', r"item '10' must have a list of words or numbers, not \[null\]"),
+        ("{}", r"must hold an object of item -> \[attributes\], not {}"),
         ('{"10": [[3]]}', r"item '10' must have a list of words or numbers"),
         ('{"a": ["\xe9"]}', r"not UTF-8 text"),
     ],
 )
-def test_a_broken_file_is_named_with_its_line(tmp_path: Path, content: str, message: str) -> None:
+def test_a_broken_file_is_named_with_its_line_and_does_not_stop_who_does_without(
+    tmp_path: Path, content: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = text_log(tmp_path)
-    (tmp_path / "shop_item2attributes.json").write_bytes(content.encode("latin-1"))
+    near = tmp_path / "shop_item2attributes.json"
+    near.write_bytes(content.encode("latin-1"))
+    sequences = load_sequences(path, cache=False)
+    assert sequences.num_items == 4 and re.search(message, caplog.text)
     with pytest.raises(UserError, match=message):
-        load_sequences(path, cache=False)
+        item_attributes(sequences, str(near))
 
 
 def test_a_log_without_any_says_what_to_do_and_one_of_other_items_too(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"shop has no table of items.*NAME_item2attributes.json"):
         item_attributes(load_sequences(text_log(tmp_path), cache=False))
     with pytest.raises(
-        UserError, match="no item of shop has an attribute in attributes; its items are such as 10, 20, 30"
+        UserError,
+        match="no item of shop has an attribute in attributes; items are such as 10, 20, 30 in the log and 11 there",
     ):
         item_attributes(load_sequences(text_log(tmp_path, {"11": [1]}), cache=False))
+
+
+def frame(**columns) -> pd.DataFrame:
+    return pd.DataFrame(columns, index=["10", "20", "30"])
+
+
+def test_ids_are_the_same_as_number_or_text_and_an_item_without_a_row_changes_no_other(tmp_path: Path) -> None:
+    log = pd.DataFrame({"user_id": [1, 1, 1, 2, 2], "item_id": [10, 20, 40, 10, 30]})
+    table = frame(
+        kind=[2**53, 2**53 + 1, 7],
+        grade=pd.array([1, None, 2], "Int64"),
+        tag=[["a b"], None, {"c"}],
+        odd=[True, None, False],
+    )
+    sequences = pack(Interactions.from_frame(log, time=None, item_features=table))
+    found = owned(item_attributes(sequences, "kind,grade,tag,odd"))[1:-1]
+    assert found == [
+        {"kind=9007199254740992", "grade=1", "tag=a b", "odd=True"},
+        {"kind=9007199254740993"},
+        {"kind=7", "grade=2", "tag=c", "odd=False"},
+        set(),
+    ]
+    # Columns of numbers are not taken unasked; one that tells items apart as ids do is, where it is the only one.
+    assert {name.split("=")[0] for name in item_attributes(sequences).names} == {"tag", "odd"}
+    (tmp_path / "of.JSON").write_text("\ufeff" + json.dumps({"10": [1, 2, 3, 4], "total": [5]}))
+    assert owned(item_attributes(sequences, str(tmp_path / "of.JSON")))[1] == {f"attributes={n}" for n in (1, 2, 3, 4)}
+
+
+def test_a_table_that_is_not_indexed_by_item_or_repeats_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    log = pd.DataFrame({"user_id": [1, 1, 2, 2], "item_id": [0, 1, 1, 0]})
+    with pytest.raises(UserError, match=r"indexed by 'item_id': give table.set_index\('item_id'\)"):
+        Interactions.from_frame(log, time=None, item_features=pd.DataFrame({"item_id": [1, 0], "kind": ["a", "b"]}))
+    twice = pd.DataFrame({"kind": ["a", "b", "c"]}, index=[0, 1, 1])
+    found = owned(item_attributes(pack(Interactions.from_frame(log, time=None, item_features=twice)), "kind"))
+    assert found[1:3] == [{"kind=a"}, {"kind=b"}] and "1 rows repeat an id" in caplog.text
+    doubled = pd.DataFrame([["a", "b"]], columns=["kind", "kind"], index=[0])
+    with pytest.raises(UserError, match="one row an id, indexed by it, and a name of its own for each column"):
+        item_attributes(pack(Interactions.from_frame(log, time=None, item_features=doubled)))
+
+
+def test_a_folder_and_a_log_of_unusual_suffix_find_what_lies_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "pq").mkdir()
+    pd.DataFrame({"user_id": [1, 1, 2], "item_id": [10, 20, 10]}).to_parquet(tmp_path / "pq" / "part-0.parquet")
+    (tmp_path / "pq_item2attributes.json").write_text('{"10": ["x"]}')
+    (tmp_path / "shop.txt").write_text("user_id:token\titem_id:token\n1\t10\n1\t20\n2\t10\n")
+    (tmp_path / "shop_item2attributes.json").write_text('{"10": ["x"]}')
+    for place in ("pq", "shop.txt"):
+        sequences = load_sequences(tmp_path / place, cache=tmp_path / "cache")
+        assert owned(item_attributes(sequences)) == [set(), {"attributes=x"}, set(), set()]

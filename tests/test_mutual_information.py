@@ -13,13 +13,13 @@ from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
 from seqcl.objectives import MutualInformation
 from seqcl.objectives.mutual_information import both_ways, cut
-from seqcl.types import Attributes, SeqBatch
+from seqcl.types import Bag, SeqBatch
 from tests import reference_losses as slow
 from tests.test_contrastive_objectives import DIM, MAX_LEN, TRAIN, N, rows_batch
 
 MASK = N + 1
 OWNED = {item: {item % 5, 5 + item % 3} for item in range(1, N + 1) if item % 7}  # some items have none
-KNOWN = Attributes(
+KNOWN = Bag(
     offsets=np.cumsum([0, 0, *(len(OWNED.get(item, ())) for item in range(1, N + 1)), 0]),
     ids=np.array([one for item in range(1, N + 1) for one in sorted(OWNED.get(item, ()))]),
     names=[f"a{number}" for number in range(8)],
@@ -83,9 +83,12 @@ def test_every_term_equals_a_loop_over_rows(similarity, monkeypatch):
     ends = [
         one_row(encoder, items[:length].tolist())[-1] for items, length in zip(parts.items, parts.lengths, strict=True)
     ]
-    pairs = []
+    pairs, cut_out = (
+        [],
+        [items[:length].tolist() for items, length in zip(parts.items[12:], parts.lengths[12:], strict=True)],
+    )
     for a in range(12):
-        allowed = [b for b in range(12) if b == a or rows[a][-1] != rows[b][-1]]
+        allowed = [b for b in range(12) if b == a or (rows[a][-1] != rows[b][-1] and cut_out[a] != cut_out[b])]
         logits = {b: score("segment", ends[a], ends[12 + b]) for b in allowed}
         pairs.append(math.log(sum(map(math.exp, logits.values()))) - logits[a])
     expected = {
@@ -140,6 +143,15 @@ def test_rows_of_one_user_or_one_target_are_no_negatives_of_a_segment_and_their_
     one_user = batch._replace(users=torch.zeros(8, dtype=torch.int64))
     assert objective(encoder, one_user)["segment"].item() == pytest.approx(0, abs=1e-9)
     assert objective.observed["masked_share"].item() == pytest.approx(56 / 64)
+
+
+def test_the_same_segment_of_another_row_is_no_negative():
+    encoder, objective = made(item_attribute=0, masked_item=0, masked_attribute=0)
+    items = torch.full((6, 2), 3)  # two of three segments are item 3
+    targets = torch.tensor([[3, target] for target in range(4, 10)])
+    batch = SeqBatch(items, torch.full((6,), 2), targets, torch.arange(6))
+    objective(encoder, batch)
+    assert objective.observed["masked_share"] > 0.1  # users and targets all differ
 
 
 def test_the_encoder_is_causal_again_whatever_happens():

@@ -17,6 +17,7 @@ from seqcl.data import leave_one_out, markov, shuffled
 from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError
 from seqcl.experiment import SHARED, Options, Preparation, build, training_batches
+from seqcl.experiment.trial import Trial
 from seqcl.models import MODELS, Recommender
 from seqcl.training import Interrupted, Trainer
 
@@ -97,12 +98,13 @@ def test_a_recipe_stays_at_chance_on_shuffled_data(tmp_path, model):
 def test_every_term_of_a_recipe_reaches_the_encoder(tmp_path, model):
     recipe, batches, _ = whole(model)
     recipe.objective.before_epoch(recipe.encoder, batches, epoch=9, epochs=10)  # past every warm-up
+    table = next(one for name, one in recipe.encoder.named_parameters() if name.endswith("table.weight"))
     batch = next(iter(batches))
     recipe(batch)  # fills queues and banks
     for name, term in recipe(batch).items():
         recipe.zero_grad()
         term.backward(retain_graph=True)
-        assert recipe.encoder.item_embeddings().grad.abs().sum() > 0, name
+        assert table.grad.abs().sum() > 0, name
         recipe.zero_grad()
 
 
@@ -210,7 +212,47 @@ def test_pretraining_changes_what_training_begins_with_and_leaves_nothing_else_b
     assert one.keys() == two.keys() and not any("mutual" in name or "attributes" in name for name in one)
     assert not torch.equal(one["encoder.table.weight"], two["encoder.table.weight"])
     assert (with_it.folder / "pretrain" / "history.csv").exists() and not (without.folder / "pretrain").exists()
-    assert with_it.metrics["training"]["pretraining_seconds"] > 0 == without.metrics["training"]["pretraining_seconds"]
+    about = with_it.metrics["training"]["pretraining"]
+    assert about["epochs"] == 2 and about["seconds"] > 0 and about["attributes"]
+    assert without.metrics["training"]["pretraining"] is None
+
+
+def test_pretraining_begins_the_same_alone_beside_a_baseline_and_as_one(tmp_path):
+    log = some_log(users=60, items=20, length=8)
+    common = {"progress": False, **TINY, "train": {"epochs": 1, "batch_size": 16}}
+    alone = seqcl.train(log, model="S3Rec", runs=str(tmp_path / "a"), **common)
+    beside = seqcl.train(log, model="S3Rec", baseline="SASRec", runs=str(tmp_path / "b"), **common)
+    one, two = alone.model.state_dict(), beside.model.state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    behind = seqcl.train(log, model="SASRec", baseline="S3Rec", runs=str(tmp_path / "c"), **common)
+    assert behind.metrics["baselines"]["S3Rec"]["test"] == alone.metrics["test"]
+
+
+@pytest.mark.parametrize("minutes", [0.02, 1e-6])
+def test_pretraining_has_half_of_the_time_and_training_is_validated_at_least_once(tmp_path, caplog, minutes):
+    log = some_log(users=60, items=20, length=8)
+    common = {"progress": False, **TINY, "train": {"epochs": 5000, "patience": 0, "max_minutes": minutes}}
+    run = seqcl.train(log, model="S3Rec", runs=str(tmp_path), **common, pretrain={"epochs": 5000})
+    about = run.metrics["training"]
+    assert about["stopped"] == "minutes" and about["best_epoch"] >= 1 and about["pretraining"]["epochs"] < 5000
+    assert "pre-training was ended by train.max_minutes after" in caplog.text
+
+
+def test_pretraining_is_not_resumed_with_other_attributes(tmp_path):
+    def fit(kinds, resume):
+        log = replace(some_log(users=60, items=20, length=8), item_features=pd.DataFrame({"kind": kinds}))
+        config = from_mapping({"model": "S3Rec", "dataset": "x", **TINY}, SHARED, Options)
+        sequences = Preparation(**config.data.as_dict()).sequences(log)
+        split = leave_one_out(sequences, windows="last")
+        trial = Trial(config=config, sequences=sequences, split=split, folder=tmp_path, device=torch.device("cpu"))
+        trainer = Trainer(**config.train.as_dict())
+        return trial.pretrain(build(config, split), trainer, resume=resume, spent=0.0, progress=False)
+
+    kinds = [f"k{item % 7}" for item in range(20)]
+    before, after = fit(kinds, resume=False), fit(kinds, resume=True)
+    assert before["epochs"] == after["epochs"] == 20 and before["attributes"] == after["attributes"]
+    with pytest.raises(UserError, match="was made from other data: attributes is"):
+        fit(kinds[::-1], resume=True)
 
 
 def test_pretraining_without_attributes_says_what_to_do_and_leaves_no_folder_behind(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqcl.data.cache import cached
-from seqcl.data.files import ATTRIBUTES, data_folder, feature_files, fresh_folder, log_files, log_name
+from seqcl.data.files import ATTRIBUTES, attribute_file, data_folder, feature_files, fresh_folder, log_files, log_name
 from seqcl.data.interactions import Interactions
 from seqcl.data.packing import pack
 from seqcl.data.sequences import Sequences
@@ -158,6 +158,8 @@ def load_sequences(
     if cache is False:
         return build()
     files = [near for file in log_files(place) for near in (file, *feature_files(file).values())]
+    near = attribute_file(place)
+    files += [near] if near else []
     folder = None if cache is True else Path(cache)
     return cached(files, columns | options, build, name=log_name(place), folder=folder)
 

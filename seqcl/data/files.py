@@ -52,12 +52,16 @@ def log_files(path: Path) -> list[Path]:
 
 
 def feature_files(path: Path) -> dict[str, Path]:
-    """The .user and .item files beside an atomic log, or the attributes of items beside any other one, by kind."""
-    if path.suffix == ".inter":
-        near = {kind: path.with_suffix(f".{kind}") for kind in ("user", "item")}
-    else:
-        near = {"item": path.with_name(log_name(path) + ATTRIBUTES)}
-    return {kind: file for kind, file in near.items() if file.is_file()}
+    """The .user and .item files beside an atomic log, by kind."""
+    if path.suffix != ".inter":
+        return {}
+    return {kind: near for kind in ("user", "item") if (near := path.with_suffix(f".{kind}")).is_file()}
+
+
+def attribute_file(place: Path) -> Path | None:
+    """The file beside a log (a file or a folder) that says what its items are, if it is there and no .item file can be."""
+    near = place.with_name(log_name(place) + ATTRIBUTES)
+    return near if near.is_file() and not feature_files(log_files(place)[0]) else None
 
 
 def log_name(path: Path) -> str:

@@ -78,6 +78,11 @@ class Interactions:
         choose_columns(names, user=user, item=item, time=time or NO_TIME, source=source)
         if frame.empty:
             raise UserError(f"{source}: it has no rows")
+        for column, table in ((user, user_features), (item, item_features)):
+            if table is not None and column in table.columns:
+                raise UserError(
+                    f"{source}: a table of features is indexed by {column!r}: give table.set_index({column!r})"
+                )
 
         def where(row: int, column: str) -> str:
             return f"{source}: row {row} (index {frame.index[row]!r}), column {column!r}"

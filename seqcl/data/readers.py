@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,12 +17,14 @@ from pyarrow import parquet
 from seqcl.data.attributes import read_attributes
 from seqcl.data.columns import ITEM_NAMES, USER_NAMES, choose_columns, encode_ids, to_seconds
 from seqcl.data.delimited import check_encoding, layout, open_bytes, read_delimited
-from seqcl.data.files import feature_files, log_files, log_name
+from seqcl.data.files import attribute_file, feature_files, log_files, log_name
 from seqcl.data.interactions import Interactions
 from seqcl.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger("seqcl")
 
 TOKENS_A_CHUNK = 1 << 20
 ROWS_A_CHUNK = 1 << 20
@@ -69,9 +72,12 @@ def read(
             log = read_delimited(layout(files[0], user=user, item=item, time=time, delimiter=delimiter), label)
     except (OSError, EOFError) as error:  # gzip gives EOFError where it is cut off
         raise UserError(f"{path}: cannot be read: {error}") from None
-    near = feature_files(files[0])
-    if kind != "atomic" and "item" in near:
-        log = replace(log, item_features=read_attributes(near["item"]))
+    near = attribute_file(path)
+    if near is not None:
+        try:
+            log = replace(log, item_features=read_attributes(near))
+        except UserError as error:  # most models do without
+            logger.warning("%s; going on without what the items are", error)
     pa.default_memory_pool().release_unused()
     return check(log)
 

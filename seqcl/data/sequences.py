@@ -144,7 +144,7 @@ class Sequences:
                         table.to_parquet(folder / f"{field}.parquet")
                         meta["tables"].append(field)
                 (folder / "meta.json").write_text(json.dumps(meta, indent=1))
-        except (OSError, ValueError) as error:  # Arrow's errors over a table are ValueErrors
+        except (OSError, ValueError, TypeError) as error:  # Arrow's errors over a table are of both kinds
             raise UserError(f"{place}: the packed log cannot be written: {error}") from None
 
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqcl.data.attributes import item_attributes
+from seqcl.data.features import table_features
 from seqcl.data.sequences import Sequences
 from seqcl.errors import UserError, unknown
 from seqcl.types import Windows
@@ -237,6 +238,7 @@ def make(
         max_len=max_len,
         times=sequences.times,
         attributes=partial(item_attributes, sequences),
+        features=partial(table_features, sequences),
     )
 
 

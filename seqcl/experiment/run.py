@@ -24,7 +24,7 @@ from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, 
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import MODELS, Baseline, Recommender
 from seqcl.retrieval import ExactIndex, FaissIndex
-from seqcl.training import Interrupted, load_weights
+from seqcl.training import Interrupted, last_checkpoint, load_weights
 from seqcl.types import SeqBatch
 
 
@@ -76,7 +76,8 @@ def execute(
     configs = {name: configuration.like(config, name, SHARED, Options) for name in names[1:]}
     configs = {config.model: config, **configs}
     # What cannot be built leaves no folder behind; baselines are not kept, or the model's peak of memory would hold them.
-    models = {config.model: buildable(config, split)}
+    begun = resume is not None and last_checkpoint(resume).exists()
+    models = {config.model: build(config, split) if begun else buildable(config, split)}
     for name in names[1:]:
         if issubclass(MODELS[name], Recommender):  # counting cannot fail
             buildable(configs[name], split)
@@ -161,7 +162,7 @@ def summary(
             "steps": main.fit.steps,
             "seconds": main.fit.seconds,
             "stopped": main.fit.stopped,
-            "pretraining_seconds": main.pretraining_seconds,
+            "pretraining": main.pretraining,
         },
         "seed": config.seed,
         "versions": library_versions(),

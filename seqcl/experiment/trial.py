@@ -18,7 +18,7 @@ from seqcl.errors import unknown
 from seqcl.evaluation import Evaluator, Result, by_slice
 from seqcl.experiment.folder import log, write_ranks
 from seqcl.models import MODELS, Baseline, Pretraining, Recommender
-from seqcl.training import FitResult, Trainer, Validate, last_checkpoint, seconds_of
+from seqcl.training import FitResult, Trainer, Validate, last_checkpoint, load_checkpoint
 from seqcl.types import Windows
 
 Model = Recommender | Baseline
@@ -33,7 +33,7 @@ class Outcome:
     slices: dict[str, Any]  # of test
     fit: FitResult | None  # None for a model that is counted, not trained
     earlier_seconds: float  # of training in processes before this one
-    pretraining_seconds: float = 0.0
+    pretraining: dict[str, Any] | None = None  # epochs, seconds, and what it knew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +50,12 @@ class Trial:
         """Train unless the model is counted, then rank validation and test with the best weights."""
         config = self.config
         model = model.to(self.device)
-        fit, earlier, before = None, 0.0, 0.0
+        fit, earlier, stage = None, 0.0, None
         if isinstance(model, Recommender):
             trainer = Trainer(**config.train.as_dict())
             began = time.monotonic()
-            before = self.pretrain(model, trainer, resume=resume, spent=spent, progress=progress)
+            stage = self.pretrain(model, trainer, resume=resume, spent=spent, progress=progress)
+            before = stage["seconds"] if stage else 0.0
             fit = self.fit(
                 model,
                 trainer,
@@ -73,7 +74,7 @@ class Trial:
             slices=slices,
             fit=fit,
             earlier_seconds=earlier,
-            pretraining_seconds=before,
+            pretraining=stage,
         )
         write_ranks(outcome.test, self.sequences, self.folder / "ranks.parquet")
         if fit is not None:
@@ -82,19 +83,30 @@ class Trial:
             plot_curves(fit.history, self.folder / "curves.png", monitor=config.train.monitor)
         return outcome
 
-    def pretrain(self, model: Recommender, trainer: Trainer, *, resume: bool, spent: float, progress: bool) -> float:
-        """The stage before training, in a folder of its own: the seconds that it took, over all resumptions."""
+    def pretrain(
+        self, model: Recommender, trainer: Trainer, *, resume: bool, spent: float, progress: bool
+    ) -> dict[str, Any] | None:
+        """The stage before training, in a folder of its own: its epochs, its seconds over all resumptions and what it knew."""
         folder = self.folder / "pretrain"
         if resume and last_checkpoint(self.folder).exists():  # training holds its result already
-            return seconds_of(folder)
+            return about_stage(folder)
+        torch.manual_seed(self.config.seed)
         stage = model.pretraining()
         if stage is None:
-            return 0.0
+            return None
         log.info("pre-training for %d epochs, in %s", stage.epochs, folder)
         if progress:
             print(f"pre-training for {stage.epochs} epochs", file=sys.stderr, flush=True)
-        shorter = replace(trainer, epochs=stage.epochs, lr=stage.lr, patience=0, ema=0.0)
-        return self.fit(stage.to(self.device), shorter, folder, resume=resume, spent=spent, progress=progress).seconds
+        # Of the time there is, at most half.
+        minutes = trainer.max_minutes and (spent / 60 + trainer.max_minutes) / 2
+        shorter = replace(trainer, epochs=stage.epochs, lr=stage.lr, max_minutes=minutes, patience=0, ema=0.0)
+        known = stage.objective.identity
+        done = self.fit(
+            stage.to(self.device), shorter, folder, known=known, resume=resume, spent=spent, progress=progress
+        )
+        if done.stopped == "minutes":
+            log.warning("pre-training was ended by train.max_minutes after %d of %d epochs", done.epochs, stage.epochs)
+        return about_stage(folder)
 
     def fit(
         self,
@@ -102,6 +114,7 @@ class Trial:
         trainer: Trainer,
         folder: Path,
         *,
+        known: dict[str, Any] | None = None,
         resume: bool,
         spent: float,
         progress: bool,
@@ -115,7 +128,7 @@ class Trial:
             training_batches(self.split, trainer, seed=seed, device=self.device, times=times),
             validate=validate,
             folder=folder,
-            identity=identity(self.sequences),
+            identity=identity(self.sequences) | (known or {}),
             resume=resume and last_checkpoint(folder).exists(),
             device=self.device,
             spent=spent,
@@ -124,6 +137,14 @@ class Trial:
 
     def rank(self, model: Model, part: Literal["valid", "test"], lists: bool = True) -> Result:
         return rank(model, self.split, part, Evaluator(**self.config.eval.as_dict()), self.device, lists=lists)
+
+
+def about_stage(folder: Path) -> dict[str, Any] | None:
+    """What came of a stage, None if there was none."""
+    if not last_checkpoint(folder).exists():
+        return None
+    _, state = load_checkpoint(last_checkpoint(folder), prefix="nothing")
+    return {"epochs": state["epoch"], "seconds": state["seconds"], **state["identity"]}
 
 
 def training_batches(split: Split, trainer: Trainer, *, seed: int, device: torch.device, times: bool = False) -> Loader:

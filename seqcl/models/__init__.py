@@ -18,6 +18,7 @@ from seqcl.models.popularity import Popularity
 from seqcl.models.s3rec import S3Rec
 from seqcl.models.sasrec import SASRec
 from seqcl.models.ticoserec import TiCoSeRec
+from seqcl.models.two_tower import TwoTower
 
 MODELS = {
     "CL4Rec": CL4Rec,
@@ -36,6 +37,7 @@ MODELS = {
     "SwAVRec": SwAVRec,
     "PIRLRec": PIRLRec,
     "SupConRec": SupConRec,
+    "TwoTower": TwoTower,
     "SASRec": SASRec,
     "GRU4Rec": GRU4Rec,
     "NARM": NARM,
@@ -73,4 +75,5 @@ __all__ = [
     "SupConRec",
     "SwAVRec",
     "TiCoSeRec",
+    "TwoTower",
 ]

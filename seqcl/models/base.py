@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
-from seqcl.objectives import Joint, MaskedItems, NextItem, Objective, ViewsObjective
+from seqcl.objectives import Joint, NextItem, Objective, ViewsObjective
 from seqcl.types import Encoder, SeqBatch, Windows
 
 
@@ -34,9 +34,7 @@ class Recommender(nn.Module):
     and its parts as `functools.partial`s; the keywords of a part are its options on the command line.
     """
 
-    def __init__(
-        self, train: Windows, *, encoder: Encoder, next_item: NextItem | MaskedItems, **terms: Objective
-    ) -> None:
+    def __init__(self, train: Windows, *, encoder: Encoder, next_item: Objective, **terms: Objective) -> None:
         super().__init__()
         self.encoder = encoder
         self.objective = Joint(next_item=next_item, **terms)

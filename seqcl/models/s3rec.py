@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from seqcl import encoders
 from seqcl.errors import UserError
@@ -12,16 +12,21 @@ from seqcl.objectives import MutualInformation, NextItem
 from seqcl.types import Windows
 
 
-def stage(*, epochs: int = 20, lr: float = 1e-3) -> dict[str, Any]:
-    """How long and how fast the encoder is pre-trained; all else is as in training.
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """How the encoder is pre-trained: for all its epochs, without validation or an average of the weights; all else as in training.
 
     Args:
         epochs: passes over the training windows (paper's checkpoints 100 to 150), 0 for none.
         lr: highest learning rate.
     """
-    if epochs < 0 or lr < 0:
-        raise UserError(f"S3Rec: pretrain.epochs and pretrain.lr must not be negative, not {epochs} and {lr}")
-    return {"epochs": epochs, "lr": lr}
+
+    epochs: int = 20
+    lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.lr < 0:
+            raise UserError(f"pretrain.epochs and pretrain.lr must not be negative, not {self.epochs} and {self.lr}")
 
 
 class S3Rec(Recommender):
@@ -36,7 +41,7 @@ class S3Rec(Recommender):
         *,
         encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
         next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.1),
-        pretrain: partial[dict[str, Any]] = partial(stage),
+        pretrain: partial[Stage] = partial(Stage),
         mutual: partial[MutualInformation] = partial(MutualInformation),
     ) -> None:
         # A whole row, which pre-training reads, is one longer than a window.
@@ -45,8 +50,8 @@ class S3Rec(Recommender):
         self.train_windows, self.stage, self.mutual = train, pretrain(), mutual
 
     def pretraining(self) -> Pretraining | None:
-        if not self.stage["epochs"]:
+        if not self.stage.epochs:
             return None
         objective = self.mutual(dim=self.encoder.dim)
         objective.prepare(self.encoder, self.train_windows)
-        return Pretraining(encoder=self.encoder, objective=objective, **self.stage)
+        return Pretraining(encoder=self.encoder, objective=objective, epochs=self.stage.epochs, lr=self.stage.lr)

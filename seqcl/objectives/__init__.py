@@ -2,7 +2,9 @@
 
 from seqcl.objectives.bank import PIRL
 from seqcl.objectives.base import Joint, Objective, rng
+from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
+from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
 from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.masked_items import MaskedItems
@@ -29,6 +31,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "LearnedViews": LearnedViews,
     "Counterfactual": Counterfactual,
     "MutualInformation": MutualInformation,
+    "BatchSoftmax": BatchSoftmax,
+    "FeatureContrast": FeatureContrast,
 }
 """Every objective by the name that configurations use."""
 
@@ -36,7 +40,9 @@ __all__ = [
     "BYOL",
     "OBJECTIVES",
     "PIRL",
+    "BatchSoftmax",
     "Counterfactual",
+    "FeatureContrast",
     "Joint",
     "LearnedViews",
     "MaskedItems",

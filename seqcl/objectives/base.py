@@ -29,9 +29,12 @@ class Objective(nn.Module):
     times_needed: bool = False
     """Whether batches must have times."""
 
+    identity: dict[str, str]
+    """What else than the log it is about: a checkpoint made with something else is not resumed."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.observed = {}
+        self.observed, self.identity = {}, {}
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         """Named scalars, already weighted; their sum is minimised."""

@@ -77,7 +77,7 @@ class MaskedItems(Objective):
 def whole(batch: SeqBatch) -> SeqBatch:
     """Rows with their last target behind them: items (B, L + 1)."""
     if batch.targets is None:
-        raise ValueError("MaskedItems: the batch has no targets")
+        raise ValueError("a whole row ends in its last target, and the batch has no targets")
     lengths = batch.lengths[:, None]
     newest = batch.targets.gather(1, lengths - 1)  # (B, 1)
     items = F.pad(batch.items, (0, 1), value=PAD).scatter(1, lengths, newest)  # (B, L + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,9 +25,11 @@ class MutualInformation(Objective):
     """Four terms of InfoNCE with bilinear scores, over whole rows that are read both ways (S3-Rec, arXiv 2008.07873, section 4.2).
 
     A whole row is what a window reads and its last target; the encoder's longest row must be one longer than the window's.
-    Differs from the paper: cosines over a temperature, with which the terms begin to fall at once and not after epochs; the negatives of an item are the other items of the batch and those of a segment the segments of
-    other rows, of other users and with other targets, where the authors' code draws one of each; a term that compares with
-    attributes takes every attribute that the item does not have for a negative.
+    Differs from the paper and its code: cosines over a temperature, because dot products of new embeddings hardly move at first;
+    the negatives of an item are all others of the batch and those of a segment the other segments of the batch, unless they
+    are of one user, lead to one target or are the same, where the code draws one of each; an item in several rows of a batch
+    counts once for its attributes; a segment is encoded by itself, not between MASKs; places are masked at random, without
+    the last one always among them; one vector stands for a distance whichever way it goes.
 
     Args:
         dim: width D of states and item embeddings.
@@ -76,20 +80,23 @@ class MutualInformation(Objective):
             raise UserError(f"MutualInformation: one of {', '.join(self.weights)} must be above 0")
         self.rate, self.chosen = rate, attributes
         self.similarity, self.temperature = similarity, temperature
-        self.maps = nn.ModuleDict({name: nn.Linear(dim, dim, bias=False) for name in self.weights})
+        self.maps = nn.ModuleDict(
+            {name: nn.Linear(dim, dim, bias=False) for name, weight in self.weights.items() if weight}
+        )
         self.attributes: nn.Embedding | None = None
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={weight}" for name, weight in {"rate": self.rate, **self.weights}.items())
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
-        with both_ways(encoder):
-            pass
+        check_reads_both_ways(encoder)
         if not (self.weights["item_attribute"] or self.weights["masked_attribute"]):
             return
         if train.attributes is None:
             raise UserError("MutualInformation: these windows do not tell what their items are")
         known = train.attributes(self.chosen)
+        text = json.dumps([known.offsets.tolist(), known.ids.tolist(), known.names])
+        self.identity = {"attributes": hashlib.sha256(text.encode()).hexdigest()[:16]}
         self.register_buffer("offsets", torch.from_numpy(known.offsets), persistent=False)  # (N + 3,)
         self.register_buffer("ids", torch.from_numpy(known.ids), persistent=False)  # (E,)
         self.attributes = nn.Embedding(len(known.names), encoder.dim)
@@ -123,7 +130,8 @@ class MutualInformation(Objective):
         without, segments = cut(rows, token=encoder.num_items + 1)
         context, segment = encoder.last(stack(without, segments)).chunk(2)  # (B, D) each
         itself = torch.eye(len(context), dtype=torch.bool, device=context.device)
-        alike = whose.like(whose) & ~itself
+        one = (segments.items[:, None] == segments.items).all(-1)  # (B, B), the same segment
+        alike = (whose.like(whose) | one) & ~itself
         self.observed = {"masked_share": share(alike)}
         return contrast(self.scores("segment", context, segment), itself, keep=~alike)
 
@@ -159,22 +167,19 @@ def cut(rows: SeqBatch, *, token: int) -> tuple[SeqBatch, SeqBatch]:
     return without, SeqBatch(segment.masked_fill(time >= size[:, None], PAD), size, users=rows.users)
 
 
-@contextmanager
-def both_ways(encoder: Any) -> Iterator[None]:
-    """Inside, the states of an encoder read what comes after them too.
-
-    Raises:
-        UserError: it cannot.
-    """
-    causal = getattr(encoder, "causal", None)
-    if causal is None:
+def check_reads_both_ways(encoder: Encoder) -> None:
+    """Raise UserError if the encoder cannot."""
+    if not hasattr(encoder, "causal"):
         raise UserError(
             f"MutualInformation: {type(encoder).__name__} cannot read what follows a masked item; an encoder that can: SASRec"
         )
+
+
+@contextmanager
+def both_ways(encoder: Any) -> Iterator[None]:
+    """Inside, the states of an encoder read what comes after them too."""
+    before, encoder.causal = encoder.causal, False
     try:
-        if causal:
-            encoder.causal = False
         yield
     finally:
-        if causal:
-            encoder.causal = True
+        encoder.causal = before

@@ -3,7 +3,7 @@
 from seqcl.training.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from seqcl.training.fit import Trainer
 from seqcl.training.history import Row
-from seqcl.training.keep import last_checkpoint, seconds_of
+from seqcl.training.keep import last_checkpoint
 from seqcl.training.state import Diverged, FitResult, Interrupted, Loader, Validate
 
 __all__ = [
@@ -19,5 +19,4 @@ __all__ = [
     "load_checkpoint",
     "load_weights",
     "save_checkpoint",
-    "seconds_of",
 ]

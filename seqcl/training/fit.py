@@ -51,7 +51,8 @@ class Trainer:
         patience: validations without a new best before training stops; 0 for never.
         monitor: validation metric that picks the best epoch; higher is better.
         ema: share of the old kept per update in an average of the weights, which is validated and kept; 0 for none.
-        max_minutes: wall time after which training stops, the last validation included; 0 for no limit.
+        max_minutes: wall time after which training stops, the last validation included, and pre-training, which has at most
+            half of it; 0 for no limit.
         save_minutes: wall time between two checkpoints, besides the one at every new best and at the end.
     """
 

@@ -32,16 +32,6 @@ def last_checkpoint(folder: Path) -> Path:
     return folder / "checkpoints" / "last.safetensors"
 
 
-def seconds_of(folder: Path) -> float:
-    """Seconds in training of what was begun in `folder`, 0 if nothing was.
-
-    Raises:
-        CheckpointError: no whole checkpoint.
-    """
-    last = last_checkpoint(folder)
-    return float(load_checkpoint(last, prefix="nothing")[1]["seconds"]) if last.exists() else 0.0
-
-
 class Keeper:
     """Saves a run to folder/checkpoints/{last,best}.safetensors and brings it back; without a folder, best in memory.
 

@@ -93,7 +93,8 @@ class Loop:
             return "epochs"
         if self.config.patience and self.state.stale >= self.config.patience:
             return "patience"
-        return "minutes" if self.out_of_time() else None
+        # After one step at least, which is validated: a run always has a best.
+        return "minutes" if self.out_of_time() and self.state.step else None
 
     def train_epoch(self, signals: Signals) -> None:
         """Take the steps of an epoch that are left, saving from time to time."""
@@ -155,7 +156,7 @@ class Loop:
         good = f"the last good checkpoint is {last}" if last and last.exists() else "nothing was saved before it"
         raise Diverged(
             f"the loss {name!r} is not finite at step {state.step - ago} (epoch {state.epoch + 1}, batch "
-            f"{state.batch - ago} of {state.batches}); {good}. A lower --train.lr or --train.clip 1 may help."
+            f"{state.batch - ago} of {state.batches}); {good}. A lower learning rate (train.lr; in pre-training pretrain.lr) or train.clip 1 may help."
         )
 
     def save(self) -> None:

@@ -1,0 +1,115 @@
+"""Two towers: a history with what is known of its user, and items with what is known of them (Yao et al., arXiv 2007.12865)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqcl.encoders.features import FeatureVectors
+from seqcl.encoders.table import at_least_one
+from seqcl.errors import UserError
+from seqcl.types import Encoder, Features, SeqBatch
+
+
+class TwoTower(nn.Module):
+    """An encoder whose states know the user and whose item embeddings know the item: with it every objective works as with others.
+
+    Both towers add to what the history encoder gives (its state, its row of the item table) what a network makes of the features.
+
+    Args:
+        history: encodes the items of a row; its table is the items' id embedding.
+        items: N + 2 rows of what is known of PAD, the items and MASK.
+        users: U + 1 rows of what is known of the users and, last, of somebody unknown.
+        item_id: whether an item's vector has its id embedding in it; without, it is made of features alone.
+        width: width K of one feature's vector.
+        hidden: width of the towers' hidden layer.
+        dropout: share of the hidden layers dropped in training.
+
+    Raises:
+        UserError: a size below 1, or items that nothing is known of and whose ids are not used either.
+    """
+
+    def __init__(
+        self,
+        history: Encoder,
+        *,
+        items: Features,
+        users: Features,
+        item_id: bool = True,
+        width: int = 16,
+        hidden: int = 128,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        at_least_one(width=width, hidden=hidden)
+        if not item_id and not items.columns:
+            raise UserError("TwoTower: nothing is known of the items but their ids, so towers.item_id must stay true")
+        self.history = history
+        self.num_items, self.dim, self.max_len = history.num_items, history.dim, getattr(history, "max_len", None)
+        self.one_pass = getattr(history, "one_pass", True)
+        self.item_id, self.items_known, self.nobody = item_id, items, users.rows - 1
+        self.item_columns = (["id"] if item_id else []) + items.columns
+        self.item_features = FeatureVectors(items, width) if items.columns else None
+        self.user_features = FeatureVectors(users, width) if users.columns else None
+        if items.columns:
+            self.item_tower = tower(len(items.columns) * width, hidden, self.dim, dropout)
+        if users.columns:
+            self.user_tower = tower(self.dim + len(users.columns) * width, hidden, self.dim, dropout)
+
+    @property
+    def causal(self) -> bool:
+        """Whether the history's states read nothing that comes after them; not there where the history does not tell."""
+        return self.history.causal  # type: ignore[attr-defined]
+
+    @causal.setter
+    def causal(self, value: bool) -> None:
+        self.history.causal = value  # type: ignore[attr-defined]
+
+    def forward(self, batch: SeqBatch) -> Tensor:
+        """States after every position, joined with their user: (B, L, D)."""
+        states = self.history(batch)  # (B, L, D)
+        if self.user_features is None:
+            return states
+        known = self.known_of(batch)[:, None].expand(-1, states.shape[1], -1)  # (B, L, F * K)
+        return states + self.user_tower(torch.cat((states, known), -1))
+
+    def last(self, batch: SeqBatch) -> Tensor:
+        """States after the newest items, joined with their user: (B, D)."""
+        states = self.history.last(batch)  # (B, D)
+        if self.user_features is None:
+            return states
+        return states + self.user_tower(torch.cat((states, self.known_of(batch)), -1))
+
+    def known_of(self, batch: SeqBatch) -> Tensor:
+        """What is known of the users of a batch: (B, F * K)."""
+        assert self.user_features is not None
+        rows = torch.full_like(batch.lengths, -1) if batch.users is None else batch.users
+        return self.user_features(torch.where(rows < 0, self.nobody, rows)).flatten(1)
+
+    def item_vectors(self, items: Tensor, *, hidden: Tensor | None = None, drop: float = 0.0) -> Tensor:
+        """Vectors of items (n,): (n, D).
+
+        Args:
+            items: ids.
+            hidden: (n, F) bool over `item_columns`, what is to be left out.
+            drop: chance that a word of a feature with several is left out.
+        """
+        ids = F.embedding(items, self.history.item_embeddings()) if self.item_id else None  # (n, D)
+        if ids is not None and hidden is not None:
+            ids, hidden = ids.masked_fill(hidden[:, :1], 0), hidden[:, 1:]
+        if self.item_features is None:
+            assert ids is not None
+            return ids
+        made = self.item_tower(self.item_features(items, hidden=hidden, drop=drop).flatten(1))  # (n, D)
+        return made if ids is None else ids + made
+
+    def item_embeddings(self) -> Tensor:
+        """Vectors of PAD, all items and MASK: (N + 2, D)."""
+        items = torch.arange(self.num_items + 2, device=self.history.item_embeddings().device)
+        return torch.cat([self.item_vectors(part) for part in items.split(65536)])
+
+
+def tower(wide: int, hidden: int, dim: int, dropout: float) -> nn.Module:
+    """A network with one hidden layer."""
+    return nn.Sequential(nn.Linear(wide, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))

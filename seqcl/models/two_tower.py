@@ -1,0 +1,56 @@
+"""Two towers with self-supervision by feature masks (Yao et al., CIKM 2021, arXiv 2007.12865)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from seqcl import encoders
+from seqcl.errors import UserError
+from seqcl.models.base import Recommender
+from seqcl.objectives import BatchSoftmax, FeatureContrast
+from seqcl.types import Features, Windows
+
+
+def known_features(
+    train: Windows, *, items: str | None = None, users: str | None = None, min_count: int = 2
+) -> tuple[Features, Features]:
+    """What is taken from the tables of items and users.
+
+    Args:
+        items: columns of the item table, separated by commas; all of them if not given.
+        users: columns of the user table, separated by commas; all of them if not given.
+        min_count: items or users that must have a word for it to be kept.
+    """
+    if train.features is None:
+        raise UserError("TwoTower: these windows do not tell what is known of items and users")
+    trained = np.zeros(train.num_users, bool)
+    trained[train.users] = True
+    return (
+        train.features("items", train.item_counts()[1:-1] > 0, items, min_count=min_count),
+        train.features("users", trained, users, min_count=min_count),
+    )
+
+
+class TwoTower(Recommender):
+    """A tower for history and user, one for items, and items that must know themselves by half of their features (Yao et al. 2021, arXiv 2007.12865).
+
+    Differs from the paper: the history goes through a sequence encoder, whose table is the items' id embedding; all positions
+    of a row are learned in one pass.
+    """
+
+    def __init__(
+        self,
+        train: Windows,
+        *,
+        encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
+        features: partial[tuple[Features, Features]] = partial(known_features),
+        towers: partial[encoders.TwoTower] = partial(encoders.TwoTower),
+        next_item: partial[BatchSoftmax] = partial(BatchSoftmax),
+        ssl: partial[FeatureContrast] = partial(FeatureContrast),
+    ) -> None:
+        history = encoder(num_items=train.num_items, max_len=train.max_len)
+        items, users = features(train)
+        terms = {"features": made} if (made := ssl()).weight else {}
+        super().__init__(train, encoder=towers(history, items=items, users=users), next_item=next_item(), **terms)

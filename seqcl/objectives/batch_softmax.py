@@ -1,0 +1,125 @@
+"""Next item among the items of the batch, with the chance of being in it taken off: what large catalogues train with."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seqcl.errors import UserError, unknown
+from seqcl.losses import Similarity, contrast, similarities
+from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.next_item import NextItem
+from seqcl.objectives.views import positive
+from seqcl.types import Encoder, SeqBatch, Windows
+
+Correction = Literal["counts", "stream", "none"]
+
+
+class BatchSoftmax(Objective):
+    """Softmax of each state over the different targets of the batch and some items drawn at random: the term `next_item`.
+
+    Each candidate is one item, so that no hit is accidental, and has the log of its chance to be among the candidates taken off
+    its score (Yi et al., RecSys 2019, section 3.2); the random ones are mixed negative sampling (Yang et al., WWW 2020). The
+    vectors of all other items are never made, if the encoder has `item_vectors`.
+
+    Args:
+        similarity: cosine, or dot product.
+        temperature: what similarities are divided by.
+        negatives: items drawn uniformly from the catalogue for each batch, besides its targets.
+        correction: chances from how often each item is a training target (counts), from the steps between two batches with
+            the item (stream, Yi et al. 2019, algorithm 2; for logs that are not counted before), or none.
+        rate: of the running mean of steps, with correction=stream.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    seen: Tensor
+    gap: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        *,
+        similarity: Similarity = "cosine",
+        temperature: float = 0.1,
+        negatives: int = 0,
+        correction: Correction = "counts",
+        rate: float = 0.05,
+    ) -> None:
+        super().__init__()
+        positive("BatchSoftmax", temperature=temperature)
+        if negatives < 0:
+            raise UserError(f"BatchSoftmax: negatives must not be negative, not {negatives}")
+        if not 0 < rate <= 1:
+            raise UserError(f"BatchSoftmax: rate must be above 0 and at most 1, not {rate}")
+        if correction not in ("counts", "stream", "none"):
+            raise unknown("correction", correction, ("counts", "stream", "none"))
+        self.similarity, self.temperature = similarity, temperature
+        self.negatives, self.correction, self.rate = negatives, correction, rate
+        self.next_item = NextItem(
+            similarity=similarity, temperature=temperature
+        )  # ranks, and finds the positions to be learned
+        self.register_buffer("chance", torch.empty(0, dtype=torch.float64), persistent=False)  # (N + 2,) of one target
+        self.register_buffer("seen", torch.empty(0, dtype=torch.float64))  # (N + 2,) the step that last had the item
+        self.register_buffer("gap", torch.empty(0, dtype=torch.float64))  # (N + 2,) mean steps from one to the next
+        self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}, negatives={self.negatives}, correction={self.correction}"
+
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        self.next_item.prepare(encoder, train)
+        counts = torch.from_numpy(train.item_counts()).double()  # (N + 2,)
+        self.chance = counts / counts.sum()
+        if self.correction == "stream":
+            self.seen = torch.zeros_like(counts)
+            self.gap = torch.full_like(counts, 100.0)  # steps; of no matter once an item was seen a few times
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        states, targets = self.next_item.positions(encoder, batch)  # (T, D), (T,)
+        distinct = targets.unique()  # (K,)
+        drawn = torch.randint(
+            1, encoder.num_items + 1, (self.negatives,), generator=rng(targets.device), device=targets.device
+        )
+        candidates = torch.cat((distinct, drawn)).unique() if self.negatives else distinct  # (C,)
+        table = (
+            encoder.item_vectors(candidates)
+            if hasattr(encoder, "item_vectors")
+            else encoder.item_embeddings()[candidates]
+        )
+        logits = similarities(states, table, self.similarity) / self.temperature  # (T, C)
+        if self.correction == "stream" and self.training:
+            self.note(distinct)
+        if self.correction != "none":
+            logits = logits - self.log_chance(candidates, len(targets), encoder.num_items).to(logits.dtype)
+        return {"next_item": contrast(logits, targets[:, None] == candidates)}
+
+    @torch.no_grad()
+    def note(self, items: Tensor) -> None:
+        """Count a step that has these items among its targets."""
+        self.steps += 1
+        self.gap[items] += self.rate * (self.steps - self.seen[items] - self.gap[items])
+        self.seen[items] = self.steps
+
+    @torch.no_grad()
+    def log_chance(self, items: Tensor, targets: int, num_items: int) -> Tensor:
+        """Log of the chance that each item is among the candidates of a batch with that many targets: (C,)."""
+        if self.correction == "stream":
+            absent = torch.log1p(
+                -(1 / self.gap[items].clamp(min=1)).clamp(max=1 - 1e-9)
+            )  # (C,), log of the chance not to be
+        else:
+            absent = targets * torch.log1p(-self.chance[items].clamp(min=1e-12, max=1 - 1e-9))
+        if self.negatives:
+            absent = absent + self.negatives * math.log1p(-1 / max(num_items, 2))
+        return torch.log(-torch.expm1(absent))
+
+    def queries(self, states: Tensor) -> Tensor:
+        return self.next_item.queries(states)
+
+    def candidates(self, table: Tensor) -> Tensor:
+        return self.next_item.candidates(table)

@@ -1,0 +1,337 @@
+"""What is known of items and users: how tables are encoded, which columns views hide, what the towers make of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import mutual_info_score
+
+from seqcl.augment.feature_masks import correlated_halves, deciles, mutual_information, random_halves
+from seqcl.data import Interactions, leave_one_out, pack
+from seqcl.data.features import Schema
+from seqcl.encoders import GRU, SASRec, TwoTower
+from seqcl.encoders.features import FeatureVectors
+from seqcl.errors import UserError
+from seqcl.objectives import BatchSoftmax, FeatureContrast
+from seqcl.types import SeqBatch
+
+NAN = float("nan")
+TABLE = pd.DataFrame(
+    {
+        "kind": ["a b", "b", None, "c a", "b"],
+        "tags": [["x y"], ["x y", "z"], [], ["z"], NAN],
+        "price": [1.0, 3.0, NAN, 5.0, math.inf],
+        "year": pd.array([1990, 2000, None, 2010, 2000], "Int64"),
+        "new": [True, False, None, True, True],
+        "image": [[0.5, 1.0], None, [2.0, 3.0], [0.0, 0.0], [1.0, 1.0]],
+    },
+    index=[10, 20, 30, 40, 50],
+)
+CELLS = {name: TABLE[name].tolist() for name in TABLE}
+
+
+def words(bag) -> list[set[str]]:
+    pairs = zip(bag.offsets[:-1], bag.offsets[1:], strict=True)
+    return [{bag.names[number] for number in bag.ids[begin:end]} for begin, end in pairs]
+
+
+def known():
+    return Schema.learn(CELLS, min_count=2).encode(CELLS, before=1, after=1)
+
+
+def test_every_kind_of_column_is_encoded_and_what_is_missing_is_left_out():
+    found = known()
+    assert found.columns == ["kind", "tags", "new", "price", "year", "image"] and found.rows == 7
+    assert words(found.bags["kind"]) == [set(), {"a", "b"}, {"b"}, set(), {"a"}, {"b"}, set()]  # c is of one row alone
+    assert words(found.bags["tags"]) == [set(), {"x y"}, {"x y", "z"}, set(), {"z"}, set(), set()]
+    assert words(found.bags["new"]) == [set(), {"True"}, set(), set(), {"True"}, {"True"}, set()]
+    prices = np.array([1.0, 3.0, 5.0])
+    expected = [NAN, *((np.array([1, 3, NAN, 5, NAN]) - prices.mean()) / prices.std()), NAN]
+    np.testing.assert_allclose(found.numbers["price"], expected, rtol=1e-6)
+    assert np.isnan(found.numbers["year"][[0, 3, 6]]).all() and found.numbers["year"][2] == pytest.approx(0)
+    np.testing.assert_array_equal(found.vectors["image"][1:5], [[0.5, 1], [NAN, NAN], [2, 3], [0, 0]])
+
+
+def test_rows_that_come_later_are_encoded_as_those_that_were_learned():
+    schema = Schema.learn({name: cells[:4] for name, cells in CELLS.items()}, min_count=1)
+    later = CELLS | {"kind": ["a new", "c", None, "b", "b"], "price": [9.0] * 5}
+    found = schema.encode(later)
+    assert words(found.bags["kind"])[:2] == [{"a"}, {"c"}]
+    np.testing.assert_allclose(found.numbers["price"], (9 - 3) / np.std([1, 3, 5]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({name: cells for name, cells in CELLS.items() if name != "price"}, "unknown column 'price'"),
+        (CELLS | {"price": ["dear"] * 5}, "feature price: could not convert"),
+        (CELLS | {"image": [[1.0]] * 5}, r"feature image: '\[1.0\]' is no list of 2 numbers"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_named(changed, message):
+    with pytest.raises(UserError, match=message):
+        Schema.learn(CELLS).encode(changed)
+
+
+def test_features_of_a_log_follow_its_ids_and_come_from_what_training_knows():
+    log = pd.DataFrame({"user_id": [1, 1, 1, 1, 2, 2, 2, 2], "item_id": [20, 10, 40, 50, 10, 20, 40, 30]})
+    users = pd.DataFrame({"age": [30.0, 50.0, 99.0]}, index=[2, 1, 3])
+    sequences = pack(Interactions.from_frame(log, time=None, item_features=TABLE, user_features=users))
+    train = leave_one_out(sequences).train
+    found = train.features("items", train.item_counts()[1:-1] > 0, "kind,price", min_count=1)
+    assert words(found.bags["kind"]) == [
+        set(),
+        {"a", "b"},
+        {"b"},
+        set(),
+        {"a"},
+        {"b"},
+        set(),
+    ]  # c is of 40, which is held out
+    np.testing.assert_allclose(found.numbers["price"][[1, 2, 4]], [-1, 1, 3])
+    ages = train.features("users", np.ones(2, bool), None).numbers["age"]
+    np.testing.assert_allclose(ages, [1, -1, NAN])  # and somebody unknown
+    with pytest.raises(UserError, match="unknown column in the table of items of frame 'knid': did you mean kind"):
+        train.features("items", np.ones(5, bool), "knid")
+
+
+# Masks
+
+
+def test_random_halves_hide_every_column_in_one_view_and_each_as_often():
+    first, second = random_halves(4000, 5, generator=torch.Generator().manual_seed(0), device=torch.device("cpu"))
+    assert first.equal(~second) and (first.sum(1) == 2).all()
+    torch.testing.assert_close(first.float().mean(0), torch.full((5,), 0.4), atol=0.03, rtol=0)
+
+
+def test_correlated_halves_hide_a_column_with_those_that_tell_most_of_it():
+    information = torch.tensor([[2.0, 0.1, 0.9, 0.0], [0.1, 3.0, 0.2, 1.0], [0.9, 0.2, 1.0, 0.3], [0.0, 1.0, 0.3, 1.5]])
+    first, second = correlated_halves(information, 400, generator=torch.Generator().manual_seed(0))
+    assert first.equal(~second)
+    assert {tuple(row) for row in first.tolist()} == {(True, False, True, False), (False, True, False, True)}
+
+
+def test_mutual_information_is_that_of_scikit_learn_for_single_words_and_numbers():
+    rng = np.random.default_rng(0)
+    left = rng.integers(0, 4, 500)
+    right = np.where(rng.random(500) < 0.6, left, rng.integers(0, 4, 500))
+    price = left * 10.0 + rng.random(500)
+    table = {"left": [f"l{x}" for x in left], "right": [f"r{x}" for x in right], "price": price.tolist()}
+    features = Schema.learn(table).encode(table)
+    found = mutual_information(features, np.arange(500))
+    cut = deciles(features.numbers["price"]).ids
+    columns = [left, right, cut]
+    for a in range(3):
+        for b in range(3):
+            assert found[a, b] == pytest.approx(mutual_info_score(columns[a], columns[b]), abs=1e-9)
+    kept = np.arange(0, 500, 3)  # of some rows alone
+    assert mutual_information(features, kept)[0, 1] == pytest.approx(
+        mutual_info_score(left[kept], right[kept]), abs=1e-9
+    )
+
+
+def test_mutual_information_of_bags_equals_a_table_made_by_hand():
+    table = {"one": ["a b", "a", "b"], "two": ["x", "x", "y y2"]}
+    found = mutual_information(Schema.learn(table, min_count=1).encode(table), np.arange(3))
+    joint = {("a", "x"): 0.5 + 1, ("b", "x"): 0.5, ("b", "y"): 0.5, ("b", "y2"): 0.5}  # every row counts 1
+    left = {"a": 1.5, "b": 1.5}
+    right = {"x": 2.0, "y": 0.5, "y2": 0.5}
+    expected = sum(n / 3 * math.log(n / 3 / (left[a] / 3 * right[b] / 3)) for (a, b), n in joint.items())
+    assert found[0, 1] == pytest.approx(expected) and found[0, 0] == pytest.approx(math.log(2))
+
+
+# Towers
+
+
+def vectors(features, dim=3):
+    torch.manual_seed(0)
+    return FeatureVectors(features, dim)
+
+
+def test_a_column_is_the_mean_of_its_words_a_map_of_its_numbers_or_zero():
+    made, features = vectors(known()), known()
+    found = made(torch.tensor([0, 1, 2, 3]))  # PAD, 10, 20, 30
+    kind, _, _, price, _, image = made.parts
+    assert found.shape == (4, 6, 3) and found[0].abs().sum() == 0
+    torch.testing.assert_close(found[1, 0], kind.weight.mean(0))
+    torch.testing.assert_close(found[2, 0], kind.weight[1])
+    torch.testing.assert_close(found[2, 3], price.map(torch.tensor([features.numbers["price"][2]])))
+    assert found[3, 0].abs().sum() == found[3, 3].abs().sum() == found[2, 5].abs().sum() == 0
+    torch.testing.assert_close(found[3, 5], image.map(torch.tensor([2.0, 3.0])))
+    hidden = torch.zeros(4, 6, dtype=torch.bool)
+    hidden[1, 0] = True
+    assert made(torch.tensor([0, 1, 2, 3]), hidden=hidden)[1, 0].abs().sum() == 0
+
+
+def test_dropped_words_leave_one_and_are_drawn_anew():
+    made = vectors(known())
+    rows = torch.ones(2000, dtype=torch.int64)  # item 10, of the kinds a and b
+    found = made(rows, drop=0.5)[:, 0]
+    one, two = made.parts[0].weight
+    shares = [(found - expected).abs().sum(1).lt(1e-6).float().mean() for expected in (one, two, (one + two) / 2)]
+    assert sum(shares) == pytest.approx(1) and shares[2] == pytest.approx(0.25, abs=0.04)
+    assert shares[0] == pytest.approx(0.375, abs=0.04)
+
+
+def towers(**options):
+    torch.manual_seed(0)
+    history = SASRec(num_items=5, max_len=6, dim=8, dropout=0.0)
+    ages = {"age": [1.0, 2.0, NAN]}
+    users = Schema.learn(ages).encode(ages, after=1)
+    return TwoTower(history, items=known(), users=users, **options).eval()
+
+
+BATCH = SeqBatch(torch.tensor([[1, 2, 3], [2, 4, 0]]), torch.tensor([3, 2]), users=torch.tensor([0, 1]))
+
+
+def test_the_towers_are_an_encoder_whose_states_know_the_user():
+    made = towers()
+    states = made(BATCH)
+    torch.testing.assert_close(made.last(BATCH), states[[0, 1], [2, 1]])
+    other = made(BATCH._replace(users=torch.tensor([1, 1])))
+    assert not torch.allclose(states[0], other[0]) and torch.allclose(states[1], other[1])
+    unknown = [made.last(BATCH._replace(users=users)) for users in (None, torch.tensor([-1, 2]))]
+    torch.testing.assert_close(*unknown)  # user 2's age is missing, which is like not being known
+    table = made.item_embeddings()
+    assert table.shape == (7, 8)
+    torch.testing.assert_close(made.item_vectors(torch.tensor([4, 2])), table[[4, 2]])
+
+
+def test_the_id_is_a_column_that_can_be_hidden_or_left_out_altogether():
+    made, items = towers(), torch.tensor([1, 2, 4])
+    assert made.item_columns == ["id", *known().columns]
+    hidden = torch.zeros(3, 7, dtype=torch.bool)
+    hidden[:, 0] = True
+    without = made.item_vectors(items, hidden=hidden)
+    torch.testing.assert_close(made.item_vectors(items) - without, made.history.item_embeddings()[items])
+    assert towers(item_id=False).item_columns == known().columns
+    one, two = towers(item_id=False), towers(item_id=False)
+    torch.nn.init.normal_(two.history.table.weight)
+    torch.testing.assert_close(one.item_vectors(items), two.item_vectors(items))
+    with pytest.raises(UserError, match="nothing is known of the items but their ids"):
+        nothing = Schema.learn({}).encode({})
+        TwoTower(one.history, items=nothing, users=nothing, item_id=False)
+
+
+# Objectives
+
+
+class Free(torch.nn.Module):
+    """One state for every row; with it the best scores are known."""
+
+    def __init__(self, items):
+        super().__init__()
+        self.num_items, self.dim = items, items
+        self.table = torch.nn.Parameter(torch.zeros(items + 2, 1))
+
+    def item_embeddings(self):
+        return self.table
+
+    def __call__(self, batch):
+        return torch.ones(*batch.items.shape, 1)
+
+    last = None
+
+
+@pytest.mark.parametrize("correction", ["counts", "stream", "none"])
+def test_the_optimum_is_the_frequency_with_the_correction_and_flat_without(correction):
+    items, chance = 6, torch.tensor([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
+    torch.manual_seed(0)
+    encoder = Free(items)
+    objective = BatchSoftmax(similarity="dot", temperature=1.0, correction=correction, rate=0.02)
+    objective.chance = torch.cat((torch.zeros(1), chance, torch.zeros(1))).double()
+    objective.seen, objective.gap = torch.zeros(8, dtype=torch.float64), torch.full((8,), 2.0, dtype=torch.float64)
+    optimizer = torch.optim.SGD([encoder.table], lr=2.0)
+    average = torch.zeros(items)
+    for step in range(3000):
+        targets = torch.multinomial(chance, 6, replacement=True)[:, None] + 1
+        batch = SeqBatch(torch.ones_like(targets), torch.ones(6, dtype=torch.int64), targets)
+        optimizer.zero_grad()
+        objective(encoder, batch)["next_item"].backward()
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] = 2.0 / (1 + step / 100)
+        if step >= 1500:
+            average += encoder.table.detach()[1:-1, 0].softmax(0) / 1500
+    expected = chance if correction != "none" else None
+    if expected is None:  # rare items score far above their frequency
+        assert average[0] < 0.3 and average[5] > 0.08
+    else:
+        torch.testing.assert_close(average, expected, atol=0.04, rtol=0.25)
+
+
+def windows_of(rows):
+    log = pd.DataFrame([(u, i) for u, row in enumerate(rows) for i in row], columns=["user_id", "item_id"])
+    table = pd.DataFrame({"kind": [f"k{i % 3}" for i in range(10)], "size": [f"s{i % 2}" for i in range(10)]})
+    return leave_one_out(pack(Interactions.from_frame(log, time=None, item_features=table))).train
+
+
+def test_batch_softmax_equals_cross_entropy_over_the_different_candidates():
+    torch.manual_seed(0)
+    train = windows_of([list(np.random.default_rng(n).permutation(10)) for n in range(8)])
+    encoder = GRU(num_items=train.num_items, max_len=10, dim=8, dropout=0.0)
+    objective = BatchSoftmax(temperature=0.5, correction="none")
+    objective.prepare(encoder, train)
+    items = torch.tensor([[1, 2, 3], [4, 5, 0]])
+    targets = torch.tensor([[2, 3, 6], [5, 2, 0]])
+    batch = SeqBatch(items, torch.tensor([3, 2]), targets)
+    states = torch.nn.functional.normalize(encoder(batch)[targets > 0], dim=1)
+    table = torch.nn.functional.normalize(encoder.item_embeddings()[[2, 3, 5, 6]], dim=1)
+    own = torch.tensor([0, 1, 3, 2, 0])
+    expected = torch.nn.functional.cross_entropy(states @ table.T / 0.5, own)
+    torch.testing.assert_close(objective(encoder, batch)["next_item"], expected)
+    counted = BatchSoftmax(temperature=0.5)
+    counted.prepare(encoder, train)
+    share = torch.from_numpy(train.item_counts())[[2, 3, 5, 6]] / int(train.item_counts().sum())
+    chance = 1 - (1 - share) ** 5
+    expected = torch.nn.functional.cross_entropy(states.double() @ table.double().T / 0.5 - chance.log(), own)
+    torch.testing.assert_close(counted(encoder, batch)["next_item"].double(), expected, rtol=1e-5, atol=1e-6)
+    more = BatchSoftmax(temperature=0.5, negatives=1000, correction="none")  # every item is a candidate
+    more.prepare(encoder, train)
+    table = torch.nn.functional.normalize(encoder.item_embeddings()[1:-1], dim=1)
+    expected = torch.nn.functional.cross_entropy(states @ table.T / 0.5, targets[targets > 0] - 1)
+    torch.testing.assert_close(more(encoder, batch)["next_item"], expected)
+
+
+@pytest.mark.parametrize("masking", ["correlated", "random"])
+def test_the_contrast_of_features_draws_the_whole_catalogue_and_sends_gradient_to_the_tower(masking):
+    train = windows_of([list(np.random.default_rng(n).permutation(10)) for n in range(8)])
+    torch.manual_seed(0)
+    history = GRU(num_items=train.num_items, max_len=10, dim=8)
+    items = train.features("items", np.ones(train.num_items, bool), None)
+    encoder = TwoTower(history, items=items, users=train.features("users", np.ones(8, bool), None))
+    objective = FeatureContrast(items=64, masking=masking, weight=0.5)
+    objective.prepare(encoder, train)
+    seen = []
+    call = encoder.item_vectors
+    encoder.item_vectors = lambda ids, **rest: seen.append((ids, rest["hidden"])) or call(ids, **rest)
+    batch = SeqBatch(torch.ones(2, 1, dtype=torch.int64), torch.ones(2, dtype=torch.int64))
+    objective(encoder, batch)["features"].backward()
+    (ids, first), (again, second) = seen
+    assert set(ids.tolist()) == set(range(1, train.num_items + 1)) and ids.equal(again) and first.equal(~second)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.item_tower.parameters())
+    assert objective.observed["masked_share"] > 0
+    with pytest.raises(UserError, match="two features at least, and of the items is known: nothing"):
+        objective.prepare(history, train)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: BatchSoftmax(temperature=0), "temperature must be above 0"),
+        (lambda: BatchSoftmax(negatives=-1), "negatives must not be negative"),
+        (lambda: BatchSoftmax(correction="count"), "did you mean counts"),
+        (lambda: BatchSoftmax(rate=0), "rate must be above 0"),
+        (lambda: FeatureContrast(items=1), "items must be 2 or more"),
+        (lambda: FeatureContrast(drop=1), "drop must be from 0 to below 1"),
+        (lambda: FeatureContrast(masking="corelated"), "did you mean correlated"),
+        (lambda: FeatureContrast(weight=-1), "weight must not be negative"),
+    ],
+)
+def test_an_impossible_objective_is_refused_by_name(build, message):
+    with pytest.raises(UserError, match=message):
+        build()
