@@ -1,4 +1,4 @@
-"""The console command: `seqcl train|evaluate|recommend|data`, thin over `seqcl.experiment`."""
+"""The console command: `seqcl train|evaluate|export|recommend|data`, thin over `seqcl.experiment`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NoReturn
 from seqcl.errors import UserError, unknown
 from seqcl.version import VERSION
 
-COMMANDS = ("train", "evaluate", "recommend", "data")
+COMMANDS = ("train", "evaluate", "recommend", "export", "data")
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,8 +93,12 @@ def other(words: list[str]) -> int:
     command.add_argument("--part", choices=("valid", "test"), default="test", help="split to rank (default: test)")
     command.add_argument("--slices", action="store_true", help="also by history length and target popularity")
     command.add_argument("--index", help="also through this index: flat, ivf or hnsw")
-    command = commands.add_parser("recommend", help="the best items for a user or a history")
+    command = commands.add_parser("export", help="write a folder that recommends without the log")
     command.add_argument("run", help="run folder")
+    command.add_argument("folder", help="new folder")
+    command.add_argument("--index", default="hnsw", help="index of the items: flat, ivf or hnsw (default: hnsw)")
+    command = commands.add_parser("recommend", help="the best items for a user or a history")
+    command.add_argument("run", help="run folder, or one that was exported")
     command.add_argument("--user", help="raw id of a user in the log")
     command.add_argument("--items", help="raw ids of a history, oldest first, separated by commas")
     command.add_argument("--k", type=int, default=10, help="items to recommend (default: 10)")
@@ -116,7 +120,7 @@ def other(words: list[str]) -> int:
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
     chosen = parser.parse_args(words)
-    return {"evaluate": evaluate, "recommend": recommend, "data": data}[chosen.command](chosen)
+    return {"evaluate": evaluate, "export": export, "recommend": recommend, "data": data}[chosen.command](chosen)
 
 
 def evaluate(chosen: argparse.Namespace) -> int:
@@ -134,13 +138,29 @@ def evaluate(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def recommend(chosen: argparse.Namespace) -> int:
-    """`seqcl recommend RUN`: one line an item, raw id and score."""
+def export(chosen: argparse.Namespace) -> int:
+    """`seqcl export RUN FOLDER`: the folder."""
     from seqcl.experiment import Run
 
-    run = Run.load(chosen.run)
+    print(Run.load(chosen.run).export(chosen.folder, index=chosen.index))
+    return 0
+
+
+def recommend(chosen: argparse.Namespace) -> int:
+    """`seqcl recommend RUN`: one line an item, raw id and score."""
     items = chosen.items.split(",") if chosen.items is not None else None
-    for item, score in run.recommend(user=chosen.user, items=items, k=chosen.k, exclude_seen=not chosen.seen):
+    options = {"k": chosen.k, "exclude_seen": not chosen.seen}
+    if (Path(chosen.run) / "manifest.json").exists():
+        from seqcl.retrieval.bundle import Bundle
+
+        if items is None or chosen.user is not None:
+            raise UserError(f"{chosen.run} was exported and knows no users: give --items, a history of raw item ids")
+        found = Bundle(chosen.run).recommend(items, **options)
+    else:
+        from seqcl.experiment import Run
+
+        found = Run.load(chosen.run).recommend(user=chosen.user, items=items, **options)
+    for item, score in found:
         print(f"{item}\t{score:.6g}")
     return 0
 

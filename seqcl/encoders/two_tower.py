@@ -48,7 +48,7 @@ class TwoTower(nn.Module):
         self.history = history
         self.num_items, self.dim, self.max_len = history.num_items, history.dim, getattr(history, "max_len", None)
         self.one_pass = getattr(history, "one_pass", True)
-        self.item_id, self.items_known, self.nobody = item_id, items, users.rows - 1
+        self.item_id, self.items_known, self.users_known, self.nobody = item_id, items, users, users.rows - 1
         self.item_columns = (["id"] if item_id else []) + items.columns
         self.item_features = FeatureVectors(items, width) if items.columns else None
         self.user_features = FeatureVectors(users, width) if users.columns else None

@@ -16,6 +16,7 @@ from jsonargparse import Namespace
 
 from seqcl import config as configuration
 from seqcl.data import Interactions, Loader, Sequences, Split
+from seqcl.encoders import TwoTower
 from seqcl.errors import UserError
 from seqcl.evaluation import Evaluator, Result, evaluate_index
 from seqcl.experiment.folder import PACKED, log, log_file, new_folder, to_yaml, write_text
@@ -23,6 +24,7 @@ from seqcl.experiment.options import SHARED, Options, Preparation, baselines, ch
 from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, identity, rank, slices_of, windows_of
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import MODELS, Baseline, Recommender
+from seqcl.objectives import NextItem
 from seqcl.retrieval import ExactIndex, FaissIndex
 from seqcl.training import Interrupted, last_checkpoint, load_weights
 from seqcl.types import SeqBatch
@@ -243,6 +245,50 @@ class Run:
             "query_seconds": found.query_seconds,
             "exact_query_seconds": found.exact_seconds,
         }
+
+    @torch.no_grad()
+    def export(self, folder: str | Path, *, index: str = "hnsw") -> Path:
+        """Write a folder that recommends without the log: item vectors, an index, the query encoder, a manifest with hashes.
+
+        Raises:
+            UserError: a model that does not rank by inner product, an unknown index, or something is there already.
+        """
+        from seqcl.retrieval.bundle import Query, columns_of_users, write_bundle
+
+        model, config = self.model, self.config
+        if not isinstance(model, Recommender):
+            raise UserError(f"{config.model} has no vectors, so there is nothing to export")
+        encoder: Any = model.encoder
+        towers = None
+        if isinstance(encoder, TwoTower):
+            towers = {"options": config.towers.as_dict(), "users": columns_of_users(encoder.users_known)}
+        history = encoder.history if towers else encoder
+        options = config.encoder.as_dict()
+        first: Any = model.objective.first
+        rank: NextItem = first if isinstance(first, NextItem) else first.next_item
+        query = Query(
+            encoder=options.pop("name"),
+            options=options,
+            longest=history.max_len,
+            max_len=self.split.test.max_len,
+            num_items=history.num_items,
+            similarity=rank.similarity,
+            temperature=rank.temperature,
+            towers=towers,
+        )
+        write_bundle(
+            Path(folder),
+            query=query,
+            weights=encoder.state_dict(),
+            vectors=model.candidates().float().cpu().contiguous(),
+            item_ids=np.asarray(self.sequences.item_ids),
+            kind=index,
+            about={
+                "model": config.model,
+                **{key: self.metrics.get(key) for key in ("protocol", "data", "test", "versions")},
+            },
+        )
+        return Path(folder)
 
     @torch.no_grad()
     def recommend(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -87,6 +89,33 @@ class FaissIndex:
             index.train(vectors)
         index.add(vectors)
         return index
+
+    def save(self, path: Path) -> None:
+        """Write the index to `path`, and what else it needs beside it with the suffix .json.
+
+        Raises:
+            ValueError: its ids are not 1..N.
+        """
+        if not np.array_equal(self.ids[:-1], np.arange(1, len(self.ids))):
+            raise ValueError("only an index of the items 1..N can be saved")
+        library().write_index(self.index, str(path))
+        about = {name: getattr(self, name) for name in ("kind", "dim", "lists", "probes", "search_width")}
+        path.with_suffix(".json").write_text(json.dumps(about))
+
+    @classmethod
+    def load(cls, path: Path) -> FaissIndex:
+        """Read what `save` wrote.
+
+        Raises:
+            RuntimeError: faiss cannot read it.
+        """
+        made = cls.__new__(cls)
+        for name, value in json.loads(path.with_suffix(".json").read_text()).items():
+            setattr(made, name, value)
+        made.name, made.build_seconds = made.kind, 0.0
+        made.index = library().read_index(str(path))
+        made.ids = np.concatenate((np.arange(1, made.index.ntotal + 1), [PAD]))
+        return made
 
     def search(self, queries: Tensor, k: int, exclude: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Scores (B, k) float32 and item ids (B, k), best first; minus infinity and PAD where fewer are found.

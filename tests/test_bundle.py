@@ -1,0 +1,117 @@
+"""An exported retriever answers as the run that it came from, without the log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyarrow import parquet
+
+import seqcl
+from seqcl.cli.main import main
+from seqcl.data import markov
+from seqcl.errors import UserError
+from seqcl.retrieval.bundle import Bundle
+
+MODELS: dict = {
+    "SASRec": {},
+    "GRU4Rec": {},
+    "CL4Rec": {"encoder": {"name": "HSTU", "dim": 8}},
+    "BERT4Rec": {},
+    "S3Rec": {"pretrain": {"epochs": 0}},
+    "TwoTower": {"towers": {"item_id": False}},
+}
+
+
+def trained(folder, model, **more):
+    log = markov(users=60, items=20, length=8, branching=2, seed=1).interactions
+    items = pd.DataFrame({"kind": [f"k{item % 7}" for item in range(20)], "price": np.arange(20.0)})
+    users = pd.DataFrame({"age": np.arange(60.0), "taste": [f"t{user % 3} t{user % 5}" for user in range(60)]})
+    values = {
+        "encoder": {"dim": 8},
+        "data": {"max_len": 5},
+        "train": {"epochs": 2, "batch_size": 16},
+        **MODELS[model],
+        **more,
+    }
+    log = replace(log, item_features=items, user_features=users)
+    return seqcl.train(log, model=model, runs=str(folder), progress=False, **values)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_bundle_recommends_what_the_run_does(tmp_path, model):
+    run = trained(tmp_path, model)
+    bundle = Bundle(run.export(tmp_path / "out", index="flat"), check=True)
+    for history in ([3], [5, 9], [1, 2, 3, 4, 5, 6, 7]):
+        for seen in (True, False):
+            mine = bundle.recommend(history, k=20, exclude_seen=seen)
+            theirs = run.recommend(items=history, k=20, exclude_seen=seen)
+            assert [item for item, _ in mine] == [item for item, _ in theirs]
+            assert [score for _, score in mine] == pytest.approx([score for _, score in theirs], rel=1e-4)
+    table = parquet.read_table(tmp_path / "out" / "items.parquet").to_pydict()
+    assert table["item"] == bundle.item_ids.tolist() == run.sequences.item_ids.tolist()
+    np.testing.assert_array_equal(np.array(table["vector"], np.float32), np.load(tmp_path / "out" / "items.npy"))
+    assert (
+        bundle.manifest["protocol"] == run.metrics["protocol"] and bundle.manifest["items"] == run.sequences.num_items
+    )
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    return trained(folder, "SASRec").export(folder / "out")
+
+
+def test_the_command_exports_and_answers_in_another_process_without_the_log(tmp_path, capsys):
+    run = trained(tmp_path, "SASRec")
+    assert main(["export", str(run.folder), str(tmp_path / "out"), "--index", "ivf"]) == 0
+    capsys.readouterr()
+    run.folder.rename(tmp_path / "gone")
+    words = [sys.executable, "-m", "seqcl", "recommend", str(tmp_path / "out"), "--items", "1,2,3", "--k", "4"]
+    shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(shown) == 4 and not {"1", "2", "3"} & {line.split("\t")[0] for line in shown}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--items", "1,2,no"], "has no item 'no'; ids are such as"),
+        (["--user", "3"], "was exported and knows no users: give --items"),
+        (["--items", "1", "--k", "0"], "k must be 1 or more"),
+        (["--items", ""], "has no item ''"),
+    ],
+)
+def test_a_wrong_question_is_said(out, words, message, capsys):
+    assert main(["recommend", str(out), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_be_exported_or_read_is_said(tmp_path, out, capsys):
+    run = trained(tmp_path, "SASRec")
+    with pytest.raises(UserError, match="is there already: give a new folder"):
+        run.export(out)
+    with pytest.raises(UserError, match="did you mean hnsw"):
+        run.export(tmp_path / "other", index="hsnw")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(UserError, match=r"is no bundle: manifest\.json"):
+        Bundle(tmp_path)
+    copy = run.export(tmp_path / "copy")
+    (copy / "items.npy").write_bytes(b"other")
+    Bundle(copy)
+    with pytest.raises(UserError, match=r"items.npy is not the file that was exported"):
+        Bundle(copy, check=True)
+    (copy / "query.safetensors").write_bytes(b"other")
+    with pytest.raises(UserError, match="copy cannot be read"):
+        Bundle(copy)
+    (copy / "index.json").unlink()
+    with pytest.raises(UserError, match=r"is not whole: index\.json is missing"):
+        Bundle(copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format": "seqcl-bundle-9"}))
+    with pytest.raises(UserError, match="has the format 'seqcl-bundle-9'"):
+        Bundle(copy)
