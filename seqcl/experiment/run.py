@@ -220,7 +220,7 @@ class Run:
         return slices_of(result, self.split, part, self.config.eval.ks)
 
     def evaluate_index(self, kind: str, part: Literal["valid", "test"] = "test") -> dict[str, Any]:
-        """Metrics through a faiss index (flat, ivf, hnsw), what it misses of the exact lists, and its seconds.
+        """Metrics through a faiss index (flat, ivf, hnsw, ivfpq), what it misses of the exact lists, and its seconds.
 
         Raises:
             UserError: an unknown index, or a model that does not rank by inner product.
@@ -242,6 +242,8 @@ class Run:
             "metrics": found.result.metrics,
             "overlap": found.overlap,
             "build_seconds": index.build_seconds,
+            "bytes_per_item": index.bytes_per_item,
+            "queries_per_second": len(windows) / found.query_seconds,
             "query_seconds": found.query_seconds,
             "exact_query_seconds": found.exact_seconds,
         }

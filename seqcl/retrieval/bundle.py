@@ -102,7 +102,7 @@ def write_bundle(
         weights: of the model's encoder; what the query encoder does not have is left out.
         vectors: (N, D) of items 1..N.
         item_ids: (N,) their raw ids, sorted.
-        kind: of the index: flat, ivf or hnsw.
+        kind: of the index: flat, ivf, hnsw or ivfpq.
         about: what else the manifest says: model, protocol, data.
 
     Raises:
