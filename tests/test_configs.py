@@ -1,0 +1,27 @@
+"""Every file in configs/ can be run as it stands, and says what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seqcl.data import DATASETS
+from seqcl.experiment import resolve
+from seqcl.models import MODELS, Recommender
+
+FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_configuration_resolves_and_its_head_says_paper_command_protocol_and_result(file):
+    config = resolve(["--config", str(file)])
+    assert config.dataset in DATASETS
+    head = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert "arXiv" in head[0] and f"python run.py --config configs/{file.name}" in head[-3]
+    assert config.dataset in head[-2] and "leave-one-out" in head[-2] and head[-1].startswith("# Measured: ")
+
+
+def test_every_trained_model_has_a_configuration():
+    have = {MODELS[resolve(["--config", str(file)]).model] for file in FILES}
+    assert have == {kind for kind in MODELS.values() if issubclass(kind, Recommender)}
