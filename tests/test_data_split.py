@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqcl.data import Interactions, LeakageError, Sequences, Split, leave_one_out, pack, temporal
+from seqcl.data import Interactions, LeakageError, Sequences, Split, hold_out_items, leave_one_out, pack, temporal
 from seqcl.errors import UserError
 from tests.reference_data import predicted, random_log
 
@@ -234,3 +234,36 @@ def test_the_leakage_check_sees_a_temporal_cut_that_is_not_one() -> None:
     protocol = {**split.protocol, "split": "temporal", "valid_from": 0.0, "test_from": 0.0}
     with pytest.raises(LeakageError, match="valid knows rows as late as what it predicts"):
         Split(train=split.train, valid=split.valid, test=split.test, protocol=protocol)
+
+
+@pytest.mark.parametrize("windows", ["last", "sliding", "prefix"])
+def test_items_held_out_are_nowhere_in_training_and_all_else_is_as_it_was(windows):
+    sequences = log(3)
+    whole = leave_one_out(sequences, max_len=4, windows=windows)
+    split = hold_out_items(whole, sequences, 0.3)
+    cold = np.flatnonzero((split.train.item_counts() == 0) & (whole.train.item_counts() > 0))
+    assert len(cold) > 0 and split.protocol["cold_items"] == 0.3
+    assert split.valid is whole.valid and split.test is whole.test
+    assert not np.isin(split.train.items, cold).any()
+    for user in range(sequences.num_users):
+        known = whole.train.items[whole.train.offsets[user] : whole.train.ends[user]]
+        mine = split.train.items[split.train.offsets[user] : split.train.ends[user]]
+        dropped = sequences.num_items - round(0.7 * sequences.num_items)
+        never = np.setdiff1d(known, mine)
+        assert len(never) <= dropped and mine.tolist() == [item for item in known if item not in never]
+    assert hold_out_items(whole, sequences, 0.3).train.items.tolist() == split.train.items.tolist()
+    assert hold_out_items(whole, sequences, 0.0) is whole
+    with pytest.raises(UserError, match="cold_items must be from 0 to below 1"):
+        hold_out_items(whole, sequences, 1.0)
+
+
+def test_a_leak_through_an_array_of_its_own_is_seen():
+    sequences = log(3)
+    split = hold_out_items(leave_one_out(sequences, max_len=4), sequences, 0.2)
+    items = split.train.items.copy()
+    users, known = split.valid.known()
+    user = next(user for user in split.train.users if len(set(known[users == user])) < sequences.num_items)
+    strange = min(set(range(1, sequences.num_items + 1)) - set(known[users == user]))
+    items[split.train.offsets[user]] = strange
+    with pytest.raises(LeakageError, match="train knows an item of a user that validation does not know"):
+        replace(split, train=replace(split.train, items=items))

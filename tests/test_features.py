@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import mutual_info_score
 
+import seqcl
 from seqcl.augment.feature_masks import correlated_halves, deciles, mutual_information, random_halves
 from seqcl.data import Interactions, leave_one_out, pack
 from seqcl.data.features import Schema
@@ -182,7 +183,7 @@ def towers(**options):
     history = SASRec(num_items=5, max_len=6, dim=8, dropout=0.0)
     ages = {"age": [1.0, 2.0, NAN]}
     users = Schema.learn(ages).encode(ages, after=1)
-    return TwoTower(history, items=known(), users=users, **options).eval()
+    return TwoTower(history, items=known(), users=users, **{"trained": np.ones(7, bool)} | options).eval()
 
 
 BATCH = SeqBatch(torch.tensor([[1, 2, 3], [2, 4, 0]]), torch.tensor([3, 2]), users=torch.tensor([0, 1]))
@@ -212,9 +213,12 @@ def test_the_id_is_a_column_that_can_be_hidden_or_left_out_altogether():
     one, two = towers(item_id=False), towers(item_id=False)
     torch.nn.init.normal_(two.history.table.weight)
     torch.testing.assert_close(one.item_vectors(items), two.item_vectors(items))
+    untrained = towers(trained=np.arange(7) != 4)
+    torch.testing.assert_close(untrained.item_vectors(items)[2], without[2])  # the id of item 4 says nothing
+    torch.testing.assert_close(untrained.item_vectors(items)[:2], made.item_vectors(items)[:2])
     with pytest.raises(UserError, match="nothing is known of the items but their ids"):
         nothing = Schema.learn({}).encode({})
-        TwoTower(one.history, items=nothing, users=nothing, item_id=False)
+        TwoTower(one.history, items=nothing, users=nothing, trained=np.ones(7, bool), item_id=False)
 
 
 # Objectives
@@ -303,7 +307,9 @@ def test_the_contrast_of_features_draws_the_whole_catalogue_and_sends_gradient_t
     torch.manual_seed(0)
     history = GRU(num_items=train.num_items, max_len=10, dim=8)
     items = train.features("items", np.ones(train.num_items, bool), None)
-    encoder = TwoTower(history, items=items, users=train.features("users", np.ones(8, bool), None))
+    encoder = TwoTower(
+        history, items=items, users=train.features("users", np.ones(8, bool), None), trained=np.ones(12, bool)
+    )
     objective = FeatureContrast(items=64, masking=masking, weight=0.5)
     objective.prepare(encoder, train)
     seen = []
@@ -335,3 +341,35 @@ def test_the_contrast_of_features_draws_the_whole_catalogue_and_sends_gradient_t
 def test_an_impossible_objective_is_refused_by_name(build, message):
     with pytest.raises(UserError, match=message):
         build()
+
+
+# Cold items
+
+
+def kinds_in_turn(users=600, kinds=4, each=10):
+    """A log in which an item of kind k is followed by any item of kind k + 1, and what is known of the items."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, kinds, users)
+    rows = [[int((k + t) % kinds * each + rng.integers(each)) for t in range(8)] for k in start]
+    log = pd.DataFrame([(u, i) for u, row in enumerate(rows) for i in row], columns=["user_id", "item_id"])
+    return log, np.arange(kinds * each) // each
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_items_that_training_never_saw_are_found_by_their_features_and_not_by_shuffled_ones(tmp_path, shuffled):
+    log, kinds = kinds_in_turn()
+    if shuffled:
+        kinds = np.random.default_rng(5).permutation(kinds)
+    table = pd.DataFrame({"kind": [f"k{kind}" for kind in kinds]})
+    run = seqcl.train(
+        Interactions.from_frame(log, time=None, item_features=table),
+        model="TwoTower", runs=str(tmp_path), progress=False, encoder={"dim": 16, "dropout": 0.1},
+        train={"epochs": 12, "lr": 0.005, "batch_size": 64}, eval={"exclude_seen": False, "cold_items": 0.2},
+        next_item={"negatives": 40},
+    )  # fmt: skip
+    assert run.metrics["protocol"]["cold_items"] == 0.2
+    slices = run.metrics["slices"]["target_training"]
+    cold, warm = slices["cold"]["metrics"]["hr@10"], slices["warm"]["metrics"]["hr@10"]
+    # Ten items are of the kind that comes next: who knows the kinds finds the target among ten, who knows nothing one time in four.
+    assert slices["cold"]["targets"] > 60
+    assert (cold > 0.7) if not shuffled else (cold < 0.45), f"{cold:.2f} of the cold, {warm:.2f} of the warm"

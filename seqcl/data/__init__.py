@@ -10,7 +10,7 @@ from seqcl.data.files import data_folder
 from seqcl.data.interactions import Interactions
 from seqcl.data.packing import DUPLICATES, pack
 from seqcl.data.sequences import Sequences
-from seqcl.data.split import WINDOWS, LeakageError, Split, check_leakage, leave_one_out, temporal
+from seqcl.data.split import WINDOWS, LeakageError, Split, check_leakage, hold_out_items, leave_one_out, temporal
 from seqcl.data.synthetic import Markov, markov, shuffled
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "check_leakage",
     "data_folder",
     "download",
+    "hold_out_items",
     "leave_one_out",
     "load",
     "load_sequences",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -124,6 +124,47 @@ def temporal(
             "valid_from": begin_valid, "test_from": begin_test,
         },
     )  # fmt: skip
+
+
+def hold_out_items(split: Split, sequences: Sequences, share: float, *, seed: int = 0) -> Split:
+    """The same split with a random share of the items taken out of the training log altogether; validation and test keep them.
+
+    Rows close up where an item was. Who scores such an item has nothing to go by but what is known of it.
+
+    Args:
+        split: of the log.
+        sequences: the log.
+        share: of the items.
+        seed: which items; the same ones for every model.
+
+    Raises:
+        UserError: share is not from 0 to below 1, or nothing is left to train on.
+    """
+    if not 0 <= share < 1:
+        raise UserError(f"cold_items must be from 0 to below 1, not {share}")
+    if share == 0:
+        return split
+    cold = np.zeros(sequences.num_items + 2, bool)
+    count = round(share * sequences.num_items)
+    cold[1 + np.random.default_rng(seed).choice(sequences.num_items, count, replace=False)] = True
+    kept = ~cold[sequences.items]  # (T,)
+    place = np.concatenate(([0], np.cumsum(kept)))  # (T + 1,), where an interaction went
+    rest = replace(
+        sequences,
+        items=np.ascontiguousarray(sequences.items[kept]),
+        offsets=place[sequences.offsets],
+        times=None if sequences.times is None else sequences.times[kept],
+    )
+    options = {"max_len": split.protocol["max_len"], "windows": split.protocol["windows"]}
+    train = training_windows(rest, place[split.train.ends], **options)
+    if not len(train):
+        raise UserError(f"{sequences.name}: nothing to train on without {count} of its {sequences.num_items} items")
+    return Split(
+        train=train,
+        valid=split.valid,
+        test=split.test,
+        protocol=split.protocol | {"cold_items": share, "cold_items_seed": seed},
+    )
 
 
 def check_options(max_len: int, windows: str) -> None:
@@ -249,6 +290,9 @@ def check_leakage(split: Split) -> None:
         LeakageError: naming the part, the user and what it sees.
     """
     train, valid, test = split.train, split.valid, split.test
+    held_out = (
+        "cold_items" in split.protocol
+    )  # then training is over an array of its own, cut out of one that was checked
     for part, windows in (("train", train), ("valid", valid), ("test", test)):
         begin, end = windows.offsets[windows.users], windows.offsets[windows.users + 1]
         refuse(part, windows, windows.start < begin, "reads another user's items")
@@ -260,6 +304,11 @@ def check_leakage(split: Split) -> None:
         outside = (windows.ends < windows.offsets[:-1]) | (windows.ends > windows.offsets[1:])
         refuse(part, windows, outside[windows.users], "knows items that are not the user's")
     refuse("train", train, train.stop >= train.ends[train.users], "learns an item it must not know")
+    if held_out:
+        pairs = [users * (train.num_items + 2) + items for users, items in (train.known(), valid.known())]
+        if not np.isin(*pairs).all():
+            raise LeakageError("train knows an item of a user that validation does not know")
+        train = valid  # what follows compares validation and test
     for part, windows, earlier in (("valid", valid, train), ("test", test, valid)):
         if windows.items is not train.items or windows.offsets is not train.offsets:
             raise LeakageError(f"{part} and train are not windows over one packed array")
@@ -289,7 +338,7 @@ def check_times(split: Split) -> None:
         return
     for part, windows, moment in (("valid", split.valid, "valid_from"), ("test", split.test, "test_from")):
         known, _ = spread(windows.offsets[:-1], windows.ends)
-        if len(known) and train.times[known].max() >= train.times[windows.stop].min():
+        if windows.times is not None and len(known) and windows.times[known].max() >= windows.times[windows.stop].min():
             raise LeakageError(f"{part} knows rows as late as what it predicts ({moment} {split.protocol[moment]})")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class TwoTower(nn.Module):
         history: encodes the items of a row; its table is the items' id embedding.
         items: N + 2 rows of what is known of PAD, the items and MASK.
         users: U + 1 rows of what is known of the users and, last, of somebody unknown.
+        trained: (N + 2,) bool, items whose id embedding training reaches; that of others is left out of their vectors.
         item_id: whether an item's vector has its id embedding in it; without, it is made of features alone.
         width: width K of one feature's vector.
         hidden: width of the towers' hidden layer.
@@ -30,12 +32,15 @@ class TwoTower(nn.Module):
         UserError: a size below 1, or items that nothing is known of and whose ids are not used either.
     """
 
+    trained: Tensor
+
     def __init__(
         self,
         history: Encoder,
         *,
         items: Features,
         users: Features,
+        trained: np.ndarray,
         item_id: bool = True,
         width: int = 16,
         hidden: int = 128,
@@ -48,6 +53,7 @@ class TwoTower(nn.Module):
         self.history = history
         self.num_items, self.dim, self.max_len = history.num_items, history.dim, getattr(history, "max_len", None)
         self.one_pass = getattr(history, "one_pass", True)
+        self.register_buffer("trained", torch.from_numpy(trained), persistent=False)  # (N + 2,)
         self.item_id, self.items_known, self.users_known, self.nobody = item_id, items, users, users.rows - 1
         self.item_columns = (["id"] if item_id else []) + items.columns
         self.item_features = FeatureVectors(items, width) if items.columns else None
@@ -96,6 +102,8 @@ class TwoTower(nn.Module):
             drop: chance that a word of a feature with several is left out.
         """
         ids = F.embedding(items, self.history.item_embeddings()) if self.item_id else None  # (n, D)
+        if ids is not None:
+            ids = ids.masked_fill(~self.trained[items, None], 0)
         if ids is not None and hidden is not None:
             ids, hidden = ids.masked_fill(hidden[:, :1], 0), hidden[:, 1:]
         if self.item_features is None:

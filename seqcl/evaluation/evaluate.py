@@ -41,6 +41,8 @@ class Evaluator:
         sampled: negatives of each target, if sampled.
         batch_size: rows encoded at once.
         seed: of the sampled negatives; the same for every model, so that they are compared on the same candidates.
+        cold_items: share of the items that training never sees, drawn at random, the same ones for every model; the slice
+            `target_training` shows how they are found.
     """
 
     def __init__(
@@ -52,7 +54,10 @@ class Evaluator:
         sampled: int = 100,
         batch_size: int = 512,
         seed: int = 0,
+        cold_items: float = 0.0,
     ) -> None:
+        if not 0 <= cold_items < 1:
+            raise UserError(f"--eval.cold_items {cold_items}: must be from 0 to below 1")
         if candidates not in ("full", "uniform", "popularity"):
             raise unknown("value of --eval.candidates", candidates, ("full", "uniform", "popularity"))
         if not ks or min(ks) < 1:
@@ -66,6 +71,7 @@ class Evaluator:
         self.sampled = sampled
         self.batch_size = batch_size
         self.seed = seed
+        self.cold_items = cold_items
 
     def __call__(
         self,

@@ -15,7 +15,8 @@ from seqcl.types import Windows
 def by_slice(
     result: Result, windows: Windows, item_counts: np.ndarray, ks: Sequence[int]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Metrics of a result by `history_length` (short, medium, long) and by `target_popularity` (head, tail).
+    """Metrics of a result by `history_length` (short, medium, long), `target_popularity` (head, tail) and `target_training`
+    (warm, and cold: never seen in training).
 
     Every target is in one slice of each kind, so means weighted by `targets` are those of the whole result. A slice holds
     its users, its targets, the range of lengths or of training counts found in it, and its metrics; an empty one has a
@@ -33,6 +34,7 @@ def by_slice(
     kinds: dict[str, tuple[np.ndarray, Mapping[str, np.ndarray]]] = {
         "history_length": (lengths, thirds(lengths)),
         "target_popularity": (popularity, {"head": head, "tail": ~head}),
+        "target_training": (popularity, {"warm": popularity > 0, "cold": popularity == 0}),
     }
     return {
         kind: {name: of_slice(result, rows, values, ks) for name, rows in slices.items()}

@@ -90,14 +90,16 @@ class Preparation:
             duplicates=self.duplicates,
         )
 
-    def split_windows(self, sequences: Sequences) -> Split:
-        """Its split."""
+    def split_windows(self, sequences: Sequences, *, cold_items: float = 0.0) -> Split:
+        """Its split, without a share of the items in training."""
         if self.split == "leave_one_out":
-            return data.leave_one_out(sequences, max_len=self.max_len, windows=self.windows)
-        cuts = {"valid": self.valid, "test": self.test}
-        return data.temporal(
-            sequences, max_len=self.max_len, windows=self.windows, targets=self.targets, cold=self.cold, **cuts
-        )
+            split = data.leave_one_out(sequences, max_len=self.max_len, windows=self.windows)
+        else:
+            cuts = {"valid": self.valid, "test": self.test}
+            split = data.temporal(
+                sequences, max_len=self.max_len, windows=self.windows, targets=self.targets, cold=self.cold, **cuts
+            )
+        return data.hold_out_items(split, sequences, cold_items)
 
 
 SHARED = {"data": Preparation, "train": Trainer, "eval": Evaluator}

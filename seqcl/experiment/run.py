@@ -73,7 +73,7 @@ def execute(
         sequences = Sequences.load(packed)
     else:
         sequences = preparation.sequences(source or config.dataset)
-    split = preparation.split_windows(sequences)
+    split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
     names = [config.model, *baselines(config)]
     configs = {name: configuration.like(config, name, SHARED, Options) for name in names[1:]}
     configs = {config.model: config, **configs}
@@ -199,7 +199,7 @@ class Run:
         preparation = Preparation(**config.data.as_dict())
         packed = folder / PACKED
         sequences = Sequences.load(packed) if packed.exists() else preparation.sequences(config.dataset)
-        split = preparation.split_windows(sequences)
+        split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
         model = build(config, split).to(pick_device(device))
         if isinstance(model, Recommender):
             load_weights(model, folder / "checkpoints" / "best.safetensors", identity=identity(sequences))

@@ -53,4 +53,5 @@ class TwoTower(Recommender):
         history = encoder(num_items=train.num_items, max_len=train.max_len)
         items, users = features(train)
         terms = {"features": made} if (made := ssl()).weight else {}
-        super().__init__(train, encoder=towers(history, items=items, users=users), next_item=next_item(), **terms)
+        built = towers(history, items=items, users=users, trained=train.item_counts() > 0)
+        super().__init__(train, encoder=built, next_item=next_item(), **terms)

@@ -28,7 +28,7 @@ class BatchSoftmax(Objective):
     Args:
         similarity: cosine, or dot product.
         temperature: what similarities are divided by.
-        negatives: items drawn uniformly from the catalogue for each batch, besides its targets.
+        negatives: items drawn uniformly from those that training knows, for each batch, besides its targets.
         correction: chances from how often each item is a training target (counts), from the steps between two batches with
             the item (stream, Yi et al. 2019, algorithm 2; for logs that are not counted before), or none.
         rate: of the running mean of steps, with correction=stream.
@@ -37,6 +37,8 @@ class BatchSoftmax(Objective):
         UserError: a value out of its range.
     """
 
+    chance: Tensor
+    catalogue: Tensor
     seen: Tensor
     gap: Tensor
     steps: Tensor
@@ -64,6 +66,9 @@ class BatchSoftmax(Objective):
             similarity=similarity, temperature=temperature
         )  # ranks, and finds the positions to be learned
         self.register_buffer("chance", torch.empty(0, dtype=torch.float64), persistent=False)  # (N + 2,) of one target
+        self.register_buffer(
+            "catalogue", torch.empty(0, dtype=torch.int64), persistent=False
+        )  # items that training knows
         self.register_buffer("seen", torch.empty(0, dtype=torch.float64))  # (N + 2,) the step that last had the item
         self.register_buffer("gap", torch.empty(0, dtype=torch.float64))  # (N + 2,) mean steps from one to the next
         self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
@@ -75,17 +80,19 @@ class BatchSoftmax(Objective):
         self.next_item.prepare(encoder, train)
         counts = torch.from_numpy(train.item_counts()).double()  # (N + 2,)
         self.chance = counts / counts.sum()
+        self.catalogue = counts.nonzero()[:, 0]
         if self.correction == "stream":
             self.seen = torch.zeros_like(counts)
             self.gap = torch.full_like(counts, 100.0)  # steps; of no matter once an item was seen a few times
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         states, targets = self.next_item.positions(encoder, batch)  # (T, D), (T,)
-        distinct = targets.unique()  # (K,)
-        drawn = torch.randint(
-            1, encoder.num_items + 1, (self.negatives,), generator=rng(targets.device), device=targets.device
-        )
-        candidates = torch.cat((distinct, drawn)).unique() if self.negatives else distinct  # (C,)
+        distinct = candidates = targets.unique()  # (K,)
+        if self.negatives:
+            place = torch.randint(
+                len(self.catalogue), (self.negatives,), generator=rng(targets.device), device=targets.device
+            )
+            candidates = torch.cat((distinct, self.catalogue[place])).unique()  # (C,)
         table = (
             encoder.item_vectors(candidates)
             if hasattr(encoder, "item_vectors")
@@ -95,7 +102,7 @@ class BatchSoftmax(Objective):
         if self.correction == "stream" and self.training:
             self.note(distinct)
         if self.correction != "none":
-            logits = logits - self.log_chance(candidates, len(targets), encoder.num_items).to(logits.dtype)
+            logits = logits - self.log_chance(candidates, len(targets)).to(logits.dtype)
         return {"next_item": contrast(logits, targets[:, None] == candidates)}
 
     @torch.no_grad()
@@ -106,7 +113,7 @@ class BatchSoftmax(Objective):
         self.seen[items] = self.steps
 
     @torch.no_grad()
-    def log_chance(self, items: Tensor, targets: int, num_items: int) -> Tensor:
+    def log_chance(self, items: Tensor, targets: int) -> Tensor:
         """Log of the chance that each item is among the candidates of a batch with that many targets: (C,)."""
         if self.correction == "stream":
             absent = torch.log1p(
@@ -115,7 +122,7 @@ class BatchSoftmax(Objective):
         else:
             absent = targets * torch.log1p(-self.chance[items].clamp(min=1e-12, max=1 - 1e-9))
         if self.negatives:
-            absent = absent + self.negatives * math.log1p(-1 / max(num_items, 2))
+            absent = absent + self.negatives * math.log1p(-1 / max(len(self.catalogue), 2))
         return torch.log(-torch.expm1(absent))
 
     def queries(self, states: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ Masking = Literal["correlated", "random"]
 
 
 class FeatureContrast(Objective):
-    """NT-Xent of items drawn uniformly from the catalogue, under two complementary masks of their features: the term `features`.
+    """NT-Xent of items drawn uniformly from those that training knows, under two complementary masks of their features: the term `features`.
 
     Uniformly, so that the tail is learned as well as the head. Differs from the paper: both directions of the contrast; an
     item drawn twice is no negative of itself.
@@ -36,6 +36,7 @@ class FeatureContrast(Objective):
         UserError: a value out of its range, or an encoder whose items have fewer than two columns.
     """
 
+    catalogue: Tensor
     information: Tensor
 
     def __init__(
@@ -58,6 +59,9 @@ class FeatureContrast(Objective):
         if masking not in ("correlated", "random"):
             raise unknown("masking", masking, ("correlated", "random"))
         self.weight, self.temperature, self.items, self.masking, self.drop = weight, temperature, items, masking, drop
+        self.register_buffer(
+            "catalogue", torch.empty(0, dtype=torch.int64), persistent=False
+        )  # items that training knows
         self.register_buffer("information", torch.empty(0, 0), persistent=False)  # (F, F)
 
     def extra_repr(self) -> str:
@@ -71,6 +75,7 @@ class FeatureContrast(Objective):
                 f"{', '.join(columns) or 'nothing'}; give the log an item table, or ssl.weight 0"
             )
         known = np.flatnonzero(train.item_counts() > 0)
+        self.catalogue = torch.from_numpy(known)
         found = mutual_information(encoder.items_known, known)  # type: ignore[attr-defined]
         if "id" in columns:  # an id tells all of every other column
             found = np.block([[np.zeros((1, 1)), np.diag(found)[None]], [np.diag(found)[:, None], found]])
@@ -79,7 +84,9 @@ class FeatureContrast(Objective):
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         device = batch.items.device
         generator = rng(device)
-        items = torch.randint(1, encoder.num_items + 1, (self.items,), generator=generator, device=device)  # (n,)
+        items = self.catalogue[
+            torch.randint(len(self.catalogue), (self.items,), generator=generator, device=device)
+        ]  # (n,)
         if self.masking == "correlated":
             masks = correlated_halves(self.information, len(items), generator=generator)
         else:

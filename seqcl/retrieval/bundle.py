@@ -56,7 +56,13 @@ class Query:
         encoder: Any = ENCODERS[self.encoder](num_items=self.num_items, max_len=self.longest, **self.options)
         if self.towers is not None:
             users = nobody(**self.towers["users"])
-            encoder = TwoTower(encoder, items=nothing(), users=users, **self.towers["options"] | {"item_id": True})
+            encoder = TwoTower(
+                encoder,
+                items=nothing(),
+                users=users,
+                trained=np.ones(0, bool),
+                **self.towers["options"] | {"item_id": True},
+            )
         return encoder, NextItem(similarity=self.similarity, temperature=self.temperature)  # type: ignore[arg-type]
 
 
