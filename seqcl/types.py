@@ -6,6 +6,8 @@ B batch rows, L time, T real positions (no padding), D width, N items, U users, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -56,6 +58,15 @@ class Features:
     def columns(self) -> list[str]:
         """All columns, in one order wherever they are counted."""
         return [*self.bags, *self.numbers, *self.vectors]
+
+    def fingerprint(self) -> str:
+        """Sixteen digits that change with anything that is known."""
+        digest = hashlib.sha256()
+        for name, bag in self.bags.items():
+            digest.update(json.dumps([name, *bag.names]).encode() + bag.offsets.tobytes() + bag.ids.tobytes())
+        for name, values in (*self.numbers.items(), *self.vectors.items()):
+            digest.update(name.encode() + values.tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def rows(self) -> int:
@@ -110,6 +121,14 @@ class Windows:
     def item_counts(self) -> np.ndarray:
         """How often each item occurs in what this split may know: (N + 2,), zero for PAD and MASK."""
         return np.bincount(self.known()[1], minlength=self.num_items + 2)
+
+    def target_counts(self) -> np.ndarray:
+        """How often each item is to be predicted in these windows: (N + 2,)."""
+        edges = np.zeros(len(self.items) + 2, np.int64)
+        np.add.at(edges, self.first + 1, 1)
+        np.add.at(edges, self.stop + 1, -1)
+        times = np.cumsum(edges)[: len(self.items)]  # (T,)
+        return np.bincount(self.items, weights=times, minlength=self.num_items + 2).astype(np.int64)
 
 
 class Encoder(Protocol):

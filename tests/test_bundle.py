@@ -10,13 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pyarrow import parquet
 
 import seqcl
 from seqcl.cli.main import main
 from seqcl.data import markov
 from seqcl.errors import UserError
+from seqcl.experiment import Run
 from seqcl.retrieval.bundle import Bundle
+from seqcl.types import SeqBatch
 
 MODELS: dict = {
     "SASRec": {},
@@ -24,7 +27,8 @@ MODELS: dict = {
     "CL4Rec": {"encoder": {"name": "HSTU", "dim": 8}},
     "BERT4Rec": {},
     "S3Rec": {"pretrain": {"epochs": 0}},
-    "TwoTower": {"towers": {"item_id": False}},
+    "TwoTower": {},
+    "TwoTower without ids": {"towers": {"item_id": False}},
 }
 
 
@@ -40,7 +44,30 @@ def trained(folder, model, **more):
         **more,
     }
     log = replace(log, item_features=items, user_features=users)
-    return seqcl.train(log, model=model, runs=str(folder), progress=False, **values)
+    return seqcl.train(log, model=model.split()[0], runs=str(folder), progress=False, **values)
+
+
+def test_a_known_user_is_recommended_what_the_evaluation_ranked(tmp_path):
+    run = trained(tmp_path, "TwoTower")
+    user = run.sequences.user_ids[7]
+    row = 7
+    history = run.sequences.row(row)[-5:].astype(np.int64)
+    batch = SeqBatch(torch.from_numpy(history)[None], torch.tensor([5]), users=torch.tensor([row]))
+    with torch.no_grad():
+        scores = (run.model.queries(batch) @ run.model.candidates().T)[0]
+    found = run.recommend(user=user, k=20, exclude_seen=False)
+    assert [score for _, score in found] == pytest.approx(sorted(scores.tolist(), reverse=True), rel=1e-5)
+    unknown = run.recommend(items=[run.sequences.item_ids[item - 1] for item in history], k=20, exclude_seen=False)
+    assert [score for _, score in unknown] != pytest.approx([score for _, score in found], rel=1e-5)
+
+
+def test_weights_are_not_read_with_other_features(tmp_path):
+    run = trained(tmp_path, "TwoTower")
+    packed = run.folder / "sequences" / "item_table.parquet"
+    table = pd.read_parquet(packed)
+    table.assign(kind=table["kind"].to_numpy()[::-1]).to_parquet(packed)
+    with pytest.raises(UserError, match="was made from other data: features is"):
+        Run.load(run.folder)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -106,12 +133,16 @@ def test_what_cannot_be_exported_or_read_is_said(tmp_path, out, capsys):
     with pytest.raises(UserError, match=r"items.npy is not the file that was exported"):
         Bundle(copy, check=True)
     (copy / "query.safetensors").write_bytes(b"other")
-    with pytest.raises(UserError, match="copy cannot be read"):
+    with pytest.raises(UserError, match=r"query.safetensors is not the file that was exported"):
         Bundle(copy)
     (copy / "index.json").unlink()
     with pytest.raises(UserError, match=r"is not whole: index\.json is missing"):
         Bundle(copy)
-    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text())
+    for broken in ("[]", json.dumps({"format": "seqcl-bundle-1"})):
+        (copy / "manifest.json").write_text(broken)
+        with pytest.raises(UserError, match=r"has the format None|cannot be read: KeyError: 'files'"):
+            Bundle(copy)
     (copy / "manifest.json").write_text(json.dumps(manifest | {"format": "seqcl-bundle-9"}))
     with pytest.raises(UserError, match="has the format 'seqcl-bundle-9'"):
         Bundle(copy)

@@ -265,5 +265,5 @@ def test_a_leak_through_an_array_of_its_own_is_seen():
     user = next(user for user in split.train.users if len(set(known[users == user])) < sequences.num_items)
     strange = min(set(range(1, sequences.num_items + 1)) - set(known[users == user]))
     items[split.train.offsets[user]] = strange
-    with pytest.raises(LeakageError, match="train knows an item of a user that validation does not know"):
+    with pytest.raises(LeakageError, match="train knows something else than what validation knows without the items"):
         replace(split, train=replace(split.train, items=items))

@@ -44,6 +44,14 @@ def correlated_halves(information: Tensor, rows: int, *, generator: Generator) -
     return first, ~first
 
 
+def present(features: Features) -> np.ndarray:
+    """Which rows have something in which columns: (R, F) bool."""
+    columns = [np.diff(bag.offsets) > 0 for bag in features.bags.values()]
+    columns += [~np.isnan(values) for values in features.numbers.values()]
+    columns += [~np.isnan(values[:, 0]) for values in features.vectors.values()]
+    return np.stack(columns, 1)
+
+
 def mutual_information(features: Features, rows: np.ndarray) -> np.ndarray:
     """Mutual information in nats of every pair of columns over some rows: (F, F), with each column's entropy on the diagonal.
 
@@ -51,7 +59,7 @@ def mutual_information(features: Features, rows: np.ndarray) -> np.ndarray:
     cut at their deciles. Vectors are not counted: what they tell of others is given as 0.
     """
     tables = [incidence(one, rows) for one in features.bags.values()]
-    tables += [incidence(deciles(values), rows) for values in features.numbers.values()]
+    tables += [incidence(deciles(values, rows), rows) for values in features.numbers.values()]
     found = np.zeros((len(features.columns),) * 2)
     for a, one in enumerate(tables):
         for b, two in enumerate(tables[: a + 1]):
@@ -81,10 +89,11 @@ def incidence(one: Bag, rows: np.ndarray) -> sparse.csr_matrix:
     return sparse.csr_matrix((shares, one.ids, one.offsets), shape=(len(sizes), max(len(one.names), 1)))[rows]
 
 
-def deciles(values: np.ndarray) -> Bag:
-    """Numbers as words, NaN as none."""
-    known = ~np.isnan(values)
-    cuts = np.unique(np.quantile(values[known], np.linspace(0, 1, BINS + 1)[1:-1])) if known.any() else np.empty(0)
+def deciles(values: np.ndarray, rows: np.ndarray) -> Bag:
+    """Numbers as words, cut at the deciles of some rows; NaN as none."""
+    known, counted = ~np.isnan(values), values[rows]
+    counted = counted[~np.isnan(counted)]
+    cuts = np.unique(np.quantile(counted, np.linspace(0, 1, BINS + 1)[1:-1])) if len(counted) else np.empty(0)
     places = np.searchsorted(cuts, values[known], side="right")
     offsets = np.concatenate(([0], np.cumsum(known))).astype(np.int64)
     return Bag(offsets, places.astype(np.int64), [str(place) for place in range(len(cuts) + 1)])

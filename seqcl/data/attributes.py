@@ -91,10 +91,12 @@ def cells_of(table: pd.DataFrame, raw_ids: np.ndarray, source: str) -> dict[str,
         raise UserError(f"{source}: it must have one row an id, indexed by it, and a name of its own for each column")
     place: dict[str, int] = {}
     for row, key in enumerate(table.index):
-        place.setdefault(str(key), row)
+        place.setdefault(word_of(key), row)
     if len(place) < len(table):
         log.warning("%s: %d rows repeat an id, only its first row counts; a cell may hold a list of words", source, len(table) - len(place))  # fmt: skip
     rows = [place.get(str(raw)) for raw in raw_ids]
+    if (strange := rows.count(None)) > len(rows) / 2:
+        log.warning("%s: it has no row for %d of %d ids, which are such as %s in the log and %s there", source, strange, len(rows), some(raw_ids), some(table.index))  # fmt: skip
     columns = {name: table.iloc[:, number].tolist() for number, name in enumerate(names)}
     return {name: [None if row is None else column[row] for row in rows] for name, column in columns.items()}
 
@@ -130,9 +132,12 @@ def split(cell: Any) -> Iterable[str]:
         return cell.split()
     if isinstance(cell, list | tuple | set | frozenset | np.ndarray):
         return [str(word) for word in cell if not missing(word)]
-    if missing(cell):
-        return []
-    return [str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)]
+    return [] if missing(cell) else [word_of(cell)]
+
+
+def word_of(value: Any) -> str:
+    """A value as a word; 7.0 is 7."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def missing(cell: Any) -> bool:

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqcl.data.attributes import bag, cells_of, listed, missing, numeric, split
-from seqcl.errors import UserError, unknown
+from seqcl.errors import unknown
 from seqcl.types import Features
 
 if TYPE_CHECKING:
     from seqcl.data.sequences import Sequences
 
 log = logging.getLogger("seqcl")
+
+LARGEST = 10.0
+"""Deviations from the mean past which a number is cut off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +49,10 @@ class Schema:
             if width := vector_width(column):
                 vectors[name] = width
             elif numeric(column):
-                values = to_numbers(column, name)
+                values = to_numbers(column)
                 if not np.isnan(values).all():
-                    numbers[name] = (float(np.nanmean(values)), float(np.nanstd(values)) or 1.0)
+                    mean, deviation = float(np.nanmean(values)), float(np.nanstd(values))
+                    numbers[name] = (mean, deviation if deviation > 1e-6 * max(1.0, abs(mean)) else 1.0)
             else:
                 count = Counter(word for cell in column for word in set(split(cell)))
                 words[name] = sorted(word for word, rows in count.items() if rows >= min_count)
@@ -57,10 +61,10 @@ class Schema:
     def encode(self, columns: Mapping[str, Sequence[Any]], *, before: int = 0, after: int = 0) -> Features:
         """The rows of columns of cells, with rows that know nothing before and after them.
 
-        What is missing, or was not there when the schema was learned, is left out, and counted in the log.
+        What is missing, does not fit, or was not there when the schema was learned, is left out, and counted in the log.
 
         Raises:
-            UserError: a column is not there, a number is none, or a vector has another width.
+            UserError: a column is not there.
         """
         for name in (*self.words, *self.numbers, *self.vectors):
             if name not in columns:
@@ -83,19 +87,14 @@ class Schema:
                 len(rows),
             )
         for name, (mean, deviation) in self.numbers.items():
-            values = (to_numbers(columns[name], name) - mean) / deviation
+            values = np.clip((to_numbers(columns[name]) - mean) / deviation, -LARGEST, LARGEST)
             numbers[name] = np.pad(values, (before, after), constant_values=np.nan).astype(np.float32)
             log.info("feature %s: a number; %d of %d rows have none", name, int(np.isnan(values).sum()), len(values))
         for name, width in self.vectors.items():
-            found = np.stack([vector(cell, width, name) for cell in columns[name]])
+            found = np.stack([vector(cell, width) for cell in columns[name]])
             vectors[name] = np.pad(found, ((before, after), (0, 0)), constant_values=np.nan)
-            log.info(
-                "feature %s: %d numbers; %d of %d rows have none",
-                name,
-                width,
-                int(np.isnan(found[:, 0]).sum()),
-                len(found),
-            )
+            empty = int(np.isnan(found[:, 0]).sum())
+            log.info("feature %s: %d numbers; %d of %d rows have none", name, width, empty, len(found))
         return Features(bags=bags, numbers=numbers, vectors=vectors)
 
 
@@ -107,28 +106,27 @@ def vector_width(cells: Sequence[Any]) -> int:
 
 def is_vector(cell: Any) -> bool:
     """Whether a cell is a list of fractions."""
-    return (
-        isinstance(cell, list | tuple | np.ndarray)
-        and len(cell) > 0
-        and all(isinstance(x, float | np.floating) for x in cell)
-    )
+    if isinstance(cell, np.ndarray) and cell.dtype.kind == "f":
+        return cell.ndim == 1 and len(cell) > 0
+    return isinstance(cell, list | tuple | np.ndarray) and len(cell) > 0 and all(isinstance(x, float) for x in cell)
 
 
-def vector(cell: Any, width: int, name: str) -> np.ndarray:
-    """A cell as (M,) float32, NaN where it is missing."""
-    if missing(cell):
-        return np.full(width, np.nan, np.float32)
-    if not is_vector(cell) or len(cell) != width:
-        raise UserError(f"feature {name}: {str(cell)[:60]!r} is no list of {width} numbers")
-    return np.asarray(cell, np.float32)
+def vector(cell: Any, width: int) -> np.ndarray:
+    """A cell as (M,) float32, all NaN where it is missing, of another width or not finite."""
+    found = np.asarray(cell, np.float32) if is_vector(cell) else np.empty(0, np.float32)
+    return found if found.shape == (width,) and np.isfinite(found).all() else np.full(width, np.nan, np.float32)
 
 
-def to_numbers(cells: Sequence[Any], name: str) -> np.ndarray:
-    """Cells as (R,) float64, NaN where one is missing or infinite."""
-    try:
-        values = np.array([np.nan if missing(cell) else float(cell) for cell in cells])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"feature {name}: {error}") from None
+def to_numbers(cells: Sequence[Any]) -> np.ndarray:
+    """Cells as (R,) float64, NaN where one is missing, infinite or no number."""
+
+    def number(cell: Any) -> float:
+        try:
+            return np.nan if missing(cell) else float(cell)
+        except (TypeError, ValueError):
+            return np.nan
+
+    values = np.array([number(cell) for cell in cells])
     return np.where(np.isfinite(values), values, np.nan)
 
 
@@ -154,9 +152,10 @@ def table_features(
     if table is None:
         return Features(bags={}, numbers={}, vectors={})
     source = f"the table of {which} of {sequences.name}"
-    cells = cells_of(table, raw, source)
     if columns is not None:
-        cells = {name: cells[name] for name in listed(columns, cells, source)}
+        names = listed(columns, map(str, table.columns), source)
+        table = table.iloc[:, [number for number, name in enumerate(table.columns) if str(name) in names]]
+    cells = cells_of(table, raw, source)
     trained = {name: [cell for cell, kept in zip(column, known, strict=True) if kept] for name, column in cells.items()}
     around = {"before": 1, "after": 1} if which == "items" else {"after": 1}
     return Schema.learn(trained, min_count=min_count).encode(cells, **around)

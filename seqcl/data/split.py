@@ -144,9 +144,7 @@ def hold_out_items(split: Split, sequences: Sequences, share: float, *, seed: in
         raise UserError(f"cold_items must be from 0 to below 1, not {share}")
     if share == 0:
         return split
-    cold = np.zeros(sequences.num_items + 2, bool)
-    count = round(share * sequences.num_items)
-    cold[1 + np.random.default_rng(seed).choice(sequences.num_items, count, replace=False)] = True
+    cold = cold_items(sequences.num_items, share, seed)
     kept = ~cold[sequences.items]  # (T,)
     place = np.concatenate(([0], np.cumsum(kept)))  # (T + 1,), where an interaction went
     rest = replace(
@@ -158,13 +156,22 @@ def hold_out_items(split: Split, sequences: Sequences, share: float, *, seed: in
     options = {"max_len": split.protocol["max_len"], "windows": split.protocol["windows"]}
     train = training_windows(rest, place[split.train.ends], **options)
     if not len(train):
-        raise UserError(f"{sequences.name}: nothing to train on without {count} of its {sequences.num_items} items")
+        raise UserError(
+            f"{sequences.name}: nothing to train on without {int(cold.sum())} of its {sequences.num_items} items"
+        )
     return Split(
         train=train,
         valid=split.valid,
         test=split.test,
         protocol=split.protocol | {"cold_items": share, "cold_items_seed": seed},
     )
+
+
+def cold_items(num_items: int, share: float, seed: int) -> np.ndarray:
+    """A random share of the items, the same for the same seed: (N + 2,) bool."""
+    cold = np.zeros(num_items + 2, bool)
+    cold[1 + np.random.default_rng(seed).choice(num_items, round(share * num_items), replace=False)] = True
+    return cold
 
 
 def check_options(max_len: int, windows: str) -> None:
@@ -305,9 +312,13 @@ def check_leakage(split: Split) -> None:
         refuse(part, windows, outside[windows.users], "knows items that are not the user's")
     refuse("train", train, train.stop >= train.ends[train.users], "learns an item it must not know")
     if held_out:
-        pairs = [users * (train.num_items + 2) + items for users, items in (train.known(), valid.known())]
-        if not np.isin(*pairs).all():
-            raise LeakageError("train knows an item of a user that validation does not know")
+        cold = cold_items(train.num_items, split.protocol["cold_items"], split.protocol["cold_items_seed"])
+        users, items = valid.known()
+        left = ~cold[items]
+        if not all(np.array_equal(*pair) for pair in zip(train.known(), (users[left], items[left]), strict=True)):
+            raise LeakageError(
+                "train knows something else than what validation knows without the items that are held out"
+            )
         train = valid  # what follows compares validation and test
     for part, windows, earlier in (("valid", valid, train), ("test", test, valid)):
         if windows.items is not train.items or windows.offsets is not train.offsets:

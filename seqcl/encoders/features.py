@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from seqcl.types import Bag, Features
 
@@ -22,7 +22,7 @@ class Words(nn.Module):
         self.register_buffer("ids", torch.from_numpy(bag.ids), persistent=False)  # (E,)
         self.weight = nn.Parameter(torch.randn(len(bag.names), dim) * 0.02)
 
-    def forward(self, rows: Tensor, drop: float = 0.0) -> Tensor:
+    def forward(self, rows: Tensor, drop: float = 0.0, generator: Generator | None = None) -> Tensor:
         """Vectors of rows (n,): (n, K); each word is left out with chance `drop`, but not the last of a row."""
         first = self.offsets[rows]  # (n,)
         sizes = self.offsets[rows + 1] - first  # (n,)
@@ -32,7 +32,7 @@ class Words(nn.Module):
         )  # (P,), 0 is a row's first
         words = self.ids[first[owner] + place]  # (P,)
         if drop:
-            chance = torch.rand(len(owner), device=rows.device)
+            chance = torch.rand(len(owner), generator=generator, device=rows.device)
             best = torch.full(rows.shape, -1.0, device=rows.device).scatter_reduce(0, owner, chance, "amax")  # (n,)
             kept = ((chance >= drop) | (chance == best[owner])).nonzero()[:, 0]
             owner, words = owner[kept], words[kept]
@@ -51,7 +51,7 @@ class Numbers(nn.Module):
         self.register_buffer("values", torch.from_numpy(values).float(), persistent=False)  # (R, M)
         self.map = nn.Linear(self.values.shape[1], dim)
 
-    def forward(self, rows: Tensor, drop: float = 0.0) -> Tensor:
+    def forward(self, rows: Tensor, drop: float = 0.0, generator: Generator | None = None) -> Tensor:
         """Vectors of rows (n,): (n, K)."""
         found = self.values[rows]  # (n, M)
         missing = found.isnan().any(1, keepdim=True)  # (n, 1)
@@ -73,13 +73,16 @@ class FeatureVectors(nn.Module):
         wide = [values[:, None] for values in features.numbers.values()] + list(features.vectors.values())
         self.parts = nn.ModuleList([*made, *(Numbers(values, dim) for values in wide)])
 
-    def forward(self, rows: Tensor, *, hidden: Tensor | None = None, drop: float = 0.0) -> Tensor:
+    def forward(
+        self, rows: Tensor, *, hidden: Tensor | None = None, drop: float = 0.0, generator: Generator | None = None
+    ) -> Tensor:
         """Vectors of rows (n,): (n, F, K).
 
         Args:
             rows: numbers of rows.
             hidden: (n, F) bool, columns that are to be zero.
             drop: chance that a word of a row with several is left out.
+            generator: what that is drawn from.
         """
-        vectors = torch.stack([part(rows, drop) for part in self.parts], 1)  # (n, F, K)
+        vectors = torch.stack([part(rows, drop, generator) for part in self.parts], 1)  # (n, F, K)
         return vectors if hidden is None else vectors.masked_fill(hidden[:, :, None], 0)

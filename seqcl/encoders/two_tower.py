@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from seqcl.encoders.features import FeatureVectors
 from seqcl.encoders.table import at_least_one
 from seqcl.errors import UserError
-from seqcl.types import Encoder, Features, SeqBatch
+from seqcl.types import PAD, Encoder, Features, SeqBatch
 
 
 class TwoTower(nn.Module):
@@ -26,6 +26,7 @@ class TwoTower(nn.Module):
         item_id: whether an item's vector has its id embedding in it; without, it is made of features alone.
         width: width K of one feature's vector.
         hidden: width of the towers' hidden layer.
+        forget: chance in training that a row's user, or an item's id, is not known, so that both towers meet what they do not know.
         dropout: share of the hidden layers dropped in training.
 
     Raises:
@@ -44,16 +45,20 @@ class TwoTower(nn.Module):
         item_id: bool = True,
         width: int = 16,
         hidden: int = 128,
+        forget: float = 0.1,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
         at_least_one(width=width, hidden=hidden)
+        if not 0 <= forget < 1:
+            raise UserError(f"towers.forget must be from 0 to below 1, not {forget}")
         if not item_id and not items.columns:
             raise UserError("TwoTower: nothing is known of the items but their ids, so towers.item_id must stay true")
         self.history = history
         self.num_items, self.dim, self.max_len = history.num_items, history.dim, getattr(history, "max_len", None)
         self.one_pass = getattr(history, "one_pass", True)
-        self.register_buffer("trained", torch.from_numpy(trained), persistent=False)  # (N + 2,)
+        self.register_buffer("trained", torch.from_numpy(trained))  # (N + 2,)
+        self.forget = forget
         self.item_id, self.items_known, self.users_known, self.nobody = item_id, items, users, users.rows - 1
         self.item_columns = (["id"] if item_id else []) + items.columns
         self.item_features = FeatureVectors(items, width) if items.columns else None
@@ -74,7 +79,7 @@ class TwoTower(nn.Module):
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position, joined with their user: (B, L, D)."""
-        states = self.history(batch)  # (B, L, D)
+        states = self.history(self.readable(batch))  # (B, L, D)
         if self.user_features is None:
             return states
         known = self.known_of(batch)[:, None].expand(-1, states.shape[1], -1)  # (B, L, F * K)
@@ -82,34 +87,50 @@ class TwoTower(nn.Module):
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items, joined with their user: (B, D)."""
-        states = self.history.last(batch)  # (B, D)
+        states = self.history.last(self.readable(batch))  # (B, D)
         if self.user_features is None:
             return states
         return states + self.user_tower(torch.cat((states, self.known_of(batch)), -1))
+
+    def readable(self, batch: SeqBatch) -> SeqBatch:
+        """Rows in which items that training never met are zero vectors, as PAD is, and not the noise that their ids began with."""
+        met = self.trained[batch.items] | (batch.items > self.num_items)  # (B, L)
+        return batch._replace(items=batch.items.masked_fill(~met, PAD))
 
     def known_of(self, batch: SeqBatch) -> Tensor:
         """What is known of the users of a batch: (B, F * K)."""
         assert self.user_features is not None
         rows = torch.full_like(batch.lengths, -1) if batch.users is None else batch.users
-        return self.user_features(torch.where(rows < 0, self.nobody, rows)).flatten(1)
+        unknown = rows < 0
+        if self.training:
+            unknown = unknown | (torch.rand(rows.shape, device=rows.device) < self.forget)
+        return self.user_features(torch.where(unknown, self.nobody, rows)).flatten(1)
 
-    def item_vectors(self, items: Tensor, *, hidden: Tensor | None = None, drop: float = 0.0) -> Tensor:
+    def item_vectors(
+        self, items: Tensor, *, hidden: Tensor | None = None, drop: float = 0.0, generator: Generator | None = None
+    ) -> Tensor:
         """Vectors of items (n,): (n, D).
 
         Args:
             items: ids.
             hidden: (n, F) bool over `item_columns`, what is to be left out.
             drop: chance that a word of a feature with several is left out.
+            generator: what that is drawn from.
         """
         ids = F.embedding(items, self.history.item_embeddings()) if self.item_id else None  # (n, D)
         if ids is not None:
-            ids = ids.masked_fill(~self.trained[items, None], 0)
+            unknown = ~self.trained[items]
+            if self.training and hidden is None and self.item_features is not None:
+                unknown = unknown | (torch.rand(items.shape, device=items.device) < self.forget)
+            ids = ids.masked_fill(unknown[:, None], 0)
         if ids is not None and hidden is not None:
             ids, hidden = ids.masked_fill(hidden[:, :1], 0), hidden[:, 1:]
         if self.item_features is None:
             assert ids is not None
             return ids
-        made = self.item_tower(self.item_features(items, hidden=hidden, drop=drop).flatten(1))  # (n, D)
+        made = self.item_tower(
+            self.item_features(items, hidden=hidden, drop=drop, generator=generator).flatten(1)
+        )  # (n, D)
         return made if ids is None else ids + made
 
     def item_embeddings(self) -> Tensor:

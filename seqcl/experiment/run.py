@@ -202,7 +202,8 @@ class Run:
         split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
         model = build(config, split).to(pick_device(device))
         if isinstance(model, Recommender):
-            load_weights(model, folder / "checkpoints" / "best.safetensors", identity=identity(sequences))
+            about = identity(sequences) | model.identity
+            load_weights(model, folder / "checkpoints" / "best.safetensors", identity=about)
         model.eval()
         results = folder / "metrics.json"
         metrics = json.loads(results.read_text()) if results.exists() else {}
@@ -308,12 +309,16 @@ class Run:
         if (user is None) == (items is None):
             raise UserError("recommend needs a user or items, one of the two")
         history = self.sequences.history(user) if items is None else self.sequences.encode(items)  # (n,)
-        newest = torch.as_tensor(np.asarray(history[-self.split.test.max_len :], dtype=np.int64))[None]  # (1, L)
-        batch = SeqBatch(newest, torch.tensor([newest.shape[1]]))
         model = self.model
+        device = next(iter(model.state_dict().values())).device
+        newest = torch.as_tensor(np.asarray(history[-self.split.test.max_len :], dtype=np.int64), device=device)[
+            None
+        ]  # (1, L)
+        who = None if user is None else torch.tensor([self.sequences.find_user(user)], device=device)  # (1,)
+        batch = SeqBatch(newest, torch.tensor([newest.shape[1]], device=device), users=who)
         scores = model.scores(batch) if isinstance(model, Baseline) else model.queries(batch) @ model.candidates().T
         if exclude_seen:
-            scores[:, torch.as_tensor(np.unique(history)).long() - 1] = float("-inf")
+            scores[:, torch.as_tensor(np.unique(history), device=device).long() - 1] = float("-inf")
         best = scores[0].topk(min(k, scores.shape[1]))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.sequences.item_ids[index], score) for index, score in pairs if score > float("-inf")]

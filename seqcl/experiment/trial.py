@@ -100,10 +100,7 @@ class Trial:
         # Of the time there is, at most half.
         minutes = trainer.max_minutes and (spent / 60 + trainer.max_minutes) / 2
         shorter = replace(trainer, epochs=stage.epochs, lr=stage.lr, max_minutes=minutes, patience=0, ema=0.0)
-        known = stage.objective.identity
-        done = self.fit(
-            stage.to(self.device), shorter, folder, known=known, resume=resume, spent=spent, progress=progress
-        )
+        done = self.fit(stage.to(self.device), shorter, folder, resume=resume, spent=spent, progress=progress)
         if done.stopped == "minutes":
             log.warning("pre-training was ended by train.max_minutes after %d of %d epochs", done.epochs, stage.epochs)
         return about_stage(folder)
@@ -114,7 +111,6 @@ class Trial:
         trainer: Trainer,
         folder: Path,
         *,
-        known: dict[str, Any] | None = None,
         resume: bool,
         spent: float,
         progress: bool,
@@ -128,7 +124,7 @@ class Trial:
             training_batches(self.split, trainer, seed=seed, device=self.device, times=times),
             validate=validate,
             folder=folder,
-            identity=identity(self.sequences) | (known or {}),
+            identity=identity(self.sequences) | model.identity,
             resume=resume and last_checkpoint(folder).exists(),
             device=self.device,
             spent=spent,

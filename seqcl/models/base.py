@@ -20,7 +20,7 @@ class Pretraining(nn.Module):
     def __init__(self, *, encoder: Encoder, objective: Objective, epochs: int, lr: float) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, objective
-        self.epochs, self.lr = epochs, lr
+        self.epochs, self.lr, self.identity = epochs, lr, objective.identity
 
     def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
         """Weighted loss terms by name."""
@@ -36,6 +36,7 @@ class Recommender(nn.Module):
 
     def __init__(self, train: Windows, *, encoder: Encoder, next_item: Objective, **terms: Objective) -> None:
         super().__init__()
+        self.identity: dict[str, str] = {}  # what else than the log its weights belong to
         self.encoder = encoder
         self.objective = Joint(next_item=next_item, **terms)
         self.objective.prepare(encoder, train)

@@ -55,3 +55,4 @@ class TwoTower(Recommender):
         terms = {"features": made} if (made := ssl()).weight else {}
         built = towers(history, items=items, users=users, trained=train.item_counts() > 0)
         super().__init__(train, encoder=built, next_item=next_item(), **terms)
+        self.identity = {"features": items.fingerprint() + users.fingerprint()}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.errors import UserError, unknown
-from seqcl.losses import Similarity, contrast, similarities
+from seqcl.losses import Similarity, similarities
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.views import positive
@@ -41,6 +43,7 @@ class BatchSoftmax(Objective):
     catalogue: Tensor
     seen: Tensor
     gap: Tensor
+    times: Tensor
     steps: Tensor
 
     def __init__(
@@ -71,6 +74,7 @@ class BatchSoftmax(Objective):
         )  # items that training knows
         self.register_buffer("seen", torch.empty(0, dtype=torch.float64))  # (N + 2,) the step that last had the item
         self.register_buffer("gap", torch.empty(0, dtype=torch.float64))  # (N + 2,) mean steps from one to the next
+        self.register_buffer("times", torch.empty(0, dtype=torch.float64))  # (N + 2,) steps that had the item
         self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
 
     def extra_repr(self) -> str:
@@ -78,12 +82,12 @@ class BatchSoftmax(Objective):
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
         self.next_item.prepare(encoder, train)
-        counts = torch.from_numpy(train.item_counts()).double()  # (N + 2,)
+        device = self.steps.device
+        counts = torch.from_numpy(train.target_counts()).double().to(device)  # (N + 2,)
         self.chance = counts / counts.sum()
-        self.catalogue = counts.nonzero()[:, 0]
+        self.catalogue = torch.from_numpy(np.flatnonzero(train.item_counts())).to(device)
         if self.correction == "stream":
-            self.seen = torch.zeros_like(counts)
-            self.gap = torch.full_like(counts, 100.0)  # steps; of no matter once an item was seen a few times
+            self.seen, self.gap, self.times = (torch.zeros_like(counts) for _ in range(3))
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         states, targets = self.next_item.positions(encoder, batch)  # (T, D), (T,)
@@ -103,14 +107,16 @@ class BatchSoftmax(Objective):
             self.note(distinct)
         if self.correction != "none":
             logits = logits - self.log_chance(candidates, len(targets)).to(logits.dtype)
-        return {"next_item": contrast(logits, targets[:, None] == candidates)}
+        return {"next_item": F.cross_entropy(logits, torch.searchsorted(candidates, targets))}
 
     @torch.no_grad()
     def note(self, items: Tensor) -> None:
         """Count a step that has these items among its targets."""
         self.steps += 1
-        self.gap[items] += self.rate * (self.steps - self.seen[items] - self.gap[items])
+        rate = (1 / (self.times[items] + 1)).clamp(min=self.rate)  # a plain mean at first, which forgets where it began
+        self.gap[items] += rate * (self.steps - self.seen[items] - self.gap[items])
         self.seen[items] = self.steps
+        self.times[items] += 1
 
     @torch.no_grad()
     def log_chance(self, items: Tensor, targets: int) -> Tensor:

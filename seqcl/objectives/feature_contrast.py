@@ -6,24 +6,27 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from seqcl.augment.feature_masks import correlated_halves, mutual_information, random_halves
+from seqcl.augment.feature_masks import correlated_halves, mutual_information, present, random_halves
 from seqcl.errors import UserError, unknown
 from seqcl.losses import nt_xent
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.two_views import share_of_others
 from seqcl.objectives.views import positive
-from seqcl.types import Encoder, SeqBatch, Windows
+from seqcl.types import Encoder, Features, SeqBatch, Windows
 
 Masking = Literal["correlated", "random"]
+
+COUNTED = 100_000
+"""Items at most that mutual information is counted over."""
 
 
 class FeatureContrast(Objective):
     """NT-Xent of items drawn uniformly from those that training knows, under two complementary masks of their features: the term `features`.
 
     Uniformly, so that the tail is learned as well as the head. Differs from the paper: both directions of the contrast; an
-    item drawn twice is no negative of itself.
+    item drawn twice is no negative of itself; an item of which one of the views shows nothing is left out.
 
     Args:
         weight: factor of the term (paper 0.3).
@@ -38,6 +41,7 @@ class FeatureContrast(Objective):
 
     catalogue: Tensor
     information: Tensor
+    there: Tensor
 
     def __init__(
         self,
@@ -62,7 +66,8 @@ class FeatureContrast(Objective):
         self.register_buffer(
             "catalogue", torch.empty(0, dtype=torch.int64), persistent=False
         )  # items that training knows
-        self.register_buffer("information", torch.empty(0, 0), persistent=False)  # (F, F)
+        self.register_buffer("information", torch.empty(0, 0), persistent=False)  # (F, F), without the id
+        self.register_buffer("there", torch.empty(0, 0, dtype=torch.bool), persistent=False)  # (N + 2, F), with the id
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, temperature={self.temperature}, masking={self.masking}, drop={self.drop}"
@@ -74,24 +79,54 @@ class FeatureContrast(Objective):
                 "FeatureContrast: two views need two features at least, and of the items is known: "
                 f"{', '.join(columns) or 'nothing'}; give the log an item table, or ssl.weight 0"
             )
+        features: Features = encoder.items_known  # type: ignore[attr-defined]
         known = np.flatnonzero(train.item_counts() > 0)
-        self.catalogue = torch.from_numpy(known)
-        found = mutual_information(encoder.items_known, known)  # type: ignore[attr-defined]
-        if "id" in columns:  # an id tells all of every other column
-            found = np.block([[np.zeros((1, 1)), np.diag(found)[None]], [np.diag(found)[:, None], found]])
-        self.information = torch.from_numpy(found).float()
+        self.catalogue = torch.from_numpy(known).to(self.catalogue.device)
+        self.item_id = columns[0] == "id"
+        there = present(features)  # (N + 2, F)
+        if self.item_id:
+            there = np.concatenate((np.ones((len(there), 1), bool), there), axis=1)
+        self.there = torch.from_numpy(there).to(self.there.device)
+        if self.masking == "correlated":
+            counted = known if len(known) <= COUNTED else np.random.default_rng(0).choice(known, COUNTED, replace=False)
+            self.information = (
+                torch.from_numpy(mutual_information(features, counted)).float().to(self.information.device)
+            )
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         device = batch.items.device
         generator = rng(device)
-        items = self.catalogue[
-            torch.randint(len(self.catalogue), (self.items,), generator=generator, device=device)
-        ]  # (n,)
-        if self.masking == "correlated":
-            masks = correlated_halves(self.information, len(items), generator=generator)
-        else:
-            masks = random_halves(len(items), len(self.information), generator=generator, device=device)
-        first, second = (encoder.item_vectors(items, hidden=mask, drop=self.drop) for mask in masks)  # type: ignore[attr-defined]
+        place = torch.randint(len(self.catalogue), (self.items,), generator=generator, device=device)
+        items = self.catalogue[place]  # (n,)
+        masks = self.masks(len(items), generator)
+        there = self.there[items]  # (n, F)
+        told = ((there & ~masks[0]).any(1) & (there & ~masks[1]).any(1)).nonzero()[:, 0]  # neither view is empty
+        items = items[told]
+        first, second = (
+            encoder.item_vectors(items, hidden=mask[told], drop=self.drop, generator=generator)  # type: ignore[attr-defined]
+            for mask in masks
+        )
         same = items[:, None] == items
-        self.observed = {"masked_share": share_of_others(same)}
+        self.observed = {
+            "masked_share": share_of_others(same),
+            "empty_share": 1 - len(told) / self.items + same.new_zeros(()),
+        }
+        if len(items) < 2:
+            return {"features": first.sum() * 0}
         return {"features": self.weight * nt_xent(first, second, temperature=self.temperature, same=same)}
+
+    def masks(self, rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """What each view hides, the id first if it is used: two (n, F) bool.
+
+        An id tells all of every column, so that correlation says nothing of it: it goes to either view, and where there is one
+        column besides, to the one that hides that.
+        """
+        device = self.there.device
+        if self.masking == "random":
+            return random_halves(rows, self.there.shape[1], generator=generator, device=device)
+        first, second = correlated_halves(self.information, rows, generator=generator)
+        if not self.item_id:
+            return first, second
+        coin = torch.rand(rows, 1, generator=generator, device=device) < 0.5  # (n, 1)
+        hidden = ~first if first.shape[1] == 1 else coin
+        return torch.cat((hidden, first), 1), torch.cat((~hidden, second), 1)

@@ -25,6 +25,8 @@ from seqcl.types import Bag, Features, SeqBatch
 
 FORMAT = "seqcl-bundle-1"
 MANIFEST = "manifest.json"
+ANSWERING = ("query.safetensors", "item_ids.npy", "index.json")
+"""Small files that every answer depends on: always compared with their hashes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ class Query:
                 encoder,
                 items=nothing(),
                 users=users,
-                trained=np.ones(0, bool),
+                trained=np.zeros(self.num_items + 2, bool),
                 **self.towers["options"] | {"item_id": True},
             )
         return encoder, NextItem(similarity=self.similarity, temperature=self.temperature)  # type: ignore[arg-type]
@@ -167,7 +169,7 @@ class Bundle:
 
     Args:
         folder: what `write_bundle` wrote.
-        check: compare every file with the hash in the manifest.
+        check: compare every file with the hash in the manifest, the large ones too.
 
     Raises:
         UserError: no bundle there, a file is missing or is another one, or it is of a version that cannot be read.
@@ -179,22 +181,28 @@ class Bundle:
             self.manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is no bundle: {MANIFEST}: {error}") from None
-        if self.manifest.get("format") != FORMAT:
-            raise UserError(f"{folder} has the format {self.manifest.get('format')!r}; this version reads {FORMAT!r}")
-        for name, known in self.manifest["files"].items():
-            file = self.folder / name
-            if not file.is_file():
-                raise UserError(f"{folder} is not whole: {name} is missing")
-            if check and sha256(file) != known:
-                raise UserError(f"{file} is not the file that was exported")
-        query = Query(**self.manifest["query"])
-        encoder, self.rank = query.build()
+        found = self.manifest.get("format") if isinstance(self.manifest, dict) else None
+        if found != FORMAT:
+            raise UserError(f"{folder} has the format {found!r}; this version reads {FORMAT!r}")
         try:
+            for name, known in self.manifest["files"].items():
+                file = self.folder / name
+                if not file.is_file():
+                    raise UserError(f"{folder} is not whole: {name} is missing")
+                if (check or name in ANSWERING) and sha256(file) != known:
+                    raise UserError(f"{file} is not the file that was exported")
+            query = Query(**self.manifest["query"])
+            encoder, self.rank = query.build()
             encoder.load_state_dict(load_file(self.folder / "query.safetensors"))
             self.item_ids = np.load(self.folder / "item_ids.npy", mmap_mode="r", allow_pickle=False)
             self.index = FaissIndex.load(self.folder / "index.faiss")
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"{folder} cannot be read: {error}") from None
+            if (
+                not len(self.item_ids) == len(self.index.ids) - 1 == query.num_items
+                or self.index.dim != self.manifest["dim"]
+            ):
+                raise ValueError("its files hold different numbers of items")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"{folder} cannot be read: {type(error).__name__}: {error}") from None
         self.encoder: nn.Module = encoder.eval()
         self.max_len = query.max_len
 

@@ -18,6 +18,8 @@ from seqcl.types import PAD
 
 KINDS = ("flat", "ivf", "hnsw", "ivfpq")
 CELLS = ("ivf", "ivfpq")
+STATE = ("kind", "dim", "lists", "probes", "search_width")
+"""What of an index is not in faiss's own file."""
 CODE_DIMS = 4
 """Coordinates that ivfpq keeps in a byte."""
 
@@ -125,7 +127,7 @@ class FaissIndex:
         if not np.array_equal(self.ids[:-1], np.arange(1, len(self.ids))):
             raise ValueError("only an index of the items 1..N can be saved")
         library().write_index(self.index, str(path))
-        about = {name: getattr(self, name) for name in ("kind", "dim", "lists", "probes", "search_width")}
+        about = {name: getattr(self, name) for name in STATE}
         path.with_suffix(".json").write_text(json.dumps(about))
 
     @classmethod
@@ -136,8 +138,9 @@ class FaissIndex:
             RuntimeError: faiss cannot read it.
         """
         made = cls.__new__(cls)
-        for name, value in json.loads(path.with_suffix(".json").read_text()).items():
-            setattr(made, name, value)
+        about = json.loads(path.with_suffix(".json").read_text())
+        for name in STATE:
+            setattr(made, name, about[name])
         made.name, made.build_seconds = made.kind, 0.0
         made.index = library().read_index(str(path))
         made.ids = np.concatenate((np.arange(1, made.index.ntotal + 1), [PAD]))
