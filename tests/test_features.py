@@ -12,12 +12,15 @@ from sklearn.metrics import mutual_info_score
 
 import seqcl
 from seqcl.augment.feature_masks import correlated_halves, deciles, mutual_information, random_halves
+from seqcl.config import from_mapping
 from seqcl.data import Interactions, leave_one_out, pack
 from seqcl.data.features import Schema
 from seqcl.encoders import GRU, SASRec, TwoTower
 from seqcl.encoders.features import FeatureVectors
 from seqcl.errors import UserError
+from seqcl.experiment import SHARED, Options, build, training_batches
 from seqcl.objectives import BatchSoftmax, FeatureContrast
+from seqcl.training import Trainer
 from seqcl.types import SeqBatch
 
 NAN = float("nan")
@@ -403,6 +406,40 @@ def test_items_of_which_a_view_shows_nothing_are_left_out():
 def test_an_impossible_objective_is_refused_by_name(build, message):
     with pytest.raises(UserError, match=message):
         build()
+
+
+def test_a_sparse_table_learns_and_moves_only_the_items_of_a_step():
+    log, kinds = kinds_in_turn(users=40)
+    table = pd.DataFrame({"kind": [f"k{kind}" for kind in kinds]})
+    values = {
+        "model": "TwoTower",
+        "dataset": "x",
+        "encoder": {"dim": 8},
+        "towers": {"sparse": True},
+        "ssl": {"weight": 0},
+    }
+    config = from_mapping(values, SHARED, Options)
+    split = leave_one_out(pack(Interactions.from_frame(log, time=None, item_features=table)))
+    model = build(config, split)
+    before = model.encoder.history.table.weight.detach().clone()
+    batches = training_batches(split, Trainer(batch_size=4), seed=0, device=torch.device("cpu"))
+    batch = next(iter(batches.epoch(0)))
+
+    class One:
+        def __len__(self):
+            return 1
+
+        def epoch(self, number, start=0):
+            return iter([batch][start:])
+
+    Trainer(epochs=2, ema=0, warmup=0).fit(model, One(), progress=False)
+    moved = (model.encoder.history.table.weight != before).any(1)
+    assert set(moved.nonzero()[:, 0].tolist()) == {
+        *batch.items.flatten().tolist(),
+        *batch.targets.flatten().tolist(),
+    } - {0}
+    with pytest.raises(UserError, match=r"train.clip needs the whole gradient"):
+        Trainer(epochs=1, clip=1.0).fit(model, One(), progress=False)
 
 
 # Cold items

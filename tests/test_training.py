@@ -119,6 +119,22 @@ def test_the_rate_rises_over_the_warmup_and_falls_along_a_cosine_to_zero() -> No
     assert rates("cosine") == pytest.approx([0.5, 1.0, 1.5, 2.0, *cosine], abs=1e-12)
 
 
+def test_rows_of_a_sparse_gradient_move_as_those_of_a_dense_one_and_the_others_stand_still() -> None:
+    tables = [nn.Embedding(6, 3, sparse=sparse) for sparse in (False, True)]
+    tables[1].load_state_dict(tables[0].state_dict())
+    before = tables[0].weight.detach().clone()
+    optimizers = [AdamW(trainable(table), weight_decay=0.1) for table in tables]
+    rows = torch.tensor([4, 1, 1, 3])
+    for _ in range(5):
+        for table, optimizer in zip(tables, optimizers, strict=True):
+            (table(rows) * torch.arange(12.0).view(4, 3)).square().sum().backward()
+            optimizer.step(0.01)
+    touched = [1, 3, 4]
+    torch.testing.assert_close(tables[0].weight[touched], tables[1].weight[touched])
+    assert torch.equal(tables[1].weight[[0, 2, 5]], before[[0, 2, 5]])
+    assert not torch.equal(tables[1].weight[touched], before[touched])
+
+
 def test_a_parameter_without_gradient_stands_still() -> None:
     layer = nn.Linear(3, 3)
     optimizer = AdamW(trainable(layer), weight_decay=0.5)

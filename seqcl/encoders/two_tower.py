@@ -28,6 +28,8 @@ class TwoTower(nn.Module):
         hidden: width of the towers' hidden layer.
         forget: chance in training that a row's user, or an item's id, is not known, so that both towers meet what they do not know.
         dropout: share of the hidden layers dropped in training.
+        sparse: whether a step moves only the items in it, which large catalogues need; weight decay and moments of the
+            others then stand still.
 
     Raises:
         UserError: a size below 1, or items that nothing is known of and whose ids are not used either.
@@ -47,6 +49,7 @@ class TwoTower(nn.Module):
         hidden: int = 128,
         forget: float = 0.1,
         dropout: float = 0.1,
+        sparse: bool = False,
     ) -> None:
         super().__init__()
         at_least_one(width=width, hidden=hidden)
@@ -58,7 +61,8 @@ class TwoTower(nn.Module):
         self.num_items, self.dim, self.max_len = history.num_items, history.dim, getattr(history, "max_len", None)
         self.one_pass = getattr(history, "one_pass", True)
         self.register_buffer("trained", torch.from_numpy(trained))  # (N + 2,)
-        self.forget = forget
+        self.forget, self.sparse = forget, sparse
+        history.table.sparse = sparse  # type: ignore[attr-defined]
         self.item_id, self.items_known, self.users_known, self.nobody = item_id, items, users, users.rows - 1
         self.item_columns = (["id"] if item_id else []) + items.columns
         self.item_features = FeatureVectors(items, width) if items.columns else None
@@ -117,7 +121,7 @@ class TwoTower(nn.Module):
             drop: chance that a word of a feature with several is left out.
             generator: what that is drawn from.
         """
-        ids = F.embedding(items, self.history.item_embeddings()) if self.item_id else None  # (n, D)
+        ids = F.embedding(items, self.history.item_embeddings(), sparse=self.sparse) if self.item_id else None  # (n, D)
         if ids is not None:
             unknown = ~self.trained[items]
             if self.training and hidden is None and self.item_features is not None:

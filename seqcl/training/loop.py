@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from seqcl.errors import unknown
+from seqcl.errors import UserError, unknown
 from seqcl.machine import give_back_memory
 from seqcl.training.fabric import make_fabric
 from seqcl.training.history import Events, Meter, Row, put_row, write_csv
@@ -127,6 +127,10 @@ class Loop:
         total = torch.stack(list(terms.values())).sum()
         self.fabric.backward(total)
         if self.config.clip:
+            if any(parameter.grad is not None and parameter.grad.is_sparse for parameter in self.parameters):
+                raise UserError(
+                    "train.clip needs the whole gradient, and that of a table is sparse: towers.sparse false, or no clip"
+                )
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip, foreach=True)
         self.optimizer.step(self.lr())
         state.step += 1

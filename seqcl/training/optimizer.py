@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that take gradient, by name; a tied one once."""
@@ -21,6 +24,8 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 class AdamW:
     """Decoupled weight decay on matrices and tables only, not on biases and norms (arXiv 1711.05101, algorithm 2).
+
+    Of a table whose gradient is sparse only the rows in it move, with the moments that they were left with.
 
     Args:
         parameters: what to update, by name.
@@ -41,6 +46,9 @@ class AdamW:
     def step(self, lr: float) -> None:
         """Update every parameter that has a gradient, then drop the gradients."""
         have = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        for index in [index for index in have if self.parameters[index].grad.is_sparse]:  # type: ignore[union-attr]
+            have.remove(index)
+            self._update_rows(index, lr)
         decayed = [index for index in have if self.weight_decay and self.parameters[index].ndim >= 2]
         plain = [index for index in have if not (self.weight_decay and self.parameters[index].ndim >= 2)]
         for group, decay in ((decayed, self.weight_decay), (plain, 0.0)):
@@ -48,6 +56,18 @@ class AdamW:
                 self._update(group, lr, decay)
         for parameter in self.parameters:
             parameter.grad = None
+
+    def _update_rows(self, index: int, lr: float) -> None:
+        parameter = self.parameters[index]
+        grad = parameter.grad.coalesce()  # type: ignore[union-attr]
+        rows, values = grad.indices()[0], grad.values()  # (R,), (R, D)
+        self.steps[index] += 1
+        mean = self.mean[index][rows].lerp_(values, 1 - BETAS[0])
+        square = self.square[index][rows].lerp_(values.square(), 1 - BETAS[1])
+        self.mean[index][rows], self.square[index][rows] = mean, square
+        correction = [1 - beta ** float(self.steps[index]) for beta in BETAS]
+        step = mean / correction[0] / ((square / correction[1]).sqrt_() + EPSILON)
+        parameter[rows] = parameter[rows] * (1 - lr * self.weight_decay) - lr * step
 
     def _update(self, group: list[int], lr: float, decay: float) -> None:
         parameters = [self.parameters[index] for index in group]
@@ -60,11 +80,11 @@ class AdamW:
             [self._step[index] for index in group],
             fused=True,
             amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
             lr=lr,
             weight_decay=decay,
-            eps=1e-8,
+            eps=EPSILON,
             maximize=False,
         )
 
