@@ -1,0 +1,152 @@
+"""Large catalogues: how fast two towers train on them, what that needs of memory, and what indexes of their items cost and lose.
+
+    python benchmarks/retrieval.py [--items 10000,100000,1000000] [--steps 100] [--smoke]
+
+Each size runs in a process of its own: a log of rows of ten items drawn by Zipf's law, of which a category is known, a TwoTower
+with sparse table gradients, two threads, batches of 256 rows. Then 1,000 queries, the best 20 items of each, through torch's
+`matmul + topk`, faiss's flat index called directly, and our indexes; recall is against the exact lists. The last line is one
+JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+K, QUERIES, THREADS = 20, 1000, 2
+
+
+def catalogue(items: int) -> Any:
+    """A log over that many items, and a category of each."""
+    import numpy as np
+    import pandas as pd
+
+    from seqcl.data import Interactions, pack
+
+    rng = np.random.default_rng(0)
+    users, length = min(max(items // 5, 2000), 100_000), 10
+    weights = 1 / np.arange(1, items + 1) ** 0.8
+    drawn = rng.choice(items, (users, length), p=weights / weights.sum())
+    every = np.arange(items)  # each item occurs, or it would not be in the log
+    rows = np.concatenate((drawn.reshape(-1), every))
+    owners = np.concatenate((np.repeat(np.arange(users), length), every % users))
+    frame = pd.DataFrame({"user_id": owners, "item_id": rows})
+    kinds = pd.DataFrame({"kind": [f"k{kind}" for kind in rng.integers(0, 1000, items)]})
+    return pack(Interactions.from_frame(frame, time=None, item_features=kinds))
+
+
+class Some:
+    """The first batches of an epoch."""
+
+    def __init__(self, batches: Any, steps: int) -> None:
+        self.batches, self.steps = batches, min(steps, len(batches))
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
+        for _, batch in zip(range(self.steps - start), self.batches.epoch(number, start), strict=False):
+            yield batch
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What it gives, and its seconds in the faster of two runs."""
+    spent = []
+    for _ in range(2):
+        started = time.perf_counter()
+        found = work()
+        spent.append(time.perf_counter() - started)
+    return found, min(spent)
+
+
+def size(items: int, steps: int) -> dict[str, Any]:
+    """Everything that is measured of one size."""
+    import faiss
+    import torch
+
+    from seqcl.config import from_mapping
+    from seqcl.data import Loader, leave_one_out
+    from seqcl.experiment import SHARED, Options, build, training_batches
+    from seqcl.retrieval import FaissIndex
+    from seqcl.retrieval.faiss_index import KINDS
+    from seqcl.training import Trainer
+
+    torch.set_num_threads(THREADS)
+    faiss.omp_set_num_threads(THREADS)
+    values = {"model": "TwoTower", "dataset": "x", "towers": {"sparse": True}, "next_item": {"negatives": 1024}}
+    config = from_mapping(values, SHARED, Options)
+    split = leave_one_out(catalogue(items), windows="last")
+    model = build(config, split)
+    trainer = Trainer(epochs=3, batch_size=256, ema=0.0, patience=0)
+    batches = training_batches(split, trainer, seed=0, device=torch.device("cpu"))
+    history = trainer.fit(model, Some(batches, steps), progress=False).history[1:]
+    report: dict[str, Any] = {
+        "items": items,
+        "training_items_per_second": round(statistics.median(float(row["items_per_second"]) for row in history)),
+        "training_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    model.eval()
+    with torch.no_grad():
+        table = model.candidates().float().contiguous()
+        windows = Loader(split.test, batch_size=QUERIES, targets="last")
+        queries = model.queries(next(iter(windows))).float()
+        truth, seconds = timed(lambda: (queries @ table.T).topk(K).indices + 1)
+        report["matmul_topk_queries_per_second"] = round(len(queries) / seconds)
+        plain = faiss.IndexFlatIP(table.shape[1])
+        plain.add(table.numpy())
+        _, seconds = timed(lambda: plain.search(queries.numpy(), K))
+        report["faiss_flat_queries_per_second"] = round(len(queries) / seconds)
+        for kind in KINDS:
+            index = FaissIndex(table, kind=kind)
+            (_, found), seconds = timed(lambda index=index: index.search(queries, K))  # type: ignore[misc]
+            _, one = timed(lambda index=index: [index.search(query[None], K) for query in queries[:100]])  # type: ignore[misc]
+            report[kind] = {
+                "build_seconds": round(index.build_seconds, 2),
+                "queries_per_second": round(len(queries) / seconds),
+                "one_query_ms": round(10 * one, 2),
+                "recall": round((truth[:, :, None] == found[:, None, :]).any(2).float().mean().item(), 3),
+                "bytes_per_item": round(index.bytes_per_item, 1),
+            }
+            del index
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", default="10000,100000,1000000", help="sizes of catalogues, separated by commas")
+    parser.add_argument("--steps", type=int, default=100, help="batches of an epoch (default: 100)")
+    parser.add_argument("--smoke", action="store_true", help="a small catalogue, no claims")
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.size:
+        print("@@" + json.dumps(size(chosen.size, chosen.steps)), flush=True)
+        return
+    sizes = [2000] if chosen.smoke else [int(part) for part in chosen.items.split(",")]
+    steps = 4 if chosen.smoke else chosen.steps
+    reports = []
+    for items in sizes:
+        words = [sys.executable, __file__, "--size", str(items), "--steps", str(steps)]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("@@")]
+        if not lines:
+            raise SystemExit(f"{items} items failed: {done.stderr.strip()}")
+        reports.append(json.loads(lines[-1][2:]))
+        print(json.dumps(reports[-1]), flush=True)
+    about = {"date": date.today().isoformat(), "cores": os.cpu_count(), "threads": THREADS, "smoke": chosen.smoke}
+    print(json.dumps({"benchmark": "retrieval", **about, "sizes": reports}))
+
+
+if __name__ == "__main__":
+    main()
