@@ -146,3 +146,9 @@ def test_what_cannot_be_exported_or_read_is_said(tmp_path, out, capsys):
     (copy / "manifest.json").write_text(json.dumps(manifest | {"format": "seqcl-bundle-9"}))
     with pytest.raises(UserError, match="has the format 'seqcl-bundle-9'"):
         Bundle(copy)
+
+
+def test_what_is_missing_of_the_features_is_counted_in_the_log_of_the_run(tmp_path):
+    run = trained(tmp_path, "TwoTower")
+    text = (run.folder / "log.txt").read_text()
+    assert "feature price: a number; 0 of 20 rows have none" in text and "feature taste: 5 words" in text

@@ -1,4 +1,4 @@
-"""Every file in configs/ can be run as it stands, and says what it is."""
+"""Every file in configs/ resolves to a model and its options, and says what it is; none is trained here."""
 
 from __future__ import annotations
 

@@ -10,6 +10,15 @@ from torch import Generator, Tensor, nn
 from seqcl.types import Bag, Features
 
 
+def words_of(offsets: Tensor, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """All words of rows (n,) of a `Bag`: which of the n each is of, and its number, (P,) each."""
+    first = offsets[rows]  # (n,)
+    sizes = offsets[rows + 1] - first  # (n,)
+    owner = torch.repeat_interleave(sizes)  # (P,)
+    before = (sizes.cumsum(0) - sizes)[owner]  # (P,), words of the rows before
+    return owner, ids[first[owner] + torch.arange(len(owner), device=rows.device) - before]
+
+
 class Words(nn.Module):
     """The mean of the embeddings of a row's words; zero for a row without any."""
 
@@ -24,13 +33,7 @@ class Words(nn.Module):
 
     def forward(self, rows: Tensor, drop: float = 0.0, generator: Generator | None = None) -> Tensor:
         """Vectors of rows (n,): (n, K); each word is left out with chance `drop`, but not the last of a row."""
-        first = self.offsets[rows]  # (n,)
-        sizes = self.offsets[rows + 1] - first  # (n,)
-        owner = torch.repeat_interleave(sizes)  # (P,)
-        place = (
-            torch.arange(len(owner), device=rows.device) - (sizes.cumsum(0) - sizes)[owner]
-        )  # (P,), 0 is a row's first
-        words = self.ids[first[owner] + place]  # (P,)
+        owner, words = words_of(self.offsets, self.ids, rows)  # (P,) each
         if drop:
             chance = torch.rand(len(owner), generator=generator, device=rows.device)
             best = torch.full(rows.shape, -1.0, device=rows.device).scatter_reduce(0, owner, chance, "amax")  # (n,)
@@ -68,7 +71,6 @@ class FeatureVectors(nn.Module):
 
     def __init__(self, features: Features, dim: int) -> None:
         super().__init__()
-        self.columns, self.dim = features.columns, dim
         made = [Words(bag, dim) for bag in features.bags.values()]
         wide = [values[:, None] for values in features.numbers.values()] + list(features.vectors.values())
         self.parts = nn.ModuleList([*made, *(Numbers(values, dim) for values in wide)])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import yaml
@@ -64,10 +65,25 @@ def to_yaml(config: Namespace) -> str:
 
 
 @contextmanager
-def log_file(path: Path) -> Iterator[None]:
-    """Inside, what seqcl logs is added to the file."""
+def early_log() -> Iterator[list[logging.LogRecord]]:
+    """Inside, what seqcl logs is kept, for a file that is not there yet."""
+    handler, level = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield handler.buffer
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+@contextmanager
+def log_file(path: Path, early: Sequence[logging.LogRecord] = ()) -> Iterator[None]:
+    """Inside, what seqcl logs is added to the file, after what was kept before."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for record in early:
+        handler.handle(record)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:

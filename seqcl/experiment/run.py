@@ -19,7 +19,7 @@ from seqcl.data import Interactions, Loader, Sequences, Split
 from seqcl.encoders import TwoTower
 from seqcl.errors import UserError
 from seqcl.evaluation import Evaluator, Result, evaluate_index
-from seqcl.experiment.folder import PACKED, log, log_file, new_folder, to_yaml, write_text
+from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder, to_yaml, write_text
 from seqcl.experiment.options import SHARED, Options, Preparation, baselines, check, resolve
 from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, identity, rank, slices_of, windows_of
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
@@ -79,13 +79,14 @@ def execute(
     configs = {config.model: config, **configs}
     # What cannot be built leaves no folder behind; baselines are not kept, or the model's peak of memory would hold them.
     begun = resume is not None and last_checkpoint(resume).exists()
-    models = {config.model: build(config, split) if begun else buildable(config, split)}
-    for name in names[1:]:
-        if issubclass(MODELS[name], Recommender):  # counting cannot fail
-            buildable(configs[name], split)
+    with early_log() as early:
+        models = {config.model: build(config, split) if begun else buildable(config, split)}
+        for name in names[1:]:
+            if issubclass(MODELS[name], Recommender):  # counting cannot fail
+                buildable(configs[name], split)
     folder = resume or new_folder(Path(config.runs), f"{config.model}-{sequences.name}")
     try:
-        with log_file(folder / "log.txt"):
+        with log_file(folder / "log.txt", early):
             if source is not None:
                 sequences.save(folder / PACKED)
             log.info("%s on %s, in %s", config.model, sequences, folder)

@@ -65,13 +65,11 @@ class BatchSoftmax(Objective):
             raise unknown("correction", correction, ("counts", "stream", "none"))
         self.similarity, self.temperature = similarity, temperature
         self.negatives, self.correction, self.rate = negatives, correction, rate
-        self.next_item = NextItem(
-            similarity=similarity, temperature=temperature
-        )  # ranks, and finds the positions to be learned
+        # Ranks, and finds the positions to be learned.
+        self.next_item = NextItem(similarity=similarity, temperature=temperature)
         self.register_buffer("chance", torch.empty(0, dtype=torch.float64), persistent=False)  # (N + 2,) of one target
-        self.register_buffer(
-            "catalogue", torch.empty(0, dtype=torch.int64), persistent=False
-        )  # items that training knows
+        # Items that training knows.
+        self.register_buffer("catalogue", torch.empty(0, dtype=torch.int64), persistent=False)
         self.register_buffer("seen", torch.empty(0, dtype=torch.float64))  # (N + 2,) the step that last had the item
         self.register_buffer("gap", torch.empty(0, dtype=torch.float64))  # (N + 2,) mean steps from one to the next
         self.register_buffer("times", torch.empty(0, dtype=torch.float64))  # (N + 2,) steps that had the item

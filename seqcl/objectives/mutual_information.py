@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seqcl.augment.compose import stack
 from seqcl.augment.operators import choose, random_start
+from seqcl.encoders.features import words_of
 from seqcl.errors import UserError
 from seqcl.losses import Similarity, contrast, each_positive, similarities
 from seqcl.objectives.base import Objective, rng
@@ -138,12 +139,9 @@ class MutualInformation(Objective):
     def with_attributes(self, name: str, states: Tensor, items: Tensor) -> Tensor:
         """States (M, D) against all attributes, those of items (M,) being the positives."""
         assert self.attributes is not None
-        sizes = self.offsets[items + 1] - self.offsets[items]  # (M,)
-        owner = torch.repeat_interleave(sizes)  # (P,), 0..M - 1
-        first = sizes.cumsum(0) - sizes  # (M,)
-        place = torch.arange(len(owner), device=owner.device) - first[owner] + self.offsets[items][owner]  # (P,)
+        owner, words = words_of(self.offsets, self.ids, items)  # (P,) each
         has = torch.zeros(len(items), self.attributes.num_embeddings, dtype=torch.bool, device=owner.device)  # (M, A)
-        has[owner, self.ids[place]] = True
+        has[owner, words] = True
         return each_positive(self.scores(name, states, self.attributes.weight), has)
 
     def scores(self, name: str, states: Tensor, others: Tensor) -> Tensor:
