@@ -2,7 +2,8 @@
 
     python benchmarks/quality.py configs/beauty-cl4rec.yaml configs/beauty-sasrec.yaml --seeds 3 [--jobs 2]
 
-The first configuration is compared with each of the others. Every seed is one `run.py --config FILE --seed S` in a process
+The first configuration is compared with each of the others, on all targets and on those of the tail, the items that are not of the
+fifth most frequent in training. Every seed is one `run.py --config FILE --seed S` in a process
 of its own; a finished run in --runs is not repeated. Models are chosen on validation, the figures are those of test.
 The last line is one JSON object.
 """
@@ -52,9 +53,23 @@ def run(config: Path, seed: int, folder: Path, words: list[str], threads: int) -
 
 def gains(folder: Path, k: int = 10) -> np.ndarray:
     """NDCG@k of every user, in one order for all runs: (W,)."""
-    ranks = pd.read_parquet(folder / "ranks.parquet").sort_values(["user", "target"], kind="stable")
-    rank = ranks["rank"].to_numpy()
+    rank = in_order(folder)["rank"].to_numpy()
     return np.where(rank <= k, 1 / np.log2(rank + 1.0), 0.0)
+
+
+def in_order(folder: Path) -> pd.DataFrame:
+    """The ranks of a run by user and target."""
+    return pd.read_parquet(folder / "ranks.parquet").sort_values(["user", "target"], kind="stable")
+
+
+def rare(folder: Path) -> np.ndarray:
+    """Which targets are not of the fifth of the items most frequent in training: (W,) bool."""
+    from seqcl.evaluation.slices import head_items
+    from seqcl.experiment import Run
+
+    run = Run.load(folder)
+    items = np.searchsorted(run.sequences.item_ids, in_order(folder)["target"].to_numpy()) + 1
+    return ~head_items(run.split.train.item_counts())[items]
 
 
 def main() -> None:
@@ -96,12 +111,19 @@ def main() -> None:
         from seqcl.evaluation import compare
 
         pairs = [[gains(folders[config, seed]) for seed in range(chosen.seeds)] for config in (first, other)]
-        test = compare(*pairs)
-        found[f"{first.stem} - {other.stem}"] = {"difference": test.difference, "low": test.low, "high": test.high}
-        print(
-            f"{first.stem} - {other.stem}: ndcg@10 {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
-            f"p {test.p_value:.3f}, better in {test.seeds_better} of {test.seeds} seeds"
-        )
+        tail = rare(folders[first, 0])
+        for part, rows in (("all", np.ones_like(tail)), ("tail", tail)):
+            test = compare(*([gain[rows] for gain in side] for side in pairs))
+            found[f"{first.stem} - {other.stem}, {part}"] = {
+                "difference": test.difference,
+                "low": test.low,
+                "high": test.high,
+                "means": [float(np.mean([gain[rows].mean() for gain in side])) for side in pairs],
+            }
+            print(
+                f"{first.stem} - {other.stem}, {part} targets: ndcg@10 {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
+                f"p {test.p_value:.3f}, better in {test.seeds_better} of {test.seeds} seeds"
+            )
     print(json.dumps({"benchmark": "quality", "date": date.today().isoformat(), "seeds": chosen.seeds, **found}))
 
 

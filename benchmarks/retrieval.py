@@ -4,8 +4,8 @@
 
 Each size runs in a process of its own: a log of rows of ten items drawn by Zipf's law, of which a category is known, a TwoTower
 with sparse table gradients, two threads, batches of 256 rows. Then 1,000 queries, the best 20 items of each, through torch's
-`matmul + topk`, faiss's flat index called directly, and our indexes; recall is against the exact lists. The last line is one
-JSON object.
+`matmul + topk`, faiss's flat index called directly, and our indexes; recall is against the exact lists. Then the model is exported and the bundle asked for 200 users one by one. The
+last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -78,22 +79,26 @@ def size(items: int, steps: int) -> dict[str, Any]:
 
     from seqcl.config import from_mapping
     from seqcl.data import Loader, leave_one_out
-    from seqcl.experiment import SHARED, Options, build, training_batches
-    from seqcl.retrieval import FaissIndex
-    from seqcl.retrieval.faiss_index import KINDS
+    from seqcl.experiment import SHARED, Options, Run, build, training_batches
+    from seqcl.retrieval import KINDS, FaissIndex
+    from seqcl.retrieval.bundle import Bundle
     from seqcl.training import Trainer
 
     torch.set_num_threads(THREADS)
     faiss.omp_set_num_threads(THREADS)
     values = {"model": "TwoTower", "dataset": "x", "towers": {"sparse": True}, "next_item": {"negatives": 1024}}
     config = from_mapping(values, SHARED, Options)
-    split = leave_one_out(catalogue(items), windows="last")
+    started = time.perf_counter()
+    sequences = catalogue(items)
+    split = leave_one_out(sequences, windows="last")
     model = build(config, split)
+    ready = time.perf_counter() - started
     trainer = Trainer(epochs=3, batch_size=256, ema=0.0, patience=0)
     batches = training_batches(split, trainer, seed=0, device=torch.device("cpu"))
     history = trainer.fit(model, Some(batches, steps), progress=False).history[1:]
     report: dict[str, Any] = {
         "items": items,
+        "ready_seconds": round(ready, 1),
         "training_items_per_second": round(statistics.median(float(row["items_per_second"]) for row in history)),
         "training_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
@@ -120,6 +125,24 @@ def size(items: int, steps: int) -> dict[str, Any]:
                 "bytes_per_item": round(index.bytes_per_item, 1),
             }
             del index
+    run = Run(folder=Path(), config=config, sequences=sequences, split=split, model=model, metrics={})  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        exported = run.export(Path(folder) / "bundle", index="hnsw")
+        started = time.perf_counter()
+        bundle = Bundle(exported)
+        loaded = time.perf_counter() - started
+        spent = []
+        for user in range(200):
+            history = sequences.item_ids[sequences.row(user) - 1].tolist()
+            started = time.perf_counter()
+            bundle.recommend(history, k=10)
+            spent.append(1000 * (time.perf_counter() - started))
+        report["bundle"] = {
+            "start_seconds": round(loaded, 2),
+            "recommend_ms_median": round(statistics.median(spent), 2),
+            "recommend_ms_slowest_of_200": round(max(spent), 2),
+        }
+    report["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return report
 
 

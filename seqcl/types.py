@@ -42,6 +42,14 @@ class Bag(NamedTuple):
     ids: np.ndarray  # (E,) int64
     names: list[str]
 
+    def take(self, rows: np.ndarray) -> Bag:
+        """The words of rows (n,), in their order."""
+        first = self.offsets[rows]  # (n,)
+        sizes = self.offsets[rows + 1] - first
+        offsets = np.concatenate(([0], np.cumsum(sizes)))  # (n + 1,)
+        places = np.repeat(first - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return Bag(offsets, self.ids[places], self.names)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Features:

@@ -23,6 +23,7 @@ from seqcl.types import SeqBatch
 
 MODELS: dict = {
     "SASRec": {},
+    "NARM": {},
     "GRU4Rec": {},
     "CL4Rec": {"encoder": {"name": "HSTU", "dim": 8}},
     "BERT4Rec": {},
@@ -86,6 +87,36 @@ def test_a_bundle_recommends_what_the_run_does(tmp_path, model):
     assert (
         bundle.manifest["protocol"] == run.metrics["protocol"] and bundle.manifest["items"] == run.sequences.num_items
     )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model):
+    runtime = pytest.importorskip("onnxruntime")
+    run = trained(tmp_path, model)
+    folder = run.export(tmp_path / "out", index="flat", onnx=True)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert "query.onnx" in manifest["files"]
+    graph = runtime.InferenceSession(str(folder / "query.onnx"), providers=["CPUExecutionProvider"])
+    items, vectors = np.zeros((3, 5), np.int64), np.load(folder / "items.npy")
+    histories = ([3], [5, 9, 9, 2], [7, 6, 5, 4, 3])
+    for row, history in enumerate(histories):
+        items[row, : len(history)] = run.sequences.encode(history)
+    lengths = np.array([len(history) for history in histories])
+    scores = graph.run(["queries"], {"items": items, "lengths": lengths})[0] @ vectors.T
+    for history, row in zip(histories, scores, strict=True):
+        wanted = run.recommend(items=history, k=20, exclude_seen=False)
+        best = run.sequences.item_ids[np.argsort(-row)]
+        assert np.sort(row)[::-1] == pytest.approx([score for _, score in wanted], abs=1e-4, rel=1e-4)
+        assert best[0] == wanted[0][0]
+
+
+def test_a_graph_that_differs_is_not_exported(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    run = trained(tmp_path, "SASRec")
+    monkeypatch.setattr("seqcl.retrieval.onnx.TOLERANCE", -1.0)
+    with pytest.raises(UserError, match="the queries of the ONNX graph differ from torch's"):
+        run.export(tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,21 @@ def test_evaluate_agrees_with_the_run(run, capsys):
     assert {"build_seconds", "query_seconds"} <= set(found["index"])
 
 
+def test_all_indexes_are_compared_and_drawn(run, capsys):
+    assert main(["evaluate", str(run), "--index", "all"]) == 0
+    rows = json.loads(capsys.readouterr().out)["index"]
+    assert {row["kind"] for row in rows} == {"exact", "flat", "hnsw", "ivf", "ivfpq"}
+    kept = json.loads((run / "metrics.json").read_text())["test"]
+    for row in rows:
+        if row["kind"] in ("exact", "flat"):
+            assert row["ndcg@10"] == pytest.approx(kept["ndcg@10"], abs=1e-6) and row["overlap@10"] > 0.999
+    cells = [row["overlap@10"] for row in rows if row["kind"] == "ivf"]
+    assert cells[-1] >= cells[0]  # looking into more cells misses less
+    table = pd.read_csv(run / "indexes.csv")
+    assert len(table) == len(rows) and (table["queries_per_second"] > 0).all()
+    assert (run / "indexes.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_recommend_prints_items(run, capsys):
     assert main(["recommend", str(run), "--user", "0", "--k", "3"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3

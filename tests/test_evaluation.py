@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from seqcl.errors import UserError
 from seqcl.evaluation import (
     Evaluator,
+    Questions,
     compare,
     draw_negatives,
     effective_rank,
-    evaluate_index,
     list_metrics,
     rank_metrics,
     ranks,
@@ -555,13 +555,19 @@ def test_sampled_ranks_are_those_among_the_target_and_its_negatives(kind, candid
 # Through an index
 
 
+def through(index, windows, scorer, counts, exact=None):
+    """What an index gives for windows, beside an exact one if there is any."""
+    asked = Questions.encode(Evaluator(), windows, batches(windows), scorer, counts)
+    return asked.result(index, exact and asked.ask(exact)[1:])
+
+
 def test_an_exact_index_gives_the_metrics_of_the_full_ranking():
     windows = random_windows(users=90, num_items=200)
     vectors = Vectors(torch.randn(90, 8), torch.randn(200, 8))
     full = evaluate(windows, vectors)
     index = ExactIndex(vectors.table)
     counts = windows.item_counts()
-    found = evaluate_index(Evaluator(), index, windows, batches(windows), vectors, counts, exact=index)
+    found = through(index, windows, vectors, counts, exact=index)
     assert found.result.metrics == pytest.approx(full.metrics)
     assert found.result.ranks[full.ranks <= 20].tolist() == full.ranks[full.ranks <= 20].tolist()
     assert (found.result.ranks[full.ranks > 20] == 200).all()
@@ -576,7 +582,7 @@ def test_what_an_index_loses_is_reported():
     half = ExactIndex(vectors.table[:100])
     exact = ExactIndex(vectors.table)
     counts = windows.item_counts()
-    found = evaluate_index(Evaluator(), half, windows, batches(windows), vectors, counts, exact=exact)
+    found = through(half, windows, vectors, counts, exact=exact)
     assert 0.3 < found.overlap["overlap@20"] < 0.7
     assert (found.result.ranks[found.result.targets > 100] == 200).all()
 
@@ -584,7 +590,7 @@ def test_what_an_index_loses_is_reported():
 def test_an_index_does_not_break_ties_in_our_favour():
     windows = windows_of([[1, 2], [1, 3]], num_items=4)
     vectors = Vectors(torch.ones(2, 1), torch.tensor([[9.0], [1.0], [1.0], [0.5]]))
-    found = evaluate_index(Evaluator(), ExactIndex(vectors.table), windows, batches(windows), vectors, np.ones(6))
+    found = through(ExactIndex(vectors.table), windows, vectors, np.ones(6))
     assert found.result.ranks.tolist() == [2, 2]
 
 
@@ -592,7 +598,7 @@ def test_a_model_without_vectors_cannot_be_searched():
     windows = random_windows()
     index = FaissIndex(torch.randn(NUM_ITEMS, 4))
     with pytest.raises(UserError, match="Table scores without vectors"):
-        evaluate_index(Evaluator(), index, windows, batches(windows), Table(torch.randn(60, NUM_ITEMS)), np.ones(42))
+        through(index, windows, Table(torch.randn(60, NUM_ITEMS)), np.ones(42))
 
 
 # Diagnostics

@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 from sklearn.metrics import mutual_info_score
 
 import seqcl
@@ -105,6 +107,98 @@ def test_features_of_a_log_follow_its_ids_and_come_from_what_training_knows():
     np.testing.assert_allclose(ages, [1, -1, NAN])  # and somebody unknown
     with pytest.raises(UserError, match="unknown column in the table of items of frame 'knid': did you mean kind"):
         train.features("items", np.ones(5, bool), "knid")
+
+
+def test_text_that_occurs_often_is_encoded_as_if_each_cell_were_read_alone():
+    rng = np.random.default_rng(0)
+    kinds = ["a b", "b", "c", None, "a", 3, "3", "c c b"]
+    column = [kinds[place] for place in rng.integers(0, len(kinds), 200)]
+    found = Schema.learn({"kind": column}, min_count=30).encode({"kind": column}, before=1, after=2).bags["kind"]
+    per_word: dict = {}
+    for cell in column:
+        for word in set(str(cell).split()) if cell is not None else ():
+            per_word[word] = per_word.get(word, 0) + 1
+    kept = {word for word, rows in per_word.items() if rows >= 30}
+    assert set(found.names) == kept and len(kept) < len(per_word) + 1
+    alone = [set() if cell is None else set(str(cell).split()) & kept for cell in column]
+    assert words(found) == [set(), *alone, set(), set()]
+
+
+def test_a_column_is_read_as_it_is_asked_to_be():
+    log = pd.DataFrame({"user_id": [1] * 5 + [2] * 5, "item_id": [10, 20, 30, 40, 50] * 2})
+    table = TABLE.assign(size=["1.5", "2.5", "x", None, "3.5"])
+    train = leave_one_out(pack(Interactions.from_frame(log, time=None, item_features=table))).train
+    known = np.ones(5, bool)
+    found = train.features("items", known, "year:words, size:numbers, price", min_count=1)
+    assert set(found.bags) == {"year"} and set(found.numbers) == {"size", "price"}
+    assert words(found.bags["year"]) == [set(), {"1990"}, {"2000"}, set(), {"2010"}, {"2000"}, set()]
+    np.testing.assert_allclose(
+        found.numbers["size"][[1, 2, 5]], (np.array([1.5, 2.5, 3.5]) - 2.5) / np.std([1.5, 2.5, 3.5])
+    )
+    assert np.isnan(found.numbers["size"][[0, 3, 4, 6]]).all()
+    with pytest.raises(UserError, match="did you mean year"):
+        train.features("items", known, "year:word")
+
+
+def item_files(folder):
+    """One table in every format, with a row for a stranger and none for item 40."""
+    ids, price = [30, 10, 20, 50, 99], [3.0, 1.0, 2.0, 5.0, 9.0]
+    image = np.arange(10, dtype=np.float32).reshape(5, 2)
+    frame = pd.DataFrame({"item_id": ids, "price": price, "kind": ["a", "b", "a b", None, "a"]})
+    frame.to_csv(folder / "t.csv", index=False)
+    frame.to_csv(folder / "t.tsv", index=False, sep="\t")
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(image.reshape(-1)), 2)
+    parquet.write_table(pa.Table.from_pandas(frame).append_column("image", vectors), folder / "t.parquet")
+    np.savez(folder / "t.npz", ids=np.array(ids), price=np.array(price), image=image)
+    return image
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "npz"])
+def test_a_file_says_what_items_are(tmp_path, kind):
+    image = item_files(tmp_path)
+    log = pd.DataFrame({"user_id": [1] * 5 + [2] * 5, "item_id": [10, 20, 30, 40, 50] * 2})
+    own = pd.DataFrame({"year": [1, 2, 3, 4, 5], "price": [0.0] * 5}, index=[10, 20, 30, 40, 50])
+    train = leave_one_out(pack(Interactions.from_frame(log, time=None, item_features=own))).train
+    found = train.features("items", np.ones(5, bool), table=str(tmp_path / f"t.{kind}"), min_count=1)
+    price = (np.array([NAN, 1, 2, 3, NAN, 5, NAN]) - 2.75) / np.std([1, 2, 3, 5])
+    np.testing.assert_allclose(found.numbers["price"], price, rtol=1e-6)  # the file's, not the log's
+    assert not np.isnan(found.numbers["year"][1:6]).any()
+    if kind != "npz":
+        assert words(found.bags["kind"]) == [set(), {"b"}, {"a", "b"}, {"a"}, set(), set(), set()]
+    if kind in ("parquet", "npz"):
+        np.testing.assert_array_equal(found.vectors["image"][[1, 2, 3, 5]], image[[1, 2, 0, 3]])
+        assert np.isnan(found.vectors["image"][[0, 4, 6]]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.jsn", b"", "unknown kind of table"),
+        ("gone.csv", None, "gone.csv: no such file"),
+        ("t.csv", b"price,kind\n1,a\n", "no column of ids: it has price, kind; call it item_id"),
+        ("t.parquet", b"PAR1", "t.parquet: it cannot be read"),
+        ("t.npz", b"zip", "t.npz: it cannot be read"),
+    ],
+)
+def test_a_file_that_does_not_serve_is_named(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    log = pd.DataFrame({"user_id": [1] * 5 + [2] * 5, "item_id": [10, 20, 30, 40, 50] * 2})
+    train = leave_one_out(pack(Interactions.from_frame(log, time=None))).train
+    with pytest.raises(UserError, match=message):
+        train.features("items", np.ones(5, bool), table=str(tmp_path / name))
+
+
+def test_arrays_without_ids_or_of_another_length_are_refused(tmp_path):
+    log = pd.DataFrame({"user_id": [1] * 5 + [2] * 5, "item_id": [10, 20, 30, 40, 50] * 2})
+    train = leave_one_out(pack(Interactions.from_frame(log, time=None))).train
+    for arrays, message in (
+        ({"image": np.ones((5, 2))}, "no array `ids`"),
+        ({"ids": np.arange(4), "image": np.ones((5, 2))}, "array 'image' has the shape"),
+    ):
+        np.savez(tmp_path / "t.npz", **arrays)
+        with pytest.raises(UserError, match=message):
+            train.features("items", np.ones(5, bool), table=str(tmp_path / "t.npz"))
 
 
 # Masks

@@ -92,17 +92,26 @@ def other(words: list[str]) -> int:
     command.add_argument("run", help="run folder")
     command.add_argument("--part", choices=("valid", "test"), default="test", help="split to rank (default: test)")
     command.add_argument("--slices", action="store_true", help="also by history length and target popularity")
-    command.add_argument("--index", help="also through this index: flat, ivf, hnsw or ivfpq")
+    command.add_argument(
+        "--index",
+        help="also through this index: flat, ivf, hnsw, ivfpq, or all of them at several widths of search, with a plot",
+    )
     command = commands.add_parser("export", help="write a folder that recommends without the log")
     command.add_argument("run", help="run folder")
     command.add_argument("folder", help="new folder")
     command.add_argument("--index", default="hnsw", help="index of the items: flat, ivf, hnsw or ivfpq (default: hnsw)")
+    command.add_argument("--onnx", action="store_true", help="the query encoder as an ONNX graph too")
     command = commands.add_parser("recommend", help="the best items for a user or a history")
     command.add_argument("run", help="run folder, or one that was exported")
     command.add_argument("--user", help="raw id of a user in the log")
     command.add_argument("--items", help="raw ids of a history, oldest first, separated by commas")
     command.add_argument("--k", type=int, default=10, help="items to recommend (default: 10)")
-    command.add_argument("--seen", action="store_true", help="keep items of the history as candidates")
+    command.add_argument(
+        "--filter",
+        choices=("seen", "none"),
+        default="seen",
+        help="items of the history are left out, or kept (default: seen)",
+    )
     command = commands.add_parser("data", help="look at, convert or download data sets")
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     actions.add_parser("list", help="data sets known by name")
@@ -133,7 +142,8 @@ def evaluate(chosen: argparse.Namespace) -> int:
     if chosen.slices:
         found["slices"] = run.slices(result, chosen.part)
     if chosen.index:
-        found["index"] = run.evaluate_index(chosen.index, chosen.part)
+        every = chosen.index == "all"
+        found["index"] = run.compare_indexes(chosen.part) if every else run.evaluate_index(chosen.index, chosen.part)
     print(json.dumps(found, indent=2))
     return 0
 
@@ -142,14 +152,14 @@ def export(chosen: argparse.Namespace) -> int:
     """`seqcl export RUN FOLDER`: the folder."""
     from seqcl.experiment import Run
 
-    print(Run.load(chosen.run).export(chosen.folder, index=chosen.index))
+    print(Run.load(chosen.run).export(chosen.folder, index=chosen.index, onnx=chosen.onnx))
     return 0
 
 
 def recommend(chosen: argparse.Namespace) -> int:
     """`seqcl recommend RUN`: one line an item, raw id and score."""
     items = chosen.items.split(",") if chosen.items is not None else None
-    options = {"k": chosen.k, "exclude_seen": not chosen.seen}
+    options = {"k": chosen.k, "exclude_seen": chosen.filter == "seen"}
     if (Path(chosen.run) / "manifest.json").exists():
         from seqcl.retrieval.bundle import Bundle
 

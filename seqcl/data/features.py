@@ -6,18 +6,23 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqcl.data.attributes import bag, cells_of, listed, missing, numeric, split
-from seqcl.errors import unknown
+from seqcl.data.cells import bag, cells_of, distinct, listed, missing, numeric, split
+from seqcl.data.tables import read_columns
+from seqcl.errors import UserError, unknown
 from seqcl.types import Features
 
 if TYPE_CHECKING:
     from seqcl.data.sequences import Sequences
 
 log = logging.getLogger("seqcl")
+
+KINDS = ("words", "numbers")
+"""What a column may be read as, behind its name."""
 
 LARGEST = 10.0
 """Deviations from the mean past which a number is cut off."""
@@ -38,23 +43,30 @@ class Schema:
     vectors: dict[str, int]
 
     @classmethod
-    def learn(cls, columns: Mapping[str, Sequence[Any]], *, min_count: int = 2) -> Schema:
+    def learn(
+        cls, columns: Mapping[str, Sequence[Any]], *, min_count: int = 2, kinds: Mapping[str, str] | None = None
+    ) -> Schema:
         """The schema of columns of cells; words of fewer than `min_count` rows tell nothing and are not kept.
 
-        Numbers are numbers, lists of fractions of one length are vectors, all else is words: text is split at blanks, a list of
-        text is not.
+        Numbers are numbers, arrays (R, M) and lists of fractions of one length are vectors, all else is words: text is split at
+        blanks, a list of text is not. `kinds` says of a column that it is words or numbers, whatever its cells are.
         """
         words, numbers, vectors = {}, {}, {}
         for name, column in columns.items():
-            if width := vector_width(column):
+            kind = (kinds or {}).get(name)
+            if kind is None and (width := vector_width(column)):
                 vectors[name] = width
-            elif numeric(column):
+            elif kind == "numbers" or (kind is None and numeric(column)):
                 values = to_numbers(column)
                 if not np.isnan(values).all():
                     mean, deviation = float(np.nanmean(values)), float(np.nanstd(values))
                     numbers[name] = (mean, deviation if deviation > 1e-6 * max(1.0, abs(mean)) else 1.0)
             else:
-                count = Counter(word for cell in column for word in set(split(cell)))
+                codes, cells = distinct(column)
+                count: Counter[str] = Counter()
+                for cell, rows in zip(cells, np.bincount(codes, minlength=len(cells)).tolist(), strict=True):
+                    for word in set(split(cell)):
+                        count[word] += rows
                 words[name] = sorted(word for word, rows in count.items() if rows >= min_count)
         return cls(words={name: kept for name, kept in words.items() if kept}, numbers=numbers, vectors=vectors)
 
@@ -70,28 +82,29 @@ class Schema:
             if name not in columns:
                 raise unknown("column", name, columns)
         bags, numbers, vectors = {}, {}, {}
-        none: list[list[int]] = [[]]
         for name, known in self.words.items():
             number = {word: place for place, word in enumerate(known)}
-            cells = [set(split(cell)) for cell in columns[name]]
-            rows = [sorted(number[word] for word in cell if word in number) for cell in cells]
-            bags[name] = bag(none * before + rows + none * after, known)
-            strange = sum(len(cell - number.keys()) for cell in cells)
-            empty = sum(not row for row in rows)
+            codes, cells = distinct(columns[name])
+            sets = [set(split(cell)) for cell in cells]
+            rows = [sorted(number[word] for word in cell if word in number) for cell in sets]
+            around = [np.full(count, len(rows)) for count in (before, after)]  # the row behind the last has no words
+            bags[name] = bag([*rows, []], known).take(np.concatenate((around[0], codes, around[1])))
+            strange = np.array([len(cell - number.keys()) for cell in sets])[codes].sum()
+            empty = np.array([not row for row in rows])[codes].sum()
             log.info(
                 "feature %s: %d words, %d others left out; %d of %d rows have none",
                 name,
                 len(known),
                 strange,
                 empty,
-                len(rows),
+                len(codes),
             )
         for name, (mean, deviation) in self.numbers.items():
             values = np.clip((to_numbers(columns[name]) - mean) / deviation, -LARGEST, LARGEST)
             numbers[name] = np.pad(values, (before, after), constant_values=np.nan).astype(np.float32)
             log.info("feature %s: a number; %d of %d rows have none", name, int(np.isnan(values).sum()), len(values))
         for name, width in self.vectors.items():
-            found = np.stack([vector(cell, width) for cell in columns[name]])
+            found = to_vectors(columns[name], width)
             vectors[name] = np.pad(found, ((before, after), (0, 0)), constant_values=np.nan)
             empty = int(np.isnan(found[:, 0]).sum())
             log.info("feature %s: %d numbers; %d of %d rows have none", name, width, empty, len(found))
@@ -100,6 +113,8 @@ class Schema:
 
 def vector_width(cells: Sequence[Any]) -> int:
     """How many numbers every cell has that has any; 0 where cells are something else."""
+    if isinstance(cells, np.ndarray):
+        return int(cells.shape[1])
     widths = {len(cell) if is_vector(cell) else 0 for cell in cells if not missing(cell)}
     return widths.pop() if len(widths) == 1 else 0
 
@@ -111,10 +126,16 @@ def is_vector(cell: Any) -> bool:
     return isinstance(cell, list | tuple | np.ndarray) and len(cell) > 0 and all(isinstance(x, float) for x in cell)
 
 
-def vector(cell: Any, width: int) -> np.ndarray:
-    """A cell as (M,) float32, all NaN where it is missing, of another width or not finite."""
-    found = np.asarray(cell, np.float32) if is_vector(cell) else np.empty(0, np.float32)
-    return found if found.shape == (width,) and np.isfinite(found).all() else np.full(width, np.nan, np.float32)
+def to_vectors(cells: Sequence[Any], width: int) -> np.ndarray:
+    """Cells as (R, M) float32, a row being all NaN where it is missing, of another width or not finite."""
+    if isinstance(cells, np.ndarray):
+        found = cells.astype(np.float32)
+    else:
+        none = np.full(width, np.nan, np.float32)
+        found = np.stack(
+            [np.asarray(cell, np.float32) if is_vector(cell) and len(cell) == width else none for cell in cells]
+        )
+    return np.where(np.isfinite(found).all(1, keepdims=True), found, np.nan).astype(np.float32)
 
 
 def to_numbers(cells: Sequence[Any]) -> np.ndarray:
@@ -131,7 +152,13 @@ def to_numbers(cells: Sequence[Any]) -> np.ndarray:
 
 
 def table_features(
-    sequences: Sequences, which: str, known: np.ndarray, columns: str | None = None, *, min_count: int = 2
+    sequences: Sequences,
+    which: str,
+    known: np.ndarray,
+    columns: str | None = None,
+    *,
+    table: str | None = None,
+    min_count: int = 2,
 ) -> Features:
     """The features of a packed log's items (PAD, 1..N, MASK) or users (0..U - 1, and somebody unknown).
 
@@ -139,23 +166,38 @@ def table_features(
         sequences: the packed log.
         which: items or users.
         known: (N,) or (U,) bool, the items or users that training knows, from which words, means and deviations come.
-        columns: names separated by commas; None: all of the table.
+        columns: names separated by commas, each with :words or :numbers behind it where it is to be read as these; None: all.
+        table: a file that says more than the log does, or otherwise where both have a column.
         min_count: rows that must have a word for it to be kept.
 
     Raises:
-        UserError: no such column.
+        UserError: no such column or file.
     """
-    raw, table = {
+    raw, own = {
         "items": (sequences.item_ids, sequences.item_features),
         "users": (sequences.user_ids, sequences.user_features),
     }[which]
-    if table is None:
-        return Features(bags={}, numbers={}, vectors={})
     source = f"the table of {which} of {sequences.name}"
+    cells: dict[str, Sequence[Any]] = {} if own is None else dict(cells_of(own, raw, source))
+    if table is not None:
+        cells |= read_columns(Path(table).expanduser(), raw, which)
+        source = f"{source} and {table}"
+    kinds: dict[str, str] = {}
     if columns is not None:
-        names = listed(columns, map(str, table.columns), source)
-        table = table.iloc[:, [number for number, name in enumerate(table.columns) if str(name) in names]]
-    cells = cells_of(table, raw, source)
-    trained = {name: [cell for cell, kept in zip(column, known, strict=True) if kept] for name, column in cells.items()}
+        if not cells:
+            raise UserError(f"{source}: there is none, so that it has no column {columns!r}")
+        asked = [name.strip() for name in columns.split(",")]
+        kinds = {name: kind for name, _, kind in (name.rpartition(":") for name in asked) if kind in KINDS and name}
+        plain = [name.rpartition(":")[0] if name.rpartition(":")[0] in kinds else name for name in asked]
+        cells = {name: cells[name] for name in listed(",".join(plain), cells, source)}
+    if not cells:
+        return Features(bags={}, numbers={}, vectors={})
+    rows = np.flatnonzero(known)
+    trained = {name: part_of(column, rows) for name, column in cells.items()}
     around = {"before": 1, "after": 1} if which == "items" else {"after": 1}
-    return Schema.learn(trained, min_count=min_count).encode(cells, **around)
+    return Schema.learn(trained, min_count=min_count, kinds=kinds).encode(cells, **around)
+
+
+def part_of(column: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
+    """Some rows of a column."""
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]

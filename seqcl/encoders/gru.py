@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -43,17 +44,26 @@ class GRU(nn.Module):
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position: (B, L, D)."""
-        found: PackedSequence = self.gru(packed(batch, self.table, self.dropout))[0]
-        states = found._replace(data=self.output(found.data))
-        return pad_packed_sequence(states, batch_first=True, total_length=batch.items.shape[1])[0]
+        return recur(self.gru, batch, self.table, self.dropout, then=self.output)[0]
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items: (B, D)."""
-        newest = self.gru(packed(batch, self.table, self.dropout))[1][-1]  # (B, hidden * D)
-        return self.output(newest)
+        return self.output(recur(self.gru, batch, self.table, self.dropout)[1])
 
 
-def packed(batch: SeqBatch, table: ItemTable, dropout: Dropout) -> PackedSequence:
-    """The embeddings of the items, without padding: the lengths are read back from a GPU, once a batch."""
+def recur(
+    gru: nn.GRU, batch: SeqBatch, table: ItemTable, dropout: Dropout, then: nn.Module | None = None
+) -> tuple[Tensor, Tensor]:
+    """What a GRU says at every position, mapped by `then` (B, L, ...), and at the newest (B, H); undefined at padding.
+
+    Padding is left out, for which the lengths are read back from a GPU, once a batch; not so in an export.
+    """
+    if torch.compiler.is_compiling():
+        states = gru(dropout(table(batch.items)))[0]  # (B, L, H)
+        newest = states[torch.arange(len(states), device=states.device), batch.lengths - 1]
+        return then(states) if then else states, newest
     items = pack_padded_sequence(batch.items, batch.lengths.cpu(), batch_first=True, enforce_sorted=False)
-    return items._replace(data=dropout(table(items.data)))
+    found: PackedSequence
+    found, newest = gru(items._replace(data=dropout(table(items.data))))
+    found = found._replace(data=then(found.data)) if then else found
+    return pad_packed_sequence(found, batch_first=True, total_length=batch.items.shape[1])[0], newest[-1]

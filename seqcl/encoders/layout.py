@@ -14,7 +14,7 @@ class Layout:
     """Rows packed into n blocks of W places each, W being the width of the longest row: S = n * W slots behind one another.
 
     256 rows of Beauty are 1,500 items in some 1,550 slots, where one row a block takes 12,800. Attention keeps the rows of a
-    block apart by a mask; everything else works on all slots alike. On a GPU every row has a block of its own.
+    block apart by a mask; everything else works on all slots alike. On a GPU, and in an export, every row is a block of its own.
 
     Args:
         batch: the rows.
@@ -26,13 +26,12 @@ class Layout:
         rows, length = batch.items.shape
         device, lengths = batch.items.device, batch.lengths
         number = torch.arange(rows, device=device)
-        if device.type == "cpu":
-            width, *found = pack(lengths.tolist())
-            block, offset, rank = torch.tensor(found)
-            blocks, most = int(block.max()) + 1, int(rank.max()) + 1
-        else:
-            width, blocks, most = length, rows, 1
-            block, offset, rank = number, torch.zeros_like(number), torch.zeros_like(number)
+        if device.type != "cpu" or torch.compiler.is_compiling():
+            self.as_they_are(lengths, length, number)
+            return
+        width, *found = pack(lengths.tolist())
+        block, offset, rank = torch.tensor(found)
+        blocks, most = int(block.max()) + 1, int(rank.max()) + 1
         start = block * width + offset  # (B,)
         time = torch.arange(width, device=device)
         inside = time < lengths[:, None]  # (B, W)
@@ -45,13 +44,23 @@ class Layout:
         owner[self.slots] = number[:, None].expand(-1, width)[inside]
         self.owner = owner.view(blocks, width)  # (n, W), the row of each slot, -1 for none
 
+    def as_they_are(self, lengths: Tensor, length: int, number: Tensor) -> None:
+        """A block for every row, padding included: no shape depends on the lengths, which a GPU and an export need."""
+        rows = len(number)
+        inside = torch.arange(length, device=lengths.device) < lengths[:, None]  # (B, L)
+        self.places = self.slots = torch.arange(rows * length, device=lengths.device)
+        self.newest, self.asking = number * length + lengths - 1, number
+        self.shape = self.blocks = (rows, length)
+        self.queries = (rows, 1)
+        self.owner = torch.where(inside, number[:, None], -1)
+
     def take(self, x: Tensor) -> Tensor:
-        """The slots of x (B, L, ...), zero where no item is: (S, ...)."""
+        """The slots of x (B, L, ...), zero where nothing lies: (S, ...)."""
         slots = x.new_zeros(self.owner.numel(), *x.shape[2:])
         return slots.index_copy(0, self.slots, x.flatten(0, 1).index_select(0, self.places))
 
     def put(self, x: Tensor) -> Tensor:
-        """The slots x (S, D) at their places in (B, L, D), zero elsewhere."""
+        """The slots x (S, D) at their places in (B, L, D); what stands at padding is undefined."""
         rows, length = self.shape
         flat = x.new_zeros(rows * length, x.shape[-1])
         return flat.index_copy(0, self.places, x.index_select(0, self.slots)).unflatten(0, (rows, length))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from seqcl.encoders.dropout import Dropout
-from seqcl.encoders.gru import packed
+from seqcl.encoders.gru import recur
 from seqcl.encoders.layout import Layout
 from seqcl.encoders.table import ItemTable, at_least_one
 from seqcl.types import SeqBatch
@@ -50,23 +49,17 @@ class NARM(nn.Module):
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position: (B, L, D)."""
         layout = Layout(batch)
-        hidden = layout.take(self.recur(batch)[0])  # (S, hidden * D)
+        hidden = layout.take(recur(self.gru, batch, self.table, self.dropout)[0])  # (S, hidden * D)
         by_block = hidden.unflatten(0, layout.blocks)  # (n, W, hidden * D)
         local = self.attention(by_block, by_block, layout.visible).flatten(0, 1)  # (S, hidden * D)
         return layout.put(self.join(hidden, local))
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items: (B, D); one query a row."""
-        hidden, newest = self.recur(batch)  # (B, L, hidden * D), (B, hidden * D)
+        hidden, newest = recur(self.gru, batch, self.table, self.dropout)  # (B, L, hidden * D), (B, hidden * D)
         visible = torch.arange(hidden.shape[1], device=hidden.device) < batch.lengths[:, None]  # (B, L)
         local = self.attention(newest[:, None], hidden, visible[:, None])[:, 0]  # (B, hidden * D)
         return self.join(newest, local)
-
-    def recur(self, batch: SeqBatch) -> tuple[Tensor, Tensor]:
-        """What the GRU says at every position (B, L, hidden * D), zero at padding, and at the newest (B, hidden * D)."""
-        found: PackedSequence
-        found, newest = self.gru(packed(batch, self.table, self.dropout))
-        return pad_packed_sequence(found, batch_first=True, total_length=batch.items.shape[1])[0], newest[-1]
 
     def join(self, whole: Tensor, local: Tensor) -> Tensor:
         """The map of both halves to the width of the items: (..., D)."""

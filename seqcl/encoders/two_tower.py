@@ -86,15 +86,18 @@ class TwoTower(nn.Module):
         states = self.history(self.readable(batch))  # (B, L, D)
         if self.user_features is None:
             return states
-        known = self.known_of(batch)[:, None].expand(-1, states.shape[1], -1)  # (B, L, F * K)
-        return states + self.user_tower(torch.cat((states, known), -1))
+        return self.join(states, self.known_of(batch)[:, None].expand(-1, states.shape[1], -1))
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items, joined with their user: (B, D)."""
         states = self.history.last(self.readable(batch))  # (B, D)
         if self.user_features is None:
             return states
-        return states + self.user_tower(torch.cat((states, self.known_of(batch)), -1))
+        return self.join(states, self.known_of(batch))
+
+    def join(self, states: Tensor, known: Tensor) -> Tensor:
+        """States (..., D) with what is known of their users (..., F * K)."""
+        return states + self.user_tower(torch.cat((states, known), -1))
 
     def readable(self, batch: SeqBatch) -> SeqBatch:
         """Rows in which items that training never met are zero vectors, as PAD is, and not the noise that their ids began with."""

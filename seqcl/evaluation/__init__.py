@@ -8,13 +8,14 @@ from seqcl.evaluation.ranks import ranks
 from seqcl.evaluation.scores import Scorer, TableScorer, VectorScorer
 from seqcl.evaluation.significance import Comparison, compare
 from seqcl.evaluation.slices import by_slice
-from seqcl.evaluation.through_index import IndexResult, Searcher, evaluate_index
+from seqcl.evaluation.through_index import IndexResult, Questions, Searcher
 
 __all__ = [
     "RANK_METRICS",
     "Comparison",
     "Evaluator",
     "IndexResult",
+    "Questions",
     "Result",
     "Scorer",
     "Searcher",
@@ -24,7 +25,6 @@ __all__ = [
     "compare",
     "draw_negatives",
     "effective_rank",
-    "evaluate_index",
     "list_metrics",
     "rank_metrics",
     "ranks",

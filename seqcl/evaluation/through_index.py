@@ -37,72 +37,82 @@ class IndexResult:
     exact_seconds: float | None  # the same through the exact index
 
 
-def evaluate_index(
-    evaluator: Evaluator,
-    index: Searcher,
-    windows: Windows,
-    batches: Iterable[SeqBatch],
-    scorer: Scorer,
-    item_counts: np.ndarray,
-    *,
-    exact: Searcher | None = None,
-) -> IndexResult:
-    """Evaluate what `index` recommends instead of the full ranking, and how much of the exact lists it finds.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Questions:
+    """What indexes are asked, encoded once: the queries of windows, and what they must not find.
 
     Args:
-        evaluator: its ks and exclude_seen hold here too.
-        index: over the vectors of `scorer`.
         windows: one target each.
-        batches: their rows in their order.
-        scorer: gives the queries.
+        queries: (W, D).
+        exclude: rows (P,) and item ids (P,), or None.
+        ks: cutoffs; the largest is how many items are asked for.
         item_counts: (N + 2,), how often each item occurs in training.
-        exact: an index that misses nothing, to compare with.
-
-    Raises:
-        UserError: the scorer has no vectors to search with.
     """
-    if not isinstance(scorer, VectorScorer):
-        raise UserError(f"{type(scorer).__name__} scores without vectors, so it cannot be searched through an index")
-    with torch.inference_mode(), evaluating(scorer):
-        queries = torch.cat([scorer.queries(batch).float() for _, batch in in_order(windows, batches)])  # (W, D)
+
+    windows: Windows
+    queries: Tensor
+    exclude: tuple[Tensor, Tensor] | None
+    ks: tuple[int, ...]
+    item_counts: np.ndarray
+
+    @classmethod
+    def encode(
+        cls,
+        evaluator: Evaluator,
+        windows: Windows,
+        batches: Iterable[SeqBatch],
+        scorer: Scorer,
+        item_counts: np.ndarray,
+    ) -> Questions:
+        """The queries that a scorer has for windows.
+
+        Raises:
+            UserError: the scorer has no vectors to search with.
+        """
+        if not isinstance(scorer, VectorScorer):
+            raise UserError(
+                f"{type(scorer).__name__} scores without vectors, so it cannot be searched through an index"
+            )
+        with torch.inference_mode(), evaluating(scorer):
+            queries = torch.cat([scorer.queries(batch).float() for _, batch in in_order(windows, batches)])  # (W, D)
         exclude = None
         if evaluator.exclude_seen:
             rows, columns = Seen(windows, queries.device).pairs(0, len(windows))
             exclude = rows, columns + 1
-        k = evaluator.ks[-1]
-        scores, items, query_seconds = timed_search(index, queries, k, exclude)
-        truth, exact_seconds = None, None
-        if exact is not None:
-            _, truth, exact_seconds = timed_search(exact, queries, k, exclude)
-    targets = windows.items[windows.stop].astype(np.int64)
-    ranks = list_ranks(scores, items, targets, windows.num_items)
-    sizes = windows.num_items + 1
-    recommended = np.stack([np.bincount(items[:, :k].ravel(), minlength=sizes)[1:] for k in evaluator.ks])
-    metrics = rank_metrics(ranks, evaluator.ks) | list_metrics(recommended, item_counts[1:-1], evaluator.ks)
-    protocol = {
-        "candidates": f"top {k} of {getattr(index, 'name', type(index).__name__)}",
-        "exclude_seen": evaluator.exclude_seen,
-        "max_len": windows.max_len,
-        "ties": "against",
-        "num_targets": len(windows),
-    }
-    return IndexResult(
-        result=Result(metrics=metrics, users=windows.users, targets=targets, ranks=ranks, protocol=protocol),
-        overlap={} if truth is None else {f"overlap@{k}": overlap(items[:, :k], truth[:, :k]) for k in evaluator.ks},
-        query_seconds=query_seconds,
-        exact_seconds=exact_seconds,
-    )
+        return cls(windows=windows, queries=queries, exclude=exclude, ks=evaluator.ks, item_counts=item_counts)
 
+    def ask(self, index: Searcher) -> tuple[np.ndarray, np.ndarray, float]:
+        """Scores (W, k), items (W, k) and seconds; one small search first, so that no start-up is measured."""
+        k = self.ks[-1]
+        index.search(self.queries[:1], k)
+        started = time.perf_counter()
+        scores, items = index.search(self.queries, k, self.exclude)
+        found = scores.cpu().numpy(), items.cpu().numpy()  # waits for the device
+        return *found, time.perf_counter() - started
 
-def timed_search(
-    index: Searcher, queries: Tensor, k: int, exclude: tuple[Tensor, Tensor] | None
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Scores, items and seconds; one small search first, so that no start-up is measured."""
-    index.search(queries[:1], k)
-    started = time.perf_counter()
-    scores, items = index.search(queries, k, exclude)
-    found = scores.cpu().numpy(), items.cpu().numpy()  # waits for the device
-    return *found, time.perf_counter() - started
+    def result(self, index: Searcher, truth: tuple[np.ndarray, float] | None = None) -> IndexResult:
+        """What the index recommends, measured; `truth` is the exact items and seconds."""
+        scores, items, seconds = self.ask(index)
+        windows = self.windows
+        targets = windows.items[windows.stop].astype(np.int64)
+        ranks = list_ranks(scores, items, targets, windows.num_items)
+        sizes = windows.num_items + 1
+        recommended = np.stack([np.bincount(items[:, :k].ravel(), minlength=sizes)[1:] for k in self.ks])
+        metrics = rank_metrics(ranks, self.ks) | list_metrics(recommended, self.item_counts[1:-1], self.ks)
+        protocol = {
+            "candidates": f"top {self.ks[-1]} of {getattr(index, 'name', type(index).__name__)}",
+            "exclude_seen": self.exclude is not None,
+            "max_len": windows.max_len,
+            "ties": "against",
+            "num_targets": len(windows),
+        }
+        exact, exact_seconds = truth or (None, None)
+        return IndexResult(
+            result=Result(metrics=metrics, users=windows.users, targets=targets, ranks=ranks, protocol=protocol),
+            overlap={} if exact is None else {f"overlap@{k}": overlap(items[:, :k], exact[:, :k]) for k in self.ks},
+            query_seconds=seconds,
+            exact_seconds=exact_seconds,
+        )
 
 
 def list_ranks(scores: np.ndarray, items: np.ndarray, targets: np.ndarray, num_items: int) -> np.ndarray:

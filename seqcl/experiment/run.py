@@ -18,14 +18,14 @@ from seqcl import config as configuration
 from seqcl.data import Interactions, Loader, Sequences, Split
 from seqcl.encoders import TwoTower
 from seqcl.errors import UserError
-from seqcl.evaluation import Evaluator, Result, evaluate_index
+from seqcl.evaluation import Evaluator, Questions, Result
 from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder, to_yaml, write_text
+from seqcl.experiment.indexes import measure, sweep, write_comparison
 from seqcl.experiment.options import SHARED, Options, Preparation, baselines, check, resolve
 from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, identity, rank, slices_of, windows_of
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import MODELS, Baseline, Recommender
 from seqcl.objectives import NextItem
-from seqcl.retrieval import ExactIndex, FaissIndex
 from seqcl.training import Interrupted, last_checkpoint, load_weights
 from seqcl.types import SeqBatch
 
@@ -227,35 +227,38 @@ class Run:
         Raises:
             UserError: an unknown index, or a model that does not rank by inner product.
         """
+        return measure(kind, *self._asked(part))
+
+    def compare_indexes(self, part: Literal["valid", "test"] = "test") -> list[dict[str, Any]]:
+        """Every kind of index at several widths of search, a row each; also written as indexes.csv and indexes.png.
+
+        Raises:
+            UserError: a model that does not rank by inner product.
+        """
+        rows = sweep(*self._asked(part))
+        write_comparison(rows, self.folder, title=f"{self.config.model} on {self.sequences.name}, {part}")
+        return rows
+
+    def _asked(self, part: Literal["valid", "test"]) -> tuple[torch.Tensor, Questions]:
+        """Vectors of the items, and what a part of the split asks of them."""
         model, split = self.model, self.split
         if not isinstance(model, Recommender):
             raise UserError(f"{self.config.model} has no vectors, so no index can hold them")
-        windows = windows_of(split, part)
-        evaluator = Evaluator(**self.config.eval.as_dict())
+        evaluator, windows = Evaluator(**self.config.eval.as_dict()), windows_of(split, part)
         with torch.no_grad():
             vectors = model.candidates().float().contiguous()
-        index = FaissIndex(vectors, kind=kind)  # type: ignore[arg-type]
         batches = Loader(windows, batch_size=evaluator.batch_size, device=vectors.device, targets="last")
-        counts = split.train.item_counts()
-        found = evaluate_index(evaluator, index, windows, batches, model, counts, exact=ExactIndex(vectors))
-        return {
-            "kind": kind,
-            "protocol": found.result.protocol,
-            "metrics": found.result.metrics,
-            "overlap": found.overlap,
-            "build_seconds": index.build_seconds,
-            "bytes_per_item": index.bytes_per_item,
-            "queries_per_second": len(windows) / found.query_seconds,
-            "query_seconds": found.query_seconds,
-            "exact_query_seconds": found.exact_seconds,
-        }
+        return vectors, Questions.encode(evaluator, windows, batches, model, split.train.item_counts())
 
     @torch.no_grad()
-    def export(self, folder: str | Path, *, index: str = "hnsw") -> Path:
+    def export(self, folder: str | Path, *, index: str = "hnsw", onnx: bool = False) -> Path:
         """Write a folder that recommends without the log: item vectors, an index, the query encoder, a manifest with hashes.
 
+        With `onnx` the query encoder is there as an ONNX graph too, compared with torch (the extra `onnx`).
+
         Raises:
-            UserError: a model that does not rank by inner product, an unknown index, or something is there already.
+            UserError: a model that does not rank by inner product, an unknown index, something is there already, or `onnx`
+                without what it needs.
         """
         from seqcl.retrieval.bundle import Query, columns_of_users, write_bundle
 
@@ -287,6 +290,7 @@ class Run:
             vectors=model.candidates().float().cpu().contiguous(),
             item_ids=np.asarray(self.sequences.item_ids),
             kind=index,
+            onnx=onnx,
             about={
                 "model": config.model,
                 **{key: self.metrics.get(key) for key in ("protocol", "data", "test", "versions")},

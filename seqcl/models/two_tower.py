@@ -14,22 +14,33 @@ from seqcl.types import Features, Windows
 
 
 def known_features(
-    train: Windows, *, items: str | None = None, users: str | None = None, min_count: int = 2
+    train: Windows,
+    *,
+    items: str | None = None,
+    users: str | None = None,
+    item_table: str | None = None,
+    user_table: str | None = None,
+    min_count: int = 2,
 ) -> tuple[Features, Features]:
     """What is taken from the tables of items and users.
 
     Args:
-        items: columns of the item table, separated by commas; all of them if not given.
+        items: columns of the item table, separated by commas; all of them if not given. With :words or :numbers behind its name, a
+            column is read as these, whatever its cells look like.
         users: columns of the user table, separated by commas; all of them if not given.
+        item_table: a file that says more of items: .csv, .tsv or .parquet with a column of ids, or .npz with an array `ids`;
+            lists of numbers are vectors, such as those of texts or images.
+        user_table: the same for users.
         min_count: items or users that must have a word for it to be kept.
     """
     if train.features is None:
         raise UserError("TwoTower: these windows do not tell what is known of items and users")
     trained = np.zeros(train.num_users, bool)
     trained[train.users] = True
+    met = train.item_counts()[1:-1] > 0
     return (
-        train.features("items", train.item_counts()[1:-1] > 0, items, min_count=min_count),
-        train.features("users", trained, users, min_count=min_count),
+        train.features("items", met, items, table=item_table, min_count=min_count),
+        train.features("users", trained, users, table=user_table, min_count=min_count),
     )
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.errors import UserError, unknown
-from seqcl.losses import Similarity, similarities
+from seqcl.losses import Similarity, softmax
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.views import positive
@@ -100,12 +100,20 @@ class BatchSoftmax(Objective):
             if hasattr(encoder, "item_vectors")
             else encoder.item_embeddings()[candidates]
         )
-        logits = similarities(states, table, self.similarity) / self.temperature  # (T, C)
         if self.correction == "stream" and self.training:
             self.note(distinct)
-        if self.correction != "none":
-            logits = logits - self.log_chance(candidates, len(targets)).to(logits.dtype)
-        return {"next_item": F.cross_entropy(logits, torch.searchsorted(candidates, targets))}
+        wide = torch.promote_types(states.dtype, torch.float32)
+        with torch.autocast(states.device.type, enabled=False):  # half precision would round the chances
+            queries = self.next_item.queries(states.to(wide))  # (T, D)
+            table = table.to(wide)
+            table = F.normalize(table, dim=1) if self.similarity == "cosine" else table  # (C, D)
+            if (
+                self.correction != "none"
+            ):  # one more coordinate, 1 in every query, adds a term to each candidate's logit
+                chance = self.log_chance(candidates, len(targets)).to(wide)[:, None]  # (C, 1)
+                queries = torch.cat((queries, queries.new_ones(len(queries), 1)), 1)
+                table = torch.cat((table, -chance), 1)
+            return {"next_item": softmax(queries, table, torch.searchsorted(candidates, targets))}
 
     @torch.no_grad()
     def note(self, items: Tensor) -> None:

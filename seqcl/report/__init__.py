@@ -1,6 +1,7 @@
 """Plots and tables of a run."""
 
 from seqcl.report.curves import plot_curves, read_history
+from seqcl.report.indexes import plot_indexes
 from seqcl.report.table import print_results
 
-__all__ = ["plot_curves", "print_results", "read_history"]
+__all__ = ["plot_curves", "plot_indexes", "print_results", "read_history"]

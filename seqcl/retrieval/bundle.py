@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from seqcl.encoders import ENCODERS, TwoTower
 from seqcl.errors import UserError
 from seqcl.objectives import NextItem
 from seqcl.retrieval.faiss_index import FaissIndex
+from seqcl.retrieval.onnx import write_onnx
 from seqcl.types import Bag, Features, SeqBatch
 
 FORMAT = "seqcl-bundle-1"
@@ -101,6 +103,7 @@ def write_bundle(
     item_ids: np.ndarray,
     kind: str,
     about: Mapping[str, Any],
+    onnx: bool = False,
 ) -> None:
     """Write a bundle; it appears whole or not at all.
 
@@ -112,23 +115,26 @@ def write_bundle(
         item_ids: (N,) their raw ids, sorted.
         kind: of the index: flat, ivf, hnsw or ivfpq.
         about: what else the manifest says: model, protocol, data.
+        onnx: whether the query encoder is written as an ONNX graph too.
 
     Raises:
-        UserError: something is there already, or the disk is full.
+        UserError: something is there already, the disk is full, or what ONNX needs is not installed.
     """
     if folder.exists():
         raise UserError(f"{folder} is there already: give a new folder")
-    encoder, _ = query.build()
-    needed = encoder.state_dict()
+    encoder, rank = query.build()
+    needed = {name: weights[name].detach().cpu().contiguous().clone() for name in encoder.state_dict()}
+    encoder.load_state_dict(needed)
     index = FaissIndex(vectors, kind=kind)  # type: ignore[arg-type]
     try:
         with fresh_folder(folder) as part:
             np.save(part / "items.npy", vectors.numpy(), allow_pickle=False)
             np.save(part / "item_ids.npy", item_ids, allow_pickle=False)
             write_table(part / "items.parquet", item_ids, vectors.numpy())
-            save_file(
-                {name: weights[name].detach().cpu().contiguous().clone() for name in needed}, part / "query.safetensors"
-            )
+            save_file(needed, part / "query.safetensors")
+            shutil.copymode(part / "items.npy", part / "query.safetensors")  # safetensors lets nobody else read it
+            if onnx:
+                write_onnx(part / "query.onnx", encoder, rank, max_len=query.max_len, num_items=query.num_items)
             index.save(part / "index.faiss")
             files = {file.name: sha256(file) for file in sorted(part.iterdir())}
             manifest = {
