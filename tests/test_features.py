@@ -305,16 +305,34 @@ def test_the_towers_are_an_encoder_whose_states_know_the_user():
 
 def test_items_that_training_never_met_read_as_nothing_and_unknown_users_and_ids_are_met():
     made = towers(trained=np.arange(7) != 2)
-    noisy = towers(trained=np.arange(7) != 2)
-    with torch.no_grad():
-        noisy.history.table.weight[2] += 5
-    torch.testing.assert_close(made(BATCH), noisy(BATCH))
+    nobody = BATCH._replace(items=BATCH.items.masked_fill(BATCH.items == 2, 0))
+    torch.testing.assert_close(made(BATCH), made(nobody))
+    assert made.history.table.weight[6].abs().sum() > 0  # MASK says something
     forgetful = towers(forget=0.5, dropout=0.0).train()
     users = torch.stack([forgetful.known_of(BATCH)[0] for _ in range(200)])
     assert 0.35 < (users == 0).all(1).float().mean() < 0.65
     ids = torch.stack([forgetful.item_vectors(torch.tensor([1]))[0] for _ in range(200)])
     shown = forgetful.eval().item_vectors(torch.tensor([1]))[0]
     assert 0.35 < (ids - shown).abs().sum(1).lt(1e-6).float().mean() < 0.65
+
+
+def test_a_history_may_read_items_by_their_features_too():
+    plain, made = towers(), towers(reads="items", dropout=0.0)
+    with torch.no_grad():
+        changed = made(BATCH)
+        assert not torch.allclose(plain(BATCH), changed)
+        folded = towers()  # reads from a plain table what the other one makes
+        folded.load_state_dict(made.state_dict() | {"history.table.weight": made.reading_table()})
+        torch.testing.assert_close(folded(BATCH), changed)
+    torch.testing.assert_close(made.reading_table()[1:6], made.item_embeddings()[1:6])
+    assert made.reading_table()[0].abs().sum() == 0
+    made.train()(BATCH).sum().backward()
+    assert made.item_tower[0].weight.grad.abs().sum() > 0
+    unmet = towers(reads="items", trained=np.arange(7) != 2)
+    nobody = BATCH._replace(items=BATCH.items.masked_fill(BATCH.items == 2, 0))
+    assert not torch.allclose(unmet(BATCH), unmet(nobody))  # known by its features
+    with pytest.raises(UserError, match="did you mean items"):
+        towers(reads="item")
 
 
 def test_the_id_is_a_column_that_can_be_hidden_or_left_out_altogether():

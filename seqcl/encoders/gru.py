@@ -60,7 +60,7 @@ def recur(
     """
     if torch.compiler.is_compiling():
         states = gru(dropout(table(batch.items)))[0]  # (B, L, H)
-        newest = states[torch.arange(len(states), device=states.device), batch.lengths - 1]
+        newest = states[torch.arange(states.shape[0], device=states.device), batch.lengths - 1]
         return then(states) if then else states, newest
     items = pack_padded_sequence(batch.items, batch.lengths.cpu(), batch_first=True, enforce_sorted=False)
     found: PackedSequence

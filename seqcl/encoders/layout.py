@@ -46,7 +46,7 @@ class Layout:
 
     def as_they_are(self, lengths: Tensor, length: int, number: Tensor) -> None:
         """A block for every row, padding included: no shape depends on the lengths, which a GPU and an export need."""
-        rows = len(number)
+        rows = number.shape[0]
         inside = torch.arange(length, device=lengths.device) < lengths[:, None]  # (B, L)
         self.places = self.slots = torch.arange(rows * length, device=lengths.device)
         self.newest, self.asking = number * length + lengths - 1, number
@@ -74,7 +74,7 @@ class Layout:
     @cached_property
     def visible_newest(self) -> Tensor:
         """Whether a place is of the row whose newest item asks: (n, Q, W); everything where nobody asks."""
-        rows = self.ask(torch.arange(len(self.asking), device=self.owner.device), empty=-1)[:, :, None]
+        rows = self.ask(torch.arange(self.asking.shape[0], device=self.owner.device), empty=-1)[:, :, None]
         return (self.owner[:, None] == rows) | (rows < 0)
 
     @cached_property

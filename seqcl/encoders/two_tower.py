@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,8 +11,10 @@ from torch import Generator, Tensor, nn
 
 from seqcl.encoders.features import FeatureVectors
 from seqcl.encoders.table import at_least_one
-from seqcl.errors import UserError
+from seqcl.errors import UserError, unknown
 from seqcl.types import PAD, Encoder, Features, SeqBatch
+
+Reads = Literal["ids", "items"]
 
 
 class TwoTower(nn.Module):
@@ -24,6 +28,8 @@ class TwoTower(nn.Module):
         users: U + 1 rows of what is known of the users and, last, of somebody unknown.
         trained: (N + 2,) bool, items whose id embedding training reaches; that of others is left out of their vectors.
         item_id: whether an item's vector has its id embedding in it; without, it is made of features alone.
+        reads: what the history reads of an item: its id embedding (ids), or what its vector is made of (items), so that it knows
+            items by their features too, and those that training never met.
         width: width K of one feature's vector.
         hidden: width of the towers' hidden layer.
         forget: chance in training that a row's user, or an item's id, is not known, so that both towers meet what they do not know.
@@ -45,6 +51,7 @@ class TwoTower(nn.Module):
         users: Features,
         trained: np.ndarray,
         item_id: bool = True,
+        reads: Reads = "ids",
         width: int = 16,
         hidden: int = 128,
         forget: float = 0.1,
@@ -57,6 +64,8 @@ class TwoTower(nn.Module):
             raise UserError(f"towers.forget must be from 0 to below 1, not {forget}")
         if not item_id and not items.columns:
             raise UserError("TwoTower: nothing is known of the items but their ids, so towers.item_id must stay true")
+        if reads not in get_args(Reads):
+            raise unknown("towers.reads", reads, get_args(Reads))
         self.history = history
         self.num_items, self.dim, self.max_len = history.num_items, history.dim, getattr(history, "max_len", None)
         self.one_pass = getattr(history, "one_pass", True)
@@ -69,6 +78,12 @@ class TwoTower(nn.Module):
         self.user_features = FeatureVectors(users, width) if users.columns else None
         if items.columns:
             self.item_tower = tower(len(items.columns) * width, hidden, self.dim, dropout)
+            if reads == "items":
+                history.table.more = self.more  # type: ignore[attr-defined]
+        with torch.no_grad():  # the noise that an id begins with says nothing where training never reaches it
+            unmet = ~self.trained
+            unmet[-1] = False
+            history.table.weight[unmet] = 0  # type: ignore[attr-defined]
         if users.columns:
             self.user_tower = tower(self.dim + len(users.columns) * width, hidden, self.dim, dropout)
 
@@ -83,14 +98,14 @@ class TwoTower(nn.Module):
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position, joined with their user: (B, L, D)."""
-        states = self.history(self.readable(batch))  # (B, L, D)
+        states = self.history(batch)  # (B, L, D)
         if self.user_features is None:
             return states
         return self.join(states, self.known_of(batch)[:, None].expand(-1, states.shape[1], -1))
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items, joined with their user: (B, D)."""
-        states = self.history.last(self.readable(batch))  # (B, D)
+        states = self.history.last(batch)  # (B, D)
         if self.user_features is None:
             return states
         return self.join(states, self.known_of(batch))
@@ -99,10 +114,16 @@ class TwoTower(nn.Module):
         """States (..., D) with what is known of their users (..., F * K)."""
         return states + self.user_tower(torch.cat((states, known), -1))
 
-    def readable(self, batch: SeqBatch) -> SeqBatch:
-        """Rows in which items that training never met are zero vectors, as PAD is, and not the noise that their ids began with."""
-        met = self.trained[batch.items] | (batch.items > self.num_items)  # (B, L)
-        return batch._replace(items=batch.items.masked_fill(~met, PAD))
+    def more(self, items: Tensor) -> Tensor:
+        """What the features of items add to their ids where a row is read, from ids of any shape: (..., D)."""
+        distinct, place = items.unique(return_inverse=True)
+        made = self.of_features(distinct).masked_fill((distinct == PAD)[:, None], 0)  # (n, D)
+        return F.embedding(place, made)
+
+    def reading_table(self) -> Tensor:
+        """What the history reads of PAD, the items and MASK, as a table: (N + 2, D)."""
+        items = torch.arange(self.num_items + 2, device=self.trained.device)
+        return torch.cat([self.history.table(part) for part in items.split(65536)])  # type: ignore[attr-defined]
 
     def known_of(self, batch: SeqBatch) -> Tensor:
         """What is known of the users of a batch: (B, F * K)."""
@@ -135,10 +156,15 @@ class TwoTower(nn.Module):
         if self.item_features is None:
             assert ids is not None
             return ids
-        made = self.item_tower(
-            self.item_features(items, hidden=hidden, drop=drop, generator=generator).flatten(1)
-        )  # (n, D)
+        made = self.of_features(items, hidden=hidden, drop=drop, generator=generator)
         return made if ids is None else ids + made
+
+    def of_features(
+        self, items: Tensor, *, hidden: Tensor | None = None, drop: float = 0.0, generator: Generator | None = None
+    ) -> Tensor:
+        """What the item tower makes of the features of items (n,): (n, D)."""
+        assert self.item_features is not None
+        return self.item_tower(self.item_features(items, hidden=hidden, drop=drop, generator=generator).flatten(1))
 
     def item_embeddings(self) -> Tensor:
         """Vectors of PAD, all items and MASK: (N + 2, D)."""

@@ -266,8 +266,9 @@ class Run:
         if not isinstance(model, Recommender):
             raise UserError(f"{config.model} has no vectors, so there is nothing to export")
         encoder: Any = model.encoder
-        towers = None
+        towers, weights = None, encoder.state_dict()
         if isinstance(encoder, TwoTower):
+            weights["history.table.weight"] = encoder.reading_table()
             towers = {"options": config.towers.as_dict(), "users": columns_of_users(encoder.users_known)}
         history = encoder.history if towers else encoder
         options = config.encoder.as_dict()
@@ -286,7 +287,7 @@ class Run:
         write_bundle(
             Path(folder),
             query=query,
-            weights=encoder.state_dict(),
+            weights=weights,
             vectors=model.candidates().float().cpu().contiguous(),
             item_ids=np.asarray(self.sequences.item_ids),
             kind=index,

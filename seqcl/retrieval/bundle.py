@@ -43,7 +43,8 @@ class Query:
         num_items: N.
         similarity: cosine or dot, as items are ranked.
         temperature: what similarities are divided by.
-        towers: keywords of `TwoTower` and its user columns by kind, where that is what reads the history.
+        towers: keywords of `TwoTower` and its user columns by kind, where that is what reads the history; its weights have what it
+            reads of items as the history's table.
     """
 
     encoder: str
@@ -65,7 +66,7 @@ class Query:
                 items=nothing(),
                 users=users,
                 trained=np.zeros(self.num_items + 2, bool),
-                **self.towers["options"] | {"item_id": True},
+                **self.towers["options"] | {"item_id": True, "reads": "ids"},
             )
         return encoder, NextItem(similarity=self.similarity, temperature=self.temperature)  # type: ignore[arg-type]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,8 @@ class QueryGraph(nn.Module):
         batch = SeqBatch(items, lengths)
         if self.towers is None:
             return self.rank.queries(self.encoder.last(batch))
-        states = self.towers.history.last(self.towers.readable(batch))  # (B, D)
-        return self.rank.queries(self.towers.join(states, self.known.expand(len(items), -1)))  # type: ignore[operator]
+        states = self.towers.history.last(batch)  # (B, D)
+        return self.rank.queries(self.towers.join(states, self.known.expand(items.shape[0], -1)))  # type: ignore[operator]
 
 
 @torch.no_grad()
@@ -61,29 +63,15 @@ def write_onnx(path: Path, encoder: nn.Module, rank: NextItem, *, max_len: int, 
         raise UserError(f"an ONNX graph needs {error.name}: pip install 'seqcl[onnx]'") from None
     graph = QueryGraph(encoder, rank).eval()
     rows = torch.Generator().manual_seed(0)
-    lengths = torch.arange(max_len) + 1  # (B,)
-    items = torch.randint(1, num_items + 1, (max_len, max_len), generator=rows)
+    # More rows than places: an export takes equal sizes for one and the same.
+    lengths = 1 + torch.arange(max_len + 2) % max_len  # (B,)
+    items = torch.randint(1, num_items + 1, (len(lengths), max_len), generator=rows)
     items = items.masked_fill(torch.arange(max_len) >= lengths[:, None], PAD)  # (B, L)
-    batch = torch.export.Dim("rows")
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, about its own functions
-            torch.onnx.export(
-                graph,
-                (items, lengths),
-                path,
-                input_names=["items", "lengths"],
-                output_names=["queries"],
-                dynamic_shapes={"items": {0: batch}, "lengths": {0: batch}},
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        quiet.setLevel(level)
+    free = {0: torch.export.Dim("rows")}
+    with quiet():
+        program = torch.export.export(graph, (items, lengths), dynamic_shapes={"items": free, "lengths": free})
+        names: dict[str, Any] = {"input_names": ["items", "lengths"], "output_names": ["queries"]}
+        torch.onnx.export(program, (), path, **names, dynamo=True, external_data=False, verbose=False)
     found = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
         None, {"items": items.numpy(), "lengths": lengths.numpy()}
     )[0]
@@ -93,3 +81,19 @@ def write_onnx(path: Path, encoder: nn.Module, rank: NextItem, *, max_len: int, 
         raise UserError(
             f"{path}: the queries of the ONNX graph differ from torch's by {apart:.1e}, more than {TOLERANCE}"
         )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, the exporter says nothing about itself: its warnings are of its own functions and of packages it can do without."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
