@@ -554,6 +554,19 @@ def test_a_sparse_table_learns_and_moves_only_the_items_of_a_step():
         Trainer(epochs=1, clip=1.0).fit(model, One(), progress=False)
 
 
+def test_views_of_histories_are_contrasted_where_that_is_given_weight():
+    log, kinds = kinds_in_turn(users=40)
+    table = pd.DataFrame({"kind": [f"k{kind}" for kind in kinds]})
+    split = leave_one_out(pack(Interactions.from_frame(log, time=None, item_features=table)))
+    batch = next(iter(training_batches(split, Trainer(batch_size=8), seed=0, device=torch.device("cpu")).epoch(0)))
+    terms = {}
+    for weight in (0.0, 0.5):
+        values = {"model": "TwoTower", "dataset": "x", "encoder": {"dim": 8}, "objective": {"weight": weight}}
+        model = build(from_mapping(values, SHARED, Options), split)
+        terms[weight] = set(model(batch))
+    assert terms[0.5] - terms[0.0] == {"contrast"} and "features" in terms[0.0]
+
+
 # Cold items
 
 

@@ -7,9 +7,11 @@ from functools import partial
 import numpy as np
 
 from seqcl import encoders
+from seqcl.augment import Pair
 from seqcl.errors import UserError
 from seqcl.models.base import Recommender
-from seqcl.objectives import BatchSoftmax, FeatureContrast
+from seqcl.models.cl4rec import crop_mask_reorder
+from seqcl.objectives import BatchSoftmax, FeatureContrast, TwoViews
 from seqcl.types import Features, Windows
 
 
@@ -48,7 +50,7 @@ class TwoTower(Recommender):
     """A tower for history and user, one for items, and items that must know themselves by half of their features (Yao et al. 2021, arXiv 2007.12865).
 
     Differs from the paper: the history goes through a sequence encoder, whose table is the items' id embedding; all positions
-    of a row are learned in one pass.
+    of a row are learned in one pass; views of histories may be contrasted too (`objective`, of weight 0 unless it is given one).
     """
 
     def __init__(
@@ -60,10 +62,13 @@ class TwoTower(Recommender):
         towers: partial[encoders.TwoTower] = partial(encoders.TwoTower),
         next_item: partial[BatchSoftmax] = partial(BatchSoftmax),
         ssl: partial[FeatureContrast] = partial(FeatureContrast),
+        views: partial[Pair] = partial(crop_mask_reorder),
+        objective: partial[TwoViews] = partial(TwoViews, weight=0.0, temperature=0.2),
     ) -> None:
         history = encoder(num_items=train.num_items, max_len=train.max_len)
         items, users = features(train)
-        terms = {"features": made} if (made := ssl()).weight else {}
         built = towers(history, items=items, users=users, trained=train.item_counts() > 0)
+        terms = {"features": ssl(), "contrast": objective(views=views(), dim=built.dim)}
+        terms = {name: term for name, term in terms.items() if term.weight}
         super().__init__(train, encoder=built, next_item=next_item(), **terms)
         self.identity = {"features": items.fingerprint() + users.fingerprint()}
