@@ -7,8 +7,9 @@ from itertools import product
 import pytest
 import torch
 
-from seqcl.encoders import ENCODERS, GRU, HSTU, NARM, BERT4Rec, SASRec
+from seqcl.encoders import ENCODERS, GRU, HSTU, NARM, BERT4Rec, BSARec, SASRec
 from seqcl.encoders.attention import RelativeAttention
+from seqcl.encoders.bsarec import CausalFilter
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.hstu import Block
 from seqcl.encoders.layout import Layout, pack
@@ -26,6 +27,8 @@ VARIANTS = {
     },
     "SASRec-relu": lambda: SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, activation="relu", hidden=1),
     "SASRec-one-layer": lambda: SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
+    "BSARec": lambda: BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
+    "BSARec-one-layer": lambda: BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, taps=20, positions="start"),
     "GRU": lambda: GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
     "GRU-two-layers": lambda: GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=2),
     "HSTU": lambda: HSTU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
@@ -167,7 +170,7 @@ def test_gradient_reaches_every_parameter_but_the_pad_row(encoder):
     assert encoder.item_embeddings().grad[PAD].abs().sum() == 0
 
 
-@pytest.mark.parametrize("kind", [SASRec, HSTU, NARM])
+@pytest.mark.parametrize("kind", [SASRec, BSARec, HSTU, NARM])
 def test_last_sends_the_gradient_that_the_full_pass_sends(kind):
     torch.manual_seed(0)
     encoder = kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, dropout=0.0).double()
@@ -228,6 +231,34 @@ def test_an_hstu_block_equals_a_loop_over_pairs(newest):
         for place in [length - 1] if newest else range(length):
             expected = reference.hstu_block(block, x[row], int(place))
             torch.testing.assert_close(found[row] if newest else found[row, place], expected)
+
+
+@pytest.mark.parametrize("taps", [1, 3, 9])
+def test_a_causal_filter_equals_a_loop_over_places(taps):
+    torch.manual_seed(0)
+    filter = CausalFilter(DIM, taps).double()
+    torch.testing.assert_close(filter.weight.sum(0), torch.ones(DIM, dtype=torch.float64))
+    torch.nn.init.normal_(filter.weight)
+    x, lengths = torch.randn(3, 5, DIM, dtype=torch.float64), torch.tensor([5, 1, 3])
+    layout = Layout(SeqBatch(torch.ones(3, 5, dtype=torch.int64), lengths))
+    found = layout.put(filter(layout.take(x), layout))
+    for row, length in enumerate(lengths):
+        for place in range(length):
+            expected = sum(filter.weight[back] * x[row, place - back] for back in range(min(taps, place + 1)))
+            torch.testing.assert_close(found[row, place], expected)
+
+
+def test_bsarec_without_its_filter_is_sasrec():
+    torch.manual_seed(0)
+    encoder = BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, filtered=0.0).eval()
+    plain = SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM).eval()
+    weights = {
+        name.replace("attention.attention.", "attention."): value for name, value in encoder.state_dict().items()
+    }
+    plain.load_state_dict({name: value for name, value in weights.items() if "filter" not in name})
+    torch.testing.assert_close(encoder(batch(ROWS)), plain(batch(ROWS)))
+    with pytest.raises(UserError, match=r"encoder\.filtered must be from 0 to 1, not 2"):
+        BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, filtered=2)
 
 
 def test_narm_equals_a_loop_over_pairs():

@@ -2,6 +2,7 @@
 
 from seqcl.models.base import Baseline, Pretraining, Recommender
 from seqcl.models.bert4rec import BERT4Rec
+from seqcl.models.bsarec import BSARec
 from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
@@ -39,6 +40,7 @@ MODELS = {
     "SupConRec": SupConRec,
     "TwoTower": TwoTower,
     "SASRec": SASRec,
+    "BSARec": BSARec,
     "GRU4Rec": GRU4Rec,
     "NARM": NARM,
     "BERT4Rec": BERT4Rec,
@@ -53,6 +55,7 @@ __all__ = [
     "MODELS",
     "NARM",
     "BERT4Rec",
+    "BSARec",
     "BYOLRec",
     "Baseline",
     "CL4Rec",
