@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from seqcl import extensions
 from seqcl.errors import UserError
 from seqcl.version import VERSION as __version__
 
@@ -20,6 +21,22 @@ if TYPE_CHECKING:
     from seqcl.experiment import Run, train
 
 __all__ = ["Interactions", "Run", "UserError", "__version__", "train"]
+
+
+def _recbole(name: str) -> Any:
+    from seqcl.integrations.recbole_encoders import encoder
+
+    return encoder(name)
+
+
+def _recbole_config(path: str) -> list[str]:
+    from seqcl.integrations.recbole_yaml import options
+
+    return options(path)
+
+
+extensions.ENCODERS["recbole"] = _recbole
+extensions.CONFIG_FILES["--recbole-config"] = _recbole_config
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,8 @@ from jsonargparse import ArgumentParser, Namespace
 from seqcl.augment import VIEWS
 from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError, unknown
+from seqcl.extensions import ENCODERS as FOREIGN_ENCODERS
+from seqcl.extensions import foreign
 from seqcl.help import Section, page
 from seqcl.models import MODELS
 from seqcl.objectives import OBJECTIVES
@@ -123,6 +125,7 @@ def sections_of(recipe: Component, chosen: Mapping[str, Any], origin: Origin) ->
             default = next(name for name, choice in table.items() if choice is component)
             names = [default, *(name for name in table if name != default)]
             choice = str(chosen.get(f"{section}.name", default))
+            table |= brought(section, choice)
             if choice not in table and choice in CHOICES[section]:
                 fits = f"{section} {choice} does not fit {recipe.__name__}, which takes: {', '.join(table)}"
                 raise located(UserError(fits), origin.get(f"{section}.name"))
@@ -130,6 +133,7 @@ def sections_of(recipe: Component, chosen: Mapping[str, Any], origin: Origin) ->
                 raise located(unknown(section, choice, table), origin.get(f"{section}.name"))
             if choice != default:
                 component, values = table[choice], {}
+            names += [f"{prefix}:NAME" for prefix in FOREIGN_ENCODERS] if section == "encoder" else []
         yield Section(section, component, values, names)
 
 
@@ -145,6 +149,12 @@ def choices(section: str, default: Component) -> dict[str, Component]:
     return fitting if default in fitting.values() else {default.__name__: default, **fitting}
 
 
+def brought(section: str, name: str) -> dict[str, Component]:
+    """The encoder that another project has by this name, if the name is of that kind."""
+    found = foreign(name) if section == "encoder" else None
+    return {} if found is None else {name: found}
+
+
 def add_section(parser: Parser, component: Component, section: str) -> None:
     add = parser.add_class_arguments if inspect.isclass(component) else parser.add_function_arguments
     add(component, section, skip=given(component), sub_configs=False)  # type: ignore[arg-type]
@@ -156,7 +166,7 @@ def build_parts(recipe: Component, config: Namespace) -> dict[str, partial[Any]]
     for section, part in parts(recipe).items():
         values = config[section].as_dict()
         name = values.pop("name", None)
-        component = choices(section, part.func)[name] if name else part.func
+        component = {**choices(section, part.func), **brought(section, name)}[name] if name else part.func
         built[section] = partial(component, **values)
     return built
 
@@ -171,6 +181,7 @@ def help_page(chosen: Mapping[str, Any], shared: Mapping[str, Component], run: C
         "",
         "  --config FILE      YAML with the keys below; several may be given, later ones win, options win over files",
     ]
+    lines += ["  --recbole-config FILE  a YAML of RecBole's with its keys for data and evaluation; options win over it"]
     lines += ["  --resume RUN       go on with a run that was stopped or killed"]
     lines += [
         "  --print_config     print the resolved configuration and stop",

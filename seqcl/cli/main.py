@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from seqcl import extensions
 from seqcl.errors import UserError, unknown
 from seqcl.version import VERSION
 
@@ -50,6 +51,9 @@ def train(words: list[str]) -> int:
     from seqcl.training import Interrupted
 
     words, resume = take(words, "--resume")
+    for option, read in extensions.CONFIG_FILES.items():
+        words, file = take(words, option)
+        words = words if file is None else [*read(file), *words]
     printing = "--print_config" in words
     words = [word for word in words if word != "--print_config"]
     folder = Path(resume) if resume is not None else None

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from seqcl.data.attributes import missing
 from seqcl.data.files import PART
 from seqcl.data.interactions import Interactions
 from seqcl.data.packing import time_order
 from seqcl.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIXES = {".csv": "csv", ".inter": "atomic", ".parquet": "parquet", ".tsv": "tsv", ".txt": "text"}
 
@@ -22,7 +28,9 @@ SUFFIXES = {".csv": "csv", ".inter": "atomic", ".parquet": "parquet", ".tsv": "t
 def write(log: Interactions, path: str | Path) -> Path:
     """Write a log with its raw ids, in its order; the suffix says how: .csv .tsv .inter .parquet .txt.
 
-    Text is a line a user in time order, without the times. What stands there is replaced once the new file is whole.
+    Text is a line a user in time order, without the times. An atomic log has its tables of users and items beside it and,
+    where it has no times, a column `order`, since RecBole's sequences need one to sort by (TIME_FIELD: order). What stands
+    there is replaced once the new file is whole.
 
     Raises:
         UserError: an unknown suffix, ids that the format cannot hold, or a place that cannot be written.
@@ -31,14 +39,21 @@ def write(log: Interactions, path: str | Path) -> Path:
     if path.suffix.lower() not in SUFFIXES:
         raise unknown("suffix", path.suffix, SUFFIXES)
     kind = SUFFIXES[path.suffix.lower()]
+    whole(path, lambda file: write_text(log, file) if kind == "text" else write_table(log, kind, file))
+    if kind == "atomic":
+        for suffix, table in ((".user", log.user_features), (".item", log.item_features)):
+            if table is not None:
+                whole(path.with_suffix(suffix), partial(write_features, table, suffix.removeprefix(".")))
+    return path
+
+
+def whole(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
+    """A file that is there only once `fill` has written all of it."""
     part = path.with_name(PART + uuid.uuid4().hex)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            if kind == "text":
-                write_text(log, file)
-            else:
-                write_table(log, kind, file)
+            fill(file)
         part.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error}") from None
@@ -46,7 +61,6 @@ def write(log: Interactions, path: str | Path) -> Path:
         raise UserError(f"{path}: an id does not fit this format: {error}") from None
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
 def write_table(log: Interactions, kind: str, file: IO[bytes]) -> None:
@@ -58,6 +72,8 @@ def write_table(log: Interactions, kind: str, file: IO[bytes]) -> None:
     if log.times is not None:
         columns["timestamp:float"] = pa.array(log.times)
     typed = kind == "atomic"
+    if typed and log.times is None:
+        columns["order:float"] = pa.array(places(log.users))
     rows = pa.table({head if typed else head.split(":")[0]: column for head, column in columns.items()})
     if kind == "parquet":
         parquet.write_table(rows, file)
@@ -70,6 +86,45 @@ def write_table(log: Interactions, kind: str, file: IO[bytes]) -> None:
         quoting_style="none" if typed else "needed",
     )
     arrow_csv.write_csv(rows, file, options)
+
+
+def places(users: np.ndarray) -> np.ndarray:
+    """The number of each interaction among those of its user, from 0 on: small, so that RecBole's float32 tells them apart."""
+    order = np.argsort(users, kind="stable")
+    begins = np.flatnonzero(np.diff(users[order], prepend=-1))
+    sizes = np.diff(np.append(begins, len(users)))
+    found = np.empty(len(users), np.int64)
+    found[order] = np.arange(len(users)) - np.repeat(begins, sizes)
+    return found
+
+
+def write_features(table: pd.DataFrame, kind: str, file: IO[bytes]) -> None:
+    """A row an id: numbers as float, lists as token_seq or float_seq, all else as token; an empty cell knows nothing."""
+    columns = {str(name): list(table[name]) for name in table.columns}
+    heads = [f"{kind}_id:token", *(f"{name}:{feature_type(cells)}" for name, cells in columns.items())]
+    file.write(("\t".join(heads) + "\n").encode())
+    for row in zip(table.index, *columns.values(), strict=True):
+        cells = [written(cell) for cell in row]
+        if any(mark in cell for cell in cells for mark in "\t\n\r"):
+            raise UserError(f"the {kind} {row[0]!r} has a tab or a line break in a cell, where an atomic file has none")
+        file.write(("\t".join(cells) + "\n").encode())
+
+
+def feature_type(cells: list[Any]) -> str:
+    """RecBole's type of a column."""
+    there = [cell for cell in cells if not missing(cell)]
+    if there and all(isinstance(cell, list | tuple | np.ndarray) for cell in there):
+        return "float_seq" if all(isinstance(x, float) for cell in there for x in cell) else "token_seq"
+    if there and all(isinstance(cell, float | np.floating) for cell in there):
+        return "float"
+    return "token_seq" if any(" " in str(cell) for cell in there) else "token"
+
+
+def written(cell: Any) -> str:
+    """A cell of an atomic file; the words of a list are parted by blanks."""
+    if isinstance(cell, list | tuple | np.ndarray):
+        return " ".join("_".join(str(word).split()) for word in cell)
+    return "" if missing(cell) else str(cell)
 
 
 def write_text(log: Interactions, file: IO[bytes]) -> None:

@@ -53,6 +53,7 @@ class Preparation:
             in overlapping pieces), or prefix (a row for every target).
         max_len: longest input, in items.
         k_core: users and items with fewer interactions are dropped, until none is left; 0 keeps all.
+        min_length: users with fewer interactions are dropped, together with the k-core.
         duplicates: what happens to a user's repeated item.
         format: atomic, text, csv or parquet; found out from the file if not given.
         user: column of the user, if not found by itself.
@@ -68,6 +69,7 @@ class Preparation:
     windows: Literal["last", "sliding", "prefix"] = "sliding"
     max_len: int = 50
     k_core: int = 0
+    min_length: int = 1
     duplicates: Literal["keep", "first", "last"] = "keep"
     format: str | None = None
     user: str | None = None
@@ -87,6 +89,7 @@ class Preparation:
             item=self.item,
             time=self.time,
             k_core=self.k_core,
+            min_length=self.min_length,
             duplicates=self.duplicates,
         )
 

@@ -190,6 +190,7 @@ def full_protocol(result: Result, sequences: Sequences, split: Split, seed: int)
     """All that a figure must be quoted with."""
     prepared = {
         "k_core": sequences.k_core,
+        "min_length": sequences.min_length,
         "duplicates": sequences.duplicates,
         "data_fingerprint": sequences.fingerprint,
     }

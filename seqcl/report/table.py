@@ -19,6 +19,7 @@ def print_results(metrics: Mapping[str, Any], folder: Path) -> None:
     columns = [name for name in COLUMNS if name in metrics["test"]] or list(metrics["test"])[:6]
     seen = "seen items excluded" if protocol["exclude_seen"] else "seen items kept"
     core = f", {protocol['k_core']}-core" if protocol["k_core"] else ""
+    core += f", users of {protocol['min_length']} items or more" if protocol["min_length"] > 1 else ""
     table = Table(
         title=f"{data['name']}, test: {protocol['split']}, {protocol['candidates']} candidates, {seen}, "
         f"max_len {protocol['max_len']}{core}, seed {metrics['seed']}",

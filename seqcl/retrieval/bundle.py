@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from seqcl.data.files import fresh_folder
 from seqcl.data.sequences import find
-from seqcl.encoders import ENCODERS, TwoTower
+from seqcl.encoders import TwoTower, find_encoder
 from seqcl.errors import UserError
 from seqcl.objectives import NextItem
 from seqcl.retrieval.faiss_index import FaissIndex
@@ -36,7 +36,7 @@ class Query:
     """How the query encoder is made again, all JSON.
 
     Args:
-        encoder: its name in `ENCODERS`.
+        encoder: its name, as `find_encoder` takes it.
         options: its keywords.
         longest: its longest row, in items.
         max_len: most items of a history that are read.
@@ -58,7 +58,7 @@ class Query:
 
     def build(self) -> tuple[Any, NextItem]:
         """The encoder, its weights new, and what turns states into queries."""
-        encoder: Any = ENCODERS[self.encoder](num_items=self.num_items, max_len=self.longest, **self.options)
+        encoder: Any = find_encoder(self.encoder)(num_items=self.num_items, max_len=self.longest, **self.options)
         if self.towers is not None:
             users = nobody(**self.towers["users"])
             encoder = TwoTower(

@@ -1,0 +1,148 @@
+"""A recipe as a sequential recommender of RecBole: the same modules, told by RecBole's loop when an epoch or a step is done."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+import yaml
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor
+
+from seqcl import config as configuration
+from seqcl.data import Loader
+from seqcl.data.split import training_windows
+from seqcl.errors import UserError
+from seqcl.integrations.recbole.log import training_sequences
+from seqcl.integrations.recbole.settings import resolved
+from seqcl.models import MODELS
+from seqcl.training import Trainer
+from seqcl.types import SeqBatch
+
+
+class RecBoleRecommender(SequentialRecommender):
+    """A recipe over RecBole's training rows, in RecBole's training loop, with RecBole's ids.
+
+    RecBole's trainer tells a model nothing of epochs and steps, so they are read off what it does: it calls `train()` before an
+    epoch; a step is over when the next batch comes, when the model is evaluated, or when it is saved.
+
+    Args:
+        config: RecBole's, with our settings in it (`encoder.dim`, or a section `encoder`).
+        dataset: `train_data.dataset`; correlations, clusters, counts and rows with one target come from it and nowhere else.
+
+    Raises:
+        UserError: an unknown setting, data without what the recipe needs, or several processes.
+    """
+
+    input_type = InputType.POINTWISE
+    recipe: ClassVar[str]
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        name = type(self).__name__
+        if not config["single_spec"]:
+            raise UserError(f"{name} trains in one process: nproc 1")
+        options = resolved(self.recipe, config.final_config_dict)
+        self.logger.info("%s of seqcl:\n%s", name, yaml.safe_dump(options.as_dict(), sort_keys=False))
+        self.TIME_SEQ = config["TIME_FIELD"] + config["LIST_SUFFIX"]
+        self.epochs, self.batch_size = config["epochs"], config["train_batch_size"]
+        self.sequences = training_sequences(dataset)
+        recipe = MODELS[self.recipe]
+        self.recommender = recipe(self.windows("prefix"), **configuration.build_parts(recipe, options))
+        if self.objective.times_needed and self.sequences.times is None:
+            raise UserError(f"{name} needs times: let load_col have the TIME_FIELD, {config['TIME_FIELD']}")
+        self.register_buffer("epochs_begun", torch.zeros((), dtype=torch.int64))
+        self.epoch_due, self.step_taken = False, False
+
+    @property
+    def encoder(self) -> Any:
+        """What turns a row into a state."""
+        return self.recommender.encoder
+
+    @property
+    def objective(self) -> Any:
+        """What is minimised."""
+        return self.recommender.objective
+
+    def windows(self, kind: str) -> Any:
+        """The training rows: `prefix`, as RecBole cuts them, or `sliding`."""
+        ends = self.sequences.offsets[1:]
+        return training_windows(self.sequences, ends, max_len=self.max_seq_length, windows=kind)
+
+    def batch(self, interaction: Any, *, targets: bool = False) -> SeqBatch:
+        """RecBole's rows, trimmed to the longest; in training with the target of each row's last position."""
+        lengths = interaction[self.ITEM_SEQ_LEN]
+        width = int(lengths.max())
+        items = interaction[self.ITEM_SEQ][:, :width]
+        users = interaction[self.USER_ID] if self.USER_ID in interaction.columns else None
+        found = SeqBatch(items, lengths, users=users)
+        if self.objective.times_needed:
+            found = found._replace(times=interaction[self.TIME_SEQ][:, :width].double())
+        if targets:
+            last = interaction[self.POS_ITEM_ID][:, None]
+            found = found._replace(targets=torch.zeros_like(items).scatter(1, lengths[:, None] - 1, last))
+        return found
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """The state after the newest item of each row: (B, D)."""
+        return self.encoder.last(SeqBatch(item_seq[:, : int(item_seq_len.max())], item_seq_len))
+
+    def calculate_loss(self, interaction: Any) -> tuple[Tensor, ...]:
+        """The weighted terms of the recipe's loss, whose sum RecBole minimises."""
+        self.finish_step()
+        if self.epoch_due:
+            self.begin_epoch()
+        terms = self.recommender(self.batch(interaction, targets=True))
+        self.step_taken = self.training
+        return tuple(terms.values())
+
+    def predict(self, interaction: Any) -> Tensor:
+        """The score of each row's item: (B,)."""
+        batch = self.batch(interaction)
+        table = F.pad(self.recommender.candidates(), (0, 0, 1, 0))  # (N + 1, D)
+        return (self.recommender.queries(batch) * table[interaction[self.ITEM_ID]]).sum(1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """The scores of all of RecBole's items, PAD first, which scores minus infinity: (B, N + 1)."""
+        scores = self.recommender.queries(self.batch(interaction)) @ self.recommender.candidates().T  # (B, N)
+        return F.pad(scores, (1, 0), value=-torch.inf)
+
+    def train(self, mode: bool = True) -> RecBoleRecommender:
+        self.finish_step()
+        self.epoch_due = mode
+        return super().train(mode)
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        self.finish_step()
+        return super().state_dict(*arguments, **options)
+
+    def finish_step(self) -> None:
+        """What the objective does after a step of the optimizer, once for each."""
+        if self.step_taken:
+            self.step_taken = False
+            self.objective.after_step(self.encoder)
+
+    def begin_epoch(self) -> None:
+        """What the objective does before an epoch: clusters, correlations; before the first one what there is of pre-training."""
+        self.epoch_due = False
+        epoch, device = int(self.epochs_begun), self.epochs_begun.device
+        if epoch == 0:
+            self.pretrain(device)
+        rows = Loader(
+            self.windows("prefix"), batch_size=self.batch_size, device=device, times=self.objective.times_needed
+        )
+        self.objective.before_epoch(self.encoder, rows, epoch=epoch, epochs=self.epochs)
+        self.epochs_begun += 1
+
+    def pretrain(self, device: torch.device) -> None:
+        """The stage before training, in our own loop, over whole rows."""
+        stage = self.recommender.pretraining()
+        if stage is None:
+            return
+        self.logger.info("pre-training for %d epochs", stage.epochs)
+        rows = Loader(self.windows("sliding"), batch_size=self.batch_size, device=device, shuffle_seed=0, bucket=False)
+        trainer = Trainer(epochs=stage.epochs, lr=stage.lr, batch_size=self.batch_size, patience=0, ema=0.0)
+        trainer.fit(stage.to(device), rows, device=device, progress=False)
+        super().train()

@@ -1,0 +1,86 @@
+"""The settings of a recipe out of RecBole's configuration: our names, `encoder.dim` or a section `encoder: {dim: 64}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jsonargparse import Namespace
+
+from seqcl import config as configuration
+from seqcl.errors import UserError, unknown
+from seqcl.models import MODELS
+
+OURS = {
+    "hidden_size": "encoder.dim",
+    "embedding_size": "encoder.dim",
+    "inner_size": "encoder.hidden",
+    "n_layers": "encoder.layers",
+    "num_layers": "encoder.layers",
+    "n_heads": "encoder.heads",
+    "hidden_dropout_prob": "encoder.dropout",
+    "dropout_prob": "encoder.dropout",
+    "hidden_act": "encoder.activation",
+    "loss_type": "next_item.loss",
+    "tau": "objective.temperature",
+    "lmd": "objective.weight",
+}
+"""What settings of RecBole's own models, and of its contrastive forks, are called here."""
+RUNNING = {
+    "model",
+    "dataset",
+    "nproc",
+    "world_size",
+    "ip",
+    "port",
+    "offset",
+    "local_rank",
+    "config_file",
+    "config_files",
+}
+"""Keys that RecBole puts into a configuration itself."""
+
+
+def recipe_alone(*, model: str = "CL4Rec") -> None:
+    """What a recipe's settings are checked against besides its sections: nothing."""
+
+
+def resolved(recipe: str, values: Mapping[str, Any]) -> Namespace:
+    """The settings of a recipe, in full, with those that RecBole's configuration has; a dotted name goes before a section.
+
+    Raises:
+        UserError: an unknown name, or a value that does not fit.
+    """
+    sections = configuration.parts(MODELS[recipe])
+    mine = {key: value for key, value in values.items() if key.partition(".")[0] in sections}
+    whole = dict(configuration.flatten({key: value for key, value in mine.items() if "." not in key}))
+    dotted = dict(configuration.flatten({key: value for key, value in mine.items() if "." in key}))
+    return configuration.from_mapping({"model": recipe, **whole, **dotted}, {}, recipe_alone)
+
+
+def check_keys(recipe: str, config: Any) -> None:
+    """Refuse what neither RecBole nor the recipe knows, before any data is read; called while RecBole makes its Config.
+
+    A word of the command line that has no dot may be meant for the script that runs, and is left alone.
+
+    Raises:
+        UserError: naming the nearest that is known.
+    """
+    known = {key for keys in config.parameters.values() for key in keys} | config.internal_config_dict.keys() | RUNNING
+    sections = configuration.parts(MODELS[recipe])
+    for key in config.external_config_dict:
+        if key in known or key.partition(".")[0] in sections:
+            continue
+        if key in OURS:
+            raise UserError(
+                f"{recipe} has no {key}, which is a setting of RecBole's own models: here it is {OURS[key]}"
+            )
+        if key in config.cmd_config_dict and "." not in key:
+            continue
+        options = [name for name, _ in configuration.flatten(resolved(recipe, {}).as_dict()) if "." in name]
+        raise unknown(f"setting of {recipe} or RecBole", key, [*known, *sections] if "." not in key else options)
+    if config.external_config_dict.get("train_neg_sample_args") is not None:
+        raise UserError(
+            f"{recipe} draws its negatives itself (next_item.loss, next_item.negatives): leave train_neg_sample_args out"
+        )
+    resolved(recipe, config.external_config_dict)

@@ -1,0 +1,290 @@
+"""RecBole's sequential models as encoders: `--encoder recbole:NARM`, under any recipe, with the options of RecBole's own file.
+
+A model of theirs gives one state for a whole row, so it learns from rows with one target each: `--data.windows prefix`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor, nn
+
+from seqcl.encoders.table import at_least_one
+from seqcl.errors import UserError, unknown
+from seqcl.integrations.recbole_stack import bring
+from seqcl.types import PAD, SeqBatch
+
+ITEM, USER = "item_id", "user_id"
+INPUTS = ("item_seq", "seq_item", "item_seq_len", "seq_item_len", "user")
+"""Names of what a forward pass may ask for."""
+LEARNING = ("loss_type", "reg_weight", "transform", "mask_ratio", "ft_ratio", "item_dropout", "temperature")
+"""Keys of RecBole's files that say how its own loss is made, which is not used here."""
+WIDTHS = ("embedding_size", "hidden_size")
+"""What RecBole calls the width of states and items; where a file has both, the first."""
+
+
+class RecBoleEncoder(nn.Module):
+    """The state that a sequential model of RecBole gives for a row; the items' table and all weights are the model's own.
+
+    Rows are padded to the longest, as RecBole does: some of its models count the padding. A model that asks for a user is told
+    that all rows are of one user, since an encoder knows none. One that puts a MASK behind the row keeps the whole row.
+    """
+
+    one_pass = False
+    kind: ClassVar[type]
+    defaults: ClassVar[dict[str, Any]]
+    asks: ClassVar[list[str]]
+
+    def __init__(self, *, num_items: int, max_len: int, dim: int | None = None, **options: Any) -> None:
+        super().__init__()
+        at_least_one(max_len=max_len)
+        name = type(self).__name__
+        self.num_items, self.max_len, self.width = num_items, max_len, max_len
+        settings = {**self.defaults, **options}
+        if dim is not None:
+            settings[width_key(self.defaults)] = agreed(name, self.defaults, settings, dim)
+        self.model = built(name, self.kind, settings, rows=num_items + 2, max_len=max_len)
+        if not isinstance(getattr(self.model, "item_embedding", None), nn.Embedding):
+            raise UserError(f"{name} cannot be an encoder: it has no table of items that scores are made with")
+        self.masks = hasattr(self.model, "mask_token")
+        if self.masks:  # it adds the row of the MASK itself, and a place for it is needed behind the longest row
+            self.width = max_len + 1
+            self.model = built(name, self.kind, settings, rows=num_items + 1, max_len=self.width)
+        table = self.model.item_embedding
+        table.padding_idx = PAD  # RecBole's initial weights fill the row, and some of its models let it learn
+        with torch.no_grad():
+            table.weight[PAD] = 0
+        self.dim = table.embedding_dim
+        self.check()
+
+    def check(self) -> None:
+        """Raise UserError unless the model gives a state of the items' width."""
+        name, training = type(self).__name__, self.training
+        rows = self.model.item_embedding.num_embeddings
+        if rows != self.num_items + 2:
+            raise UserError(
+                f"{name}: its table has {rows} rows, not one for each of {self.num_items} items, PAD and MASK"
+            )
+        self.eval()
+        with torch.no_grad():
+            found = tuple(self.last(SeqBatch(torch.tensor([[1]]), torch.tensor([1]))).shape)
+        self.train(training)
+        if found != (1, self.dim):
+            raise UserError(
+                f"{name}: its forward pass gives {found} for one row, not a state as wide as an item: (1, {self.dim})"
+            )
+
+    def item_embeddings(self) -> Tensor:
+        """The tied table (N + 2, D)."""
+        return self.model.item_embedding.weight
+
+    def forward(self, batch: SeqBatch) -> Tensor:
+        """States after every position: (B, L, D), each from a row of its own that ends there."""
+        rows, length = batch.items.shape
+        time = torch.arange(length, device=batch.items.device)
+        row, stop = (time < batch.lengths[:, None]).nonzero(as_tuple=True)  # (T,) each
+        prefixes = batch.items[row].masked_fill(time > stop[:, None], PAD)  # (T, L)
+        states = self.last(SeqBatch(prefixes, stop + 1))  # (T, D)
+        return (
+            states.new_zeros(rows * length, self.dim)
+            .index_copy(0, row * length + stop, states)
+            .unflatten(0, (rows, length))
+        )
+
+    def last(self, batch: SeqBatch) -> Tensor:
+        """States after the newest items: (B, D)."""
+        length = batch.items.shape[1]
+        if length > self.max_len:
+            raise UserError(f"a row of {length} items is longer than the encoder's max_len={self.max_len}")
+        items, lengths = F.pad(batch.items, (0, self.width - length), value=PAD), batch.lengths  # (B, W), (B,)
+        items = items.masked_fill(torch.arange(self.width, device=items.device) >= lengths[:, None], PAD)
+        if self.masks:
+            items, lengths = items.scatter(1, lengths[:, None], self.num_items + 1), lengths + 1
+        lengths = lengths.clone()  # HRM cuts them in place
+        self.model.device = items.device  # RecBole's models put what they make where they were made themselves
+        given = dict(zip(INPUTS, (items, items, lengths, lengths, torch.ones_like(lengths)), strict=True))
+        states = self.model(**{name: given[name] for name in self.asks})
+        if not isinstance(states, Tensor):
+            raise UserError(f"{type(self).__name__} cannot be an encoder: it gives a {type(states).__name__}, not a state")
+        if states.dim() == 3:
+            states = states[torch.arange(len(lengths), device=items.device), lengths - 1]
+        return states
+
+
+@cache
+def encoder(name: str) -> type[RecBoleEncoder]:
+    """The encoder class of a sequential model of RecBole; its options are the keys of RecBole's own file and `dim`.
+
+    Raises:
+        UserError: RecBole has no such model, or it needs more than a row of items.
+        RecBoleUnusable: RecBole cannot run here.
+    """
+    package = bring("recbole.model.sequential_recommender")
+    kinds = {key: kind for key, kind in vars(package).items() if inspect.isclass(kind)}
+    if name not in kinds:
+        raise unknown("sequential model of RecBole", name, kinds)
+    parameters = list(inspect.signature(vars(kinds[name])["forward"]).parameters.values())[1:]
+    asks = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    if strange := [word for word in asks if word not in INPUTS]:
+        raise UserError(
+            f"recbole:{name} cannot be an encoder: its forward pass needs {', '.join(strange)} besides the items of a row"
+        )
+    defaults, texts = properties(Path(str(package.__file__)).parents[2] / "properties" / "model" / f"{name}.yaml")
+    body = {
+        "kind": kinds[name],
+        "defaults": defaults,
+        "asks": asks,
+        "__doc__": document(name, defaults, texts),
+        "__module__": __name__,
+        "__init__": constructor({key: value for key, value in defaults.items() if key not in LEARNING}),
+    }
+    return type(f"recbole:{name}", (RecBoleEncoder,), body)
+
+
+def constructor(options: dict[str, Any]) -> Any:
+    """A constructor whose signature has an option for every key, as the options of an encoder are read from there."""
+
+    def __init__(self: RecBoleEncoder, **values: Any) -> None:
+        RecBoleEncoder.__init__(self, **values)
+
+    keyword, empty = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    types = {
+        "num_items": int,
+        "max_len": int,
+        "dim": int | None,
+        **{key: type_of(value) for key, value in options.items()},
+    }
+    values = {"num_items": empty, "max_len": empty, "dim": None, **options}
+    parameters = [inspect.Parameter(key, keyword, default=values[key], annotation=types[key]) for key in values]
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    __init__.__signature__ = inspect.Signature([itself, *parameters], return_annotation=None)  # type: ignore[attr-defined]
+    __init__.__annotations__ = {**types, "return": None}
+    return __init__
+
+
+def type_of(value: Any) -> Any:
+    """The type of an option from its value in RecBole's file."""
+    if isinstance(value, list):
+        return list[type(value[0])] if value else list  # type: ignore[misc]
+    return str | None if value is None else type(value)
+
+
+def properties(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The keys of a model's file with their values, and what its comments say of them."""
+    text = path.read_text(encoding="utf-8")
+    values = {key: number(value) for key, value in (yaml.safe_load(text) or {}).items()}
+    comments = re.findall(r"^(\w+):[^#\n]*#\s*(?:\([^)]*\)\s*)?(.+?)\s*$", text, re.MULTILINE)
+    return values, dict(comments)
+
+
+def number(value: Any) -> Any:
+    """RecBole reads 1e-12 as a number, YAML 1.1 as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def document(name: str, defaults: dict[str, Any], texts: dict[str, str]) -> str:
+    """The documentation of a class, from which its help page is made."""
+    lines = [
+        f"RecBole's {name}, one state a row; learns from rows with one target each (--data.windows prefix).",
+        "",
+        "Args:",
+    ]
+    lines += ["    num_items: N, ids 1..N.", "    max_len: longest row, in items."]
+    lines += [f"    dim: width D of states and item embeddings; RecBole's {width_key(defaults)}."]
+    lines += [f"    {key}: {texts.get(key, 'as in RecBole')}" for key in defaults if key not in LEARNING]
+    return "\n".join(lines)
+
+
+def width_key(defaults: dict[str, Any]) -> str:
+    """What the model's file calls the width of its states."""
+    return next((key for key in WIDTHS if key in defaults), WIDTHS[0])
+
+
+def agreed(name: str, defaults: dict[str, Any], settings: dict[str, Any], dim: int) -> int:
+    """The width, where RecBole's key for it does not say another one."""
+    key = width_key(defaults)
+    if settings[key] not in (dim, defaults[key]):
+        raise UserError(
+            f"{name}: encoder.dim={dim} and encoder.{key}={settings[key]} are two names of one width: give one"
+        )
+    return dim
+
+
+class Known:
+    """The data set as a RecBole model sees it here: so many items in rows so long, and one user.
+
+    Raises:
+        UserError: at anything else that the model asks for, naming it.
+    """
+
+    def __init__(self, name: str, rows: int, max_len: int) -> None:
+        self.name, self.item_num, self.user_num = name, rows, 2
+        self.field2seqlen = {f"{ITEM}_list": max_len}
+
+    def num(self, field: str) -> int:
+        """Number of ids of a field, PAD included."""
+        if field not in (ITEM, USER):
+            self.refuse(f"the ids of {field}")
+        return self.item_num if field == ITEM else self.user_num
+
+    def refuse(self, what: str) -> None:
+        raise UserError(
+            f"{self.name} cannot be an encoder: it needs {what} of RecBole's data set, not only the items of a row"
+        )
+
+    def __getattr__(self, what: str) -> Any:
+        if what.startswith("__"):
+            raise AttributeError(what)
+        return self.refuse(what)
+
+
+def built(name: str, kind: type, settings: dict[str, Any], *, rows: int, max_len: int) -> Any:
+    """A model of RecBole with these settings, over so many rows of items and for rows of at most so many items."""
+    Config = bring("recbole.config").Config
+    asked = {"USER_ID_FIELD": USER, "ITEM_ID_FIELD": ITEM, "MAX_ITEM_LIST_LENGTH": max_len}
+    asked |= {"loss_type": "CE", "train_neg_sample_args": None, "gpu_id": ""}
+    try:
+        with unseen():
+            config = Config(model=kind, dataset="seqcl", config_dict={**settings, **asked})
+        return kind(config, Known(name, rows, max_len))
+    except UserError:
+        raise
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        NotImplementedError,
+        AssertionError,
+    ) as error:
+        raise UserError(f"{name} cannot be built with these options: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Inside, RecBole's configuration finds no words on the command line; the devices that it hides are seen again after it."""
+    words, devices = sys.argv, os.environ.get("CUDA_VISIBLE_DEVICES")
+    sys.argv = [words[0] if words else ""]
+    try:
+        yield
+    finally:
+        sys.argv = words
+        if devices is None:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices

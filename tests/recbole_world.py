@@ -1,0 +1,65 @@
+"""What tests beside RecBole share: which of its own warnings are let pass, a small data set of its kind, and its calls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from seqcl.data import markov, write
+
+OWN_WARNINGS = [
+    pytest.mark.filterwarnings(f"ignore:::{module}")
+    for module in (
+        "recbole",
+        "ray",
+        "pkg_resources",
+        "hyperopt",
+        "thop",
+        "torch",
+        "tensorboard",
+        "scipy",
+        "pandas",
+        "importlib",
+    )
+]
+"""Marks for a test that runs RecBole: what RecBole and what it brings warn of is not ours to mend."""
+QUIET = {"show_progress": False, "state": "critical", "epochs": 1, "train_batch_size": 64, "metric_decimal_place": 10}
+
+
+def shop(folder: Path, *, users: int = 60, items: int = 20, length: int = 9) -> Path:
+    """A Markov chain as atomic files `shop/shop.inter` and `.item` in a folder, which is RecBole's data_path."""
+    table = pd.DataFrame({"kind": [f"k{item % 5}" for item in range(items)]}, index=range(items))
+    log = replace(
+        markov(users=users, items=items, length=length, branching=2, seed=1).interactions, item_features=table
+    )
+    write(log, folder / "shop" / "shop.inter")
+    return folder
+
+
+def settings(folder: Path, **values) -> dict:
+    """A RecBole configuration over `shop`, its files in the folder."""
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "kind"]}
+    paths = {"data_path": str(folder), "checkpoint_dir": str(folder / "saved"), "load_col": columns}
+    return {**QUIET, **paths, "encoder.dim": 8, "MAX_ITEM_LIST_LENGTH": 6, **values}
+
+
+def prepared(model, folder: Path, **values):
+    """RecBole's documented way up to the loaders: (config, train, valid, test)."""
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import init_seed
+
+    config = Config(model=model, dataset=values.pop("dataset", "shop"), config_dict=settings(folder, **values))
+    init_seed(config["seed"], config["reproducibility"])
+    return config, *data_preparation(config, create_dataset(config))
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """RecBole writes logs where it runs and reads the words of the command line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["test"])
+    return tmp_path
