@@ -31,23 +31,25 @@ def extrapolated(steps: list[float], batches: int) -> dict[str, Any]:
 
 def recbole_sasrec(path: Path, *, max_len: int, batch_size: int, steps: int) -> dict[str, Any]:
     """RecBole 1.2.1 SASRec, full softmax, dim 64, 2 layers, 2 heads; it makes a row of every prefix."""
+    sizes = {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2}
+    values = {"train_neg_sample_args": None, "loss_type": "CE", **sizes}
+    return recbole_epoch(path, "SASRec", values, max_len=max_len, batch_size=batch_size, steps=steps)
+
+
+def recbole_epoch(
+    path: Path, model: str, values: dict[str, Any], *, max_len: int, batch_size: int, steps: int
+) -> dict[str, Any]:
+    """A model in RecBole's pipeline with these settings, over rows in the order of their file."""
     warnings.simplefilter("ignore")
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
 
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "log" / "log.inter"
-        target.parent.mkdir()
-        lines = ["user_id:token\titem_id:token\ttimestamp:float"]
-        for user, row in enumerate(read_rows(path)):
-            lines += [f"{user}\t{item}\t{time_}" for time_, item in enumerate(row)]
-        target.write_text("\n".join(lines) + "\n")
+        write_atomic(path, Path(folder) / "log" / "log.inter")
         settings = {
             "data_path": folder,
             "checkpoint_dir": folder,
-            "train_neg_sample_args": None,
-            "loss_type": "CE",
             "show_progress": False,
             "use_gpu": False,
             "nproc": 1,
@@ -55,19 +57,24 @@ def recbole_sasrec(path: Path, *, max_len: int, batch_size: int, steps: int) -> 
             "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
             "MAX_ITEM_LIST_LENGTH": max_len,
             "train_batch_size": batch_size,
-            "hidden_size": 64,
-            "inner_size": 256,
-            "n_layers": 2,
-            "n_heads": 2,
         }
-        config = Config(model="SASRec", dataset="log", config_dict=settings)
+        config = Config(model=model, dataset="log", config_dict={**settings, **values})
         init_seed(1, True)
         train, _, _ = data_preparation(config, create_dataset(config))
-        model = get_model("SASRec")(config, train.dataset)
-        trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(config, model)
+        built = get_model(model)(config, train.dataset)
+        trainer = get_trainer(config["MODEL_TYPE"], model)(config, built)
         cut = Cut(train, steps)
         trainer._train_epoch(cut, 0, show_progress=False)
-        return extrapolated(cut.seconds, len(train))
+        return {**extrapolated(cut.seconds, len(train)), "rows": len(train.dataset), "batches": len(train)}
+
+
+def write_atomic(path: Path, target: Path) -> None:
+    """A file in the S3-Rec text format as an atomic one, the places in a row being its times."""
+    target.parent.mkdir()
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for user, row in enumerate(read_rows(path)):
+        lines += [f"{user}\t{item}\t{time_}" for time_, item in enumerate(row)]
+    target.write_text("\n".join(lines) + "\n")
 
 
 class Cut:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +12,21 @@ import pytest
 
 from seqcl.data import markov, write
 
+SOURCES = (
+    "recbole",
+    "ray",
+    "pkg_resources",
+    "hyperopt",
+    "thop",
+    "torch",
+    "tensorboard",
+    "scipy",
+    "pandas",
+    "importlib",
+)
 OWN_WARNINGS = [
-    pytest.mark.filterwarnings(f"ignore:::{module}")
-    for module in (
-        "recbole",
-        "ray",
-        "pkg_resources",
-        "hyperopt",
-        "thop",
-        "torch",
-        "tensorboard",
-        "scipy",
-        "pandas",
-        "importlib",
-    )
+    *(pytest.mark.filterwarnings(f"ignore:::{module}") for module in SOURCES),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
 ]
 """Marks for a test that runs RecBole: what RecBole and what it brings warn of is not ours to mend."""
 QUIET = {"show_progress": False, "state": "critical", "epochs": 1, "train_batch_size": 64, "metric_decimal_place": 10}
@@ -59,7 +62,13 @@ def prepared(model, folder: Path, **values):
 
 @pytest.fixture
 def alone(tmp_path, monkeypatch):
-    """RecBole writes logs where it runs and reads the words of the command line."""
+    """RecBole writes logs where it runs, does not close them, and reads the words of the command line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["test"])
-    return tmp_path
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield tmp_path
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers, root.level = handlers, level
+    gc.collect()

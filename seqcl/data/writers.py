@@ -28,9 +28,9 @@ SUFFIXES = {".csv": "csv", ".inter": "atomic", ".parquet": "parquet", ".tsv": "t
 def write(log: Interactions, path: str | Path) -> Path:
     """Write a log with its raw ids, in its order; the suffix says how: .csv .tsv .inter .parquet .txt.
 
-    Text is a line a user in time order, without the times. An atomic log has its tables of users and items beside it and,
-    where it has no times, a column `order`, since RecBole's sequences need one to sort by (TIME_FIELD: order). What stands
-    there is replaced once the new file is whole.
+    Text is a line a user in time order, without the times. An atomic log has its tables of users and items beside it, and a
+    column `order`: RecBole needs something to sort by, and holds times in float32, which cannot tell one second of our years
+    from the next (for RecBole: TIME_FIELD: order). What stands there is replaced once the new file is whole.
 
     Raises:
         UserError: an unknown suffix, ids that the format cannot hold, or a place that cannot be written.
@@ -72,8 +72,8 @@ def write_table(log: Interactions, kind: str, file: IO[bytes]) -> None:
     if log.times is not None:
         columns["timestamp:float"] = pa.array(log.times)
     typed = kind == "atomic"
-    if typed and log.times is None:
-        columns["order:float"] = pa.array(places(log.users))
+    if typed:
+        columns["order:float"] = pa.array(places(log))
     rows = pa.table({head if typed else head.split(":")[0]: column for head, column in columns.items()})
     if kind == "parquet":
         parquet.write_table(rows, file)
@@ -88,13 +88,14 @@ def write_table(log: Interactions, kind: str, file: IO[bytes]) -> None:
     arrow_csv.write_csv(rows, file, options)
 
 
-def places(users: np.ndarray) -> np.ndarray:
-    """The number of each interaction among those of its user, from 0 on: small, so that RecBole's float32 tells them apart."""
-    order = np.argsort(users, kind="stable")
-    begins = np.flatnonzero(np.diff(users[order], prepend=-1))
-    sizes = np.diff(np.append(begins, len(users)))
-    found = np.empty(len(users), np.int64)
-    found[order] = np.arange(len(users)) - np.repeat(begins, sizes)
+def places(log: Interactions) -> np.ndarray:
+    """The place of each interaction in its user's sequence, from 0 on: (T,); ties in time keep the order of the log."""
+    order = time_order(log.users, log.times)
+    order = np.arange(len(log)) if order is None else order
+    begins = np.flatnonzero(np.diff(log.users[order], prepend=-1))
+    sizes = np.diff(np.append(begins, len(log)))
+    found = np.empty(len(log), np.int64)
+    found[order] = np.arange(len(log)) - np.repeat(begins, sizes)
     return found
 
 

@@ -116,7 +116,9 @@ class RecBoleEncoder(nn.Module):
         given = dict(zip(INPUTS, (items, items, lengths, lengths, torch.ones_like(lengths)), strict=True))
         states = self.model(**{name: given[name] for name in self.asks})
         if not isinstance(states, Tensor):
-            raise UserError(f"{type(self).__name__} cannot be an encoder: it gives a {type(states).__name__}, not a state")
+            raise UserError(
+                f"{type(self).__name__} cannot be an encoder: it gives a {type(states).__name__}, not a state"
+            )
         if states.dim() == 3:
             states = states[torch.arange(len(lengths), device=items.device), lengths - 1]
         return states

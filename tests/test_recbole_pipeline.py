@@ -1,0 +1,277 @@
+"""Our recipes in RecBole's pipeline: found by name, told of steps and epochs, their settings checked, saved and loaded."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from seqcl.errors import UserError
+from seqcl.models import MODELS, Recommender
+from tests.recbole_world import OWN_WARNINGS, alone, prepared, settings, shop
+
+pytest.importorskip("recbole")
+pytestmark = OWN_WARNINGS
+__all__ = ["alone"]  # a fixture
+
+RECIPES = [name for name, kind in MODELS.items() if issubclass(kind, Recommender)]
+OWN = {"S3Rec": {"pretrain.epochs": 1}, "ICLRec": {"objective.clusters": [3]}, "ICSRec": {"objective.clusters": [3]}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return shop(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def _here(alone):
+    """Everything below runs in a folder of its own."""
+
+
+def ours(recipe):
+    from seqcl.integrations.recbole import RECOMMENDERS
+
+    return next(kind for name, kind in RECOMMENDERS.items() if name.removeprefix("Seqcl") == recipe)
+
+
+def trained(recipe, data, **values):
+    from recbole.trainer import Trainer
+
+    config, train, valid, test = prepared(ours(recipe), data, **OWN.get(recipe, {}), **values)
+    model = ours(recipe)(config, train.dataset).to(config["device"])
+    trainer = Trainer(config, model)
+    best, _ = trainer.fit(train, valid, verbose=False)
+    return model, trainer, best, test
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_is_saved_and_evaluated_the_documented_way(data, recipe):
+    torch.manual_seed(2020)
+    model, trainer, best, test = trained(recipe, data, epochs=2)
+    assert int(model.epochs_begun) == 2 and not model.step_taken
+    result = trainer.evaluate(test)
+    assert 0 <= best <= 1 and set(result) >= {"recall@10", "ndcg@10", "mrr@10"}
+    assert len(trainer.train_loss_dict) == 2 and np.isfinite(list(trainer.train_loss_dict.values())).all()
+
+
+@pytest.mark.parametrize("recipe", ["MoCoRec", "ICLRec", "MCLRec", "PIRLRec"])
+def test_recboles_loop_gives_the_weights_that_hooks_called_by_hand_give(data, recipe):
+    model, _, _, _ = trained(recipe, data, epochs=2)
+    config, train, _, _ = prepared(ours(recipe), data, **OWN.get(recipe, {}), epochs=2)
+    other = ours(recipe)(config, train.dataset)
+    made, encoder, objective = other.recommender, other.encoder, other.objective
+    optimizer = torch.optim.Adam(other.parameters(), lr=config["learning_rate"], weight_decay=0.0)
+    for epoch in range(2):
+        made.train()
+        for place, interaction in enumerate(train):
+            if place == 0:
+                objective.before_epoch(encoder, loader(other), epoch=epoch, epochs=2)
+            optimizer.zero_grad()
+            sum(made(other.batch(interaction, targets=True)).values()).backward()
+            optimizer.step()
+            objective.after_step(encoder)
+        made.eval()
+    for name, value in made.state_dict().items():
+        torch.testing.assert_close(model.recommender.state_dict()[name], value, msg=name)
+
+
+def loader(model):
+    from seqcl.data import Loader
+
+    return Loader(model.windows("prefix"), batch_size=64)
+
+
+def test_rows_are_those_of_our_own_prefix_windows(data):
+    from seqcl.data import Loader
+
+    config, train, *_ = prepared(ours("CL4Rec"), data)
+    model = ours("CL4Rec")(config, train.dataset)
+    key = lambda batch: [(int(user), row.tolist(), target.tolist()) for user, row, target in zip(batch.users, batch.items, batch.targets, strict=True)]  # noqa: E731  # fmt: skip
+    theirs = sorted(row for interaction in train for row in key(wide(model.batch(interaction, targets=True))))
+    mine = sorted(row for batch in Loader(model.windows("prefix"), batch_size=64) for row in key(wide(batch)))
+    assert mine == theirs and len(mine) == len(train.dataset)
+
+
+def wide(batch, width=6):
+    pad = lambda x: torch.nn.functional.pad(x, (0, width - x.shape[1]))  # noqa: E731
+    return batch._replace(items=pad(batch.items), targets=pad(batch.targets))
+
+
+def test_what_a_recipe_learns_from_holds_nothing_of_validation_and_test(data):
+    config, train, _, _ = prepared(ours("CL4Rec"), data)
+    model = ours("CL4Rec")(config, train.dataset)
+    from seqcl.data import leave_one_out, load_sequences
+
+    sequences = load_sequences(data / "shop", cache=False)
+    split = leave_one_out(sequences, max_len=6, windows="prefix")
+    users, items = split.train.known()
+    expected = sorted(zip(sequences.user_ids[users].tolist(), sequences.item_ids[items - 1].tolist(), strict=True))
+    mine, ids = model.sequences, train.dataset
+    owners = np.repeat(np.arange(mine.num_users), np.diff(mine.offsets))
+    found = zip(ids.id2token("user_id", owners), ids.id2token("item_id", np.array(mine.items)), strict=True)
+    assert sorted((int(user), int(item)) for user, item in found) == expected
+
+
+def test_run_recbole_finds_a_recipe_by_name_on_its_own_ml_100k():
+    from recbole.quick_start import run_recbole
+
+    import seqcl.integrations.recbole  # noqa: F401
+
+    few = {
+        "user_inter_num_interval": "[20,22]",
+        "epochs": 1,
+        "state": "critical",
+        "show_progress": False,
+        "encoder.dim": 8,
+    }
+    few |= {"topk": [100], "valid_metric": "Recall@100"}
+    result = run_recbole(model="CL4Rec", dataset="ml-100k", config_dict=few)
+    assert 0 < result["test_result"]["recall@100"] < 1
+
+
+def test_a_name_that_recbole_has_keeps_its_model():
+    from recbole.utils import get_model
+
+    from seqcl.integrations.recbole import RECOMMENDERS
+
+    assert get_model("SASRec").__module__ == "recbole.model.sequential_recommender.sasrec"
+    assert get_model("SeqclSASRec") is RECOMMENDERS["SeqclSASRec"] and get_model("CL4SRec").recipe == "CL4SRec"
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data):
+    def weights(seed):
+        return trained("CL4Rec", data, seed=seed)[0].encoder.item_embeddings()
+
+    assert torch.equal(weights(1), weights(1)) and not torch.equal(weights(1), weights(2))
+
+
+def test_a_checkpoint_goes_on_where_it_was(data):
+    from recbole.quick_start import load_data_and_model
+    from recbole.trainer import Trainer
+
+    whole, _, _, _ = trained("MoCoRec", data, epochs=1)
+    _, trainer, _, test = trained("MoCoRec", data, epochs=1)
+    config, model, _, train, valid, test = load_data_and_model(trainer.saved_model_file)
+    assert all(
+        torch.equal(one, two) for one, two in zip(whole.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+    config["epochs"] = 2
+    again = Trainer(config, model)
+    again.resume_checkpoint(trainer.saved_model_file)
+    again.fit(train, valid, verbose=False)
+    assert again.start_epoch == 1 and int(model.epochs_begun) == 2
+    assert 0 <= again.evaluate(test)["ndcg@10"] <= 1
+
+
+def test_torch_itself_is_as_it_was(tmp_path):
+    import seqcl.integrations.recbole  # noqa: F401
+
+    torch.save({"what": logging.getLogger("some")}, tmp_path / "object.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        torch.load(tmp_path / "object.pt")
+    assert not torch.is_anomaly_enabled()
+
+
+def test_scores_of_one_item_of_all_items_and_of_the_case_study_agree(data):
+    from recbole.utils.case_study import full_sort_scores, full_sort_topk
+
+    config, train, _, test = prepared(ours("CL4Rec"), data)
+    model = ours("CL4Rec")(config, train.dataset).eval()
+    users = test.dataset.token2id("user_id", ["3", "7"])
+    scores = full_sort_scores(users, model, test)
+    assert scores.shape == (2, train.dataset.item_num) and (scores[:, 0] == -torch.inf).all()
+    _, best = full_sort_topk(users, model, test, k=3)
+    interaction = next(iter(test))[0]
+    with torch.no_grad():
+        every, one = model.full_sort_predict(interaction), model.predict(interaction)
+        state = model(interaction["item_id_list"], interaction["item_length"])
+    torch.testing.assert_close(one, every.gather(1, interaction["item_id"][:, None])[:, 0])
+    assert state.shape == (len(one), 8) and best.shape == (2, 3)
+
+
+def test_sampled_evaluation_works(data):
+    modes = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni5"}
+    _, trainer, _, test = trained("CL4Rec", data, eval_args=modes)
+    assert trainer.evaluate(test)["recall@10"] == 1  # six candidates
+
+
+def test_hyper_tuning_tries_our_settings(data):
+    from recbole.quick_start import objective_function
+
+    import seqcl.integrations.recbole  # noqa: F401
+
+    for dim in (4, 8):
+        values = settings(data, model="CL4Rec", dataset="shop", **{"encoder.dim": dim})
+        assert objective_function(config_dict=values)["model"] == "CL4Rec"
+
+
+def test_a_model_of_recboles_serves_as_encoder_in_recboles_pipeline(data):
+    chosen = {"encoder": {"name": "recbole:GRU4Rec", "hidden_size": 12}}
+    model, *_ = trained("CL4Rec", data, **chosen)
+    assert model.encoder.model.hidden_size == 12 and model.encoder.dim == 8
+
+
+def test_settings_reach_the_part_that_they_name(data):
+    values = {
+        "next_item": {"temperature": 0.3},
+        "objective": "SupCon",
+        "objective.weight": 0.7,
+        "encoder": {"layers": 1, "dim": 4},
+    }
+    config, train, *_ = prepared(ours("CL4Rec"), data, **values)
+    model = ours("CL4Rec")(config, train.dataset)
+    assert model.objective.first.temperature == 0.3 and len(model.encoder.blocks) == 1
+    contrast = model.objective.parts["contrast"]
+    assert type(contrast).__name__ == "SupCon" and contrast.weight == 0.7
+    assert model.encoder.dim == 8  # a dotted name goes before its section
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"encoder.dmi": 3}, r"unknown option 'encoder.dmi': did you mean encoder\.dim"),
+        ({"encoder": {"dmi": 3}}, r"did you mean encoder\.dim"),
+        ({"encodr.dim": 3}, r"unknown setting of CL4Rec or RecBole 'encodr.dim': did you mean encoder\.dim"),
+        ({"learning_rat": 3}, "did you mean learning_rate"),
+        (
+            {"hidden_size": 3},
+            r"CL4Rec has no hidden_size, which is a setting of RecBole's own models: here it is encoder\.dim",
+        ),
+        ({"train_neg_sample_args": {"distribution": "uniform"}}, "draws its negatives itself"),
+        ({"encoder.dim": "many"}, r"option encoder\.dim"),
+        ({"encoder": "GRUU"}, "did you mean GRU"),
+    ],
+)
+def test_a_mistake_in_a_setting_is_named_before_any_data_is_read(data, values, message):
+    from recbole.config import Config
+
+    with pytest.raises(UserError, match=message):
+        Config(model=ours("CL4Rec"), dataset="shop", config_dict={**settings(data), **values})
+
+
+def test_words_of_the_command_line_are_taken_checked_and_left_to_the_script(data, monkeypatch):
+    from recbole.config import Config
+
+    monkeypatch.setattr("sys.argv", ["run.py", "--encoder.dim=16", "--speed=3"])
+    assert Config(model=ours("CL4Rec"), dataset="shop", config_dict=settings(data))["encoder.dim"] == 16
+    monkeypatch.setattr("sys.argv", ["run.py", "--encoder.dmi=16"])
+    with pytest.raises(UserError, match=r"did you mean encoder\.dim"):
+        Config(model=ours("CL4Rec"), dataset="shop", config_dict=settings(data))
+
+
+def test_what_a_recipe_needs_and_the_data_lack_is_said(data):
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    config, train, *_ = prepared(ours("S3Rec"), data, load_col=columns)
+    with pytest.raises(UserError, match="has no table of items"):
+        model = ours("S3Rec")(config, train.dataset)
+        model.train().calculate_loss(next(iter(train)))
+
+
+def test_a_data_set_that_is_not_split_is_refused(data):
+    from recbole.data import create_dataset
+
+    config, *_ = prepared(ours("CL4Rec"), data)
+    with pytest.raises(UserError, match=r"give the model train_data\.dataset"):
+        ours("CL4Rec")(config, create_dataset(config))
