@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,27 @@ def extrapolated(steps: list[float], batches: int) -> dict[str, Any]:
     }
 
 
-def recbole_sasrec(path: Path, *, max_len: int, batch_size: int, steps: int) -> dict[str, Any]:
+Clock = Callable[[], float]
+
+
+def recbole_sasrec(
+    path: Path, *, max_len: int, batch_size: int, steps: int, clock: Clock = time.perf_counter
+) -> dict[str, Any]:
     """RecBole 1.2.1 SASRec, full softmax, dim 64, 2 layers, 2 heads; it makes a row of every prefix."""
     sizes = {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2}
     values = {"train_neg_sample_args": None, "loss_type": "CE", **sizes}
-    return recbole_epoch(path, "SASRec", values, max_len=max_len, batch_size=batch_size, steps=steps)
+    return recbole_epoch(path, "SASRec", values, max_len=max_len, batch_size=batch_size, steps=steps, clock=clock)
 
 
 def recbole_epoch(
-    path: Path, model: str, values: dict[str, Any], *, max_len: int, batch_size: int, steps: int
+    path: Path,
+    model: str,
+    values: dict[str, Any],
+    *,
+    max_len: int,
+    batch_size: int,
+    steps: int,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, Any]:
     """A model in RecBole's pipeline with these settings, over rows in the order of their file."""
     warnings.simplefilter("ignore")
@@ -63,7 +76,7 @@ def recbole_epoch(
         train, _, _ = data_preparation(config, create_dataset(config))
         built = get_model(model)(config, train.dataset)
         trainer = get_trainer(config["MODEL_TYPE"], model)(config, built)
-        cut = Cut(train, steps)
+        cut = Cut(train, steps, clock)
         trainer._train_epoch(cut, 0, show_progress=False)
         return {**extrapolated(cut.seconds, len(train)), "rows": len(train.dataset), "batches": len(train)}
 
@@ -80,8 +93,8 @@ def write_atomic(path: Path, target: Path) -> None:
 class Cut:
     """The first batches of a loader, with the seconds from one to the next."""
 
-    def __init__(self, loader: Any, steps: int) -> None:
-        self.loader, self.steps, self.seconds = loader, steps, []
+    def __init__(self, loader: Any, steps: int, clock: Clock) -> None:
+        self.loader, self.steps, self.clock, self.seconds = loader, steps, clock, []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
@@ -90,12 +103,12 @@ class Cut:
         return min(self.steps, len(self.loader))
 
     def __iter__(self):
-        before = time.perf_counter()
+        before = self.clock()
         for number, batch in enumerate(self.loader):
             if number == self.steps:
                 return
             yield batch
-            now = time.perf_counter()
+            now = self.clock()
             self.seconds.append(now - before)
             before = now
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from seqcl.data import markov, write
+from seqcl.integrations.recbole_stack import RecBoleUnusable, check_stack
 
 SOURCES = (
     "recbole",
@@ -30,6 +31,15 @@ OWN_WARNINGS = [
 ]
 """Marks for a test that runs RecBole: what RecBole and what it brings warn of is not ours to mend."""
 QUIET = {"show_progress": False, "state": "critical", "epochs": 1, "train_batch_size": 64, "metric_decimal_place": 10}
+
+
+def recbole_or_skip() -> None:
+    """Skip a module of tests where RecBole is not installed or cannot run."""
+    pytest.importorskip("recbole")
+    try:
+        check_stack()
+    except RecBoleUnusable as error:
+        pytest.skip(str(error), allow_module_level=True)
 
 
 def shop(folder: Path, *, users: int = 60, items: int = 20, length: int = 9) -> Path:

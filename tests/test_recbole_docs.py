@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seqcl.cli.main import main
-from tests.recbole_world import OWN_WARNINGS, alone
+from tests.recbole_world import OWN_WARNINGS, alone, recbole_or_skip
 
 pytestmark = OWN_WARNINGS
 __all__ = ["alone"]  # a fixture
@@ -24,7 +24,7 @@ TINY = '"epochs": 1, "user_inter_num_interval": "[20,22]", "state": "critical", 
 
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 def test_the_python_runs(alone, number, capsys):
-    pytest.importorskip("recbole")
+    recbole_or_skip()
     assert '"epochs": 50' in PYTHON[number]
     exec(compile(PYTHON[number].replace('"epochs": 50', TINY), "docs/recbole.md", "exec"), {})
     assert "ndcg@10" in capsys.readouterr().out or number == 0
@@ -34,7 +34,7 @@ def test_the_python_runs(alone, number, capsys):
 def test_the_commands_resolve(alone, command, capsys):
     words = shlex.split(command)
     if "recbole:" in command:
-        pytest.importorskip("recbole")
+        recbole_or_skip()
     if words[0] == "seqcl":
         assert main(words[1:]) == 0 and (alone / words[-1]).exists()
         return

@@ -13,9 +13,9 @@ from seqcl.cli.main import main
 from seqcl.encoders import find_encoder
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch
-from tests.recbole_world import OWN_WARNINGS, shop
+from tests.recbole_world import OWN_WARNINGS, recbole_or_skip, shop
 
-pytest.importorskip("recbole")
+recbole_or_skip()
 pytestmark = OWN_WARNINGS
 
 ITEMS, MAX_LEN, DIM = 30, 12, 8

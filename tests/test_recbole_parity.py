@@ -12,9 +12,9 @@ from seqcl.config import from_mapping
 from seqcl.data import Loader, leave_one_out, load, pack, write
 from seqcl.evaluation import Evaluator
 from seqcl.experiment import SHARED, Options, Preparation, build
-from tests.recbole_world import OWN_WARNINGS, QUIET, alone
+from tests.recbole_world import OWN_WARNINGS, QUIET, alone, recbole_or_skip
 
-pytest.importorskip("recbole")
+recbole_or_skip()
 pytestmark = OWN_WARNINGS
 __all__ = ["alone"]  # a fixture
 

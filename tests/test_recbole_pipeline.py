@@ -10,9 +10,9 @@ import torch
 
 from seqcl.errors import UserError
 from seqcl.models import MODELS, Recommender
-from tests.recbole_world import OWN_WARNINGS, alone, prepared, settings, shop
+from tests.recbole_world import OWN_WARNINGS, alone, prepared, recbole_or_skip, settings, shop
 
-pytest.importorskip("recbole")
+recbole_or_skip()
 pytestmark = OWN_WARNINGS
 __all__ = ["alone"]  # a fixture
 
@@ -48,11 +48,17 @@ def trained(recipe, data, **values):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_trains_is_saved_and_evaluated_the_documented_way(data, recipe):
-    torch.manual_seed(2020)
+    from recbole.data.transform import construct_transform
+    from recbole.utils import get_flops
+
     model, trainer, best, test = trained(recipe, data, epochs=2)
     assert int(model.epochs_begun) == 2 and not model.step_taken
     result = trainer.evaluate(test)
     assert 0 <= best <= 1 and set(result) >= {"recall@10", "ndcg@10", "mrr@10"}
+    transform = construct_transform(test.config)
+    assert (
+        get_flops(model, test.dataset, torch.device("cpu"), logging.getLogger(), transform) > 0
+    )  # as run_recbole asks
     assert len(trainer.train_loss_dict) == 2 and np.isfinite(list(trainer.train_loss_dict.values())).all()
 
 
@@ -207,6 +213,19 @@ def test_hyper_tuning_tries_our_settings(data):
         assert objective_function(config_dict=values)["model"] == "CL4Rec"
 
 
+def test_hyper_tuning_of_recbole_searches_our_settings(data, alone):
+    pytest.importorskip("hyperopt")
+    import yaml
+    from recbole.quick_start import objective_function
+    from recbole.trainer import HyperTuning
+
+    (alone / "fixed.yaml").write_text(yaml.safe_dump(settings(data, model="CL4Rec", dataset="shop")))
+    (alone / "space.txt").write_text("encoder.dim choice [4,8]\n")
+    search = HyperTuning(objective_function, params_file="space.txt", fixed_config_file_list=["fixed.yaml"])
+    search.run()
+    assert search.best_params["encoder.dim"] in (4, 8) and len(search.params2result) == 2
+
+
 def test_a_model_of_recboles_serves_as_encoder_in_recboles_pipeline(data):
     chosen = {"encoder": {"name": "recbole:GRU4Rec", "hidden_size": 12}}
     model, *_ = trained("CL4Rec", data, **chosen)
@@ -275,3 +294,34 @@ def test_a_data_set_that_is_not_split_is_refused(data):
     config, *_ = prepared(ours("CL4Rec"), data)
     with pytest.raises(UserError, match=r"give the model train_data\.dataset"):
         ours("CL4Rec")(config, create_dataset(config))
+
+
+def test_rows_that_were_not_cut_from_one_sequence_a_user_are_refused(data):
+    config, train, *_ = prepared(ours("CL4Rec"), data)
+    rows = train.dataset.inter_feat
+    place = int((rows["item_length"] == 3).nonzero()[0])
+    rows["item_id_list"][place, 0] = rows["item_id_list"][place, 0] % 20 + 1
+    with pytest.raises(UserError, match="not the prefixes of one sequence a user"):
+        ours("CL4Rec")(config, train.dataset)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "message"),
+    [
+        ("CL4Rec", {"single_spec": False}, "CL4Rec trains in one process: nproc 1"),
+        ("TwoTower", {"towers.sparse": True}, "take no sparse gradients"),
+    ],
+)
+def test_what_recboles_loop_cannot_do_is_said(data, recipe, values, message):
+    config, train, *_ = prepared(ours(recipe), data)
+    config.final_config_dict.update(values)
+    with pytest.raises(UserError, match=message):
+        ours(recipe)(config, train.dataset)
+
+
+def test_features_of_items_and_users_are_those_that_recbole_loads(data):
+    config, train, *_ = prepared(ours("TwoTower"), data)
+    sequences = ours("TwoTower")(config, train.dataset).sequences
+    tokens = train.dataset.id2token("item_id", np.arange(1, train.dataset.item_num))
+    assert list(sequences.item_features["kind"]) == [f"k{int(token) % 5}" for token in tokens]
+    assert sequences.user_features is None

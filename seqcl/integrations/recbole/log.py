@@ -48,14 +48,13 @@ def training_sequences(dataset: Any) -> Sequences:
         return values
 
     items = sequence(dataset.iid_field).astype(np.int32)
-    timed = dataset.time_field is not None and dataset.time_field + suffix in rows
     check_rows(items, place, lengths, rows[dataset.iid_field + suffix], order)
     counts = np.bincount(owners, minlength=dataset.user_num)
     counts[owners[begins]] += lengths[begins]
     return Sequences(
         items=items,
         offsets=np.concatenate(([0], np.cumsum(counts))),
-        times=sequence(dataset.time_field).astype(np.float64) if timed else None,
+        times=sequence(dataset.time_field).astype(np.float64),
         user_ids=np.arange(dataset.user_num),
         item_ids=np.arange(1, dataset.item_num),
         name=str(dataset.dataset_name),

@@ -45,14 +45,14 @@ class RecBoleRecommender(SequentialRecommender):
         if not config["single_spec"]:
             raise UserError(f"{name} trains in one process: nproc 1")
         options = resolved(self.recipe, config.final_config_dict)
+        if "towers" in options and options.towers.sparse:
+            raise UserError(f"{name}: RecBole's optimizers take no sparse gradients: towers.sparse false")
         self.logger.info("%s of seqcl:\n%s", name, yaml.safe_dump(options.as_dict(), sort_keys=False))
         self.TIME_SEQ = config["TIME_FIELD"] + config["LIST_SUFFIX"]
         self.epochs, self.batch_size = config["epochs"], config["train_batch_size"]
         self.sequences = training_sequences(dataset)
         recipe = MODELS[self.recipe]
         self.recommender = recipe(self.windows("prefix"), **configuration.build_parts(recipe, options))
-        if self.objective.times_needed and self.sequences.times is None:
-            raise UserError(f"{name} needs times: let load_col have the TIME_FIELD, {config['TIME_FIELD']}")
         self.register_buffer("epochs_begun", torch.zeros((), dtype=torch.int64))
         self.epoch_due, self.step_taken = False, False
 
