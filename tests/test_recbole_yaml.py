@@ -172,10 +172,7 @@ def test_recbole_is_not_imported_unless_it_is_asked_for():
     ],
 )  # fmt: skip
 def test_what_cannot_work_says_what_to_install(monkeypatch, python, packages, message):
-    class Version(tuple):
-        major, minor = python
-
-    monkeypatch.setattr(recbole_stack.sys, "version_info", Version(python))
+    monkeypatch.setattr(recbole_stack, "python", lambda: python)
     monkeypatch.setattr(recbole_stack, "installed", packages.get)
     with pytest.raises(ImportError, match=message) as caught:
         recbole_stack.bring("recbole.quick_start")

@@ -27,8 +27,8 @@ class RecBoleUnusable(UserError, ImportError):
 
 def check_stack() -> None:
     """Raise RecBoleUnusable unless RecBole can run with the Python and the packages that are installed."""
-    if sys.version_info >= (3, 12):
-        here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if python() >= (3, 12):
+        here = ".".join(map(str, python()))
         raise RecBoleUnusable(f"RecBole {RECBOLE} needs a ray that has no wheel for Python {here}: {INSTALL}")
     found = installed("recbole")
     if found is None:
@@ -45,6 +45,11 @@ def check_stack() -> None:
         raise RecBoleUnusable(
             f"RecBole {RECBOLE} cannot work here ({'; '.join(reasons)}): pip install {' '.join(packages)}, or {INSTALL}"
         )
+
+
+def python() -> tuple[int, int]:
+    """The Python that runs."""
+    return sys.version_info[:2]
 
 
 def installed(package: str) -> str | None:
