@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from seqcl.errors import UserError
 from seqcl.experiment import resolve
 from seqcl.integrations import recbole_stack
 from seqcl.integrations.recbole_yaml import options
+from tests.recbole_world import shop
 
 ROOT = Path(seqcl.__file__).parent
 WHOLE = """
@@ -109,6 +111,17 @@ def test_what_is_not_taken_is_named_with_the_reason(file, text, message):
     with pytest.raises(UserError, match=message) as caught:
         options(file(text))
     assert str(caught.value).startswith("--recbole-config ")
+
+
+def test_a_run_with_recboles_file_is_under_its_protocol(file, tmp_path):
+    shop(tmp_path)
+    path = file(WHOLE.format(folder=tmp_path).replace("uni50", "full"))
+    words = ["--encoder.dim", "8", "--train.epochs", "1", "--runs", str(tmp_path / "runs")]
+    assert main(["train", "--recbole-config", str(path), *words]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    protocol = json.loads((folder / "metrics.json").read_text())["protocol"]
+    expected = {"split": "leave_one_out", "candidates": "full", "exclude_seen": False, "max_len": 20, "seed": 3}
+    assert protocol.items() >= (expected | {"k_core": 3, "min_length": 5, "duplicates": "first"}).items()
 
 
 def test_a_file_that_is_not_there_is_said(capsys):
