@@ -16,6 +16,7 @@ from seqcl.extensions import foreign
 ENCODERS = {"SASRec": SASRec, "BSARec": BSARec, "GRU": GRU, "HSTU": HSTU, "NARM": NARM, "BERT4Rec": BERT4Rec}
 """What `--encoder` takes; a new encoder is one file and one row here."""
 
+
 def find_encoder(name: str) -> Callable[..., Any]:
     """The class of an encoder by its name: a row of `ENCODERS`, or `prefix:name` of another project.
 
