@@ -120,6 +120,14 @@ def test_a_graph_that_differs_is_not_exported(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_onnx_needs_is_asked_for_before_any_work(tmp_path, monkeypatch):
+    run = trained(tmp_path, "GRU4Rec")
+    monkeypatch.setattr("seqcl.retrieval.onnx.find_spec", lambda name: None)
+    monkeypatch.setattr("seqcl.retrieval.bundle.FaissIndex", None)  # no index is built
+    with pytest.raises(UserError, match=r"an ONNX graph needs onnx: pip install 'seqcl\[onnx\]'"):
+        run.export(tmp_path / "out", onnx=True)
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")

@@ -112,14 +112,14 @@ def test_features_of_a_log_follow_its_ids_and_come_from_what_training_knows():
 def test_text_that_occurs_often_is_encoded_as_if_each_cell_were_read_alone():
     rng = np.random.default_rng(0)
     kinds = ["a b", "b", "c", None, "a", 3, "3", "c c b"]
-    column = [kinds[place] for place in rng.integers(0, len(kinds), 200)]
+    column = [kinds[place] for place in rng.integers(0, len(kinds), 200)] + ["a rare"] * 29
     found = Schema.learn({"kind": column}, min_count=30).encode({"kind": column}, before=1, after=2).bags["kind"]
     per_word: dict = {}
     for cell in column:
         for word in set(str(cell).split()) if cell is not None else ():
             per_word[word] = per_word.get(word, 0) + 1
     kept = {word for word, rows in per_word.items() if rows >= 30}
-    assert set(found.names) == kept and len(kept) < len(per_word) + 1
+    assert set(found.names) == kept == {"a", "b", "c", "3"} and "rare" in per_word
     alone = [set() if cell is None else set(str(cell).split()) & kept for cell in column]
     assert words(found) == [set(), *alone, set(), set()]
 
@@ -178,6 +178,17 @@ def test_a_file_says_what_items_are(tmp_path, kind):
         ("t.csv", b"price,kind\n1,a\n", "no column of ids: it has price, kind; call it item_id"),
         ("t.parquet", b"PAR1", "t.parquet: it cannot be read"),
         ("t.npz", b"zip", "t.npz: it cannot be read"),
+        ("t.npz", b"PK\x03\x04 cut off", "t.npz: it cannot be read"),
+        ("t.csv", b"item_id,kind\n10,a,z\n20,b,z\n", "t.csv: it cannot be read|a row is longer than the header"),
+        ("t.csv", b"item_id,kind,kind\n10,a,z\n", "t.csv: two columns are called 'kind'"),
+        (
+            "t.csv",
+            b"item_id,kind\n",
+            "t.csv: it has a row for none of the items, which are such as 10 in the log and none there",
+        ),
+        ("t.csv", b"item_id,kind\n10.0,a\n", "t.csv: it has a row for none of the items.* and 10.0 there"),
+        ("t.csv", b"", "t.csv: it cannot be read"),
+        ("t.csv.bz2", b"", "unknown kind of table"),
     ],
 )
 def test_a_file_that_does_not_serve_is_named(tmp_path, name, content, message):
@@ -189,12 +200,56 @@ def test_a_file_that_does_not_serve_is_named(tmp_path, name, content, message):
         train.features("items", np.ones(5, bool), table=str(tmp_path / name))
 
 
+def items_of_three(ids, path, columns=None):
+    log = pd.DataFrame({"user_id": [1] * 3 + [2] * 3, "item_id": ids * 2})
+    train = leave_one_out(pack(Interactions.from_frame(log, time=None))).train
+    return train.features("items", np.ones(3, bool), columns, table=str(path), min_count=1)
+
+
+def test_ids_and_words_stay_what_they_are_in_text(tmp_path):
+    (tmp_path / "t.csv").write_text("item_id,kind,zip\nNA,None,007\nnull,x,7\nnone,,1.50\n")
+    found = items_of_three(["NA", "none", "null"], tmp_path / "t.csv", "kind,zip:words")
+    assert words(found.bags["kind"])[1:4] == [{"None"}, set(), {"x"}]
+    assert words(found.bags["zip"])[1:4] == [{"007"}, {"1.50"}, {"7"}]
+    (tmp_path / "t.tsv").write_text('item_id\tkind\nNA\t"12 inch\nnull\tx"\nnone\ty\n')
+    found = items_of_three(["NA", "none", "null"], tmp_path / "t.tsv")
+    assert words(found.bags["kind"])[1:4] == [{'"12', "inch"}, {"y"}, {'x"'}]
+
+
+def test_columns_of_a_parquet_file_are_read_whole(tmp_path):
+    big = [2**60, None, 2**60 + 1]
+    frame = pd.DataFrame(
+        {"item_id": [10, 20, 30], "code": pd.array(big, "Int64"), "place": [[1, 2], None, [3, 4]], "k": ["a", "b", "c"]}
+    )
+    frame.set_index("k").to_parquet(tmp_path / "t.parquet")  # pandas would hide k
+    found = items_of_three([10, 20, 30], tmp_path / "t.parquet", "code:words,place,k")
+    assert words(found.bags["code"])[1:4] == [{str(2**60)}, set(), {str(2**60 + 1)}]
+    assert words(found.bags["k"])[1:4] == [{"a"}, {"b"}, {"c"}]
+    np.testing.assert_array_equal(found.vectors["place"][1:4], [[1, 2], [NAN, NAN], [3, 4]])
+    frame.assign(place=[[1, 2], [3], None]).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="column 'place' has lists of 1, 2 numbers, and vectors are equally long"):
+        items_of_three([10, 20, 30], tmp_path / "t.parquet")
+    as_words = items_of_three([10, 20, 30], tmp_path / "t.parquet", "place:words")
+    assert words(as_words.bags["place"])[1:4] == [{"1", "2"}, {"3"}, set()]
+
+
+def test_a_column_that_is_asked_for_and_says_nothing_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("item_id,day,kind\n10,monday,a\n20,friday,b\n30,sunday,c\n")
+    with pytest.raises(UserError, match="column 'day' says nothing"):
+        items_of_three([10, 20, 30], tmp_path / "t.csv", "day:numbers")
+    assert items_of_three([10, 20, 30], tmp_path / "t.csv").columns == ["day", "kind"]
+
+
 def test_arrays_without_ids_or_of_another_length_are_refused(tmp_path):
     log = pd.DataFrame({"user_id": [1] * 5 + [2] * 5, "item_id": [10, 20, 30, 40, 50] * 2})
     train = leave_one_out(pack(Interactions.from_frame(log, time=None))).train
     for arrays, message in (
         ({"image": np.ones((5, 2))}, "no array `ids`"),
         ({"ids": np.arange(4), "image": np.ones((5, 2))}, "array 'image' has the shape"),
+        ({"ids": np.array(3), "image": np.ones((5, 2))}, "`ids` must be one row of whole numbers or text"),
+        ({"ids": np.array([b"10"] * 5), "image": np.ones((5, 2))}, "`ids` must be one row of whole numbers or text"),
+        ({"ids": np.arange(5), "image": np.ones((5, 2), complex)}, "array 'image' holds complex128"),
+        ({"ids": np.arange(0), "image": np.ones((0, 2))}, "it has a row for none of the items"),
     ):
         np.savez(tmp_path / "t.npz", **arrays)
         with pytest.raises(UserError, match=message):
@@ -284,7 +339,8 @@ def towers(**options):
     history = SASRec(num_items=5, max_len=6, dim=8, dropout=0.0)
     ages = {"age": [1.0, 2.0, NAN]}
     users = Schema.learn(ages).encode(ages, after=1)
-    return TwoTower(history, items=known(), users=users, **{"trained": np.ones(7, bool)} | options).eval()
+    given = {"trained": np.ones(7, bool), "items": known()} | options
+    return TwoTower(history, users=users, **given).eval()
 
 
 BATCH = SeqBatch(torch.tensor([[1, 2, 3], [2, 4, 0]]), torch.tensor([3, 2]), users=torch.tensor([0, 1]))
@@ -325,6 +381,9 @@ def test_a_history_may_read_items_by_their_features_too():
         folded.load_state_dict(made.state_dict() | {"history.table.weight": made.reading_table()})
         torch.testing.assert_close(folded(BATCH), changed)
     torch.testing.assert_close(made.reading_table()[1:6], made.item_embeddings()[1:6])
+    without = towers(reads="items", item_id=False)
+    torch.testing.assert_close(without.reading_table()[1:6], without.item_embeddings()[1:6])
+    assert made.reading_table()[6].abs().sum() > 0  # MASK
     assert made.reading_table()[0].abs().sum() == 0
     made.train()(BATCH).sum().backward()
     assert made.item_tower[0].weight.grad.abs().sum() > 0
@@ -333,6 +392,11 @@ def test_a_history_may_read_items_by_their_features_too():
     assert not torch.allclose(unmet(BATCH), unmet(nobody))  # known by its features
     with pytest.raises(UserError, match="did you mean items"):
         towers(reads="item")
+    with pytest.raises(UserError, match=r"nothing is known of the items but their ids, so towers\.reads must stay ids"):
+        towers(reads="items", items=Schema.learn({}).encode({}))
+    made.history.table = torch.nn.Embedding(7, 8)
+    with pytest.raises(UserError, match="SASRec cannot read the history: its items are not in a table of ours"):
+        TwoTower(made.history, items=known(), users=known(), trained=np.ones(7, bool))
 
 
 def test_the_id_is_a_column_that_can_be_hidden_or_left_out_altogether():

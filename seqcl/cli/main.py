@@ -139,7 +139,10 @@ def other(words: list[str]) -> int:
 def evaluate(chosen: argparse.Namespace) -> int:
     """`seqcl evaluate RUN`: one JSON object."""
     from seqcl.experiment import Run
+    from seqcl.retrieval import KINDS
 
+    if chosen.index not in (None, "all", *KINDS):
+        raise unknown("index", chosen.index, (*KINDS, "all"))
     run = Run.load(chosen.run)
     result = run.evaluate(chosen.part)
     found = {"part": chosen.part, "protocol": result.protocol, "metrics": result.metrics}

@@ -54,8 +54,8 @@ class Schema:
         words, numbers, vectors = {}, {}, {}
         for name, column in columns.items():
             kind = (kinds or {}).get(name)
-            if kind is None and (width := vector_width(column)):
-                vectors[name] = width
+            if isinstance(column, np.ndarray) or (kind is None and vector_width(column)):
+                vectors[name] = vector_width(column)
             elif kind == "numbers" or (kind is None and numeric(column)):
                 values = to_numbers(column)
                 if not np.isnan(values).all():
@@ -178,16 +178,16 @@ def table_features(
         "users": (sequences.user_ids, sequences.user_features),
     }[which]
     source = f"the table of {which} of {sequences.name}"
+    asked = [] if columns is None else [name.strip() for name in columns.split(",")]
+    kinds = {name: kind for name, _, kind in (name.rpartition(":") for name in asked) if kind in KINDS and name}
     cells: dict[str, Sequence[Any]] = {} if own is None else dict(cells_of(own, raw, source))
     if table is not None:
-        cells |= read_columns(Path(table).expanduser(), raw, which)
+        as_words = [name for name, kind in kinds.items() if kind == "words"]
+        cells |= read_columns(Path(table).expanduser(), raw, which, as_words)
         source = f"{source} and {table}"
-    kinds: dict[str, str] = {}
     if columns is not None:
         if not cells:
             raise UserError(f"{source}: there is none, so that it has no column {columns!r}")
-        asked = [name.strip() for name in columns.split(",")]
-        kinds = {name: kind for name, _, kind in (name.rpartition(":") for name in asked) if kind in KINDS and name}
         plain = [name.rpartition(":")[0] if name.rpartition(":")[0] in kinds else name for name in asked]
         cells = {name: cells[name] for name in listed(",".join(plain), cells, source)}
     if not cells:
@@ -195,9 +195,17 @@ def table_features(
     rows = np.flatnonzero(known)
     trained = {name: part_of(column, rows) for name, column in cells.items()}
     around = {"before": 1, "after": 1} if which == "items" else {"after": 1}
-    return Schema.learn(trained, min_count=min_count, kinds=kinds).encode(cells, **around)
+    schema = Schema.learn(trained, min_count=min_count, kinds=kinds)
+    for name in cells.keys() - {*schema.words, *schema.numbers, *schema.vectors}:
+        nothing = (
+            f"column {name!r} says nothing: no word of it is in {min_count} rows that training knows, and no number"
+        )
+        if columns is not None:
+            raise UserError(f"{source}: {nothing}")
+        log.info("%s: %s", source, nothing)
+    return schema.encode(cells, **around)
 
 
 def part_of(column: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
-    """Some rows of a column."""
-    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]
+    """Some rows of a column; of vectors, whose width is all that is learned, the first."""
+    return column[rows[:1]] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]

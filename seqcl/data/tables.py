@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import warnings
+import zipfile
+import zlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqcl.data.cells import cells_of, rows_of
+from seqcl.data.cells import rows_of
 from seqcl.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
 FORMATS = (*SEPARATORS, ".parquet", ".npz")
 
 
-def read_columns(path: Path, raw_ids: np.ndarray, which: str) -> dict[str, Sequence[Any]]:
+def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[str] = ()) -> dict[str, Sequence[Any]]:
     """The columns of a file in the order of raw ids; vectors as (N, M), NaN where an id has no row, else cells, None there.
 
     Args:
@@ -26,38 +30,74 @@ def read_columns(path: Path, raw_ids: np.ndarray, which: str) -> dict[str, Seque
             are as long, vectors being arrays of two dimensions (`numpy.savez(path, ids=ids, image=vectors)`).
         raw_ids: (N,)
         which: items or users; the column of ids is found by its usual names.
+        words: columns whose cells stay text, or lists, whatever they look like.
 
     Raises:
-        UserError: no such file, another format, no column of ids, or it cannot be read.
+        UserError: no such file, another format, no column of ids, none of the ids, or it cannot be read.
     """
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if suffix not in FORMATS:
-        raise unknown(f"kind of table, {path}:", suffix, FORMATS)
+    suffix = next((kind for kind in FORMATS if path.name.lower().endswith(kind)), None)
+    if suffix is None:
+        raise unknown(f"kind of table, {path}:", path.suffix, FORMATS)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         if suffix == ".npz":
-            return of_arrays(path, raw_ids)
-        if suffix == ".parquet":
-            return of_parquet(path, raw_ids, which)
-        import pandas as pd
+            ids, columns = of_arrays(path)
+        elif suffix == ".parquet":
+            ids, columns = of_parquet(path, which, words)
+        else:
+            ids, columns = of_text(path, SEPARATORS[suffix], which, words)
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path}: it cannot be read: {str(error).strip()}"
+        ) from None  # Arrow's and pandas' are ValueErrors
+    rows = rows_of(ids, raw_ids, str(path))
+    if not (rows >= 0).any():
+        raise UserError(f"{path}: it has a row for none of the {which}, which are such as {raw_ids[0]} in the log and {next(iter(ids), 'none')} there")  # fmt: skip
+    return {name: taken(values, rows) for name, values in columns.items()}
 
-        names = [str(name) for name in pd.read_csv(path, sep=SEPARATORS[suffix], nrows=0).columns]
-        owner = column_of_ids(names, which, path)
-        table = pd.read_csv(path, sep=SEPARATORS[suffix], dtype={owner: "str"})
-        return dict(cells_of(table.set_index(owner), raw_ids, str(path)))
-    except (OSError, ValueError, KeyError, EOFError) as error:  # pandas' and Arrow's errors are ValueErrors
-        raise UserError(f"{path}: it cannot be read: {str(error).strip()}") from None
+
+def of_text(path: Path, separator: str, which: str, words: Collection[str]) -> tuple[list[str], dict[str, Any]]:
+    """The ids and columns of a text file; a column whose cells are all numbers is one of numbers.
+
+    Quotes mean something where commas separate, and nothing where tabs do.
+    """
+    import pandas as pd
+
+    quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
+        try:
+            table = pd.read_csv(
+                path, sep=separator, header=None, dtype="str", keep_default_na=False, na_values=[""],
+                index_col=False, quoting=quoting, encoding="utf-8-sig",
+            )  # fmt: skip
+        except pd.errors.ParserWarning as error:
+            raise UserError(f"{path}: a row is longer than the header: {error}") from None
+    names = ["" if cell is None or cell != cell else str(cell) for cell in table.iloc[0]]
+    owner = column_of_ids(names, which, path)
+    columns: dict[str, Any] = {}
+    for number, name in enumerate(names):
+        cells = table.iloc[1:, number]
+        if name != owner:
+            numbers = None if name in words else pd.to_numeric(cells, errors="coerce")
+            plain = numbers is not None and bool((numbers.isna() == cells.isna()).all())
+            columns[name] = (numbers if plain else cells.astype(object).where(cells.notna(), None)).tolist()  # type: ignore[union-attr]
+    return table.iloc[1:, names.index(owner)].tolist(), columns
 
 
 def column_of_ids(names: Sequence[str], which: str, path: Path) -> str:
     """The column that holds the ids.
 
     Raises:
-        UserError: none has a usual name.
+        UserError: none has a usual name, or two columns have one name.
     """
     from seqcl.data.columns import ITEM_NAMES, USER_NAMES  # brings pyarrow
 
+    if twice := sorted({name for name in names if list(names).count(name) > 1}):
+        raise UserError(f"{path}: two columns are called {', '.join(map(repr, twice))}")
     usual = ITEM_NAMES if which == "items" else USER_NAMES
     for name in usual:
         for column in names:
@@ -66,51 +106,79 @@ def column_of_ids(names: Sequence[str], which: str, path: Path) -> str:
     raise UserError(f"{path}: no column of ids: it has {', '.join(names)}; call it {usual[0]}")
 
 
-def of_parquet(path: Path, raw_ids: np.ndarray, which: str) -> dict[str, Sequence[Any]]:
-    """The columns of a Parquet file; lists of numbers of one width are vectors."""
+def of_parquet(path: Path, which: str, words: Collection[str]) -> tuple[list[Any], dict[str, Any]]:
+    """The ids and columns of a Parquet file; lists of numbers are vectors."""
     import pyarrow as pa
     from pyarrow import parquet
 
     table = parquet.read_table(path)
     owner = column_of_ids(table.column_names, which, path)
-    vectors = {}
+    columns: dict[str, Any] = {}
     for name, kind in zip(table.schema.names, table.schema.types, strict=True):
-        listed = isinstance(kind, pa.FixedSizeListType) and pa.types.is_floating(kind.value_type)
-        if listed and not table[name].null_count:
-            flat = table[name].combine_chunks().flatten()
-            vectors[name] = flat.to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
-    frame: pd.DataFrame = table.drop_columns([owner, *vectors]).to_pandas()
-    ids = table[owner].to_pylist()
-    rows = rows_of(ids, raw_ids, str(path))
-    cells = cells_of(frame.set_axis(ids), raw_ids, str(path)) if len(frame.columns) else {}
-    return dict(cells) | {name: taken(values, rows) for name, values in vectors.items()}
+        if name == owner:
+            continue
+        lists = isinstance(kind, pa.FixedSizeListType | pa.ListType | pa.LargeListType)
+        number = lists and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+        columns[name] = vectors_of(table[name], name, path) if number and name not in words else table[name].to_pylist()
+    return table[owner].to_pylist(), columns
 
 
-def of_arrays(path: Path, raw_ids: np.ndarray) -> dict[str, Sequence[Any]]:
-    """The arrays of an .npz file, `ids` aside.
+def vectors_of(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
+    """A column of lists of numbers as (R, M) float32, NaN where a row has none.
+
+    Raises:
+        UserError: the lists are not equally long.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = pc.list_value_length(column).to_numpy()  # (R,), NaN for null
+    there = np.asarray(~pc.is_null(column).to_numpy(), bool)
+    widths = np.unique(lengths[there]).astype(int)
+    if len(widths) != 1:
+        raise UserError(
+            f"{path}: column {name!r} has lists of {', '.join(map(str, widths[:3])) or 'no'} numbers, and vectors are equally long; "
+            f"name it {name}:words if its numbers are words"
+        )
+    values = pa.concat_arrays([pc.list_flatten(chunk) for chunk in column.chunks]).to_numpy(zero_copy_only=False)
+    found = np.full((len(column), int(widths[0])), np.nan, np.float32)
+    found[there] = values.reshape(-1, int(widths[0]))
+    return found
+
+
+def of_arrays(path: Path) -> tuple[list[Any], dict[str, Any]]:
+    """The ids and arrays of an .npz file.
 
     Raises:
         UserError: no ids, or an array is of another length or has more than two dimensions.
     """
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as handle:
+        file = np.load(handle, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UserError(
+                f"{path}: it is one array: numpy.savez({path.name!r}, ids=ids, NAME=vectors) makes what is needed"
+            )
         arrays = dict(file)
     if "ids" not in arrays:
         raise UserError(f"{path}: no array `ids`: numpy.savez({path.name!r}, ids=ids, NAME=vectors) makes such a file")
     ids = arrays.pop("ids")
+    if ids.ndim != 1 or ids.dtype.kind not in "iuU":
+        raise UserError(f"{path}: `ids` must be one row of whole numbers or text, not {ids.dtype} of shape {ids.shape}")
     for name, values in arrays.items():
         if values.ndim not in (1, 2) or len(values) != len(ids):
             raise UserError(
                 f"{path}: array {name!r} has the shape {values.shape}, where {len(ids)} ids need as many rows"
             )
-    rows = rows_of(ids.tolist(), raw_ids, str(path))
-    return {name: taken(values, rows) for name, values in arrays.items()}
+        if values.dtype.kind not in "biufU":
+            raise UserError(f"{path}: array {name!r} holds {values.dtype}, neither numbers nor text")
+    return ids.tolist(), {name: values if values.ndim == 2 else values.tolist() for name, values in arrays.items()}
 
 
-def taken(values: np.ndarray, rows: np.ndarray) -> Sequence[Any]:
-    """The rows of an array, -1 being none: vectors (N, M) float32, or cells."""
-    if values.ndim == 1:
-        cells = [*values.tolist(), None]
+def taken(values: Any, rows: np.ndarray) -> Any:
+    """The rows of a column, -1 being none: vectors (N, M) float32, or cells."""
+    if not isinstance(values, np.ndarray):
+        cells = [*values, None]
         return [cells[row] for row in rows.tolist()]
-    found = values[rows].astype(np.float32)
-    found[rows < 0] = np.nan
+    found = np.full((len(rows), values.shape[1]), np.nan, np.float32)
+    found[rows >= 0] = values[rows[rows >= 0]]
     return found

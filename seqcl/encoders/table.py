@@ -13,10 +13,10 @@ from seqcl.types import PAD
 class ItemTable(nn.Embedding):
     """Embeddings of PAD, items 1..N and MASK: (N + 2, D), normal with deviation 0.02, the PAD row zero and without gradient.
 
-    What else is known of items is added where a row is read, by `more`, from ids of any shape to vectors; the table knows nothing of it.
+    Where rows are read by something else than these embeddings, `read` says what, from ids of any shape to vectors.
     """
 
-    more: Callable[[Tensor], Tensor] | None = None
+    read: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, num_items: int, dim: int) -> None:
         super().__init__(num_items + 2, dim, padding_idx=PAD)
@@ -26,8 +26,7 @@ class ItemTable(nn.Embedding):
         self._fill_padding_idx_with_zero()
 
     def forward(self, items: Tensor) -> Tensor:
-        found = super().forward(items)
-        return found if self.more is None else found + self.more(items)
+        return super().forward(items) if self.read is None else self.read(items)
 
 
 def at_least_one(**sizes: int) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from seqcl.encoders.features import FeatureVectors
-from seqcl.encoders.table import at_least_one
+from seqcl.encoders.table import ItemTable, at_least_one
 from seqcl.errors import UserError, unknown
 from seqcl.types import PAD, Encoder, Features, SeqBatch
 
@@ -28,8 +28,8 @@ class TwoTower(nn.Module):
         users: U + 1 rows of what is known of the users and, last, of somebody unknown.
         trained: (N + 2,) bool, items whose id embedding training reaches; that of others is left out of their vectors.
         item_id: whether an item's vector has its id embedding in it; without, it is made of features alone.
-        reads: what the history reads of an item: its id embedding (ids), or what its vector is made of (items), so that it knows
-            items by their features too, and those that training never met.
+        reads: what the history reads of an item: its id embedding (ids), or the vector that is searched for (items), so that it
+            knows items by their features too, and those that training never met.
         width: width K of one feature's vector.
         hidden: width of the towers' hidden layer.
         forget: chance in training that a row's user, or an item's id, is not known, so that both towers meet what they do not know.
@@ -66,24 +66,31 @@ class TwoTower(nn.Module):
             raise UserError("TwoTower: nothing is known of the items but their ids, so towers.item_id must stay true")
         if reads not in get_args(Reads):
             raise unknown("towers.reads", reads, get_args(Reads))
+        if reads == "items" and not items.columns:
+            raise UserError("TwoTower: nothing is known of the items but their ids, so towers.reads must stay ids")
+        table = getattr(history, "table", None)
+        if not isinstance(table, ItemTable):
+            raise UserError(
+                f"TwoTower: {type(history).__name__} cannot read the history: its items are not in a table of ours"
+            )
         self.history = history
         self.num_items, self.dim, self.max_len = history.num_items, history.dim, getattr(history, "max_len", None)
         self.one_pass = getattr(history, "one_pass", True)
         self.register_buffer("trained", torch.from_numpy(trained))  # (N + 2,)
         self.forget, self.sparse = forget, sparse
-        history.table.sparse = sparse  # type: ignore[attr-defined]
+        table.sparse = sparse
         self.item_id, self.items_known, self.users_known, self.nobody = item_id, items, users, users.rows - 1
         self.item_columns = (["id"] if item_id else []) + items.columns
         self.item_features = FeatureVectors(items, width) if items.columns else None
         self.user_features = FeatureVectors(users, width) if users.columns else None
         if items.columns:
             self.item_tower = tower(len(items.columns) * width, hidden, self.dim, dropout)
-            if reads == "items":
-                history.table.more = self.more  # type: ignore[attr-defined]
+        if reads == "items":
+            table.read = self.read
         with torch.no_grad():  # the noise that an id begins with says nothing where training never reaches it
             unmet = ~self.trained
             unmet[-1] = False
-            history.table.weight[unmet] = 0  # type: ignore[attr-defined]
+            table.weight[unmet] = 0
         if users.columns:
             self.user_tower = tower(self.dim + len(users.columns) * width, hidden, self.dim, dropout)
 
@@ -114,11 +121,10 @@ class TwoTower(nn.Module):
         """States (..., D) with what is known of their users (..., F * K)."""
         return states + self.user_tower(torch.cat((states, known), -1))
 
-    def more(self, items: Tensor) -> Tensor:
-        """What the features of items add to their ids where a row is read, from ids of any shape: (..., D)."""
+    def read(self, items: Tensor) -> Tensor:
+        """The vectors of items, from ids of any shape: (..., D)."""
         distinct, place = items.unique(return_inverse=True)
-        made = self.of_features(distinct).masked_fill((distinct == PAD)[:, None], 0)  # (n, D)
-        return F.embedding(place, made)
+        return F.embedding(place, self.item_vectors(distinct).masked_fill((distinct == PAD)[:, None], 0))
 
     def reading_table(self) -> Tensor:
         """What the history reads of PAD, the items and MASK, as a table: (N + 2, D)."""
@@ -147,7 +153,7 @@ class TwoTower(nn.Module):
         """
         ids = F.embedding(items, self.history.item_embeddings(), sparse=self.sparse) if self.item_id else None  # (n, D)
         if ids is not None:
-            unknown = ~self.trained[items]
+            unknown = ~self.trained[items] & (items <= self.num_items)  # MASK is none of the items
             if self.training and hidden is None and self.item_features is not None:
                 unknown = unknown | (torch.rand(items.shape, device=items.device) < self.forget)
             ids = ids.masked_fill(unknown[:, None], 0)

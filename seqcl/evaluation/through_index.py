@@ -33,6 +33,7 @@ class IndexResult:
 
     result: Result
     overlap: dict[str, float]  # "overlap@k": share of the exact top k that the index finds
+    items: np.ndarray  # (W, k), what was found
     query_seconds: float  # for all windows, without encoding
     exact_seconds: float | None  # the same through the exact index
 
@@ -110,6 +111,7 @@ class Questions:
         return IndexResult(
             result=Result(metrics=metrics, users=windows.users, targets=targets, ranks=ranks, protocol=protocol),
             overlap={} if exact is None else {f"overlap@{k}": overlap(items[:, :k], exact[:, :k]) for k in self.ks},
+            items=items,
             query_seconds=seconds,
             exact_seconds=exact_seconds,
         )

@@ -17,7 +17,7 @@ from jsonargparse import Namespace
 from seqcl import config as configuration
 from seqcl.data import Interactions, Loader, Sequences, Split
 from seqcl.encoders import TwoTower
-from seqcl.errors import UserError
+from seqcl.errors import UserError, unknown
 from seqcl.evaluation import Evaluator, Questions, Result
 from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder, to_yaml, write_text
 from seqcl.experiment.indexes import measure, sweep, write_comparison
@@ -26,6 +26,7 @@ from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, 
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import MODELS, Baseline, Recommender
 from seqcl.objectives import NextItem
+from seqcl.retrieval import KINDS
 from seqcl.training import Interrupted, last_checkpoint, load_weights
 from seqcl.types import SeqBatch
 
@@ -227,16 +228,18 @@ class Run:
         Raises:
             UserError: an unknown index, or a model that does not rank by inner product.
         """
+        if kind not in KINDS:
+            raise unknown("index", kind, KINDS)
         return measure(kind, *self._asked(part))
 
     def compare_indexes(self, part: Literal["valid", "test"] = "test") -> list[dict[str, Any]]:
-        """Every kind of index at several widths of search, a row each; also written as indexes.csv and indexes.png.
+        """Every kind of index at several widths of search, a row each; also written as indexes-PART.csv and indexes-PART.png.
 
         Raises:
             UserError: a model that does not rank by inner product.
         """
-        rows = sweep(*self._asked(part))
-        write_comparison(rows, self.folder, title=f"{self.config.model} on {self.sequences.name}, {part}")
+        rows = sweep(*self._asked(part), part)
+        write_comparison(rows, self.folder, part, title=f"{self.config.model} on {self.sequences.name}, {part}")
         return rows
 
     def _asked(self, part: Literal["valid", "test"]) -> tuple[torch.Tensor, Questions]:

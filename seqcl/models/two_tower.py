@@ -31,7 +31,7 @@ def known_features(
             column is read as these, whatever its cells look like.
         users: columns of the user table, separated by commas; all of them if not given.
         item_table: a file that says more of items: .csv, .tsv or .parquet with a column of ids, or .npz with an array `ids`;
-            lists of numbers are vectors, such as those of texts or images.
+            lists of numbers in Parquet and arrays of two dimensions are vectors, such as those of texts or images.
         user_table: the same for users.
         min_count: items or users that must have a word for it to be kept.
     """

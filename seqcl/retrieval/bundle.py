@@ -22,7 +22,7 @@ from seqcl.encoders import TwoTower, find_encoder
 from seqcl.errors import UserError
 from seqcl.objectives import NextItem
 from seqcl.retrieval.faiss_index import FaissIndex
-from seqcl.retrieval.onnx import write_onnx
+from seqcl.retrieval.onnx import check_onnx, write_onnx
 from seqcl.types import Bag, Features, SeqBatch
 
 FORMAT = "seqcl-bundle-1"
@@ -123,6 +123,8 @@ def write_bundle(
     """
     if folder.exists():
         raise UserError(f"{folder} is there already: give a new folder")
+    if onnx:
+        check_onnx()
     encoder, rank = query.build()
     needed = {name: weights[name].detach().cpu().contiguous().clone() for name in encoder.state_dict()}
     encoder.load_state_dict(needed)

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from seqcl.objectives import NextItem
 from seqcl.types import PAD, SeqBatch
 
 TOLERANCE = 1e-4
-"""Largest difference between a query of the graph and of torch, over the largest absolute value of a query, or 1."""
+"""Largest difference between a query of the graph and of torch, over the largest absolute value in a query."""
 
 
 class QueryGraph(nn.Module):
@@ -47,6 +48,15 @@ class QueryGraph(nn.Module):
         return self.rank.queries(self.towers.join(states, self.known.expand(items.shape[0], -1)))  # type: ignore[operator]
 
 
+def check_onnx() -> None:
+    """Raise UserError unless what an ONNX graph needs is installed."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise UserError(f"an ONNX graph needs {package}: pip install 'seqcl[onnx]'")
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        raise UserError(f"an ONNX graph needs torch 2.6 or newer, and {torch.__version__} is installed")
+
+
 @torch.no_grad()
 def write_onnx(path: Path, encoder: nn.Module, rank: NextItem, *, max_len: int, num_items: int) -> None:
     """Write the graph: inputs `items` (B, max_len) int64, PAD behind the newest, and `lengths` (B,) int64; output `queries` (B, D).
@@ -54,13 +64,10 @@ def write_onnx(path: Path, encoder: nn.Module, rank: NextItem, *, max_len: int, 
     The file is read back and compared with torch on rows of every length.
 
     Raises:
-        UserError: onnx, onnxscript or onnxruntime is not installed, or the graph's queries are others.
+        UserError: torch cannot write this encoder, or the graph's queries are others.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401, torch's exporter wants it
-    except ImportError as error:
-        raise UserError(f"an ONNX graph needs {error.name}: pip install 'seqcl[onnx]'") from None
+    import onnxruntime
+
     graph = QueryGraph(encoder, rank).eval()
     rows = torch.Generator().manual_seed(0)
     # More rows than places: an export takes equal sizes for one and the same.
@@ -68,15 +75,19 @@ def write_onnx(path: Path, encoder: nn.Module, rank: NextItem, *, max_len: int, 
     items = torch.randint(1, num_items + 1, (len(lengths), max_len), generator=rows)
     items = items.masked_fill(torch.arange(max_len) >= lengths[:, None], PAD)  # (B, L)
     free = {0: torch.export.Dim("rows")}
-    with quiet():
-        program = torch.export.export(graph, (items, lengths), dynamic_shapes={"items": free, "lengths": free})
-        names: dict[str, Any] = {"input_names": ["items", "lengths"], "output_names": ["queries"]}
-        torch.onnx.export(program, (), path, **names, dynamo=True, external_data=False, verbose=False)
+    names: dict[str, Any] = {"input_names": ["items", "lengths"], "output_names": ["queries"]}
+    try:
+        with quiet():
+            program = torch.export.export(graph, (items, lengths), dynamic_shapes={"items": free, "lengths": free})
+            torch.onnx.export(program, (), path, **names, dynamo=True, external_data=False, verbose=False)
+    except Exception as error:  # whatever the exporter raises is about operations that it does not know
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{type(encoder).__name__} cannot be written as ONNX: {reason}") from error
     found = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
         None, {"items": items.numpy(), "lengths": lengths.numpy()}
     )[0]
     wanted = graph(items, lengths).numpy()
-    apart = float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
+    apart = float(np.abs(found - wanted).max() / np.abs(wanted).max())
     if not apart <= TOLERANCE:
         raise UserError(
             f"{path}: the queries of the ONNX graph differ from torch's by {apart:.1e}, more than {TOLERANCE}"
