@@ -133,6 +133,21 @@ def test_two_names_of_one_width_must_agree():
         find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, n_heads=3)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("SASRec", {"n_layers": 0}),
+        ("SASRec", {"n_heads": 0}),
+        ("SASRec", {"dim": 0}),
+        ("Caser", {"nv": 0}),
+        ("Caser", {"dim": 0}),
+    ],
+)
+def test_a_size_that_cannot_be_is_a_users_mistake(name, options):
+    with pytest.raises(UserError, match=r"cannot be built with these options|must be 1 or more"):
+        find_encoder(f"recbole:{name}")(num_items=9, max_len=4, **options)
+
+
 def test_help_shows_their_options(capsys):
     with pytest.raises(SystemExit):
         experiment.resolve(["--encoder", "recbole:Caser", "--help"])

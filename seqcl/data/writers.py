@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from seqcl.data.attributes import missing
+from seqcl.data.cells import missing
 from seqcl.data.files import PART
 from seqcl.data.interactions import Interactions
 from seqcl.data.packing import time_order
@@ -39,11 +39,13 @@ def write(log: Interactions, path: str | Path) -> Path:
     if path.suffix.lower() not in SUFFIXES:
         raise unknown("suffix", path.suffix, SUFFIXES)
     kind = SUFFIXES[path.suffix.lower()]
-    whole(path, lambda file: write_text(log, file) if kind == "text" else write_table(log, kind, file))
-    if kind == "atomic":
+    if kind == "atomic":  # tables first: a log is never beside those of another one
         for suffix, table in ((".user", log.user_features), (".item", log.item_features)):
             if table is not None:
                 whole(path.with_suffix(suffix), partial(write_features, table, suffix.removeprefix(".")))
+            else:
+                path.with_suffix(suffix).unlink(missing_ok=True)
+    whole(path, lambda file: write_text(log, file) if kind == "text" else write_table(log, kind, file))
     return path
 
 
@@ -57,6 +59,8 @@ def whole(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
         part.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error}") from None
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: {error.object!r} cannot be written as UTF-8") from None
     except pa.ArrowInvalid as error:  # a quote, a tab or a line break in an id, where none may stand
         raise UserError(f"{path}: an id does not fit this format: {error}") from None
     finally:
@@ -100,8 +104,17 @@ def places(log: Interactions) -> np.ndarray:
 
 
 def write_features(table: pd.DataFrame, kind: str, file: IO[bytes]) -> None:
-    """A row an id: numbers as float, lists as token_seq or float_seq, all else as token; an empty cell knows nothing."""
+    """A row an id: fractions as float, lists as token_seq or float_seq, all else as token; an empty cell knows nothing.
+
+    Raises:
+        UserError: a name or a cell that an atomic file cannot hold.
+    """
     columns = {str(name): list(table[name]) for name in table.columns}
+    for name in columns:
+        if name == f"{kind}_id" or any(mark in name for mark in ":\t\n\r"):
+            raise UserError(
+                f"the {kind}s have a column {name!r}, which an atomic file cannot hold: give it another name"
+            )
     heads = [f"{kind}_id:token", *(f"{name}:{feature_type(cells)}" for name, cells in columns.items())]
     file.write(("\t".join(heads) + "\n").encode())
     for row in zip(table.index, *columns.values(), strict=True):
@@ -115,7 +128,8 @@ def feature_type(cells: list[Any]) -> str:
     """RecBole's type of a column."""
     there = [cell for cell in cells if not missing(cell)]
     if there and all(isinstance(cell, list | tuple | np.ndarray) for cell in there):
-        return "float_seq" if all(isinstance(x, float) for cell in there for x in cell) else "token_seq"
+        values = [x for cell in there for x in cell]
+        return "float_seq" if values and all(isinstance(x, float | np.floating) for x in values) else "token_seq"
     if there and all(isinstance(cell, float | np.floating) for cell in there):
         return "float"
     return "token_seq" if any(" " in str(cell) for cell in there) else "token"

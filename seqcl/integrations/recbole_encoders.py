@@ -61,7 +61,9 @@ class RecBoleEncoder(nn.Module):
         with torch.no_grad():
             table.weight[PAD] = 0
         self.dim = table.embedding_dim
-        self.check()
+        at_least_one(dim=self.dim)
+        with buildable(name):
+            self.check()
 
     def check(self) -> None:
         """Raise UserError unless the model gives a state of the items' width."""
@@ -192,21 +194,20 @@ def built(name: str, kind: type, settings: dict[str, Any], *, rows: int, max_len
     Config = bring("recbole.config").Config
     asked = {"USER_ID_FIELD": USER, "ITEM_ID_FIELD": ITEM, "MAX_ITEM_LIST_LENGTH": max_len}
     asked |= {"loss_type": "CE", "train_neg_sample_args": None, "gpu_id": ""}
-    try:
+    with buildable(name):
         with unseen():
             config = Config(model=kind, dataset="seqcl", config_dict={**settings, **asked})
         return kind(config, Known(name, rows, max_len))
+
+
+@contextmanager
+def buildable(name: str) -> Iterator[None]:
+    """Inside, what a model of RecBole raises, which checks its options nowhere, is a user's mistake."""
+    try:
+        yield
     except UserError:
         raise
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        NotImplementedError,
-        AssertionError,
-    ) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{name} cannot be built with these options: {type(error).__name__}: {error}") from error
 
 

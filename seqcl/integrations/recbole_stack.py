@@ -74,5 +74,7 @@ def bring(module: str) -> ModuleType:
     check_nan = torch.is_anomaly_check_nan_enabled()
     try:
         return importlib.import_module(module)
+    except ImportError as error:
+        raise RecBoleUnusable(f"RecBole {RECBOLE} cannot be imported: {error}: {INSTALL}") from error
     finally:
         torch.autograd.set_detect_anomaly(anomaly, check_nan)

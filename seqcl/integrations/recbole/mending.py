@@ -38,6 +38,7 @@ def load_data_and_model(model_file: Any) -> tuple[Any, ...]:
     """
     checkpoint = TrustingTorch().load(model_file)
     config = checkpoint["config"]
+    config.compatibility_settings()  # names of numpy that RecBole's metrics use, which only a new Config puts back
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     dataset = create_dataset(config)

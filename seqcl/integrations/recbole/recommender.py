@@ -49,7 +49,7 @@ class RecBoleRecommender(SequentialRecommender):
             raise UserError(f"{name}: RecBole's optimizers take no sparse gradients: towers.sparse false")
         self.logger.info("%s of seqcl:\n%s", name, yaml.safe_dump(options.as_dict(), sort_keys=False))
         self.TIME_SEQ = config["TIME_FIELD"] + config["LIST_SUFFIX"]
-        self.epochs, self.batch_size = config["epochs"], config["train_batch_size"]
+        self.settings, self.batch_size = config, config["train_batch_size"]
         self.sequences = training_sequences(dataset)
         recipe = MODELS[self.recipe]
         self.recommender = recipe(self.windows("prefix"), **configuration.build_parts(recipe, options))
@@ -133,7 +133,7 @@ class RecBoleRecommender(SequentialRecommender):
         rows = Loader(
             self.windows("prefix"), batch_size=self.batch_size, device=device, times=self.objective.times_needed
         )
-        self.objective.before_epoch(self.encoder, rows, epoch=epoch, epochs=self.epochs)
+        self.objective.before_epoch(self.encoder, rows, epoch=epoch, epochs=self.settings["epochs"])
         self.epochs_begun += 1
 
     def pretrain(self, device: torch.device) -> None:
