@@ -35,7 +35,9 @@ def test_an_atomic_log_is_not_left_beside_the_tables_of_another_one(tmp_path):
 )
 def test_what_an_atomic_file_cannot_hold_is_refused_and_leaves_nothing(tmp_path, items, message):
     made = Interactions.from_frame(LOG, time=None, item_features=pd.DataFrame({"ok": ["x", "y"]}, index=[1, 2]))
-    table = pd.DataFrame(items, index=pd.Index([1, 2], name="key"))
+    table = pd.DataFrame(
+        items, index=pd.Index([1, 2], name="key"), dtype=object
+    )  # pandas 3 holds no broken text otherwise
     with pytest.raises(UserError, match=message):
         write(made.__class__(**{**vars(made), "item_features": table}), tmp_path / "shop.inter")
     assert not list(tmp_path.iterdir())
