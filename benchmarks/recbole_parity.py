@@ -33,7 +33,7 @@ ENCODERS = {
 }
 
 
-def recbole(path: Path, seed: int, epochs: int, folder: str) -> dict[str, Any]:
+def recbole(seed: int, epochs: int, folder: str) -> dict[str, Any]:
     """RecBole's SASRec in RecBole's trainer."""
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
@@ -110,11 +110,7 @@ def compare(path: Path, seeds: int, epochs: int, arms: list[str], *, smoke: bool
             for arm in rows:
                 began = time.monotonic()
                 encoder = ENCODERS.get(arm)
-                found = (
-                    recbole(path, seed, epochs, folder)
-                    if encoder is None
-                    else ours(path, seed, epochs, folder, encoder)
-                )
+                found = recbole(seed, epochs, folder) if encoder is None else ours(path, seed, epochs, folder, encoder)
                 kept = {name: float(found[name]) for name in METRICS}
                 rows[arm].append({**kept, "epochs": found["epochs"], "seconds": round(time.monotonic() - began)})
                 print(f"{arm} seed {seed}: {json.dumps(rows[arm][-1])}", flush=True)
@@ -126,10 +122,10 @@ def compare(path: Path, seeds: int, epochs: int, arms: list[str], *, smoke: bool
             arm: statistics.stdev([row[name] for row in found] if seeds > 1 else [0.0, 0.0])
             for arm, found in rows.items()
         }
-        gaps = {}
+        gaps: dict[str, float | None] = {}
         for arm in [arm for arm in arms if "recbole" in arms and arm != "recbole"]:
             pooled = math.sqrt((spread["recbole"] ** 2 + spread[arm] ** 2) / 2)
-            gaps[arm] = (means[arm] - means["recbole"]) / pooled if pooled else math.nan
+            gaps[arm] = (means[arm] - means["recbole"]) / pooled if pooled else None
         table[name] = {"mean": means, "deviation": spread, "gap_in_deviations": gaps}
         print(name, "  ".join(f"{arm} {means[arm]:.4f} ± {spread[arm]:.4f}" for arm in rows), "  gaps", gaps)
     about = {"date": date.today().isoformat(), "processor": processor(), "data": path.name, "seeds": seeds, **SIZE}

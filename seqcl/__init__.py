@@ -17,6 +17,8 @@ from seqcl.errors import UserError
 from seqcl.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from seqcl.data import Interactions
     from seqcl.experiment import Run, train
 
@@ -29,7 +31,7 @@ def _recbole(name: str) -> Any:
     return encoder(name)
 
 
-def _recbole_config(path: str) -> list[str]:
+def _recbole_config(path: Path) -> dict[str, Any]:
     from seqcl.integrations.recbole_yaml import options
 
     return options(path)

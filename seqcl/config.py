@@ -20,8 +20,8 @@ from jsonargparse import ArgumentParser, Namespace
 from seqcl.augment import VIEWS
 from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError, unknown
+from seqcl.extensions import CONFIG_FILES, foreign
 from seqcl.extensions import ENCODERS as FOREIGN_ENCODERS
-from seqcl.extensions import foreign
 from seqcl.help import Section, page
 from seqcl.models import MODELS
 from seqcl.objectives import OBJECTIVES
@@ -58,7 +58,8 @@ def given(component: Component) -> set[str]:
 
 
 def from_arguments(arguments: Sequence[str], shared: Mapping[str, Component], run: Component) -> Namespace:
-    """The resolved configuration of `arguments`; files named by --config come first, later ones win, options win over files.
+    """The resolved configuration of `arguments`; other projects' files come first, then those named by --config; later ones
+    win, options win over files.
 
     Args:
         arguments: the words after the command.
@@ -68,9 +69,18 @@ def from_arguments(arguments: Sequence[str], shared: Mapping[str, Component], ru
     Raises:
         UserError: an unknown name, or a value that does not fit.
     """
-    words, files = split_config_files(arguments)
     flat: Flat = {}
     origin: Origin = {}
+    words = list(arguments)
+    for option, read in CONFIG_FILES.items():
+        words, files = split_files(words, option)
+        if len(files) > 1:
+            raise UserError(f"option {option} is given {len(files)} times: give one file")
+        for file in files:
+            values = read(file)
+            flat |= values
+            origin |= dict.fromkeys(values, f"{option} {file}")
+    words, files = split_files(words, "--config")
     for file in files:
         for key, value, place in read_yaml(file):
             flat[key], origin[key] = value, place
@@ -129,11 +139,12 @@ def sections_of(recipe: Component, chosen: Mapping[str, Any], origin: Origin) ->
             if choice not in table and choice in CHOICES[section]:
                 fits = f"{section} {choice} does not fit {recipe.__name__}, which takes: {', '.join(table)}"
                 raise located(UserError(fits), origin.get(f"{section}.name"))
+            elsewhere = [f"{prefix}:NAME" for prefix in FOREIGN_ENCODERS] if section == "encoder" else []
             if choice not in table:
-                raise located(unknown(section, choice, table), origin.get(f"{section}.name"))
+                raise located(unknown(section, choice, [*table, *elsewhere]), origin.get(f"{section}.name"))
             if choice != default:
                 component, values = table[choice], {}
-            names += [f"{prefix}:NAME" for prefix in FOREIGN_ENCODERS] if section == "encoder" else []
+            names += elsewhere
         yield Section(section, component, values, names)
 
 
@@ -181,7 +192,9 @@ def help_page(chosen: Mapping[str, Any], shared: Mapping[str, Component], run: C
         "",
         "  --config FILE      YAML with the keys below; several may be given, later ones win, options win over files",
     ]
-    lines += ["  --recbole-config FILE  a YAML of RecBole's with its keys for data and evaluation; options win over it"]
+    lines += [
+        "  --recbole-config FILE  a YAML of RecBole's with its keys for data and evaluation; --config and options win"
+    ]
     lines += ["  --resume RUN       go on with a run that was stopped or killed"]
     lines += [
         "  --print_config     print the resolved configuration and stop",
@@ -218,21 +231,24 @@ def name_keys() -> set[str]:
     return {f"{section}.name" for section in CHOICES}
 
 
-def split_config_files(words: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """The words without --config, and the files it names."""
+def split_files(words: Sequence[str], option: str) -> tuple[list[str], list[Path]]:
+    """The words without an option that names a file, and the files it names."""
     rest: list[str] = []
     files: list[Path] = []
     remaining = list(words)
     while remaining:
         word = remaining.pop(0)
-        if word == "--config":
-            if not remaining:
-                raise UserError("option --config needs a file")
-            files.append(Path(remaining.pop(0)))
-        elif word.startswith("--config="):
-            files.append(Path(word.partition("=")[2]))
-        else:
+        name, equals, value = word.partition("=")
+        if name != option:
             rest.append(word)
+            continue
+        if not equals:
+            value = remaining.pop(0) if remaining else ""
+            if value.startswith("--"):
+                raise UserError(f"option {option} needs a file, not {value}")
+        if not value:
+            raise UserError(f"option {option} needs a file")
+        files.append(Path(value))
     return rest, files
 
 

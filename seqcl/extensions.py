@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 ENCODERS: dict[str, Callable[[str], Callable[..., Any]]] = {}
 """By prefix, what gives the encoder class of a name; filled where all rooms are known, in `seqcl/__init__.py`."""
 
-CONFIG_FILES: dict[str, Callable[[str], list[str]]] = {}
-"""By option, what turns another project's configuration file into words of our command line; filled there too."""
+CONFIG_FILES: dict[str, Callable[[Path], dict[str, Any]]] = {}
+"""By option, what gives our options, by dotted name, out of another project's configuration file; filled there too."""
 
 
 def foreign(name: str) -> Callable[..., Any] | None:

@@ -172,9 +172,11 @@ def test_recboles_keys_and_our_options_are_one_protocol(tmp_path, ours):
     import yaml
 
     from seqcl.experiment import resolve
-    from seqcl.integrations.recbole_yaml import options
 
     keys = ("user_inter_num_interval", "item_inter_num_interval", "MAX_ITEM_LIST_LENGTH", "topk", "metrics")
     (tmp_path / "recbole.yaml").write_text(yaml.safe_dump({"dataset": "ml-100k", **{key: THEIRS[key] for key in keys}}))
-    config = resolve(options(tmp_path / "recbole.yaml"))
+    config = resolve(["--recbole-config", str(tmp_path / "recbole.yaml")])
+    expected = from_mapping({"model": "SASRec", **OURS}, SHARED, Options)
+    assert config.data.max_len == expected.data.max_len == 20
+    assert config["eval"].ks == (5, 10, 20) and config["eval"].exclude_seen is expected["eval"].exclude_seen is False
     assert Preparation(**config.data.as_dict()).sequences(config.dataset).fingerprint == ours[0].fingerprint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data):
     assert torch.equal(weights(1), weights(1)) and not torch.equal(weights(1), weights(2))
 
 
-def test_a_checkpoint_goes_on_where_it_was(data):
+def test_a_checkpoint_goes_on_where_it_was(data, monkeypatch):
     from recbole.quick_start import load_data_and_model
     from recbole.trainer import Trainer
 
@@ -147,11 +148,20 @@ def test_a_checkpoint_goes_on_where_it_was(data):
     assert all(
         torch.equal(one, two) for one, two in zip(whole.state_dict().values(), model.state_dict().values(), strict=True)
     )
+    saved = {name: value.clone() for name, value in model.state_dict().items()}
     config["epochs"] = 2
-    again = Trainer(config, model)
+    other = ours("MoCoRec")(config, train.dataset)
+    torch.nn.init.zeros_(other.encoder.item_embeddings())
+    again = Trainer(config, other)
     again.resume_checkpoint(trainer.saved_model_file)
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, saved[name]), name
+    begun, hook = [], other.objective.before_epoch
+    monkeypatch.setattr(
+        other.objective, "before_epoch", lambda *a, epoch, **k: (begun.append(epoch), hook(*a, epoch=epoch, **k))
+    )
     again.fit(train, valid, verbose=False)
-    assert again.start_epoch == 1 and int(model.epochs_begun) == 2
+    assert again.start_epoch == 1 and begun == [1] and int(other.epochs_begun) == 2
     assert 0 <= again.evaluate(test)["ndcg@10"] <= 1
 
 
@@ -181,10 +191,27 @@ def test_scores_of_one_item_of_all_items_and_of_the_case_study_agree(data):
     assert state.shape == (len(one), 8) and best.shape == (2, 3)
 
 
-def test_sampled_evaluation_works(data):
+def test_sampled_evaluation_ranks_the_target_among_the_drawn_items(data):
+    from recbole.utils import init_seed
+
     modes = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni5"}
-    _, trainer, _, test = trained("CL4Rec", data, eval_args=modes)
-    assert trainer.evaluate(test)["recall@10"] == 1  # six candidates
+    model, trainer, _, test = trained("CL4Rec", data, eval_args=modes, topk=[1, 2], valid_metric="MRR@2")
+    init_seed(5, True)
+    found = trainer.evaluate(test)
+    init_seed(5, True)  # the same items are drawn again
+    ranks = []
+    for interaction, row, _, targets in test:
+        with torch.no_grad():
+            queries, table = model.recommender.queries(model.batch(interaction)), model.recommender.candidates()
+        scores = (queries * table[interaction["item_id"] - 1]).sum(1)
+        for number, target in enumerate(targets):
+            drawn = dict(
+                zip(interaction["item_id"][row == number].tolist(), scores[row == number].tolist(), strict=True)
+            )
+            ranks.append(1 + sum(score > drawn[int(target)] for score in drawn.values()))
+    assert len(ranks) == 60 and 1 < np.mean(ranks) < 6
+    expected = {f"recall@{k}": np.mean([rank <= k for rank in ranks]) for k in (1, 2)}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
 
 
 def test_hyper_tuning_tries_our_settings(data):
@@ -254,6 +281,43 @@ def test_a_mistake_in_a_setting_is_named_before_any_data_is_read(data, values, m
 
     with pytest.raises(UserError, match=message):
         Config(model=ours("CL4Rec"), dataset="shop", config_dict={**settings(data), **values})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key", "message"),
+    [
+        ("CL4Rec", "inner_size", r": here it is encoder\.hidden, a multiple of encoder\.dim$"),
+        ("CL4Rec", "tau", r": here it is objective\.temperature$"),
+        ("GRU4Rec", "n_heads", "$"),
+        ("GRU4Rec", "tau", "$"),
+        ("GRU4Rec", "n_layers", r": here it is encoder\.layers$"),
+    ],
+)
+def test_a_setting_of_recboles_models_is_translated_where_the_recipe_has_it(data, recipe, key, message):
+    from recbole.config import Config
+
+    with pytest.raises(UserError, match=f"^{recipe} has no {key}, which is a setting of RecBole's own models{message}"):
+        Config(model=ours(recipe), dataset="shop", config_dict={**settings(data), key: 2})
+
+
+def test_keys_that_recbole_reads_but_does_not_list_are_let_pass(data):
+    from recbole.config import Config
+
+    config = Config(model=ours("CL4Rec"), dataset="shop", config_dict={**settings(data), "encoding": "utf-8", "tail_ratio": 0.2})  # fmt: skip
+    assert (config["encoding"], config["tail_ratio"]) == ("utf-8", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("GRU4RecCPR", {"embedding_size", "hidden_size", "num_layers", "dropout_prob"}),
+        ("SINE", {"embedding_size", "layer_norm_eps", "prototype_size", "interest_size", "tau_ratio"}),
+    ],
+)
+def test_an_encoder_of_recboles_has_the_options_that_make_its_states_alone(name, options):
+    from seqcl.integrations.recbole_encoders import encoder
+
+    assert set(inspect.signature(encoder(name)).parameters) == {"num_items", "max_len", "dim", *options}
 
 
 def test_words_of_the_command_line_are_taken_checked_and_left_to_the_script(data, monkeypatch):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 import seqcl
 from seqcl.cli.main import main
@@ -17,7 +20,7 @@ from seqcl.data import Interactions, load_sequences, write
 from seqcl.errors import UserError
 from seqcl.experiment import resolve
 from seqcl.integrations import recbole_stack
-from seqcl.integrations.recbole_yaml import options
+from seqcl.integrations.recbole_yaml import options, values_of
 from tests.recbole_world import shop
 
 ROOT = Path(seqcl.__file__).parent
@@ -56,8 +59,12 @@ def file(tmp_path):
     return written
 
 
+def resolved(path, *words):
+    return resolve(["--recbole-config", str(path), *words])
+
+
 def test_every_key_becomes_the_option_that_means_the_same(file, tmp_path):
-    config = resolve(options(file(WHOLE.format(folder=tmp_path))))
+    config = resolved(file(WHOLE.format(folder=tmp_path)))
     assert config.dataset == str(tmp_path / "shop") and config.seed == 3
     data, rank = config.data, config["eval"]
     assert (data.max_len, data.k_core, data.min_length, data.duplicates, data.user) == (20, 3, 5, "first", "user_id")
@@ -66,7 +73,7 @@ def test_every_key_becomes_the_option_that_means_the_same(file, tmp_path):
 
 
 def test_what_a_file_does_not_say_is_as_in_recbole(file):
-    config = resolve(options(file("dataset: ml-100k\n")))
+    config = resolved(file("dataset: ml-100k\n"))
     assert (config.dataset, config.data.max_len, config.data.k_core, config.data.min_length) == ("ml-100k", 50, 0, 1)
     assert config["eval"].exclude_seen is False and config["eval"].ks == (10,) and config.train.monitor == "mrr@10"
 
@@ -76,6 +83,125 @@ def test_options_win_over_the_file(file, capsys):
     assert main(["train", "--recbole-config", path, "--data.max_len", "7", "--print_config"]) == 0
     printed = capsys.readouterr().out
     assert "max_len: 7" in printed and "monitor: hr@5" in printed
+
+
+def test_configuration_files_win_over_recboles_file_wherever_it_stands(file, tmp_path):
+    path = file("dataset: shop\nuser_inter_num_interval: '[4,inf)'\nMAX_ITEM_LIST_LENGTH: 20\n")
+    mine, later = tmp_path / "mine.yaml", tmp_path / "later.yaml"
+    mine.write_text("data: {max_len: 7}\neval: {ks: [3]}\ntrain: {monitor: ndcg@3}\n")
+    later.write_text("data: {max_len: 8}\n")
+    for words in (["--config", str(mine), "--recbole-config", str(path)], [f"--recbole-config={path}", "--config", str(mine)]):  # fmt: skip
+        config = resolve(words)
+        assert (config.data.max_len, config["eval"].ks, config.train.monitor) == (7, (3,), "ndcg@3")
+        assert (config.dataset, config.data.min_length, config["eval"].exclude_seen) == ("shop", 4, False)
+        assert resolve([*words, "--config", str(later)]).data.max_len == 8
+        assert resolve([*words, "--config", str(later), "--data.max_len", "9"]).data.max_len == 9
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recbole-config", "a.yaml", "--recbole-config=b.yaml"], "--recbole-config is given 2 times: give one file"),
+        (["--recbole-config", "--print_config"], "option --recbole-config needs a file"),
+        (["--recbole-config", "--seed", "1"], "option --recbole-config needs a file, not --seed"),
+        (["--recbole-config="], "option --recbole-config needs a file"),
+        (["--recbole-config", ""], "option --recbole-config needs a file"),
+        (["--config", "--seed", "1"], "option --config needs a file, not --seed"),
+        (["--config="], "option --config needs a file"),
+        (
+            ["--resume", "run", "--recbole-config", "a.yaml"],
+            "--recbole-config with --resume: a run goes on under its own",
+        ),
+    ],
+)
+def test_an_option_without_its_file_or_with_two_is_refused(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("topk: 5\n")
+    assert main(["train", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_value_that_does_not_fit_is_named_with_the_file(file):
+    with pytest.raises(
+        UserError, match=r"--recbole-config .*recbole\.yaml: unknown model 'SASRek': did you mean SASRec"
+    ):
+        resolved(file("model: SASRek\n"))
+
+
+def test_a_misspelt_prefix_of_an_encoder_is_answered_with_the_right_one():
+    with pytest.raises(UserError, match=r"unknown encoder 'reckbole:NARM': did you mean recbole:NAME"):
+        resolve(["--encoder", "reckbole:NARM"])
+
+
+def keys_of_recbole():
+    """Every key of RecBole's general and dataset files and lists, with its value there."""
+    found = importlib.util.find_spec("recbole")
+    if found is None:
+        return {}
+    package = Path(found.origin).parent
+    lists = runpy.run_path(str(package / "utils" / "argument_list.py"))
+    names = ("general_arguments", "training_arguments", "evaluation_arguments", "dataset_arguments")
+    keys = dict.fromkeys(key for name in names for key in lists[name])
+    for place in ("overall.yaml", "dataset/ml-100k.yaml", "dataset/sample.yaml"):
+        keys |= yaml.safe_load((package / "properties" / place).read_text())
+    return keys
+
+
+@pytest.mark.parametrize(("key", "value"), keys_of_recbole().items())
+def test_every_key_of_recboles_own_files_is_taken_or_named_with_a_reason(key, value):
+    try:
+        assert values_of({key: "some" if value is None else value}, Path())
+    except UserError as error:
+        assert str(error).startswith(key) and len(str(error)) > len(key) + 10
+
+
+def test_recboles_own_file_of_ml_100k_is_taken(file):
+    found = importlib.util.find_spec("recbole")
+    if found is None:
+        pytest.skip("RecBole is not installed")
+    text = (Path(found.origin).parent / "properties" / "dataset" / "ml-100k.yaml").read_text()
+    config = resolved(file(text + "\ndataset: ml-100k\n"))
+    assert (config.data.user, config.data.item, config.data.time) == ("user_id", "item_id", "timestamp")
+    assert (config.dataset, config.data.max_len, config.data.k_core) == ("ml-100k", 50, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("metrics: 5", "metrics 5: expected text"),
+        ("metrics: []", "expected at least one"),
+        ("topk: [5, a]", "topk 'a': expected a whole number, at least 1"),
+        ("topk: 0", "topk 0: expected a whole number, at least 1"),
+        ("load_col: 5", "load_col 5: expected names with values"),
+        ("load_col: {inter: 5}", "load_col inter 5: expected text"),
+        ("data_path: 5", "data_path 5: expected text"),
+        ("eval_args: {mode: [full]}", r"eval_args mode \['full'\]: expected text"),
+        ("eval_args: {mode: {valid: [full], test: full}}", r"eval_args mode \['full'\]: expected text"),
+        ("eval_args: {mode: {}}", "eval_args mode {}: expected names with values"),
+        ("eval_args: {mode: {vald: full}}", "unknown part in eval_args mode 'vald': did you mean valid"),
+        ("eval_args: {mode: uni0}", "there are full, uniN and popN"),
+        ("eval_args: full", "eval_args 'full': expected names with values"),
+        ("eval_args: [TO]", r"eval_args \['TO'\]: expected names with values"),
+        ("seed: 2020-13-45", "recbole.yaml: month must be in"),
+        ("seed: 2020-12-13", "seed .*: expected a whole number, at least 0"),
+        ("seed: true", "seed True: expected a whole number"),
+        ("dataset: [a, b]", r"dataset \['a', 'b'\]: expected text"),
+        ("dataset: ''", "dataset '': expected text"),
+        ("model: 5", "model 5: expected text"),
+        ("MAX_ITEM_LIST_LENGTH: 0", "MAX_ITEM_LIST_LENGTH 0: expected a whole number, at least 1"),
+        ("MAX_ITEM_LIST_LENGTH: '20'", "MAX_ITEM_LIST_LENGTH '20': expected a whole number"),
+        ("eval_batch_size: many", "eval_batch_size 'many': expected a whole number"),
+        ("valid_metric: 10", "valid_metric 10: expected text"),
+        ("user_inter_num_interval: [5, 10]", r"only a least number can be asked for"),
+        ("normalize_all: some", "normalize_all 'some': expected true or false"),
+        ("RATING_FIELD: [a]", "RATING_FIELD .*: expected text"),
+    ],
+)
+def test_a_value_of_another_type_is_named(file, text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        options(file(text))
+    assert str(caught.value).startswith("--recbole-config ")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +227,7 @@ def test_options_win_over_the_file(file, capsys):
         ("load_col: {kg: [head_id]}", "load_col kg"),
         ("rm_dup_inter: all", "there are first and last"),
         ("data_path: nowhere\ndataset: shop", "there is no folder nowhere/shop"),
+        ("data_path: nowhere\ndataset: ml-100k", "there is no folder nowhere/ml-100k, .* ml-100k is known by name"),
         ("data_path: nowhere", "the name of the data set is missing"),
         ("field_separator: ','", "separated by tabs"),
         ("- 1", "must hold `key: value` lines"),

@@ -51,9 +51,9 @@ def train(words: list[str]) -> int:
     from seqcl.training import Interrupted
 
     words, resume = take(words, "--resume")
-    for option, read in extensions.CONFIG_FILES.items():
-        words, file = take(words, option)
-        words = words if file is None else [*read(file), *words]
+    for option in extensions.CONFIG_FILES if resume is not None else ():
+        if any(word.partition("=")[0] == option for word in words):
+            raise UserError(f"{option} with --resume: a run goes on under its own configuration; leave {option} out")
     printing = "--print_config" in words
     words = [word for word in words if word != "--print_config"]
     folder = Path(resume) if resume is not None else None

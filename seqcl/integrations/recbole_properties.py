@@ -9,8 +9,14 @@ from typing import Any
 
 import yaml
 
-LEARNING = ("loss_type", "reg_weight", "transform", "mask_ratio", "ft_ratio", "item_dropout", "temperature")
-"""Keys of RecBole's files that say how its own loss is made, which is not used here."""
+LEARNING = (
+    *("loss_type", "reg_weight", "transform", "mask_ratio", "ft_ratio", "item_dropout", "temperature"),
+    "reg_loss_ratio",  # SINE
+    *("use_out_emb", "n_facet_all", "n_facet", "n_facet_context", "n_facet_reranker", "reranker_CAN_NUM"),  # GRU4RecCPR
+    *("n_facet_emb", "n_facet_hidden", "n_facet_window", "n_facet_MLP", "weight_mode", "context_norm"),
+    *("partition_merging_mode", "reranker_merging_mode", "use_proj_bias", "post_remove_context"),
+)
+"""Keys of RecBole's files that say how its own loss and scores are made, which are not used here."""
 WIDTHS = ("embedding_size", "hidden_size")
 """What RecBole calls the width of states and items; where a file has both, the first."""
 

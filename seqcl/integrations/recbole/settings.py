@@ -26,6 +26,8 @@ OURS = {
     "lmd": "objective.weight",
 }
 """What settings of RecBole's own models, and of its contrastive forks, are called here."""
+MEANING = {"inner_size": ", a multiple of encoder.dim"}
+"""What is to be known of ours where it does not mean the same."""
 RUNNING = {
     "model",
     "dataset",
@@ -37,8 +39,10 @@ RUNNING = {
     "local_rank",
     "config_file",
     "config_files",
+    "encoding",
+    "tail_ratio",
 }
-"""Keys that RecBole puts into a configuration itself."""
+"""Keys that RecBole puts into a configuration itself, or reads without having them in its lists."""
 
 
 def recipe_alone(*, model: str = "CL4Rec") -> None:
@@ -71,13 +75,12 @@ def check_keys(recipe: str, config: Any) -> None:
     for key in config.external_config_dict:
         if key in known or key.partition(".")[0] in sections:
             continue
+        options = [name for name, _ in configuration.flatten(resolved(recipe, {}).as_dict()) if "." in name]
         if key in OURS:
-            raise UserError(
-                f"{recipe} has no {key}, which is a setting of RecBole's own models: here it is {OURS[key]}"
-            )
+            here = f": here it is {OURS[key]}{MEANING.get(key, '')}" if OURS[key] in options else ""
+            raise UserError(f"{recipe} has no {key}, which is a setting of RecBole's own models{here}")
         if key in config.cmd_config_dict and "." not in key:
             continue
-        options = [name for name, _ in configuration.flatten(resolved(recipe, {}).as_dict()) if "." in name]
         raise unknown(f"setting of {recipe} or RecBole", key, [*known, *sections] if "." not in key else options)
     if config.external_config_dict.get("train_neg_sample_args") is not None:
         raise UserError(
