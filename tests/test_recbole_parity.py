@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from seqcl.config import from_mapping
-from seqcl.data import Loader, leave_one_out, load, pack, write
+from seqcl.data import Loader, leave_one_out, load, markov, pack, write
 from seqcl.evaluation import Evaluator
 from seqcl.experiment import SHARED, Options, Preparation, build
 from tests.recbole_world import OWN_WARNINGS, QUIET, alone, recbole_or_skip
@@ -180,3 +181,15 @@ def test_recboles_keys_and_our_options_are_one_protocol(tmp_path, ours):
     assert config.data.max_len == expected.data.max_len == 20
     assert config["eval"].ks == (5, 10, 20) and config["eval"].exclude_seen is expected["eval"].exclude_seen is False
     assert Preparation(**config.data.as_dict()).sequences(config.dataset).fingerprint == ours[0].fingerprint
+
+
+def test_the_line_of_the_benchmark_is_json_with_one_seed_too(alone, monkeypatch, capsys):
+    from benchmarks import recbole_parity
+
+    row = {"recall@10": 0.2, "ndcg@10": 0.1, "mrr@10": 0.1, "epochs": 1}
+    monkeypatch.setattr(recbole_parity, "recbole", lambda seed, epochs, folder: row)
+    monkeypatch.setattr(recbole_parity, "ours", lambda path, seed, epochs, folder, encoder: row)
+    path = write(markov(users=20, items=10, length=5, seed=0).interactions, alone / "log.txt")
+    recbole_parity.compare(path, 1, 1, ["recbole", "ours"], smoke=True)
+    line = json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)
+    assert line["metrics"]["ndcg@10"]["gap_in_deviations"] == {"ours": None} and len(line["rows"]["ours"]) == 1

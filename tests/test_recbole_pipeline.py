@@ -139,12 +139,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data):
 
 
 def test_a_checkpoint_goes_on_where_it_was(data, monkeypatch):
-    from recbole.quick_start import load_data_and_model
+    from recbole import quick_start
     from recbole.trainer import Trainer
 
     whole, _, _, _ = trained("MoCoRec", data, epochs=1)
     _, trainer, _, test = trained("MoCoRec", data, epochs=1)
-    config, model, _, train, valid, test = load_data_and_model(trainer.saved_model_file)
+    config, model, _, train, valid, test = quick_start.load_data_and_model(trainer.saved_model_file)
     assert all(
         torch.equal(one, two) for one, two in zip(whole.state_dict().values(), model.state_dict().values(), strict=True)
     )
