@@ -119,7 +119,7 @@ def test_options_are_the_keys_of_recboles_own_file():
     ]
     config = experiment.resolve(words)
     assert config.encoder.name == "recbole:NARM" and config.encoder.hidden_size == 16
-    assert config.encoder.dropout_probs == [0.1, 0.2] and config.encoder.embedding_size == 64
+    assert config.encoder.dropout_probs == [0.1, 0.2] and config.encoder.embedding_size is None
     with pytest.raises(UserError, match=r"unknown option 'encoder.hiden_size': did you mean encoder\.hidden_size"):
         experiment.resolve(["--encoder", "recbole:NARM", "--encoder.hiden_size", "16"])
     with pytest.raises(UserError, match=r"option encoder\.hidden_size"):
@@ -128,7 +128,10 @@ def test_options_are_the_keys_of_recboles_own_file():
 
 def test_two_names_of_one_width_must_agree():
     with pytest.raises(UserError, match="two names of one width"):
-        find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, dim=16, hidden_size=32)
+        find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, dim=16, hidden_size=64)  # RecBole's default
+    widths = [({}, 64), ({"dim": 16}, 16), ({"hidden_size": 16}, 16), ({"dim": 16, "hidden_size": 16}, 16)]
+    for options, width in widths:
+        assert find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, **options).dim == width
     with pytest.raises(UserError, match="recbole:SASRec cannot be built with these options"):
         find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, n_heads=3)
 

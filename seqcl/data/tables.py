@@ -66,7 +66,8 @@ def of_text(path: Path, separator: str, which: str, words: Collection[str]) -> t
     """
     import pandas as pd
 
-    quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    # pandas' stubs want a literal for `quoting`.
+    quoting: Any = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
         try:

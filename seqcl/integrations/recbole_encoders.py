@@ -46,9 +46,12 @@ class RecBoleEncoder(nn.Module):
         at_least_one(max_len=max_len)
         name = type(self).__name__
         self.num_items, self.max_len, self.width = num_items, max_len, max_len
-        settings = {**self.defaults, **options}
-        if dim is not None:
-            settings[width_key(self.defaults)] = agreed(name, self.defaults, settings, dim)
+        key = width_key(self.defaults)
+        width = options.get(key)
+        if None not in (dim, width) and dim != width:
+            raise UserError(f"{name}: encoder.dim={dim} and encoder.{key}={width} are two names of one width: give one")
+        width = next((value for value in (dim, width) if value is not None), self.defaults.get(key))
+        settings = {**self.defaults, **options, key: width}
         self.model = built(name, self.kind, settings, rows=num_items + 2, max_len=max_len)
         if not isinstance(getattr(self.model, "item_embedding", None), nn.Embedding):
             raise UserError(f"{name} cannot be an encoder: it has no table of items that scores are made with")
@@ -149,16 +152,6 @@ def encoder(name: str) -> type[RecBoleEncoder]:
         "__init__": constructor(RecBoleEncoder, options_of(defaults)),
     }
     return type(f"recbole:{name}", (RecBoleEncoder,), body)
-
-
-def agreed(name: str, defaults: dict[str, Any], settings: dict[str, Any], dim: int) -> int:
-    """The width, where RecBole's key for it does not say another one."""
-    key = width_key(defaults)
-    if settings[key] not in (dim, defaults[key]):
-        raise UserError(
-            f"{name}: encoder.dim={dim} and encoder.{key}={settings[key]} are two names of one width: give one"
-        )
-    return dim
 
 
 class Known:

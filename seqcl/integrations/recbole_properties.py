@@ -22,8 +22,9 @@ WIDTHS = ("embedding_size", "hidden_size")
 
 
 def options_of(defaults: dict[str, Any]) -> dict[str, Any]:
-    """The keys that say how states are made."""
-    return {key: value for key, value in defaults.items() if key not in LEARNING}
+    """The keys that say how states are made, the width's without a value, since `dim` may say it."""
+    width = width_key(defaults)
+    return {key: None if key == width else value for key, value in defaults.items() if key not in LEARNING}
 
 
 def properties(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -53,7 +54,7 @@ def constructor(base: type, options: dict[str, Any]) -> Any:
         "num_items": int,
         "max_len": int,
         "dim": int | None,
-        **{key: type_of(value) for key, value in options.items()},
+        **{key: int | None if key in WIDTHS and value is None else type_of(value) for key, value in options.items()},
     }
     values = {"num_items": empty, "max_len": empty, "dim": None, **options}
     parameters = [inspect.Parameter(key, keyword, default=values[key], annotation=types[key]) for key in values]
