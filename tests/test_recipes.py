@@ -136,7 +136,7 @@ def test_similarity_clusters_and_rows_come_from_training_items_alone(model):
 
 
 class Stopped:
-    """Batches that send SIGINT to this process before one of them."""
+    """Batches that send SIGTERM to this process before one of them."""
 
     def __init__(self, batches, at):
         self.batches, self.at = batches, at
@@ -150,7 +150,7 @@ class Stopped:
     def epoch(self, number, start=0):
         for place, batch in enumerate(self.batches.epoch(number, start)):
             if (number, place + start) == self.at:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
 
