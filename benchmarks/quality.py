@@ -2,10 +2,10 @@
 
     python benchmarks/quality.py configs/beauty-cl4rec.yaml configs/beauty-sasrec.yaml --seeds 3 [--jobs 2]
 
-The first configuration is compared with each of the others, on all targets and on those of the tail, the items that are not of the
-fifth most frequent in training. Every seed is one `run.py --config FILE --seed S` in a process
-of its own; a finished run in --runs is not repeated. Models are chosen on validation, the figures are those of test.
-The last line is one JSON object.
+Files joined by + are one configuration, the later ones winning. The first configuration is compared with each of the others, on
+all targets and on those of the tail, the items that are not of the fifth most frequent in training. Every seed is one `run.py
+--config FILE --seed S` in a process of its own; a finished run in --runs is not repeated. Models are chosen on validation, the
+figures are those of test. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ sys.path.insert(0, str(ROOT))
 SHOWN = ("recall@10", "ndcg@10")
 
 
-def run(config: Path, seed: int, folder: Path, words: list[str], threads: int) -> Path:
+def name_of(config: str) -> str:
+    """The names of a configuration's files."""
+    return "+".join(Path(file).stem for file in config.split("+"))
+
+
+def run(config: str, seed: int, folder: Path, words: list[str], threads: int) -> Path:
     """The run folder of a configuration and seed, made if it is not there."""
-    parent = folder / config.stem / f"seed{seed}"
+    parent = folder / name_of(config) / f"seed{seed}"
     done = sorted(parent.glob("*/metrics.json"))
     if done:
         return done[-1].parent
     command = [
         sys.executable,
         str(ROOT / "run.py"),
-        "--config",
-        str(config),
+        *(word for file in config.split("+") for word in ("--config", file)),
         "--seed",
         str(seed),
         "--runs",
@@ -74,7 +78,7 @@ def rare(folder: Path) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="+", type=Path)
+    parser.add_argument("configs", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")
@@ -103,9 +107,9 @@ def main() -> None:
             }
         row["valid ndcg@10"] = float(np.mean([result["valid"]["ndcg@10"] for result in runs]))
         row["minutes"] = float(np.mean([result["seconds"] for result in runs])) / 60
-        found[config.stem] = row
+        found[name_of(config)] = row
         shown = "  ".join(f"{name} {row[name]['mean']:.4f} ± {row[name]['sd']:.4f}" for name in SHOWN)
-        print(f"{config.stem:<24}{shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)")
+        print(f"{name_of(config):<24}{shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)")
     first = chosen.configs[0]
     for other in chosen.configs[1:]:
         from seqcl.evaluation import compare
@@ -114,14 +118,14 @@ def main() -> None:
         tail = rare(folders[first, 0])
         for part, rows in (("all", np.ones_like(tail)), ("tail", tail)):
             test = compare(*([gain[rows] for gain in side] for side in pairs))
-            found[f"{first.stem} - {other.stem}, {part}"] = {
+            found[f"{name_of(first)} - {name_of(other)}, {part}"] = {
                 "difference": test.difference,
                 "low": test.low,
                 "high": test.high,
                 "means": [float(np.mean([gain[rows].mean() for gain in side])) for side in pairs],
             }
             print(
-                f"{first.stem} - {other.stem}, {part} targets: ndcg@10 {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
+                f"{name_of(first)} - {name_of(other)}, {part} targets: ndcg@10 {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
                 f"p {test.p_value:.3f}, better in {test.seeds_better} of {test.seeds} seeds"
             )
     print(json.dumps({"benchmark": "quality", "date": date.today().isoformat(), "seeds": chosen.seeds, **found}))

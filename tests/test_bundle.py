@@ -26,6 +26,7 @@ MODELS: dict = {
     "NARM": {},
     "GRU4Rec": {},
     "CL4Rec": {"encoder": {"name": "HSTU", "dim": 8}},
+    "BSARec": {},
     "BERT4Rec": {},
     "S3Rec": {"pretrain": {"epochs": 0}},
     "TwoTower": {},
@@ -90,7 +91,7 @@ def test_a_bundle_recommends_what_the_run_does(tmp_path, model):
     )
 
 
-@pytest.mark.parametrize("model", ["NARM", "CL4Rec", "BERT4Rec", "TwoTower that reads items"])
+@pytest.mark.parametrize("model", ["NARM", "CL4Rec", "BSARec", "BERT4Rec", "TwoTower that reads items"])
 def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model):
     runtime = pytest.importorskip("onnxruntime")
     run = trained(tmp_path, model)
