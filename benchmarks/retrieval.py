@@ -91,7 +91,12 @@ def size(items: int, steps: int) -> dict[str, Any]:
 
     torch.set_num_threads(THREADS)
     faiss.omp_set_num_threads(THREADS)
-    values = {"model": "TwoTower", "dataset": "x", "towers": {"sparse": True, "reads": "items"}, "next_item": {"negatives": 1024}}
+    values = {
+        "model": "TwoTower",
+        "dataset": "x",
+        "towers": {"sparse": True, "reads": "items"},
+        "next_item": {"negatives": 1024},
+    }
     config = from_mapping(values, SHARED, Options)
     started = time.perf_counter()
     sequences = catalogue(items)
