@@ -26,6 +26,7 @@ class Options:
         model: the recipe.
         dataset: a name from `seqcl data list`, or the path of a log of interactions.
         baseline: further recipes trained in the same call, separated by commas; they take the options of the parts they share.
+        start: of item embeddings: random, or with what users had in training (spectral), for models with an encoder.
         seed: of initial weights, order of batches, dropout and views.
         device: auto takes a GPU if there is one.
         runs: folder in which each run makes a new folder of its own.
@@ -34,6 +35,7 @@ class Options:
     model: str = "CL4Rec"
     dataset: str = "ml-100k"
     baseline: str = ""
+    start: Literal["random", "spectral"] = "random"
     seed: int = 0
     device: str = "auto"
     runs: str = "runs"

@@ -285,6 +285,7 @@ class Run:
             num_items=history.num_items,
             similarity=rank.similarity,
             temperature=rank.temperature,
+            bias=rank.biased,
             towers=towers,
         )
         write_bundle(

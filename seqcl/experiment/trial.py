@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from seqcl import config as configuration
 from seqcl.data import Loader, Sequences, Split
+from seqcl.encoders.spectral import begun_spectrally
 from seqcl.errors import unknown
 from seqcl.evaluation import Evaluator, Result, by_slice
 from seqcl.experiment.folder import log, write_ranks
@@ -154,7 +155,10 @@ def build(config: Namespace, split: Split) -> Model:
     """The model of a configuration, with new weights that its seed decides."""
     torch.manual_seed(config.seed)
     recipe = MODELS[config.model]
-    return recipe(split.train, **configuration.build_parts(recipe, config))
+    parts: dict[str, Any] = configuration.build_parts(recipe, config)
+    if config.start == "spectral" and "encoder" in parts:
+        parts["encoder"] = begun_spectrally(parts["encoder"], split.train)
+    return recipe(split.train, **parts)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Literal, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqcl.errors import UserError, unknown
 from seqcl.losses import Correction, Similarity, bce, bpr, gbce, sampled_softmax, softmax
@@ -41,6 +41,7 @@ class NextItem(Objective):
             softmax, or of both, the target too.
         similarity: dot, or cosine of state and item embedding.
         temperature: What scores are divided by; with cosine some 0.05 to 0.1.
+        bias: Whether a score also has a number learned for each item, which begins as half the log of its count in training.
         smoothing: Share of the softmax target spread over all items; for softmax alone.
         t: Calibration of gbce, 0 to 1 (paper 0.75).
 
@@ -61,6 +62,7 @@ class NextItem(Objective):
         correction: Correction = "negatives",
         similarity: Similarity = "dot",
         temperature: float = 1.0,
+        bias: bool = False,
         smoothing: float = 0.0,
         t: float = 0.75,
     ) -> None:
@@ -79,7 +81,8 @@ class NextItem(Objective):
         self.loss, self.negatives, self.shared, self.sampling = loss, negatives, shared, sampling
         self.correction = correction
         self.similarity, self.temperature, self.smoothing, self.t = similarity, temperature, smoothing, t
-        self.only_last = False
+        self.biased, self.only_last = bias, False
+        self.register_parameter("bias", None)  # (N,)
         self.register_buffer("cumulative", torch.empty(0, dtype=torch.float64), persistent=False)  # (N,)
         self.register_buffer("log_q", torch.empty(0), persistent=False)  # (N,)
 
@@ -97,6 +100,8 @@ class NextItem(Objective):
         self.cumulative = (counts / counts.sum()).cumsum(0)
         self.log_q = (counts / counts.sum()).log().float()
         self.only_last = only_last
+        if self.biased:
+            self.bias = nn.Parameter((0.5 * (counts.log() - counts.log().mean())).float())
         return self
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
@@ -160,7 +165,11 @@ class NextItem(Objective):
     def queries(self, states: Tensor) -> Tensor:
         if self.similarity == "cosine":
             states = F.normalize(states, dim=-1)
-        return states / self.temperature if self.temperature != 1 else states
+        states = states / self.temperature if self.temperature != 1 else states
+        if not self.biased:
+            return states
+        return torch.cat((states, states.new_ones(*states.shape[:-1], 1)), -1)  # what an item's bias is multiplied with
 
     def candidates(self, table: Tensor) -> Tensor:
-        return F.normalize(table[1:-1], dim=-1) if self.similarity == "cosine" else table[1:-1]
+        table = F.normalize(table[1:-1], dim=-1) if self.similarity == "cosine" else table[1:-1]
+        return table if self.bias is None else torch.cat((table, self.bias[:, None].to(table.dtype)), 1)

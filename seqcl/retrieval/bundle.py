@@ -43,6 +43,7 @@ class Query:
         num_items: N.
         similarity: cosine or dot, as items are ranked.
         temperature: what similarities are divided by.
+        bias: whether the last coordinate of an item's vector is added to its score.
         towers: keywords of `TwoTower` and its user columns by kind, where that is what reads the history; its weights have what it
             reads of items as the history's table.
     """
@@ -54,6 +55,7 @@ class Query:
     num_items: int
     similarity: str
     temperature: float
+    bias: bool = False
     towers: dict[str, Any] | None = None
 
     def build(self) -> tuple[Any, NextItem]:
@@ -68,7 +70,8 @@ class Query:
                 trained=np.zeros(self.num_items + 2, bool),
                 **self.towers["options"] | {"item_id": True, "reads": "ids"},
             )
-        return encoder, NextItem(similarity=self.similarity, temperature=self.temperature)  # type: ignore[arg-type]
+        similarity: Any = self.similarity
+        return encoder, NextItem(similarity=similarity, temperature=self.temperature, bias=self.bias)
 
 
 def nothing() -> Features:
