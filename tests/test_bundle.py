@@ -23,6 +23,7 @@ from seqcl.types import SeqBatch
 
 MODELS: dict = {
     "SASRec": {},
+    "SASRec with a bias": {"start": "spectral", "next_item": {"bias": True}},
     "NARM": {},
     "GRU4Rec": {},
     "CL4Rec": {"encoder": {"name": "HSTU", "dim": 8}},
@@ -91,7 +92,9 @@ def test_a_bundle_recommends_what_the_run_does(tmp_path, model):
     )
 
 
-@pytest.mark.parametrize("model", ["NARM", "CL4Rec", "BSARec", "BERT4Rec", "TwoTower that reads items"])
+@pytest.mark.parametrize(
+    "model", ["NARM", "SASRec with a bias", "CL4Rec", "BSARec", "BERT4Rec", "TwoTower that reads items"]
+)
 def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model):
     runtime = pytest.importorskip("onnxruntime")
     run = trained(tmp_path, model)
