@@ -36,23 +36,29 @@ def name_of(config: str) -> str:
 def run(config: str, seed: int, folder: Path, words: list[str], threads: int) -> Path:
     """The run folder of a configuration and seed, made if it is not there."""
     parent = folder / name_of(config) / f"seed{seed}"
-    done = sorted(parent.glob("*/metrics.json"))
-    if done:
-        return done[-1].parent
-    command = [
-        sys.executable,
-        str(ROOT / "run.py"),
-        *(word for file in config.split("+") for word in ("--config", file)),
-        "--seed",
-        str(seed),
-        "--runs",
-        str(parent),
-    ]
+    told = [*(word for file in config.split("+") for word in ("--config", file)), "--seed", str(seed), *words]
+    for done in sorted(parent.glob("*/metrics.json"), reverse=True):
+        check_same(done.parent, told)
+        return done.parent
+    command = [sys.executable, str(ROOT / "run.py"), *told, "--runs", str(parent)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    finished = subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
     if finished.returncode:
         raise SystemExit(f"{' '.join(command)} failed: {finished.stderr.strip()}")
     return sorted(parent.glob("*/metrics.json"))[-1].parent
+
+
+def check_same(folder: Path, told: list[str]) -> None:
+    """Stop if a finished run was made with other options."""
+    from seqcl.config import flatten
+    from seqcl.experiment import resolve
+
+    before, now = (
+        dict(flatten(resolve(words).as_dict())) for words in (["--config", str(folder / "config.yaml")], told)
+    )
+    apart = [key for key in now if now[key] != before.get(key) and key not in ("runs", "dataset")]
+    if apart:
+        raise SystemExit(f"{folder} was made with another {apart[0]} ({before.get(apart[0])}): choose another --runs")
 
 
 def gains(folder: Path, k: int = 10) -> np.ndarray:

@@ -38,7 +38,7 @@ def catalogue(items: int) -> Any:
     from seqcl.data import Interactions, pack
 
     rng = np.random.default_rng(0)
-    kinds = min(items // 20, 2000)
+    kinds = min(max(items // 20, 1), 2000)
     users, length = kinds * max(1, min(items // 5, 100_000) // kinds), 10
     kind = np.arange(items) % kinds  # (N,)
     everyone = np.arange(users)

@@ -14,7 +14,9 @@ from seqcl.encoders import SASRec
 from seqcl.encoders.spectral import begun_spectrally, spectral
 from seqcl.errors import UserError
 from seqcl.experiment import SHARED, Options, build
+from seqcl.experiment.options import check
 from seqcl.objectives import NextItem
+from seqcl.retrieval import ExactIndex, FaissIndex
 
 USERS, ITEMS, DIM = 40, 15, 6
 
@@ -93,3 +95,31 @@ def test_a_learned_bias_is_added_to_every_score_and_begins_with_the_counts(simil
     torch.testing.assert_close(loss, F.cross_entropy(scores, targets - 1))
     (gradient,) = torch.autograd.grad(loss, rank.bias)
     torch.testing.assert_close(gradient, (scores.softmax(1).sum(0) - F.one_hot(targets - 1, ITEMS).sum(0)) / 4)
+
+
+def test_a_model_without_embeddings_has_no_start():
+    config = from_mapping({"model": "ItemKNN", "start": "spectral", "dataset": "x"}, SHARED, Options)
+    with pytest.raises(UserError, match="--start spectral: ItemKNN has no item embeddings"):
+        check(config)
+
+
+def test_embeddings_that_are_computed_cannot_begin_spectrally():
+    class Computed(SASRec):
+        def item_embeddings(self):
+            return F.normalize(super().item_embeddings(), dim=1)
+
+    with pytest.raises(UserError, match="Computed computes its item embeddings"):
+        begun_spectrally(Computed, leave_one_out(sequences()).train)(num_items=ITEMS, max_len=5)
+
+
+def test_a_graph_index_finds_items_with_a_bias():
+    torch.manual_seed(0)
+    counts = (4000 / torch.arange(1, 4003) ** 0.7).round()
+    rank = NextItem(similarity="cosine", temperature=0.1, bias=True).bind(item_counts=counts)
+    with torch.no_grad():
+        rank.bias *= 1.5
+        queries = rank.queries(torch.randn(100, 32))
+        candidates = rank.candidates(torch.randn(4002, 32)).contiguous()
+    _, exact = ExactIndex(candidates).search(queries, 20)
+    _, found = FaissIndex(candidates, kind="hnsw").search(queries, 20)
+    assert (exact[:, :, None] == found[:, None, :]).any(2).float().mean() > 0.98

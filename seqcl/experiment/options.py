@@ -14,7 +14,7 @@ from seqcl import data
 from seqcl.data import Interactions, Sequences, Split
 from seqcl.errors import UserError, unknown
 from seqcl.evaluation import RANK_METRICS, Evaluator
-from seqcl.models import MODELS
+from seqcl.models import MODELS, Recommender
 from seqcl.training import Trainer
 
 
@@ -123,6 +123,8 @@ def check(config: Namespace) -> None:
     known = [f"{metric}@{k}" for metric in RANK_METRICS for k in evaluator.ks]
     if trainer.monitor not in known:
         raise unknown("metric in --train.monitor", trainer.monitor, known)
+    if config.start != "random" and not issubclass(MODELS[config.model], Recommender):
+        raise UserError(f"--start {config.start}: {config.model} has no item embeddings")
 
 
 def baselines(config: Namespace) -> list[str]:

@@ -81,7 +81,7 @@ def execute(
     # What cannot be built leaves no folder behind; baselines are not kept, or the model's peak of memory would hold them.
     begun = resume is not None and last_checkpoint(resume).exists()
     with early_log() as early:
-        models = {config.model: build(config, split) if begun else buildable(config, split)}
+        models = {config.model: build(config, split, fresh=False) if begun else buildable(config, split)}
         for name in names[1:]:
             if issubclass(MODELS[name], Recommender):  # counting cannot fail
                 buildable(configs[name], split)
@@ -202,7 +202,7 @@ class Run:
         packed = folder / PACKED
         sequences = Sequences.load(packed) if packed.exists() else preparation.sequences(config.dataset)
         split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
-        model = build(config, split).to(pick_device(device))
+        model = build(config, split, fresh=False).to(pick_device(device))
         if isinstance(model, Recommender):
             about = identity(sequences) | model.identity
             load_weights(model, folder / "checkpoints" / "best.safetensors", identity=about)

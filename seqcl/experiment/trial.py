@@ -151,12 +151,12 @@ def training_batches(split: Split, trainer: Trainer, *, seed: int, device: torch
     )
 
 
-def build(config: Namespace, split: Split) -> Model:
-    """The model of a configuration, with new weights that its seed decides."""
+def build(config: Namespace, split: Split, *, fresh: bool = True) -> Model:
+    """The model of a configuration, with new weights that its seed decides; not `fresh`: with any, as others will be read."""
     torch.manual_seed(config.seed)
     recipe = MODELS[config.model]
     parts: dict[str, Any] = configuration.build_parts(recipe, config)
-    if config.start == "spectral" and "encoder" in parts:
+    if config.start == "spectral" and fresh and "encoder" in parts:
         parts["encoder"] = begun_spectrally(parts["encoder"], split.train)
     return recipe(split.train, **parts)
 

@@ -41,7 +41,8 @@ class NextItem(Objective):
             softmax, or of both, the target too.
         similarity: dot, or cosine of state and item embedding.
         temperature: What scores are divided by; with cosine some 0.05 to 0.1.
-        bias: Whether a score also has a number learned for each item, which begins as half the log of its count in training.
+        bias: Whether a score also has a number learned for each item, which begins as half the log of its count
+            in training plus one, less the mean.
         smoothing: Share of the softmax target spread over all items; for softmax alone.
         t: Calibration of gbce, 0 to 1 (paper 0.75).
 
@@ -168,8 +169,11 @@ class NextItem(Objective):
         states = states / self.temperature if self.temperature != 1 else states
         if not self.biased:
             return states
-        return torch.cat((states, states.new_ones(*states.shape[:-1], 1)), -1)  # what an item's bias is multiplied with
+        # As long as an item's vector is in the other coordinates, its bias in the last would mislead graph indexes.
+        return torch.cat((states, states.new_full((*states.shape[:-1], 1), 1 / self.temperature)), -1)
 
     def candidates(self, table: Tensor) -> Tensor:
         table = F.normalize(table[1:-1], dim=-1) if self.similarity == "cosine" else table[1:-1]
-        return table if self.bias is None else torch.cat((table, self.bias[:, None].to(table.dtype)), 1)
+        return (
+            table if self.bias is None else torch.cat((table, self.temperature * self.bias[:, None].to(table.dtype)), 1)
+        )

@@ -25,7 +25,8 @@ from seqcl.retrieval.faiss_index import FaissIndex
 from seqcl.retrieval.onnx import check_onnx, write_onnx
 from seqcl.types import Bag, Features, SeqBatch
 
-FORMAT = "seqcl-bundle-1"
+FORMAT = "seqcl-bundle-2"
+READABLE = ("seqcl-bundle-1", FORMAT)
 MANIFEST = "manifest.json"
 ANSWERING = ("query.safetensors", "item_ids.npy", "index.json")
 """Small files that every answer depends on: always compared with their hashes."""
@@ -43,7 +44,7 @@ class Query:
         num_items: N.
         similarity: cosine or dot, as items are ranked.
         temperature: what similarities are divided by.
-        bias: whether the last coordinate of an item's vector is added to its score.
+        bias: whether an item has a bias, which is its vector's last coordinate over the temperature.
         towers: keywords of `TwoTower` and its user columns by kind, where that is what reads the history; its weights have what it
             reads of items as the history's table.
     """
@@ -194,7 +195,7 @@ class Bundle:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is no bundle: {MANIFEST}: {error}") from None
         found = self.manifest.get("format") if isinstance(self.manifest, dict) else None
-        if found != FORMAT:
+        if found not in READABLE:
             raise UserError(f"{folder} has the format {found!r}; this version reads {FORMAT!r}")
         try:
             for name, known in self.manifest["files"].items():

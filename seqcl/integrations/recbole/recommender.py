@@ -14,6 +14,7 @@ from torch import Tensor
 from seqcl import config as configuration
 from seqcl.data import Loader
 from seqcl.data.split import training_windows
+from seqcl.encoders.spectral import begun_spectrally
 from seqcl.errors import UserError
 from seqcl.integrations.recbole.log import training_sequences
 from seqcl.integrations.recbole.settings import resolved
@@ -51,8 +52,11 @@ class RecBoleRecommender(SequentialRecommender):
         self.TIME_SEQ = config["TIME_FIELD"] + config["LIST_SUFFIX"]
         self.settings, self.batch_size = config, config["train_batch_size"]
         self.sequences = training_sequences(dataset)
-        recipe = MODELS[self.recipe]
-        self.recommender = recipe(self.windows("prefix"), **configuration.build_parts(recipe, options))
+        recipe, windows = MODELS[self.recipe], self.windows("prefix")
+        parts: dict[str, Any] = configuration.build_parts(recipe, options)
+        if options.start == "spectral":
+            parts["encoder"] = begun_spectrally(parts["encoder"], windows)
+        self.recommender = recipe(windows, **parts)
         self.register_buffer("epochs_begun", torch.zeros((), dtype=torch.int64))
         self.epoch_due, self.step_taken = False, False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 
@@ -45,8 +45,13 @@ RUNNING = {
 """Keys that RecBole puts into a configuration itself, or reads without having them in its lists."""
 
 
-def recipe_alone(*, model: str = "CL4Rec") -> None:
-    """What a recipe's settings are checked against besides its sections: nothing."""
+def recipe_alone(*, model: str = "CL4Rec", start: Literal["random", "spectral"] = "random") -> None:
+    """What a recipe's settings are checked against besides its sections.
+
+    Args:
+        model: the recipe.
+        start: of item embeddings.
+    """
 
 
 def resolved(recipe: str, values: Mapping[str, Any]) -> Namespace:
@@ -56,7 +61,7 @@ def resolved(recipe: str, values: Mapping[str, Any]) -> Namespace:
         UserError: an unknown name, or a value that does not fit.
     """
     sections = configuration.parts(MODELS[recipe])
-    mine = {key: value for key, value in values.items() if key.partition(".")[0] in sections}
+    mine = {key: value for key, value in values.items() if key == "start" or key.partition(".")[0] in sections}
     whole = dict(configuration.flatten({key: value for key, value in mine.items() if "." not in key}))
     dotted = dict(configuration.flatten({key: value for key, value in mine.items() if "." in key}))
     return configuration.from_mapping({"model": recipe, **whole, **dotted}, {}, recipe_alone)
@@ -73,7 +78,7 @@ def check_keys(recipe: str, config: Any) -> None:
     known = {key for keys in config.parameters.values() for key in keys} | config.internal_config_dict.keys() | RUNNING
     sections = configuration.parts(MODELS[recipe])
     for key in config.external_config_dict:
-        if key in known or key.partition(".")[0] in sections:
+        if key in known or key == "start" or key.partition(".")[0] in sections:
             continue
         options = [name for name, _ in configuration.flatten(resolved(recipe, {}).as_dict()) if "." in name]
         if key in OURS:
