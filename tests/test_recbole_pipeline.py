@@ -9,7 +9,9 @@ import logging
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from seqcl.encoders.spectral import spectral
 from seqcl.errors import UserError
 from seqcl.models import MODELS, Recommender
 from tests.recbole_world import OWN_WARNINGS, alone, prepared, recbole_or_skip, settings, shop
@@ -243,6 +245,18 @@ def test_a_model_of_recboles_serves_as_encoder_in_recboles_pipeline(data):
     chosen = {"encoder": {"name": "recbole:GRU4Rec", "hidden_size": 12}}
     model, *_ = trained("CL4Rec", data, **chosen)
     assert model.encoder.model.hidden_size == 12 and model.encoder.dim == 8
+
+
+def test_item_embeddings_begin_as_they_are_told(data):
+    def begun(start):
+        config, train, *_ = prepared(ours("CL4Rec"), data, start=start)
+        torch.manual_seed(0)
+        model = ours("CL4Rec")(config, train.dataset)
+        return model.encoder.item_embeddings().detach(), model.windows("prefix")
+
+    (plain, _), (spectral_start, windows) = begun("random"), begun("spectral")
+    added = F.normalize(spectral_start - plain, dim=1)[1:-1]
+    torch.testing.assert_close(added, torch.from_numpy(spectral(windows, 8))[1:-1], rtol=1e-4, atol=1e-5)
 
 
 def test_settings_reach_the_part_that_they_name(data):
