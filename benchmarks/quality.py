@@ -98,6 +98,7 @@ def main() -> None:
         }
         folders = {key: task.result() for key, task in tasks.items()}
     found: dict[str, Any] = {}
+    width = max(len(name_of(config)) for config in chosen.configs)
     for config in chosen.configs:
         runs = [json.loads((folders[config, seed] / "metrics.json").read_text()) for seed in range(chosen.seeds)]
         row: dict[str, Any] = {
@@ -115,7 +116,7 @@ def main() -> None:
         row["minutes"] = float(np.mean([result["seconds"] for result in runs])) / 60
         found[name_of(config)] = row
         shown = "  ".join(f"{name} {row[name]['mean']:.4f} ± {row[name]['sd']:.4f}" for name in SHOWN)
-        print(f"{name_of(config):<24}{shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)")
+        print(f"{name_of(config):<{width}}  {shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)")
     first = chosen.configs[0]
     for other in chosen.configs[1:]:
         from seqcl.evaluation import compare
