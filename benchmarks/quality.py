@@ -3,9 +3,9 @@
     python benchmarks/quality.py configs/beauty-cl4rec.yaml configs/beauty-sasrec.yaml --seeds 3 [--jobs 2]
 
 Files joined by + are one configuration, the later ones winning. The first configuration is compared with each of the others, on
-all targets and on those of the tail, the items that are not of the fifth most frequent in training. Every seed is one `run.py
---config FILE --seed S` in a process of its own; a finished run in --runs is not repeated. Models are chosen on validation, the
-figures are those of test. The last line is one JSON object.
+all targets and on those of the head, torso and tail: the fifth of the items most frequent in training, the next two fifths, the
+rest. Every seed is one `run.py --config FILE --seed S` in a process of its own; a finished run in --runs is not repeated. Models
+are chosen on validation, the figures are those of test. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def in_order(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / "ranks.parquet").sort_values(["user", "target"], kind="stable")
 
 
-def rare(folder: Path) -> np.ndarray:
-    """Which targets are not of the fifth of the items most frequent in training: (W,) bool."""
-    from seqcl.evaluation.slices import head_items
+def slices(folder: Path) -> dict[str, np.ndarray]:
+    """Which targets (W,) bool are of the head, the torso and the tail of the items."""
+    from seqcl.evaluation.slices import by_popularity
     from seqcl.experiment import Run
 
     run = Run.load(folder)
     items = np.searchsorted(run.sequences.item_ids, in_order(folder)["target"].to_numpy()) + 1
-    return ~head_items(run.split.train.item_counts())[items]
+    return {name: those[items] for name, those in by_popularity(run.split.train.item_counts()).items()}
 
 
 def main() -> None:
@@ -116,14 +116,16 @@ def main() -> None:
         row["minutes"] = float(np.mean([result["seconds"] for result in runs])) / 60
         found[name_of(config)] = row
         shown = "  ".join(f"{name} {row[name]['mean']:.4f} ± {row[name]['sd']:.4f}" for name in SHOWN)
-        print(f"{name_of(config):<{width}}  {shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)")
+        print(
+            f"{name_of(config):<{width}}  {shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)"
+        )
     first = chosen.configs[0]
     for other in chosen.configs[1:]:
         from seqcl.evaluation import compare
 
         pairs = [[gains(folders[config, seed]) for seed in range(chosen.seeds)] for config in (first, other)]
-        tail = rare(folders[first, 0])
-        for part, rows in (("all", np.ones_like(tail)), ("tail", tail)):
+        parts = slices(folders[first, 0])
+        for part, rows in {"all": np.logical_or.reduce([*parts.values()]), **parts}.items():
             test = compare(*([gain[rows] for gain in side] for side in pairs))
             found[f"{name_of(first)} - {name_of(other)}, {part}"] = {
                 "difference": test.difference,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqcl.evaluation import Result, by_slice
-from seqcl.evaluation.slices import head_items, thirds
+from seqcl.evaluation.slices import by_popularity, thirds
 from tests.reference_evaluation import windows_of
 
 ROWS = [[1, 2, 3], [2, 1, 3, 4], [1, 3, 2, 5, 1], [5, 4, 3, 2, 1, 2], [4, 3, 1, 5, 1, 2, 3], [3, 1, 2, 4, 1, 2, 3, 4]]
@@ -37,9 +37,10 @@ def test_slices_are_those_counted_by_hand():
     assert lengths["short"]["metrics"]["ndcg@2"] == pytest.approx((1 + 1 / math.log2(3)) / 2)
     assert {name: (it["targets"], it["range"]) for name, it in popularity.items()} == {
         "head": (1, [9, 9]),
-        "tail": (5, [1, 5]),
+        "torso": (3, [2, 5]),
+        "tail": (2, [1, 1]),
     }
-    assert [it["metrics"]["hr@2"] for it in popularity.values()] == [0.0, 0.6]
+    assert [it["metrics"]["hr@2"] for it in popularity.values()] == [0.0, pytest.approx(2 / 3), 0.5]
 
 
 def test_slices_of_a_kind_add_up_to_the_whole():
@@ -76,8 +77,11 @@ def test_a_user_with_two_targets_counts_once():
     assert (tail["users"], tail["targets"], tail["metrics"]["hr@1"]) == (1, 2, 0.5)
 
 
-@pytest.mark.parametrize(("size", "head"), [(1, 1), (5, 1), (6, 2), (100, 20), (101, 21)])
-def test_the_head_is_a_fifth_of_the_items_and_never_pad_or_mask(size, head):
-    counts = np.concatenate(([99], np.arange(size), [99]))
-    assert np.flatnonzero(head_items(counts)).tolist() == list(range(size - head + 1, size + 1))
-    assert np.flatnonzero(head_items(np.ones(size + 2))).tolist() == list(range(1, head + 1))
+@pytest.mark.parametrize(("size", "head", "torso"), [(1, 1, 0), (5, 1, 2), (6, 2, 2), (100, 20, 40), (101, 21, 40)])
+def test_head_torso_and_tail_have_their_fifths_of_the_items_and_never_pad_or_mask(size, head, torso):
+    borders = [0, head, head + torso, size]
+    wanted = {name: list(range(*borders[part : part + 2])) for part, name in enumerate(("head", "torso", "tail"))}
+    rising = by_popularity(np.concatenate(([99], np.arange(size), [99])))
+    assert {name: (size - np.flatnonzero(items)[::-1]).tolist() for name, items in rising.items()} == wanted
+    equal = by_popularity(np.ones(size + 2))
+    assert {name: (np.flatnonzero(items) - 1).tolist() for name, items in equal.items()} == wanted

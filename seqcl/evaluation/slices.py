@@ -15,7 +15,7 @@ from seqcl.types import Windows
 def by_slice(
     result: Result, windows: Windows, item_counts: np.ndarray, ks: Sequence[int]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Metrics of a result by `history_length` (short, medium, long), `target_popularity` (head, tail) and `target_training`
+    """Metrics of a result by `history_length` (short, medium, long), `target_popularity` (head, torso, tail) and `target_training`
     (warm, and cold: never seen in training).
 
     Every target is in one slice of each kind, so means weighted by `targets` are those of the whole result. A slice holds
@@ -30,10 +30,12 @@ def by_slice(
     """
     lengths = windows.stop - windows.offsets[windows.users]  # (W,)
     popularity = item_counts[result.targets]  # (W,)
-    head = head_items(item_counts)[result.targets]  # (W,)
     kinds: dict[str, tuple[np.ndarray, Mapping[str, np.ndarray]]] = {
         "history_length": (lengths, thirds(lengths)),
-        "target_popularity": (popularity, {"head": head, "tail": ~head}),
+        "target_popularity": (
+            popularity,
+            {name: items[result.targets] for name, items in by_popularity(item_counts).items()},
+        ),
         "target_training": (popularity, {"warm": popularity > 0, "cold": popularity == 0}),
     }
     return {
@@ -53,15 +55,16 @@ def thirds(lengths: np.ndarray) -> dict[str, np.ndarray]:
     return {"short": lengths <= low, "medium": (lengths > low) & (lengths <= high), "long": lengths > high}
 
 
-def head_items(item_counts: np.ndarray) -> np.ndarray:
-    """Which ids are of the fifth of the items that training holds most often, rounded up: (N + 2,) bool.
+def by_popularity(item_counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Which ids (N + 2,) bool are of the head, the fifth of the items that training holds most often, of the torso, the next two fifths, and of the tail.
 
-    Of items that occur equally often the lower id comes first, so that the share is what it is said to be.
+    Borders are rounded up; of items that occur equally often the lower id comes first, so that shares are what they are said to be.
     """
     order = np.argsort(-item_counts[1:-1], kind="stable") + 1
-    head = np.zeros(len(item_counts), dtype=bool)
-    head[order[: -(-len(order) // 5)]] = True
-    return head
+    place = np.full(len(item_counts), -1)  # of PAD and MASK: none
+    place[order] = np.arange(len(order))
+    head, torso = (-(-len(order) * fifths // 5) for fifths in (1, 3))
+    return {"head": (place >= 0) & (place < head), "torso": (place >= head) & (place < torso), "tail": place >= torso}
 
 
 def of_slice(result: Result, rows: np.ndarray, values: np.ndarray, ks: Sequence[int]) -> dict[str, Any]:
