@@ -77,8 +77,8 @@ def test_peak_memory_is_read_before_any_baseline_adds_to_it(tmp_path, monkeypatc
     alive: list[str] = []
     build = module.build
 
-    def counted(config, split):
-        model = build(config, split)
+    def counted(config, split, **how):
+        model = build(config, split, **how)
         alive.append(config.model)
         weakref.finalize(model, alive.remove, config.model)
         return model
