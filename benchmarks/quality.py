@@ -37,9 +37,10 @@ def run(config: str, seed: int, folder: Path, words: list[str], threads: int) ->
     """The run folder of a configuration and seed, made if it is not there."""
     parent = folder / name_of(config) / f"seed{seed}"
     told = [*(word for file in config.split("+") for word in ("--config", file)), "--seed", str(seed), *words]
-    for done in sorted(parent.glob("*/metrics.json"), reverse=True):
-        check_same(done.parent, told)
-        return done.parent
+    done = sorted(parent.glob("*/metrics.json"))
+    if done:
+        check_same(done[-1].parent, told)
+        return done[-1].parent
     command = [sys.executable, str(ROOT / "run.py"), *told, "--runs", str(parent)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -2,10 +2,10 @@
 
     python benchmarks/retrieval.py [--items 10000,100000,1000000] [--steps 100] [--smoke]
 
-Each size runs in a process of its own: a log of users who like two kinds of items each, a TwoTower
-that knows an item's kind, with sparse table gradients, two threads, batches of 256 rows. Then 1,000 queries, the best 20 items of each, through torch's
-`matmul + topk`, faiss's flat index called directly, and our indexes; recall is against the exact lists. Then the model is exported and the bundle asked for 200 users one by one. The
-last line is one JSON object.
+Each size runs in a process of its own: a log of users who like two kinds of items each, a TwoTower that knows an item's kind, with
+sparse table gradients, two threads, batches of 256 rows. Then 1,000 queries, the best 20 items of each, through torch's `matmul +
+topk`, faiss's flat index called directly, and our indexes; recall is against the exact lists. Then the model is exported and the
+bundle asked for 200 users one by one. The last line is one JSON object.
 """
 
 from __future__ import annotations
