@@ -103,7 +103,7 @@ class FaissIndex:
                     self.cells, wide, self.lists, wide // CODE_DIMS, bits, faiss.METRIC_INNER_PRODUCT
                 )
                 index.pq.cp.min_points_per_centroid = 1
-            index.cp.max_points_per_centroid = 64  # as good as 256, in a quarter of the time
+            index.cp.max_points_per_centroid = 64  # .994 of the exact list; with 256 .995, in more time (200,000 vectors)
             index.cp.min_points_per_centroid = 1  # faiss would warn of small cells, and do nothing about them
             index.train(vectors)
         index.add(vectors)
