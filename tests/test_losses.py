@@ -187,6 +187,25 @@ def test_sampled_softmax_with_every_item_drawn_once_is_the_full_softmax():
     torch.testing.assert_close(ours, F.cross_entropy(STATES @ TABLE.T, TARGETS))
 
 
+@pytest.mark.parametrize("correction", ["negatives", "both"])
+@pytest.mark.parametrize("size", [1, 20.0])
+def test_shared_negatives_equal_the_same_negatives_drawn_by_each_position(correction, size, monkeypatch):
+    monkeypatch.setattr("seqcl.losses.sampled.BLOCK_BYTES", 1)  # chunks of 128 positions
+    positions, items, drawn = 300, 40, numbers(40, 100, seed=7)  # every item several times
+    states = (size * normal(positions, 8, dtype=torch.float32)).requires_grad_()  # 20: chances that underflow
+    table = normal(items, 8, seed=2, dtype=torch.float32).requires_grad_()
+    targets, log_q = numbers(items, positions), normal(items, seed=3, dtype=torch.float32)
+    shared, own = (
+        sampled_softmax(states, table, targets, draw, log_q=log_q, correction=correction)
+        for draw in (drawn, drawn.expand(positions, -1))
+    )
+    torch.testing.assert_close(shared, own, rtol=1e-5, atol=1e-5)
+    for mine, theirs in zip(gradients(3 * shared, states, table), gradients(3 * own, states, table), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert sampled_softmax(states, table, targets, drawn, log_q=log_q, correction=correction) == shared
+
+
 @DRAWS
 @pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
 def test_gbce_equals_its_reference_and_is_bce_at_t_zero(drawn, t):

@@ -12,8 +12,9 @@ from seqcl.losses.contrastive import (
     uniformity,
 )
 from seqcl.losses.margin import cosine_margin, triplet
-from seqcl.losses.next_item import Correction, bce, bpr, gbce, sampled_softmax
+from seqcl.losses.next_item import bce, bpr, gbce
 from seqcl.losses.prototypes import cosine_gap, sinkhorn, swapped
+from seqcl.losses.sampled import Correction, sampled_softmax
 from seqcl.losses.softmax import softmax
 
 __all__ = [

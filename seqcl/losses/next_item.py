@@ -1,4 +1,4 @@
-"""Next-item losses against drawn negatives; the full softmax is in `softmax.py`.
+"""Binary and pairwise next-item losses against drawn negatives; softmax losses are in `softmax.py` and `sampled.py`.
 
 All take states (T, D), a table (N, D), targets (T,) and negatives (K,), shared by all positions, or (T, K), each rows
 of the table, from 0, and give the mean over positions. A negative that is the position's own target is left out.
@@ -6,47 +6,9 @@ of the table, from 0, and give the mean over positions. A negative that is the p
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-Correction = Literal["negatives", "both"]
-
-
-def sampled_softmax(
-    states: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    negatives: Tensor,
-    *,
-    log_q: Tensor | None = None,
-    correction: Correction = "negatives",
-) -> Tensor:
-    """Cross entropy of the target among itself and K drawn items, corrected for the chance to be drawn.
-
-    "negatives" divides exp(j) of a drawn item by its expected count K q_j, so that the sum estimates the full softmax's
-    denominator, and leaves the target, which is there for certain, as it is (Bengio and Senecal, AISTATS 2003;
-    arXiv 2507.09331). "both" takes log q off the target's logit too (Yi et al., RecSys 2019, eq. 4): its optimum is the
-    full softmax's for any K, but it is soon content, as it competes with K items and not with all.
-
-    Args:
-        states: (T, D).
-        table: (N, D).
-        targets: (T,) rows of the table.
-        negatives: (K,) or (T, K) rows of the table.
-        log_q: (N,) log of the chance of each item at each draw; None is a uniform draw.
-        correction: negatives or both.
-    """
-    positive, negative, hit = scores(states, table, targets, negatives)
-    if log_q is None:
-        log_q = positive.new_full((len(table),), -math.log(len(table)))
-    negative = negative - log_q[negatives]
-    positive = positive + math.log(negatives.shape[-1]) if correction == "negatives" else positive - log_q[targets]
-    logits = torch.cat((positive[:, None], negative.masked_fill(hit, -torch.inf)), 1)  # (T, 1 + K)
-    return (logits.logsumexp(1) - logits[:, 0]).mean()
 
 
 def bce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:

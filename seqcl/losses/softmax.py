@@ -21,6 +21,7 @@ against 66 ms. Chunks of 64 positions: 131 against 93 ms.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class _Softmax(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, table: Tensor, targets: Tensor, chunk: int, operands: torch.dtype, gradient: bool
     ) -> Tensor:
-        loss, *gradients = walk(states, table, targets, chunk=chunk, operands=operands, gradient=gradient)
+        loss, _, *gradients = walk(states, table, targets, chunk=chunk, operands=operands, gradient=gradient)
         ctx.save_for_backward(*gradients)
         return loss
 
@@ -86,9 +87,26 @@ class _Softmax(torch.autograd.Function):
 
 
 def walk(
-    states: Tensor, table: Tensor, targets: Tensor, *, chunk: int, operands: torch.dtype, gradient: bool
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    *,
+    chunk: int,
+    operands: torch.dtype,
+    gradient: bool,
+    adjust: Callable[[slice | Tensor, Tensor], None] | None = None,
 ) -> list[Tensor]:
-    """The mean loss and, with `gradient`, its gradients by states (T, D) and table (N, D)."""
+    """The mean loss, the targets' probabilities (T,) and, with `gradient`, the loss's gradients by states and table.
+
+    Args:
+        states: (T, D).
+        table: (N, D).
+        targets: (T,) rows of the table.
+        chunk: Positions whose logits exist at one time.
+        operands: What is multiplied: the states' own type or bfloat16.
+        gradient: Whether gradients are wanted.
+        adjust: Turns products (C, N) of some positions, a slice or (C,), into their logits, in place.
+    """
     size, items, total = len(states), len(table), max(len(states), 1)
     exact = operands == states.dtype
     width = -(-items // ALIGN) * ALIGN  # M
@@ -105,6 +123,8 @@ def walk(
         target = targets[part, None]  # (C, 1)
         share = block[: len(target)]
         torch.mm(low_states[part], low_table.T, out=share)
+        if adjust:
+            adjust(part, share[:, :items])
         share[:, items:] = -torch.inf
         torch.softmax(share, 1, out=share)
         chances[part] = share.gather(1, target)
@@ -120,6 +140,8 @@ def walk(
     rare = (chances[:, 0] < RARE).nonzero()[:, 0]
     for rows in rare.split(chunk):
         logits = states[rows] @ table.T  # (C, N)
+        if adjust:
+            adjust(rows, logits)
         losses[rows] = logits.logsumexp(1) - logits.gather(1, targets[rows, None])[:, 0]
     loss = losses.sum() / total
-    return [loss, grad_states / total, grad_table[:items]] if gradient else [loss]
+    return [loss, chances[:, 0], *((grad_states / total, grad_table[:items]) if gradient else ())]
