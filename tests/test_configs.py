@@ -10,15 +10,16 @@ from seqcl.data import DATASETS
 from seqcl.experiment import resolve
 from seqcl.models import MODELS, Recommender
 
-FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "papers").glob("*.yaml")])
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_configuration_resolves_and_its_head_says_paper_command_protocol_and_result(file):
     config = resolve(["--config", str(file)])
     assert config.dataset in DATASETS
     head = [line for line in file.read_text().splitlines() if line.startswith("#")]
-    assert "arXiv" in head[0] and f"python run.py --config configs/{file.name}" in head[-3]
+    assert "arXiv" in head[0] and f"python run.py --config {file.relative_to(ROOT)}" in head[-3]
     assert config.dataset in head[-2] and "leave-one-out" in head[-2] and head[-1].startswith("# Measured: ")
 
 

@@ -45,10 +45,12 @@ def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
 
 
 def rank_block_(scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int) -> Ranked:
-    """Rank the targets of contiguous scores and find the k best columns; the scores are used up."""
+    """Rank the targets of scores whose columns are contiguous and find the k best columns; the scores are used up."""
     if seen is not None:
         rows, columns = seen
-        scores.view(-1).index_fill_(0, rows * scores.shape[1] + columns, -torch.inf)
+        apart = scores.stride(0)
+        flat = scores.as_strided((max(len(scores) - 1, 0) * apart + scores.shape[1],), (1,))
+        flat.index_fill_(0, rows * apart + columns, -torch.inf)
     own = scores.gather(1, targets[:, None])  # (B, 1)
     best, columns = top_k(scores, k)
     # Comparing in place and summing floats is four times as fast as counting booleans; sums stay whole below 2^24.
