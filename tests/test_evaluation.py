@@ -29,6 +29,7 @@ from seqcl.evaluation import (
     spectrum,
 )
 from seqcl.evaluation.candidates import draw_rest
+from seqcl.evaluation.ranks import rank_block_
 from seqcl.retrieval import ExactIndex, FaissIndex
 from seqcl.topk import block_rows, over_blocks, top_k
 from seqcl.types import SeqBatch, Windows
@@ -125,6 +126,21 @@ def test_a_score_that_is_not_a_number_is_an_error(column):
 def test_infinite_scores_rank_like_any_other():
     scores = torch.tensor([[torch.inf, 1.0, torch.inf, -torch.inf]])
     assert [int(ranks(scores, torch.tensor([column]))) for column in range(4)] == [2, 3, 2, 4]
+
+
+def test_scores_whose_rows_lie_apart_rank_like_any_other():
+    apart = torch.full((7, 16), torch.nan)
+    apart[:, :11] = scores = torch.randn(7, 11)
+    targets, seen = torch.arange(7), (torch.tensor([0, 3, 6]), torch.tensor([10, 0, 10]))
+    found = rank_block_(apart[2:, :11], targets[2:], (seen[0][1:] - 2, seen[1][1:]), k=3)
+    assert found.ranks.tolist() == ranks(scores, targets, seen)[2:].tolist()
+    without = scores.index_put(seen, torch.tensor(-torch.inf))[2:].topk(3)
+    assert torch.equal(found.best, without.values) and torch.equal(found.columns, without.indices)
+
+
+def test_no_rows_have_no_ranks():
+    none = torch.empty(0, dtype=torch.long)
+    assert ranks(torch.empty(0, 5), none, (none, none)).tolist() == []
 
 
 # The k best

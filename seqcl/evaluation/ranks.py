@@ -49,7 +49,7 @@ def rank_block_(scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int) 
     if seen is not None:
         rows, columns = seen
         apart = scores.stride(0)
-        flat = scores.as_strided((max(len(scores) - 1, 0) * apart + scores.shape[1],), (1,))
+        flat = scores.as_strided(((len(scores) - 1) * apart + scores.shape[1] if len(scores) else 0,), (1,))
         flat.index_fill_(0, rows * apart + columns, -torch.inf)
     own = scores.gather(1, targets[:, None])  # (B, 1)
     best, columns = top_k(scores, k)

@@ -2,7 +2,7 @@
 
 Negatives that all positions share go through the chunks of `softmax.py`, the target as one more column: 22 ms where
 cross entropy of concatenated logits takes 61 (1,770 positions, 2,048 negatives, D = 64, float32, value and gradients,
-one thread of an AMD EPYC, best of 15 in one run).
+one thread of an AMD EPYC, best of 15 in one run). Not so under autocast, where logits are concatenated.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def _shared(
 ) -> Tensor:
     wide = torch.promote_types(states.dtype, torch.float32)
     states, table = states.to(wide), table.to(wide)
+    targets = targets.contiguous()
     drawn = drawn.sort().values  # (K,): where one item was drawn several times, its columns are neighbours
     first = torch.searchsorted(drawn, targets)  # (T,), the first column that is the target
     hits = torch.searchsorted(drawn, targets, right=True) - first  # (T,), how many are
