@@ -561,10 +561,11 @@ def test_stacked_batches_of_two_widths_keep_their_rows() -> None:
 # Correlation by embeddings
 
 
-@pytest.mark.parametrize("tile", [4096, 7])
+@pytest.mark.parametrize("tile, rows", [(4096, 64), (7, 64), (7, 5)])
 @pytest.mark.parametrize("top_k", [1, 3, 50])
-def test_neighbours_by_embedding_are_those_of_largest_cosine(top_k: int, tile: int, monkeypatch) -> None:
+def test_neighbours_by_embedding_are_those_of_largest_cosine(top_k: int, tile: int, rows: int, monkeypatch) -> None:
     monkeypatch.setattr(similarity, "TILE", tile)
+    monkeypatch.setattr(similarity, "block_rows", lambda columns, device: rows)
     table = torch.randn(N + 2, 5, generator=seeded())
     ids, scores = by_embedding(table, top_k=top_k)
     for item in range(1, N + 1):

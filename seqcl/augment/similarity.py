@@ -87,7 +87,8 @@ def by_embedding(table: Tensor, *, top_k: int = 1) -> tuple[Tensor, Tensor]:
             tiles = []
             for low in range(0, size, TILE):
                 near = rows @ unit[low : low + TILE].T  # (C, TILE)
-                itself = torch.arange(max(start, low), min(start + len(rows), low + near.shape[1]), device=device)
+                first, last = max(start, low), min(start + len(rows), low + near.shape[1])
+                itself = torch.arange(first, max(first, last), device=device)
                 near[itself - start, itself - low] = -torch.inf
                 best, other = top_k_of(near, found)
                 tiles.append((best, other + low))
