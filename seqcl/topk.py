@@ -11,6 +11,8 @@ from torch import Tensor
 CPU_BLOCK_BYTES = 3 << 20
 """A block is read some five times after the product that made it; this stays in the nearer caches of two cores."""
 GPU_BLOCK_BYTES = 256 << 20
+ALIGN = 32
+"""Columns that rows of scores or logits are apart, or a multiple: products are 1.2 to 1.9 times as fast when each row begins on a cache line."""
 
 
 def block_rows(columns: int, device: torch.device) -> int:
@@ -18,6 +20,18 @@ def block_rows(columns: int, device: torch.device) -> int:
     if device.type == "cpu":
         return min(max(CPU_BLOCK_BYTES // (4 * max(columns, 1)), 64), 1024)
     return min(max(GPU_BLOCK_BYTES // (4 * max(columns, 1)), 64), 8192)
+
+
+def block_buffer(rows: int, columns: int, device: torch.device) -> Tensor:
+    """A place for blocks of scores (rows, columns), used again for each, whose rows begin on cache lines."""
+    return torch.empty(rows, -(-columns // ALIGN) * ALIGN, device=device)[:, :columns]
+
+
+def exclude_(scores: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """Write minus infinity at places (P,) and (P,) of scores (B, N) whose rows may lie apart."""
+    apart = scores.stride(0)
+    flat = scores.as_strided(((len(scores) - 1) * apart + scores.shape[1] if len(scores) else 0,), (1,))
+    flat.index_fill_(0, rows * apart + columns, -torch.inf)
 
 
 def over_blocks(work: Callable[[Iterator[int]], None], size: int, step: int, device: torch.device) -> None:

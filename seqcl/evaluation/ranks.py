@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqcl.topk import top_k
+from seqcl.topk import exclude_, top_k
 from seqcl.types import Windows
 
 Pairs = tuple[Tensor, Tensor]
@@ -47,10 +47,7 @@ def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
 def rank_block_(scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int) -> Ranked:
     """Rank the targets of scores whose columns are contiguous and find the k best columns; the scores are used up."""
     if seen is not None:
-        rows, columns = seen
-        apart = scores.stride(0)
-        flat = scores.as_strided(((len(scores) - 1) * apart + scores.shape[1] if len(scores) else 0,), (1,))
-        flat.index_fill_(0, rows * apart + columns, -torch.inf)
+        exclude_(scores, *seen)
     own = scores.gather(1, targets[:, None])  # (B, 1)
     best, columns = top_k(scores, k)
     # Comparing in place and summing floats is four times as fast as counting booleans; sums stay whole below 2^24.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from seqcl.topk import block_rows, over_blocks, top_k
+from seqcl.topk import block_buffer, block_rows, exclude_, over_blocks, top_k
 from seqcl.types import PAD
 
 
@@ -46,12 +46,12 @@ class ExactIndex:
         step = block_rows(len(self.vectors), queries.device)
 
         def work(starts: Iterator[int]) -> None:
-            buffer = torch.empty(min(step, len(queries)), len(self.vectors), device=queries.device)
+            buffer = block_buffer(min(step, len(queries)), len(self.vectors), queries.device)
             for start in starts:
                 block = queries[start : start + step]
                 found = torch.mm(block, self.vectors.T, out=buffer[: len(block)])  # (rows, N)
                 part = slice(int(bounds[start]), int(bounds[start + len(block)]))
-                found.view(-1).index_fill_(0, (rows[part] - start) * len(self.vectors) + columns[part], -torch.inf)
+                exclude_(found, rows[part] - start, columns[part])
                 best, where = top_k(found, k)
                 scores[start : start + step, : best.shape[1]] = best
                 items[start : start + step, : best.shape[1]] = self.ids[where].masked_fill(best.isneginf(), PAD)
