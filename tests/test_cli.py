@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -189,31 +188,29 @@ PRETRAINED = [
 
 
 @pytest.mark.parametrize(
-    ("more", "seen"),
+    ("more", "kills"),
     [
-        (["--encoder.dropout", "0.3"], "checkpoints/best.safetensors"),
-        (PRETRAINED, "pretrain/checkpoints/last.safetensors"),
-        (PRETRAINED, "checkpoints/best.safetensors"),
+        (["--encoder.dropout", "0.3", "--next_item.bias", "true"], ["checkpoints/best.safetensors"]),
+        (PRETRAINED, ["pretrain/checkpoints/last.safetensors", "checkpoints/best.safetensors"]),
     ],
-    ids=["training", "pre-training", "training after pre-training"],
+    ids=["in training", "in pre-training and in training"],
 )
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, more, seen):
-    words = [sys.executable, "run.py", *QUICK, *more, "--train.epochs", "6", "--runs"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*words, str(tmp_path / "whole")], cwd=ROOT, check=True, env=environment, capture_output=True)
-    process = subprocess.Popen([*words, str(tmp_path / "broken")], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL)  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "broken").glob(f"*/{seen}")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    broken = next((tmp_path / "broken").iterdir())
-    assert not (broken / "metrics.json").exists()
-    subprocess.run(
-        [sys.executable, "run.py", "--resume", str(broken)], cwd=ROOT, check=True, env=environment, capture_output=True
-    )
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, more, kills):
+    words = [*QUICK, *more, "--train.epochs", "6", "--runs"]
+    assert main(["train", *words, str(tmp_path / "whole")]) == 0
+    command = [sys.executable, "run.py", *words, str(tmp_path / "broken")]
+    for seen in kills:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "broken").glob(f"*/{seen}")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        broken = next((tmp_path / "broken").iterdir())
+        assert not (broken / "metrics.json").exists()
+        command = [sys.executable, "run.py", "--resume", str(broken)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     whole = next((tmp_path / "whole").iterdir())
     kept, again = (json.loads((folder / "metrics.json").read_text()) for folder in (whole, broken))
     assert kept["test"] == again["test"] and kept["training"]["steps"] == again["training"]["steps"]
