@@ -32,7 +32,7 @@ MODELS: dict = {
     "S3Rec": {"pretrain": {"epochs": 0}},
     "TwoTower": {},
     "TwoTower without ids": {"towers": {"item_id": False}},
-    "TwoTower that reads items": {"towers": {"reads": "items"}},
+    "TwoTower that reads items and has a bias": {"towers": {"reads": "items"}, "next_item": {"bias": True}},
 }
 
 
@@ -93,7 +93,7 @@ def test_a_bundle_recommends_what_the_run_does(tmp_path, model):
 
 
 @pytest.mark.parametrize(
-    "model", ["NARM", "SASRec with a bias", "CL4Rec", "BSARec", "BERT4Rec", "TwoTower that reads items"]
+    "model", ["NARM", "SASRec with a bias", "CL4Rec", "BSARec", "BERT4Rec", "TwoTower that reads items and has a bias"]
 )
 def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model):
     runtime = pytest.importorskip("onnxruntime")

@@ -503,6 +503,19 @@ def test_batch_softmax_equals_cross_entropy_over_the_different_candidates():
     table = torch.nn.functional.normalize(encoder.item_embeddings()[1:-1], dim=1)
     expected = torch.nn.functional.cross_entropy(states @ table.T / 0.5, targets[targets > 0] - 1)
     torch.testing.assert_close(more(encoder, batch)["next_item"], expected)
+    biased = BatchSoftmax(temperature=0.5, negatives=1000, correction="none", bias=True)
+    biased.prepare(encoder, train)
+    with torch.no_grad():
+        biased.next_item.bias += torch.randn(train.num_items)
+    scores = states @ table.T / 0.5 + biased.next_item.bias
+    torch.testing.assert_close(biased.queries(states) @ biased.candidates(encoder.item_embeddings()).T, scores)
+    found, expected = (
+        biased(encoder, batch)["next_item"],
+        torch.nn.functional.cross_entropy(scores, targets[targets > 0] - 1),
+    )
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found, biased.next_item.bias)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, biased.next_item.bias)[0])
 
 
 @pytest.mark.parametrize("masking", ["correlated", "random"])

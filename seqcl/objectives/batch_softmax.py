@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.errors import UserError, unknown
@@ -34,6 +33,7 @@ class BatchSoftmax(Objective):
         correction: chances from how often each item is a training target (counts), from the steps between two batches with
             the item (stream, Yi et al. 2019, algorithm 2; for logs that are not counted before), or none.
         rate: of the running mean of steps, with correction=stream.
+        bias: whether a score also has a number learned for each item, as in `NextItem`.
 
     Raises:
         UserError: a value out of its range.
@@ -54,6 +54,7 @@ class BatchSoftmax(Objective):
         negatives: int = 0,
         correction: Correction = "counts",
         rate: float = 0.05,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         positive("BatchSoftmax", temperature=temperature)
@@ -63,10 +64,9 @@ class BatchSoftmax(Objective):
             raise UserError(f"BatchSoftmax: rate must be above 0 and at most 1, not {rate}")
         if correction not in ("counts", "stream", "none"):
             raise unknown("correction", correction, ("counts", "stream", "none"))
-        self.similarity, self.temperature = similarity, temperature
-        self.negatives, self.correction, self.rate = negatives, correction, rate
+        self.temperature, self.negatives, self.correction, self.rate = temperature, negatives, correction, rate
         # Ranks, and finds the positions to be learned.
-        self.next_item = NextItem(similarity=similarity, temperature=temperature)
+        self.next_item = NextItem(similarity=similarity, temperature=temperature, bias=bias)
         self.register_buffer("chance", torch.empty(0, dtype=torch.float64), persistent=False)  # (N + 2,) of one target
         # Items that training knows.
         self.register_buffer("catalogue", torch.empty(0, dtype=torch.int64), persistent=False)
@@ -105,8 +105,8 @@ class BatchSoftmax(Objective):
         wide = torch.promote_types(states.dtype, torch.float32)
         with torch.autocast(states.device.type, enabled=False):  # half precision would round the chances
             queries = self.next_item.queries(states.to(wide))  # (T, D)
-            table = table.to(wide)
-            table = F.normalize(table, dim=1) if self.similarity == "cosine" else table  # (C, D)
+            bias = self.next_item.bias
+            table = self.next_item.vectors(table.to(wide), None if bias is None else bias[candidates - 1])  # (C, D)
             if (
                 self.correction != "none"
             ):  # one more coordinate, 1 in every query, adds a term to each candidate's logit

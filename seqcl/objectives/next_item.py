@@ -173,7 +173,9 @@ class NextItem(Objective):
         return torch.cat((states, states.new_full((*states.shape[:-1], 1), 1 / self.temperature)), -1)
 
     def candidates(self, table: Tensor) -> Tensor:
-        table = F.normalize(table[1:-1], dim=-1) if self.similarity == "cosine" else table[1:-1]
-        return (
-            table if self.bias is None else torch.cat((table, self.temperature * self.bias[:, None].to(table.dtype)), 1)
-        )
+        return self.vectors(table[1:-1], self.bias)
+
+    def vectors(self, rows: Tensor, bias: Tensor | None) -> Tensor:
+        """What queries meet of items, from their rows (n, D) of the table and their biases (n,): (n, D), or (n, D + 1) with a bias."""
+        rows = F.normalize(rows, dim=-1) if self.similarity == "cosine" else rows
+        return rows if bias is None else torch.cat((rows, self.temperature * bias[:, None].to(rows.dtype)), 1)
