@@ -168,3 +168,16 @@ def cosine_margin(items: Tensor, positives: Tensor, negatives: Tensor, margin: f
     near = [1 - cosine(items[row], other) for row in rows for other in positives[:, row]]
     far = [max(0.0, cosine(items[row], other) - margin) for row in rows for other in negatives[:, row]]
     return sum(near) / len(near) + sum(far) / len(far)
+
+
+def spread(first: Tensor, second: Tensor, same: Tensor) -> float:
+    """What partners have above, and others below, where the two would meet, pair by pair."""
+    above, below, pairs = 0.0, 0.0, 0
+    for i, anchor in enumerate(first):
+        own = cosine(anchor, second[i])
+        others = [cosine(anchor, other) for j, other in enumerate(second) if not same[i, j]]
+        if others:
+            above += max(0.0, own - min(own, max(others)))
+            below += sum(max(0.0, max(own, *others) - other) for other in others)
+            pairs += len(others)
+    return above / len(first) + below / max(pairs, 1)

@@ -25,6 +25,7 @@ from seqcl.losses import (
     similarities,
     sinkhorn,
     softmax,
+    spread,
     swapped,
     triplet,
     uniformity,
@@ -489,3 +490,13 @@ def test_a_triplet_far_apart_costs_nothing_and_equal_ones_their_margin():
     assert triplet(anchors, anchors[None], anchors[None], margin=0.5).item() == pytest.approx(0.5)
     near = anchors.clone().requires_grad_()
     assert torch.isfinite(gradients(triplet(near, near[None], -near[None], margin=3.0), near)[0]).all()
+
+
+def test_spread_equals_its_reference_and_passes_gradcheck():
+    first, second = normal(6, 4).requires_grad_(), normal(6, 4, seed=1).requires_grad_()
+    same = torch.eye(6, dtype=torch.bool)
+    same[0, 1] = same[1, 0] = True
+    same[5] = same[:, 5] = True  # a row that has no others
+    assert spread(first, second, same).item() == pytest.approx(slow.spread(first, second, same), abs=1e-12)
+    assert torch.autograd.gradcheck(lambda one, two: spread(one, two, same), (first, second))
+    assert spread(first, second, torch.ones_like(same)).item() == 0

@@ -11,7 +11,7 @@ from seqcl.losses.contrastive import (
     similarities,
     uniformity,
 )
-from seqcl.losses.margin import cosine_margin, triplet
+from seqcl.losses.margin import cosine_margin, spread, triplet
 from seqcl.losses.next_item import bce, bpr, gbce
 from seqcl.losses.prototypes import cosine_gap, sinkhorn, swapped
 from seqcl.losses.sampled import Correction, sampled_softmax
@@ -35,6 +35,7 @@ __all__ = [
     "similarities",
     "sinkhorn",
     "softmax",
+    "spread",
     "swapped",
     "triplet",
     "uniformity",

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqcl.losses.contrastive import similarities
+
 
 def triplet(anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float) -> Tensor:
     """Mean of max(0, d(anchor, positive) - d(anchor, negative) + margin), d the distance on the unit sphere.
@@ -35,6 +37,26 @@ def cosine_margin(items: Tensor, positives: Tensor, negatives: Tensor, *, margin
     """
     items, positives, negatives = (_unit(states) for states in (items, positives, negatives))
     return (1 - (items * positives).sum(-1)).mean() + F.relu((items * negatives).sum(-1) - margin).mean()
+
+
+def spread(first: Tensor, second: Tensor, same: Tensor) -> Tensor:
+    """How far cosines of partners lie above, and of others below, where the two would meet: a scalar (MCLRec, arXiv 2304.07763).
+
+    Differs from the authors' code: the others are those of the other view alone.
+
+    Args:
+        first: (B, D) one view of each row.
+        second: (B, D) the other. A row's partners meet its others at the smaller, and others the partners at the larger, of
+            its partner's cosine and the largest of all others.
+        same: (B, B) bool, True where two rows are not held to be others.
+    """
+    cosines = similarities(first, second, "cosine")  # (B, B)
+    own = cosines.diagonal()  # (B,)
+    hardest = cosines.masked_fill(same, -1.0).max(1).values  # (B,)
+    low, high = torch.minimum(own, hardest), torch.maximum(own, hardest)
+    below = F.relu(high[:, None] - cosines).masked_fill(same, 0)  # (B, B)
+    lonely = same.all(1)  # nothing to be too close to
+    return F.relu(own - low).masked_fill(lonely, 0).mean() + below.sum() / (~same).sum().clamp(min=1)
 
 
 def _unit(states: Tensor) -> Tensor:

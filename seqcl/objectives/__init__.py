@@ -30,11 +30,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "PIRL": PIRL,
     "LearnedViews": LearnedViews,
     "Counterfactual": Counterfactual,
-    "MutualInformation": MutualInformation,
     "BatchSoftmax": BatchSoftmax,
     "FeatureContrast": FeatureContrast,
 }
-"""Every objective by the name that configurations use."""
+"""Every objective that can be named as `--objective`; MutualInformation belongs to a stage of its own, S3Rec's `mutual`."""
 
 __all__ = [
     "BYOL",

@@ -12,7 +12,7 @@ from seqcl.losses import contrast, similarities
 from seqcl.objectives.base import rng
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.momentum import check_momentum, halves
-from seqcl.objectives.views import Rows, ViewsObjective, positive, share
+from seqcl.objectives.views import Rows, ViewsObjective, positive, share, users_of
 from seqcl.types import Encoder, SeqBatch, Windows
 
 
@@ -68,7 +68,8 @@ class PIRL(ViewsObjective):
         if batch.users is None:
             raise UserError("PIRL: needs a batch with users")
         source = batch._replace(targets=None)
-        states = encoder.last(stack(source, halves(self.make_views(batch))[1]))  # (2B, D)
+        shown = halves(self.make_views(batch))[1]
+        states = encoder.last(stack(source, shown))  # (2B, D)
         row, view = states.chunk(2)
         row = F.normalize(self.head(row).float(), dim=1)
         view = F.normalize(self.view_head(view).float(), dim=1)
@@ -78,7 +79,8 @@ class PIRL(ViewsObjective):
         drawn = torch.randint(len(self.bank), (self.negatives,), generator=rng(row.device), device=row.device)
         others = self.bank[drawn]  # (K, D)
         empty = others.abs().sum(1) == 0
-        masked = Rows.of(batch).like(Rows(drawn, self.targets[drawn]))  # (B, K)
+        rows, strangers = Rows.of(batch), Rows(drawn, self.targets[drawn])
+        masked = rows.like(strangers) | rows._replace(users=users_of(shown, rows)).like(strangers)  # (B, K)
         keep = F.pad(~(masked | empty), (1, 0), value=True)
         positives = torch.zeros_like(keep)
         positives[:, 0] = True

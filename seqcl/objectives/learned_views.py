@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
 from seqcl.errors import UserError
-from seqcl.losses import nt_xent, similarities
+from seqcl.losses import nt_xent, spread
 from seqcl.objectives.two_views import related, share_of_others
 from seqcl.objectives.views import ViewsObjective, positive
 from seqcl.types import Encoder, SeqBatch
@@ -117,17 +116,3 @@ def augmenter(dim: int, layers: int) -> nn.Sequential:
     for _ in range(layers - 1):
         parts += [nn.ReLU(), nn.Linear(dim, dim)]
     return nn.Sequential(*parts)
-
-
-def spread(first: Tensor, second: Tensor, same: Tensor) -> Tensor:
-    """How far cosines of partners lie above, and of others below, where the two would meet (MCLRec): a scalar.
-
-    Differs from the authors' code: the others are those of the other view alone. A row's meeting points are the smaller and the larger one of its partner's cosine and the largest of all others.
-    """
-    cosines = similarities(first, second, "cosine")  # (B, B)
-    own = cosines.diagonal()  # (B,)
-    hardest = cosines.masked_fill(same, -1.0).max(1).values  # (B,)
-    low, high = torch.minimum(own, hardest), torch.maximum(own, hardest)
-    below = F.relu(high[:, None] - cosines).masked_fill(same, 0)  # (B, B)
-    lonely = same.all(1)  # nothing to be too close to
-    return F.relu(own - low).masked_fill(lonely, 0).mean() + below.sum() / (~same).sum().clamp(min=1)

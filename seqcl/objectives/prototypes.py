@@ -153,10 +153,11 @@ def k_means(states: Tensor, clusters: int, *, seed: int) -> tuple[Tensor, Tensor
     assert kmeans.centroids is not None
     cosine, own = kmeans.index.search(rows, 1)
     gaps = np.sqrt(np.maximum(2 - 2 * cosine[:, 0], 0))  # distances on the sphere
+    gaps[gaps < 1e-3] = 0  # which is rounding
     count = np.bincount(own[:, 0], minlength=clusters)
     spread = np.bincount(own[:, 0], weights=gaps, minlength=clusters) / (np.maximum(count, 1) * np.log(count + 10))
-    widest = spread[count > 1].max() if (count > 1).any() else 1.0
-    spread = np.where(count > 1, spread, widest)  # a cluster of one row has no spread
+    some = spread[spread > 0] if spread.any() else np.ones(1)
+    spread = np.where(count > 1, np.maximum(spread, some.min()), some.max())  # a cluster of one row has no spread
     spread = np.clip(spread, *np.quantile(spread, [0.1, 0.9]))
     device = states.device
     found = (

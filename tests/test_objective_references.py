@@ -1,0 +1,211 @@
+"""Every contrastive objective as a loop over rows and views, on a batch with rows of one user, of one target and of one cluster."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from seqcl.augment import Crop, Identity, Pair
+from seqcl.objectives import Counterfactual
+from seqcl.types import SeqBatch
+from tests import reference_losses as slow
+from tests.test_contrastive_objectives import BUILT, DIM, ENCODERS, TRAIN, made, rows_batch
+
+USERS, TARGETS = [0, 1, 2, 3, 4, 5, 6, 6], [1, 1, 2, 3, 4, 5, 6, 7]
+BATCH = rows_batch(range(8))._replace(users=torch.tensor(USERS), targets=torch.tensor(TARGETS))
+EARLIER = rows_batch(range(10, 26))._replace(targets=torch.arange(16) % 9 + 1, users=torch.arange(16))
+ROWS = range(8)
+
+
+def belong(i: int, j: int) -> bool:
+    return i == j or USERS[i] == USERS[j] or TARGETS[i] == TARGETS[j]
+
+
+SAME = torch.tensor([[belong(i, j) for j in ROWS] for i in ROWS])
+
+
+def log_share(own: float, others: list[float]) -> float:
+    return own - math.log(sum(math.exp(x) for x in [own, *others]))
+
+
+def two_views(objective, encoder, first, second):
+    first, second = objective.head(first), objective.head(second)
+    return {"contrast": objective.weight * slow.nt_xent(first, second, objective.temperature, SAME)}
+
+
+def sup_con(objective, encoder, first, second):
+    views = objective.head(torch.cat((first, second)))
+    total = 0.0
+    for i, anchor in enumerate(views):
+        logits = [slow.cosine(anchor, view) / objective.temperature for view in views]
+        mine = [j for j in range(16) if j != i and TARGETS[j % 8] == TARGETS[i % 8]]
+        others = [j for j in range(16) if not belong(j % 8, i % 8)]
+        total -= sum(log_share(logits[j], [logits[k] for k in (*mine, *others) if k != j]) for j in mine) / len(mine)
+    return {"contrast": objective.weight * total / 16}
+
+
+def mo_co(objective, encoder, first, second):
+    queries, total = objective.head(first), 0.0
+    keys = objective.follower(shown(objective)[1])
+    for i in ROWS:
+        strangers = [
+            slow.dot(F.normalize(queries[i], dim=0), key) / objective.temperature
+            for key, user, target in zip(objective.keys[:16], objective.users, objective.targets, strict=False)
+            if user != USERS[i] and target != TARGETS[i]
+        ]
+        assert len(strangers) < 16
+        total -= log_share(slow.cosine(queries[i], keys[i]) / objective.temperature, strangers)
+    return {"contrast": objective.weight * total / 8}
+
+
+def byol(objective, encoder, first, second):
+    one, two = (objective.predictor(objective.head(view)) for view in (first, second))
+    target_one, target_two = (objective.follower(view) for view in shown(objective))
+    both_ways = slow.cosine_gap(one, target_two) + slow.cosine_gap(two, target_one)
+    return {"predict": objective.weight * both_ways}
+
+
+def sim_siam(objective, encoder, first, second):
+    one, two = objective.head(first), objective.head(second)
+    both_ways = slow.cosine_gap(objective.predictor(one), two) + slow.cosine_gap(objective.predictor(two), one)
+    return {"predict": objective.weight * both_ways / 2}
+
+
+def sw_av(objective, encoder, first, second):
+    prototypes = F.normalize(objective.prototypes, dim=1)
+    assert int(objective.count) >= 16, "the queue is full"
+    scores, codes = [], []
+    for view, kept in zip((first, second), objective.kept, strict=True):
+        scores.append(torch.tensor([[slow.cosine(row, centre) for centre in prototypes] for row in objective.head(view)]))
+        earlier = torch.tensor([[slow.dot(row, centre) for centre in prototypes] for row in kept])
+        codes.append(slow.sinkhorn(torch.cat((scores[-1], earlier)), objective.epsilon, 3)[:8])
+    one, two = (
+        slow.swapped(score, torch.tensor(code), objective.temperature)
+        for score, code in zip(scores, reversed(codes), strict=True)
+    )
+    return {"swap": objective.weight * (one + two) / 2}
+
+
+def prototypes(objective, encoder, first, second):
+    states = encoder.last(BATCH)
+    alike, intents = [SAME], []
+    for centres in objective.centres.split(objective.clusters):
+        own = [max(range(len(centres)), key=lambda k, i=i: slow.cosine(states[i], centres[k])) for i in ROWS]
+        alike.append(torch.tensor([[own[i] == own[j] for j in ROWS] for i in ROWS]))
+        assert not alike[-1].equal(torch.eye(8, dtype=torch.bool)) and not alike[-1].all()
+        total = 0.0
+        for i in ROWS:
+            for view in (first[i], second[i]):
+                logits = [slow.cosine(view, centres[own[j]]) / objective.temperature for j in ROWS]
+                others = [logits[j] for j in ROWS if not belong(i, j) and own[i] != own[j]]
+                total -= log_share(logits[i], others) / 16
+        intents.append(total)
+    first, second = objective.head(first), objective.head(second)
+    together = torch.stack(alike).any(0)
+    return {
+        "contrast": objective.weight * slow.nt_xent(first, second, objective.temperature, together),
+        "intent": objective.intent * sum(intents) / len(intents),
+    }
+
+
+def learned_views(objective, encoder, first, second):
+    one, two = objective.augmenters[0](first), objective.augmenters[1](second)
+    learned = 0.0
+    for left, right in ((first, two), (second, one), (one, two)):
+        learned += slow.nt_xent(left, right, objective.temperature, SAME)
+        learned += objective.regularise * slow.spread(left, right, SAME)
+    contrast = slow.nt_xent(first, second, objective.temperature, SAME)
+    return {"contrast": objective.weight * contrast, "learned": objective.learned * learned}
+
+
+def pirl(objective, encoder, first, second):
+    torch.manual_seed(3)
+    objective.make_views(BATCH)
+    drawn = torch.randint(60, (objective.negatives,)).tolist()
+    rows, views = objective.head(encoder.last(BATCH)), objective.view_head(second)
+    totals, left_out = [0.0, 0.0], 0
+    for i in ROWS:
+        kept = objective.bank[USERS[i]]
+        mine = kept if kept.any() else rows[i]
+        others = []
+        for user in drawn:
+            vector = objective.bank[user]
+            if vector.any() and user != USERS[i] and objective.targets[user] != TARGETS[i]:
+                others.append(vector)
+        left_out += len(drawn) - len(others)
+        for place, query in enumerate((views[i], rows[i])):
+            logits = [slow.cosine(query, other) / objective.temperature for other in others]
+            totals[place] -= log_share(slow.cosine(query, mine) / objective.temperature, logits) / 8
+    assert left_out < 8 * len(drawn)
+    return {"contrast": objective.weight * (objective.balance * totals[0] + (1 - objective.balance) * totals[1])}
+
+
+REFERENCES = {
+    "TwoViews": two_views,
+    "SupCon": sup_con,
+    "MoCo": mo_co,
+    "BYOL": byol,
+    "SimSiam": sim_siam,
+    "SwAV": sw_av,
+    "Prototypes": prototypes,
+    "LearnedViews": learned_views,
+    "PIRL": pirl,
+}
+
+
+def shown(objective) -> tuple[SeqBatch, SeqBatch]:
+    """The two views that the objective makes of the batch after seed 3."""
+    torch.manual_seed(3)
+    both = objective.make_views(BATCH)
+    return (
+        SeqBatch._make(None if part is None else part[:8] for part in both),
+        SeqBatch._make(None if part is None else part[8:] for part in both),
+    )
+
+
+def test_every_contrastive_objective_has_a_reference():
+    assert set(REFERENCES) == set(BUILT)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_contrastive_objective_equals_a_loop_over_rows(name):
+    encoder, objective = made(name, views=Pair(views=[Identity(), Crop(rate=0.5)], ordered=True))
+    encoder.eval()
+    objective.eval()
+    if name == "PIRL":
+        objective.balance = 0.3
+    with torch.no_grad():
+        objective(encoder, EARLIER)  # fills queues and banks
+        for parameter in objective.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)  # followers and heads are no copies of one another
+        expected = REFERENCES[name](objective, encoder, *(encoder.last(view) for view in shown(objective)))
+        torch.manual_seed(3)
+        found = objective(encoder, BATCH)
+    assert {key: float(term) for key, term in found.items()} == pytest.approx(
+        {key: float(term) for key, term in expected.items()}, rel=1e-4
+    )
+
+
+def test_counterfactual_rows_equal_a_loop_over_rows():
+    torch.manual_seed(0)
+    encoder = ENCODERS["SASRec"]().eval()
+    objective = Counterfactual(dim=DIM, positives=2, negatives=3, weight=0.7, interest=0.3)
+    objective.prepare(encoder, TRAIN)
+    batch, targets, table = BATCH, torch.tensor(TARGETS), encoder.item_embeddings()
+    closest = objective.closest(table, batch, targets)
+    generator = torch.Generator().manual_seed(3)
+    near = [objective.replaced(batch.items, (batch.items > 0) & ~closest, targets, generator) for _ in range(2)]
+    far = [objective.replaced(batch.items, closest, targets, generator) for _ in range(3)]
+    with torch.no_grad():
+        anchors = encoder.last(batch)
+        near, far = (torch.stack([encoder.last(batch._replace(items=items)) for items in rows]) for rows in (near, far))
+        torch.manual_seed(3)
+        found = objective(encoder, batch)
+    expected = {
+        "observed": 0.7 * slow.triplet(anchors, near, far, objective.triplet_margin),
+        "interest": 0.3 * slow.cosine_margin(table[targets], near, far, objective.cosine_margin),
+    }
+    assert {key: float(term) for key, term in found.items()} == pytest.approx(expected, rel=1e-4)
