@@ -34,6 +34,10 @@ from seqcl.augment import (
 )
 from seqcl.augment.operators import choose, crop, reorder, share
 from seqcl.errors import UserError
+from seqcl.models.cl4rec import crop_mask_reorder
+from seqcl.models.coserec import by_length
+from seqcl.models.duorec import dropout_and_same_target
+from seqcl.models.ticoserec import evened_out
 from seqcl.types import PAD, SeqBatch, Windows
 from tests import reference_augment as reference
 
@@ -342,6 +346,34 @@ def test_mask_and_reorder_each_have_their_own_rate() -> None:
     assert set(masked.tolist()) == {0, 2}
     moved = [(row != torch.arange(1, 11)).nonzero() for row in result.items[masked == 0]]
     assert max(int(at.max() - at.min()) + 1 for at in moved if len(at)) == 8
+
+
+RATES = {"crop": 0.2, "mask": 0.3, "reorder": 0.4, "substitute": 0.5, "insert": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [
+        (crop_mask_reorder, ["crop", "mask", "reorder"]),
+        (by_length, [*RATES]),
+        (evened_out, [*RATES]),
+    ],
+)
+def test_a_recipe_hands_every_operator_its_own_rate(recipe, names) -> None:
+    pair = recipe(**{name: RATES[name] for name in names})
+    found = {(type(view).__name__.lower(), view.rate) for view in pair.modules() if hasattr(view, "rate")}
+    assert found == {(name, RATES[name]) for name in names}
+
+
+def test_duorec_shows_what_its_positives_say() -> None:
+    shown = {name: dropout_and_same_target(positives=name) for name in ("supervised", "unsupervised", "both")}
+    kinds = {
+        name: {key: [type(view).__name__ for view in pair.views] for key, pair in pairs.items()}
+        for name, pairs in shown.items()
+    }
+    dropout, target = {"dropout": ["Identity"]}, {"same_target": ["Identity", "SameTarget"]}
+    assert kinds == {"supervised": target, "unsupervised": dropout, "both": dropout | target}
+    assert shown["supervised"]["same_target"].ordered
 
 
 def test_item_correlation_knows_only_the_interactions_it_is_given() -> None:

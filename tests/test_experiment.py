@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -92,6 +93,23 @@ def test_peak_memory_is_read_before_any_baseline_adds_to_it(tmp_path, monkeypatc
     made = seqcl.train(log, runs=str(tmp_path), progress=False, **values)
     assert seen == [[]] and made.metrics["peak_memory_bytes"] == 1000
     assert set(made.metrics["baselines"]) == {"ItemKNN", "SASRec"}
+
+
+def test_no_model_or_epoch_is_chosen_on_the_test_set(tmp_path):
+    made, interactions = [], markov(users=200, items=30, length=12, branching=2, seed=1).interactions
+    newest = np.flatnonzero(np.diff(interactions.users, append=-1))  # every user's test item
+    for number in (0, 1):  # the same log, but that each is another user's
+        items = interactions.items.copy()
+        items[newest] = np.roll(items[newest], number)
+        log = replace(interactions, items=items)
+        made.append(seqcl.train(log, model="CL4Rec", runs=str(tmp_path / str(number)), progress=False, **SMALL))
+    one, two = (run.metrics for run in made)
+    assert one["test"] != two["test"] and one["valid"] == two["valid"]
+    assert one["training"]["best_epoch"] == two["training"]["best_epoch"]
+    first, second = (run.model.state_dict() for run in made)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    valid = pd.read_csv(made[0].folder / "history.csv")["valid_ndcg@10"]
+    assert one["valid"]["ndcg@10"] == pytest.approx(valid.max()) and valid.idxmax() + 1 == one["training"]["best_epoch"]
 
 
 def test_ranks_give_the_metrics_back(run):

@@ -79,7 +79,9 @@ def sw_av(objective, encoder, first, second):
     assert int(objective.count) >= 16, "the queue is full"
     scores, codes = [], []
     for view, kept in zip((first, second), objective.kept, strict=True):
-        scores.append(torch.tensor([[slow.cosine(row, centre) for centre in prototypes] for row in objective.head(view)]))
+        scores.append(
+            torch.tensor([[slow.cosine(row, centre) for centre in prototypes] for row in objective.head(view)])
+        )
         earlier = torch.tensor([[slow.dot(row, centre) for centre in prototypes] for row in kept])
         codes.append(slow.sinkhorn(torch.cat((scores[-1], earlier)), objective.epsilon, 3)[:8])
     one, two = (
