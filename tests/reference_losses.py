@@ -150,23 +150,31 @@ def swapped(scores: Tensor, codes: Tensor, temperature: float) -> float:
     return total / len(scores)
 
 
-def triplet(anchors: Tensor, positives: Tensor, negatives: Tensor, margin: float) -> float:
+def triplet(anchors: Tensor, positives: Tensor, negatives: Tensor, margin: float, keep: Tensor | None = None) -> float:
     """Every anchor with every of its positives and negatives."""
     total, count = 0.0, 0
     for row in range(len(anchors)):
         for near in positives[:, row]:
-            for far in negatives[:, row]:
-                one, two = (math.sqrt(2 - 2 * cosine(anchors[row], other)) for other in (near, far))
-                total += max(0.0, one - two + margin)
-                count += 1
+            for place, far in enumerate(negatives[:, row]):
+                if keep is None or keep[place, row]:
+                    one, two = (math.sqrt(max(0.0, 2 - 2 * cosine(anchors[row], other))) for other in (near, far))
+                    total += max(0.0, one - two + margin)
+                    count += 1
     return total / count
 
 
-def cosine_margin(items: Tensor, positives: Tensor, negatives: Tensor, margin: float) -> float:
+def cosine_margin(
+    items: Tensor, positives: Tensor, negatives: Tensor, margin: float, keep: Tensor | None = None
+) -> float:
     """Item by item."""
     rows = range(len(items))
     near = [1 - cosine(items[row], other) for row in rows for other in positives[:, row]]
-    far = [max(0.0, cosine(items[row], other) - margin) for row in rows for other in negatives[:, row]]
+    far = [
+        max(0.0, cosine(items[row], other) - margin)
+        for row in rows
+        for place, other in enumerate(negatives[:, row])
+        if keep is None or keep[place, row]
+    ]
     return sum(near) / len(near) + sum(far) / len(far)
 
 

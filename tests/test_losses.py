@@ -478,10 +478,13 @@ def test_losses_without_negatives_are_finite_scalars_in_bfloat16(loss):
 
 @pytest.mark.parametrize(("loss", "slow_loss"), [(triplet, slow.triplet), (cosine_margin, slow.cosine_margin)])
 @pytest.mark.parametrize("margin", [0.0, 0.5])
-def test_margin_losses_equal_their_references_and_pass_gradcheck(loss, slow_loss, margin):
+@pytest.mark.parametrize(
+    "keep", [None, torch.tensor([[1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 1]]).bool()], ids=["all", "masked"]
+)
+def test_margin_losses_equal_their_references_and_pass_gradcheck(loss, slow_loss, margin, keep):
     inputs = normal(4, 3), normal(2, 4, 3, seed=1), normal(3, 4, 3, seed=2)
-    assert loss(*inputs, margin=margin).item() == pytest.approx(slow_loss(*inputs, margin))
-    assert torch.autograd.gradcheck(lambda *x: loss(*x, margin=margin), [x.requires_grad_() for x in inputs])
+    assert loss(*inputs, margin=margin, keep=keep).item() == pytest.approx(slow_loss(*inputs, margin, keep))
+    assert torch.autograd.gradcheck(lambda *x: loss(*x, margin=margin, keep=keep), [x.requires_grad_() for x in inputs])
 
 
 def test_a_triplet_far_apart_costs_nothing_and_equal_ones_their_margin():

@@ -196,18 +196,22 @@ def test_counterfactual_rows_equal_a_loop_over_rows():
     encoder = ENCODERS["SASRec"]().eval()
     objective = Counterfactual(dim=DIM, positives=2, negatives=3, weight=0.7, interest=0.3)
     objective.prepare(encoder, TRAIN)
+    objective.bank = BATCH.items[:, 0].contiguous()  # so few that rows are often drawn as they are
     batch, targets, table = BATCH, torch.tensor(TARGETS), encoder.item_embeddings()
     closest = objective.closest(table, batch, targets)
     generator = torch.Generator().manual_seed(3)
     near = [objective.replaced(batch.items, (batch.items > 0) & ~closest, targets, generator) for _ in range(2)]
     far = [objective.replaced(batch.items, closest, targets, generator) for _ in range(3)]
+    keep = torch.tensor([[not torch.equal(rows[i], batch.items[i]) for i in ROWS] for rows in far])
+    assert 0 < keep.sum() < keep.numel()
     with torch.no_grad():
         anchors = encoder.last(batch)
         near, far = (torch.stack([encoder.last(batch._replace(items=items)) for items in rows]) for rows in (near, far))
         torch.manual_seed(3)
         found = objective(encoder, batch)
     expected = {
-        "observed": 0.7 * slow.triplet(anchors, near, far, objective.triplet_margin),
-        "interest": 0.3 * slow.cosine_margin(table[targets], near, far, objective.cosine_margin),
+        "observed": 0.7 * slow.triplet(anchors, near, far, objective.triplet_margin, keep),
+        "interest": 0.3 * slow.cosine_margin(table[targets], near, far, objective.cosine_margin, keep),
     }
     assert {key: float(term) for key, term in found.items()} == pytest.approx(expected, rel=1e-4)
+    assert float(objective.observed["masked_share"]) == pytest.approx(float((~keep).float().mean()))

@@ -9,7 +9,9 @@ from torch import Tensor
 from seqcl.losses.contrastive import similarities
 
 
-def triplet(anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float) -> Tensor:
+def triplet(
+    anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float, keep: Tensor | None = None
+) -> Tensor:
     """Mean of max(0, d(anchor, positive) - d(anchor, negative) + margin), d the distance on the unit sphere.
 
     Source: CauseRec, arXiv 2109.05261. Differs from the paper: unit vectors, so that the margin has a scale.
@@ -19,14 +21,17 @@ def triplet(anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: fl
         positives: (P, B, D).
         negatives: (Q, B, D); every positive is compared with every negative of its anchor.
         margin: 0 to 2.
+        keep: (Q, B) bool, False leaves a negative out.
     """
     anchors, positives, negatives = (_unit(states) for states in (anchors, positives, negatives))
     near = _distance(anchors, positives)  # (P, B)
     far = _distance(anchors, negatives)  # (Q, B)
-    return F.relu(near[:, None] - far + margin).mean()
+    return _mean(F.relu(near[:, None] - far + margin).mean(0), keep)
 
 
-def cosine_margin(items: Tensor, positives: Tensor, negatives: Tensor, *, margin: float) -> Tensor:
+def cosine_margin(
+    items: Tensor, positives: Tensor, negatives: Tensor, *, margin: float, keep: Tensor | None = None
+) -> Tensor:
     """Mean of 1 - cos(item, positive) plus mean of max(0, cos(item, negative) - margin) (CauseRec, arXiv 2109.05261).
 
     Args:
@@ -34,9 +39,10 @@ def cosine_margin(items: Tensor, positives: Tensor, negatives: Tensor, *, margin
         positives: (P, B, D).
         negatives: (Q, B, D).
         margin: -1 to 1.
+        keep: (Q, B) bool, False leaves a negative out.
     """
     items, positives, negatives = (_unit(states) for states in (items, positives, negatives))
-    return (1 - (items * positives).sum(-1)).mean() + F.relu((items * negatives).sum(-1) - margin).mean()
+    return (1 - (items * positives).sum(-1)).mean() + _mean(F.relu((items * negatives).sum(-1) - margin), keep)
 
 
 def spread(first: Tensor, second: Tensor, same: Tensor) -> Tensor:
@@ -57,6 +63,11 @@ def spread(first: Tensor, second: Tensor, same: Tensor) -> Tensor:
     below = F.relu(high[:, None] - cosines).masked_fill(same, 0)  # (B, B)
     lonely = same.all(1)  # nothing to be too close to
     return F.relu(own - low).masked_fill(lonely, 0).mean() + below.sum() / (~same).sum().clamp(min=1)
+
+
+def _mean(losses: Tensor, keep: Tensor | None) -> Tensor:
+    """The mean of those (Q, B) that are kept; 0 if none is."""
+    return losses.mean() if keep is None else losses.masked_fill(~keep, 0).sum() / keep.sum().clamp(min=1)
 
 
 def _unit(states: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from seqcl.errors import UserError
 from seqcl.losses import cosine_margin, triplet
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.views import positive
+from seqcl.objectives.views import positive, share
 from seqcl.types import Encoder, SeqBatch, Windows
 
 
@@ -76,12 +76,14 @@ class Counterfactual(Objective):
         copies = SeqBatch(torch.cat(rows), batch.lengths.repeat(len(rows)))  # ((1 + P + Q) B, L)
         states = encoder.last(copies).unflatten(0, (len(rows), -1))  # (1 + P + Q, B, D)
         anchors, near, far = states[0], states[1 : 1 + self.positives], states[1 + self.positives :]
+        # Where nothing else was drawn a row is no negative of itself.
+        other = torch.stack([(row != batch.items).any(1) for row in rows[1 + self.positives :]])  # (Q, B)
         with torch.no_grad():
             gap = F.cosine_similarity(anchors, near[0]).mean() - F.cosine_similarity(anchors, far[0]).mean()
-            self.observed = {"counterfactual_gap": gap}
+            self.observed = {"counterfactual_gap": gap, "masked_share": share(~other)}
         return {
-            "observed": self.weight * triplet(anchors, near, far, margin=self.triplet_margin),
-            "interest": self.interest * cosine_margin(table[targets], near, far, margin=self.cosine_margin),
+            "observed": self.weight * triplet(anchors, near, far, margin=self.triplet_margin, keep=other),
+            "interest": self.interest * cosine_margin(table[targets], near, far, margin=self.cosine_margin, keep=other),
         }
 
     @torch.no_grad()
