@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,16 +55,21 @@ def ours(
     import torch
 
     from benchmarks.peers import square_rate
-    from seqcl.config import from_mapping
+    from seqcl.config import from_mapping, parts
     from seqcl.experiment import SHARED, Options, Preparation, build, training_batches
+    from seqcl.models import MODELS
     from seqcl.training import Trainer
 
     torch.set_num_threads(THREADS)
+    sections = parts(MODELS[model])
+    sizes = {"dim": 64, "layers": 2, "heads": 2, "positions": positions}
     values = {
         "model": model,
         "data": {"windows": windows, "max_len": max_len},
-        "encoder": {"dim": 64, "layers": 2, "heads": 2, "positions": positions},
-        "next_item": {"loss": "softmax"},
+        "encoder": {
+            name: size for name, size in sizes.items() if name in signature(sections["encoder"].func).parameters
+        },
+        **({"next_item": {"loss": "softmax"}} if "next_item" in sections else {}),
         "train": {"epochs": epochs + 1, "batch_size": 1024 if windows == "prefix" else 256, "patience": 0},
     }
     config = from_mapping(values, SHARED, Options)
