@@ -178,12 +178,12 @@ def cosine_margin(
     return sum(near) / len(near) + sum(far) / len(far)
 
 
-def spread(first: Tensor, second: Tensor, same: Tensor) -> float:
+def spread(first: Tensor, second: Tensor, same: Tensor, similarity=cosine) -> float:
     """What partners have above, and others below, where the two would meet, pair by pair."""
     above, below, pairs = 0.0, 0.0, 0
     for i, anchor in enumerate(first):
-        own = cosine(anchor, second[i])
-        others = [cosine(anchor, other) for j, other in enumerate(second) if not same[i, j]]
+        own = similarity(anchor, second[i])
+        others = [similarity(anchor, other) for j, other in enumerate(second) if not same[i, j]]
         if others:
             above += max(0.0, own - min(own, max(others)))
             below += sum(max(0.0, max(own, *others) - other) for other in others)

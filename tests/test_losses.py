@@ -495,11 +495,13 @@ def test_a_triplet_far_apart_costs_nothing_and_equal_ones_their_margin():
     assert torch.isfinite(gradients(triplet(near, near[None], -near[None], margin=3.0), near)[0]).all()
 
 
-def test_spread_equals_its_reference_and_passes_gradcheck():
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_spread_equals_its_reference_and_passes_gradcheck(similarity):
     first, second = normal(6, 4).requires_grad_(), normal(6, 4, seed=1).requires_grad_()
     same = torch.eye(6, dtype=torch.bool)
     same[0, 1] = same[1, 0] = True
     same[5] = same[:, 5] = True  # a row that has no others
-    assert spread(first, second, same).item() == pytest.approx(slow.spread(first, second, same), abs=1e-12)
-    assert torch.autograd.gradcheck(lambda one, two: spread(one, two, same), (first, second))
+    expected = slow.spread(first, second, same, getattr(slow, similarity))
+    assert spread(first, second, same, similarity=similarity).item() == pytest.approx(expected, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda *views: spread(*views, same, similarity=similarity), (first, second))
     assert spread(first, second, torch.ones_like(same)).item() == 0

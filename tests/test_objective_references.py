@@ -33,7 +33,7 @@ def log_share(own: float, others: list[float]) -> float:
 
 def two_views(objective, encoder, first, second):
     first, second = objective.head(first), objective.head(second)
-    return {"contrast": objective.weight * slow.nt_xent(first, second, objective.temperature, SAME)}
+    return {"contrast": objective.weight * slow.nt_xent(first, second, objective.temperature, SAME, like(objective))}
 
 
 def sup_con(objective, encoder, first, second):
@@ -101,14 +101,14 @@ def prototypes(objective, encoder, first, second):
         total = 0.0
         for i in ROWS:
             for view in (first[i], second[i]):
-                logits = [slow.cosine(view, centres[own[j]]) / objective.temperature for j in ROWS]
+                logits = [like(objective)(view, centres[own[j]]) / objective.temperature for j in ROWS]
                 others = [logits[j] for j in ROWS if not belong(i, j) and own[i] != own[j]]
                 total -= log_share(logits[i], others) / 16
         intents.append(total)
     first, second = objective.head(first), objective.head(second)
     together = torch.stack(alike).any(0)
     return {
-        "contrast": objective.weight * slow.nt_xent(first, second, objective.temperature, together),
+        "contrast": objective.weight * slow.nt_xent(first, second, objective.temperature, together, like(objective)),
         "intent": objective.intent * sum(intents) / len(intents),
     }
 
@@ -117,9 +117,9 @@ def learned_views(objective, encoder, first, second):
     one, two = objective.augmenters[0](first), objective.augmenters[1](second)
     learned = 0.0
     for left, right in ((first, two), (second, one), (one, two)):
-        learned += slow.nt_xent(left, right, objective.temperature, SAME)
-        learned += objective.regularise * slow.spread(left, right, SAME)
-    contrast = slow.nt_xent(first, second, objective.temperature, SAME)
+        learned += slow.nt_xent(left, right, objective.temperature, SAME, like(objective))
+        learned += objective.regularise * slow.spread(left, right, SAME, like(objective))
+    contrast = slow.nt_xent(first, second, objective.temperature, SAME, like(objective))
     return {"contrast": objective.weight * contrast, "learned": objective.learned * learned}
 
 
@@ -158,6 +158,10 @@ REFERENCES = {
 }
 
 
+def like(objective):
+    return getattr(slow, objective.similarity)
+
+
 def shown(objective) -> tuple[SeqBatch, SeqBatch]:
     """The two views that the objective makes of the batch after seed 3."""
     torch.manual_seed(3)
@@ -172,11 +176,18 @@ def test_every_contrastive_objective_has_a_reference():
     assert set(REFERENCES) == set(BUILT)
 
 
-@pytest.mark.parametrize("name", REFERENCES)
-def test_a_contrastive_objective_equals_a_loop_over_rows(name):
+@pytest.mark.parametrize(
+    ("name", "similarity"),
+    [
+        *((name, "cosine") for name in REFERENCES),
+        *((name, "dot") for name in ("TwoViews", "Prototypes", "LearnedViews")),
+    ],
+)
+def test_a_contrastive_objective_equals_a_loop_over_rows(name, similarity):
     encoder, objective = made(name, views=Pair(views=[Identity(), Crop(rate=0.5)], ordered=True))
     encoder.eval()
     objective.eval()
+    objective.similarity = similarity
     if name == "PIRL":
         objective.balance = 0.3
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.losses.contrastive import similarities
+from seqcl.losses.contrastive import Similarity, similarities
 
 
 def triplet(
@@ -45,24 +45,26 @@ def cosine_margin(
     return (1 - (items * positives).sum(-1)).mean() + _mean(F.relu((items * negatives).sum(-1) - margin), keep)
 
 
-def spread(first: Tensor, second: Tensor, same: Tensor) -> Tensor:
-    """How far cosines of partners lie above, and of others below, where the two would meet: a scalar (MCLRec, arXiv 2304.07763).
+def spread(first: Tensor, second: Tensor, same: Tensor, *, similarity: Similarity = "cosine") -> Tensor:
+    """How far partners are alike, and others not, beyond where the two meet: a scalar (MCLRec, arXiv 2304.07763).
 
-    Differs from the authors' code: the others are those of the other view alone.
+    With `own` a row's likeness to its partner and `hardest` the largest one to any other: the mean of own - min(own, hardest)
+    over rows, plus the mean of max(own, hardest) - likeness over all others. Differs from the authors' code: the others are
+    those of the other view alone.
 
     Args:
         first: (B, D) one view of each row.
-        second: (B, D) the other. A row's partners meet its others at the smaller, and others the partners at the larger, of
-            its partner's cosine and the largest of all others.
+        second: (B, D) the other.
         same: (B, B) bool, True where two rows are not held to be others.
+        similarity: cosine, or dot (the authors' code).
     """
-    cosines = similarities(first, second, "cosine")  # (B, B)
-    own = cosines.diagonal()  # (B,)
-    hardest = cosines.masked_fill(same, -1.0).max(1).values  # (B,)
+    alike = similarities(first, second, similarity)  # (B, B)
+    own = alike.diagonal()  # (B,)
+    lonely = same.all(1)  # (B,), nothing to be too close to
+    hardest = torch.where(lonely, own, alike.masked_fill(same, -torch.inf).max(1).values)  # (B,)
     low, high = torch.minimum(own, hardest), torch.maximum(own, hardest)
-    below = F.relu(high[:, None] - cosines).masked_fill(same, 0)  # (B, B)
-    lonely = same.all(1)  # nothing to be too close to
-    return F.relu(own - low).masked_fill(lonely, 0).mean() + below.sum() / (~same).sum().clamp(min=1)
+    below = F.relu(high[:, None] - alike).masked_fill(same, 0)  # (B, B)
+    return F.relu(own - low).mean() + below.sum() / (~same).sum().clamp(min=1)
 
 
 def _mean(losses: Tensor, keep: Tensor | None) -> Tensor:

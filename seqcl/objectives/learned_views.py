@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
 from seqcl.errors import UserError
-from seqcl.losses import nt_xent, spread
+from seqcl.losses import Similarity, nt_xent, spread
 from seqcl.objectives.two_views import related, share_of_others
 from seqcl.objectives.views import ViewsObjective, positive
 from seqcl.types import Encoder, SeqBatch
@@ -27,7 +27,8 @@ class LearnedViews(ViewsObjective):
         dim: Width of the encoder's states.
         weight: Factor of `contrast`.
         learned: Factor of `learned`.
-        temperature: What cosines are divided by.
+        temperature: What similarities are divided by.
+        similarity: cosine, or dot (the authors' code).
         layers: Linear layers of an augmenter; 3 in the paper.
         lr: Learning rate of the augmenters; 0.001 in the paper.
         regularise: Factor of the regulariser within `learned`; 0.1 in the paper.
@@ -45,6 +46,7 @@ class LearnedViews(ViewsObjective):
         weight: float = 0.1,
         learned: float = 0.1,
         temperature: float = 0.2,
+        similarity: Similarity = "cosine",
         layers: int = 3,
         lr: float = 1e-3,
         regularise: float = 0.1,
@@ -53,7 +55,8 @@ class LearnedViews(ViewsObjective):
         positive("LearnedViews", temperature=temperature, layers=layers, lr=lr)
         if learned < 0 or regularise < 0:
             raise UserError(f"LearnedViews: learned={learned} and regularise={regularise} must not be negative")
-        self.learned, self.temperature, self.lr, self.regularise = learned, temperature, lr, regularise
+        self.learned, self.lr, self.regularise = learned, lr, regularise
+        self.temperature, self.similarity = temperature, similarity
         self.augmenters = nn.ModuleList(augmenter(dim, layers) for _ in range(2)).requires_grad_(False)
         size = sum(parameter.numel() for parameter in self.augmenters.parameters())
         self.register_buffer("first", torch.zeros(size))
@@ -67,7 +70,7 @@ class LearnedViews(ViewsObjective):
         first, second = encoder.last(both).chunk(2)  # (B, D), (B, D)
         self.seen = (both, same)
         self.observe(first, second, masked_share=share_of_others(same))
-        contrast = nt_xent(first, second, temperature=self.temperature, same=same)
+        contrast = self.between(first, second, same)
         return {"contrast": self.weight * contrast, "learned": self.learned * self.against(first, second, same)}
 
     def against(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
@@ -75,10 +78,13 @@ class LearnedViews(ViewsObjective):
         one, two = (augment(view) for augment, view in zip(self.augmenters, (first, second), strict=True))
         total = first.new_zeros(())
         for left, right in ((first, two), (second, one), (one, two)):
-            total = total + nt_xent(left, right, temperature=self.temperature, same=same)
+            total = total + self.between(left, right, same)
             if self.regularise:
-                total = total + self.regularise * spread(left, right, same)
+                total = total + self.regularise * spread(left, right, same, similarity=self.similarity)
         return total
+
+    def between(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
+        return nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
 
     def after_step(self, encoder: Encoder) -> None:
         """Train the augmenters on the views of the step just done."""

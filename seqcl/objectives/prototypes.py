@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqcl.augment import Pair, View
 from seqcl.errors import UserError
-from seqcl.losses import contrast, nt_xent, similarities
+from seqcl.losses import Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
 from seqcl.objectives.two_views import related, share_of_others
 from seqcl.objectives.views import ViewsObjective, positive
@@ -35,7 +35,8 @@ class Prototypes(ViewsObjective):
         intent: Factor of `intent`; 0.1 in ICLRec.
         clusters: Number of centres, or several numbers that all count; 256 in ICLRec.
         negatives: batch (ICLRec) or clusters (PCL).
-        temperature: What cosines are divided by; with negatives=clusters the mean of the clusters' own.
+        temperature: What similarities are divided by; with negatives=clusters the mean of the clusters' own.
+        similarity: cosine, or dot (the authors' code of ICLRec and ICSRec); a row's own centre is the one with the largest cosine.
         warmup: Epochs without `intent`, while the states mean little.
         head: Projection of views before `contrast`; centres are of states.
     """
@@ -54,6 +55,7 @@ class Prototypes(ViewsObjective):
         clusters: tuple[int, ...] = (256,),
         negatives: Negatives = "batch",
         temperature: float = 0.2,
+        similarity: Similarity = "cosine",
         warmup: int = 0,
         head: Head = "none",
     ) -> None:
@@ -64,7 +66,7 @@ class Prototypes(ViewsObjective):
             raise UserError(f"Prototypes: intent must not be negative, not {intent}")
         positive("Prototypes", temperature=temperature)
         self.intent, self.clusters, self.negatives = intent, tuple(clusters), negatives
-        self.temperature, self.warmup = temperature, warmup
+        self.temperature, self.similarity, self.warmup = temperature, similarity, warmup
         total = sum(self.clusters)
         self.register_buffer("centres", torch.zeros(total, dim))
         self.register_buffer("density", torch.ones(total))
@@ -100,7 +102,8 @@ class Prototypes(ViewsObjective):
                 same_intent = own[:, None] == own
                 intents.append(self.against(states, centres, density, own, base | same_intent))
                 same = same | same_intent
-        terms = {"contrast": self.weight * nt_xent(first, second, temperature=self.temperature, same=same)}
+        contrast = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
+        terms = {"contrast": self.weight * contrast}
         if intents:
             terms["intent"] = self.intent * torch.stack(intents).mean()
         self.observe(first, second, masked_share=share_of_others(same))
@@ -110,10 +113,10 @@ class Prototypes(ViewsObjective):
         """InfoNCE of both views (2B, D) and their row's centre `own` (B,): a scalar."""
         own = own.repeat(2)  # (2B,)
         if self.negatives == "clusters":
-            logits = similarities(states, centres, "cosine") / (self.temperature * density)  # (2B, K)
+            logits = similarities(states, centres, self.similarity) / (self.temperature * density)  # (2B, K)
             filled = centres.abs().sum(1) > 0  # (K,)
             return contrast(logits, F.one_hot(own, len(centres)).bool(), keep=filled)
-        logits = similarities(states, centres[own[: len(same)]], "cosine") / self.temperature  # (2B, B)
+        logits = similarities(states, centres[own[: len(same)]], self.similarity) / self.temperature  # (2B, B)
         eye = torch.eye(len(same), dtype=torch.bool, device=states.device).repeat(2, 1)
         return contrast(logits, eye, keep=~same.repeat(2, 1))
 
