@@ -168,8 +168,8 @@ class Pair(nn.Module):
         """Let every view read what it needs of the training windows, the item correlation included."""
         if self.times_needed and train.times is None:
             raise UserError(
-                "these views go by the times of the items, and this log has none: name their column by --data.time, convert "
-                "a log that has them (text in the format of S3-Rec has not), or take --model CoSeRec"
+                "these views go by the times of the items, and this log has none (text in the format of S3-Rec never has): "
+                "take a log that has them, name their column by --data.time, or use --model CoSeRec"
             )
         neighbours = None
         if self.neighbours_needed:

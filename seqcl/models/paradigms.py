@@ -1,4 +1,4 @@
-"""The paradigms of contrastive learning from vision, over the views of CL4SRec: MoCo, BYOL, SimSiam, SwAV, PIRL.
+"""The paradigms of contrastive learning from vision, over the views of CL4SRec: MoCo, BYOL, SimSiam, SwAV, PIRL, SupCon.
 
 Each is CL4Rec with another objective by default; `--objective` under any of these recipes takes any of the others.
 """

@@ -33,7 +33,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "BatchSoftmax": BatchSoftmax,
     "FeatureContrast": FeatureContrast,
 }
-"""Every objective that can be named as `--objective`; MutualInformation belongs to a stage of its own, S3Rec's `mutual`."""
+"""Every objective by name; `--objective` takes those that fit the recipe. MutualInformation is the stage `mutual` of S3Rec."""
 
 __all__ = [
     "BYOL",

@@ -20,8 +20,8 @@ class PIRL(ViewsObjective):
     """A view and the row itself must each find the row's vector in a bank among drawn others: the term `contrast`.
 
     Source: PIRL, arXiv 1912.01991, eq. 5; the bank is that of instance discrimination, arXiv 1805.01978. Differs
-    from the paper: InfoNCE instead of noise contrastive estimation; one vector a user, not a row; users whose vector was last made by the same user's row or with the same
-    last target are no negatives, nor are users without a vector yet.
+    from the paper: InfoNCE instead of noise contrastive estimation; one vector a user, not a row; the user itself, users whose row is
+    shown as its view and those whose vector was last made with the same last target are no negatives, nor are users without a vector yet.
 
     Args:
         views: What makes the view of a row; of a pair of views the second is used.

@@ -33,7 +33,8 @@ class BatchSoftmax(Objective):
         correction: chances from how often each item is a training target (counts), from the steps between two batches with
             the item (stream, Yi et al. 2019, algorithm 2; for logs that are not counted before), or none.
         rate: of the running mean of steps, with correction=stream.
-        bias: whether a score also has a number learned for each item, as in `NextItem`.
+        bias: whether a score also has a number learned for each item, which begins as half the log of its count in training
+            plus one, less the mean; 0 for items that training never met. It moves as a whole, with towers.sparse too.
 
     Raises:
         UserError: a value out of its range.
@@ -80,6 +81,9 @@ class BatchSoftmax(Objective):
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
         self.next_item.prepare(encoder, train)
+        if self.next_item.bias is not None:
+            unmet = torch.from_numpy(train.item_counts()[1:-1] == 0).to(self.next_item.bias.device)
+            self.next_item.bias.data[unmet] = 0
         device = self.steps.device
         counts = torch.from_numpy(train.target_counts()).double().to(device)  # (N + 2,)
         self.chance = counts / counts.sum()

@@ -21,7 +21,7 @@ class Counterfactual(Objective):
     concepts). The terms are `observed`, a triplet margin between row, counterfactual positives and negatives, and
     `interest`, a cosine margin between both and the target. Differs from the paper: replacements are drawn from
     all training interactions, which is a concept memory without an end, and never are the target; all of the chosen items are
-    replaced, not a share of them.
+    replaced, not a share of them; a negative that came out as the row itself is left out.
 
     Args:
         dim: Width of the encoder's states.

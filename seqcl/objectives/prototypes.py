@@ -137,7 +137,7 @@ def k_means(states: Tensor, clusters: int, *, seed: int) -> tuple[Tensor, Tensor
     """Spherical k-means by faiss on the CPU: unit centres (K', D) and concentrations (K',), K' = min(clusters, W).
 
     The concentration is that of PCL, arXiv 2005.04966, eq. 12, over its mean: the mean distance of a cluster's rows to
-    the centre over log(rows + 10).
+    the centre over log(rows + 10). A cluster of one row takes the widest of the others, one of equal rows the narrowest.
     """
     import faiss
 
