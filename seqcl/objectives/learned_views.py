@@ -84,6 +84,7 @@ class LearnedViews(ViewsObjective):
         return total
 
     def between(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
+        """NT-Xent of two views (B, D) of each row, `same` (B, B) being no negatives: a scalar."""
         return nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
 
     def after_step(self, encoder: Encoder) -> None:
