@@ -147,7 +147,6 @@ def test_a_run_killed_in_its_first_save_starts_again(tmp_path):
         (["--train.epochs", "0"], "train.epochs is 0"),
         (["--objective.weight", "-1"], "weight must not be negative"),
         (["--encoder", "BERT4Rec"], "reads the next item at every position"),
-        (["--encoder.positions", "end"], "sees the end of a row"),
         (["--model", "BERT4Rec", "--encoder", "SASRec"], "does not read what follows a masked item"),
         (["--model", "BERT4Rec", "--objective.rate", "1"], "rate must be from 0 to below 1"),
     ],

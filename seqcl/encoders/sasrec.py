@@ -21,7 +21,7 @@ Positions = Literal["start", "end", "relative"]
 
 
 class SASRec(nn.Module):
-    """Causal self-attention: the state at t is a function of items 0..t alone, except with positions counted from the end.
+    """Causal self-attention: the state at t is a function of items 0..t alone.
 
     With `causal` set to False, as pre-training may do for a while, it is a function of the whole row.
 
@@ -34,13 +34,16 @@ class SASRec(nn.Module):
         dropout: share of embedding and block outputs dropped in training (paper 0.5 on sparse data, 0.2 on ml-1m).
         norm: layer norm before each sub-layer and once at the end (pre), or after each and on the embeddings (post).
         positions: learned vectors for distances, in keys and values (relative, arXiv 1803.02155); learned and added to the
-            items, counted from the start of the row (start, the paper) or from its end (end, prefix windows only).
+            items, counted from the start of the row (start, the paper) or from its end (end, the code of S3-Rec and
+            those after it, which pads in front: trained in one pass, a state also knows how many items of its row follow).
         activation: non-linearity of the feed-forward part (paper relu).
         hidden: width of the feed-forward part as a multiple of dim (paper 1).
 
     Raises:
         UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
     """
+
+    one_pass = True
 
     def __init__(
         self,
@@ -71,11 +74,6 @@ class SASRec(nn.Module):
         )
         self.edge_norm = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
-
-    @property
-    def one_pass(self) -> bool:
-        """Whether the states of all positions may be trained in one pass; positions from the end would tell the row's end."""
-        return self.positions != "end"
 
     def item_embeddings(self) -> Tensor:
         """The tied table (N + 2, D)."""

@@ -114,10 +114,9 @@ class NextItem(Objective):
         if self.only_last or getattr(encoder, "one_pass", True):
             return
         if getattr(encoder, "causal", True):
-            other = ", or --encoder.positions relative or start" if hasattr(encoder, "positions") else ""
             raise UserError(
                 "this encoder sees the end of a row from every position, so it cannot learn all positions in one pass: "
-                f"use --data.windows prefix{other}"
+                "use --data.windows prefix"
             )
         raise UserError(
             "this encoder reads the next item at every position, so it cannot learn to predict it in one pass: "
