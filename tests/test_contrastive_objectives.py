@@ -28,9 +28,9 @@ from seqcl.objectives import (
 )
 from seqcl.objectives.heads import projection
 from seqcl.objectives.momentum import Follower, halves
-from seqcl.objectives.prototypes import encode, k_means
+from seqcl.objectives.prototypes import k_means
 from seqcl.objectives.two_views import related
-from seqcl.objectives.views import Rows, ViewsObjective
+from seqcl.objectives.views import Rows, ViewsObjective, row_states
 from seqcl.types import SeqBatch
 from tests.test_augment import train_windows
 
@@ -335,14 +335,15 @@ def test_swav_spreads_codes_over_prototypes_and_uses_its_queue_when_full():
     torch.testing.assert_close(alone.sum(1), torch.ones(10))
 
 
-@pytest.mark.parametrize("negatives", ["batch", "clusters"])
-def test_one_cluster_a_row_makes_prototypes_an_instance_loss(negatives):
+@pytest.mark.parametrize(("negatives", "clustered"), [("batch", "newest"), ("clusters", "newest"), ("batch", "mean")])
+def test_one_cluster_a_row_makes_prototypes_an_instance_loss(negatives, clustered):
     torch.manual_seed(0)
     encoder = ENCODERS["SASRec"]().eval()
-    objective = Prototypes(views=Identity(), dim=DIM, clusters=(60,), temperature=0.5, negatives=negatives)
+    views, options = Identity(), {"negatives": negatives, "clustered": clustered}
+    objective = Prototypes(views=views, dim=DIM, clusters=(60,), temperature=0.5, **options)
     objective.prepare(encoder, TRAIN)
     objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=1)
-    states = encode(encoder, Rowwise())
+    states = F.normalize(torch.cat([row_states(encoder, batch, clustered)[0] for batch in Rowwise()]), dim=1)
     own = (states @ objective.centres.T).argmax(1)
     distinct = states.unique(dim=0)
     assert len(own.unique()) == len(distinct)  # two equal rows share a centre

@@ -12,7 +12,7 @@ from seqcl.augment import Crop, Identity, Pair
 from seqcl.objectives import Counterfactual
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
-from tests.test_contrastive_objectives import BUILT, DIM, ENCODERS, TRAIN, made, rows_batch
+from tests.test_contrastive_objectives import BUILT, DIM, ENCODERS, MAX_LEN, TRAIN, Rowwise, made, rows_batch
 
 USERS, TARGETS = [0, 1, 2, 3, 4, 5, 6, 6], [1, 1, 2, 3, 4, 5, 6, 7]
 BATCH = rows_batch(range(8))._replace(users=torch.tensor(USERS), targets=torch.tensor(TARGETS))
@@ -92,7 +92,8 @@ def sw_av(objective, encoder, first, second):
 
 
 def prototypes(objective, encoder, first, second):
-    states = encoder.last(BATCH)
+    states = stand(encoder, BATCH, objective.clustered)
+    seen = [stand(encoder, view, objective.clustered) for view in shown(objective)]
     alike, intents = [SAME], []
     for centres in objective.centres.split(objective.clusters):
         own = [max(range(len(centres)), key=lambda k, i=i: slow.cosine(states[i], centres[k])) for i in ROWS]
@@ -100,7 +101,7 @@ def prototypes(objective, encoder, first, second):
         assert not alike[-1].equal(torch.eye(8, dtype=torch.bool)) and not alike[-1].all()
         total = 0.0
         for i in ROWS:
-            for view in (first[i], second[i]):
+            for view in (seen[0][i], seen[1][i]):
                 logits = [like(objective)(view, centres[own[j]]) / objective.temperature for j in ROWS]
                 others = [logits[j] for j in ROWS if not belong(i, j) and own[i] != own[j]]
                 total -= log_share(logits[i], others) / 16
@@ -172,29 +173,48 @@ def shown(objective) -> tuple[SeqBatch, SeqBatch]:
     )
 
 
+def stand(encoder, batch: SeqBatch, kind: str) -> torch.Tensor:
+    """What stands for each row, a row at a time; all states lie behind one another from the newest on, zeros behind the oldest."""
+    found = []
+    for items, length in zip(batch.items, batch.lengths, strict=True):
+        states = encoder(SeqBatch(items[None, :length], length[None]))[0]  # (length, D)
+        if kind == "newest":
+            found.append(states[-1])
+        elif kind == "mean":
+            found.append(sum(states) / int(length))
+        else:
+            found.append(torch.cat([*reversed(states), torch.zeros((MAX_LEN - int(length)) * DIM)]))
+    return torch.stack(found)
+
+
 def test_every_contrastive_objective_has_a_reference():
     assert set(REFERENCES) == set(BUILT)
 
 
 @pytest.mark.parametrize(
-    ("name", "similarity"),
+    ("name", "similarity", "states"),
     [
-        *((name, "cosine") for name in REFERENCES),
-        *((name, "dot") for name in ("TwoViews", "Prototypes", "LearnedViews")),
+        *((name, "cosine", "newest") for name in REFERENCES),
+        *((name, "dot", "newest") for name in ("TwoViews", "Prototypes", "LearnedViews")),
+        *((name, "cosine", states) for name in ("TwoViews", "Prototypes") for states in ("mean", "all")),
+        *(("TwoViews", "dot", states) for states in ("mean", "all")),
     ],
 )
-def test_a_contrastive_objective_equals_a_loop_over_rows(name, similarity):
+def test_a_contrastive_objective_equals_a_loop_over_rows(name, similarity, states):
     encoder, objective = made(name, views=Pair(views=[Identity(), Crop(rate=0.5)], ordered=True))
     encoder.eval()
     objective.eval()
-    objective.similarity = similarity
+    objective.similarity, objective.states = similarity, states
+    if states != "newest":
+        objective.head, objective.clustered = torch.nn.Identity(), "mean"
+        objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=2)
     if name == "PIRL":
         objective.balance = 0.3
     with torch.no_grad():
         objective(encoder, EARLIER)  # fills queues and banks
         for parameter in objective.parameters():
             parameter += 0.1 * torch.randn_like(parameter)  # followers and heads are no copies of one another
-        expected = REFERENCES[name](objective, encoder, *(encoder.last(view) for view in shown(objective)))
+        expected = REFERENCES[name](objective, encoder, *(stand(encoder, view, states) for view in shown(objective)))
         torch.manual_seed(3)
         found = objective(encoder, BATCH)
     assert {key: float(term) for key, term in found.items()} == pytest.approx(

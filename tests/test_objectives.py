@@ -239,7 +239,13 @@ def test_two_views_of_a_batch_of_one_row_are_finite():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"head": "mpl"}, "did you mean mlp"), ({"temperature": -1.0}, "temperature")]
+    ("options", "said"),
+    [
+        ({"head": "mpl"}, "did you mean mlp"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"states": "newst"}, "did you mean newest"),
+        ({"states": "all", "head": "linear"}, "states=all takes no head"),
+    ],
 )
 def test_an_impossible_two_views_is_refused_by_name(options, said):
     with pytest.raises(UserError, match=said):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.augment import Pair, View
-from seqcl.errors import UserError
+from seqcl.errors import UserError, unknown
 from seqcl.losses import Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
 from seqcl.objectives.two_views import related, share_of_others
-from seqcl.objectives.views import ViewsObjective, positive
+from seqcl.objectives.views import States, ViewsObjective, check_states, positive, row_states
 from seqcl.types import Batches, Encoder, SeqBatch
 
 Negatives = Literal["batch", "clusters"]
+Clustered = Literal["newest", "mean"]
 
 
 class Prototypes(ViewsObjective):
@@ -39,6 +40,9 @@ class Prototypes(ViewsObjective):
         similarity: cosine, or dot (the authors' code of ICLRec and ICSRec); a row's own centre is the one with the largest cosine.
         warmup: Epochs without `intent`, while the states mean little.
         head: Projection of views before `contrast`; centres are of states.
+        states: What stands for a view in `contrast`: its newest state, the mean of its states, or all of them, aligned at
+            their ends, which takes no head; all in the code of ICLRec, newest in that of ICSRec.
+        clustered: What stands for a row in `intent` and for the clusters, newest or mean; mean in the code of ICLRec, padding too.
     """
 
     centres: Tensor  # (sum of clusters, D), unit length
@@ -58,8 +62,13 @@ class Prototypes(ViewsObjective):
         similarity: Similarity = "cosine",
         warmup: int = 0,
         head: Head = "none",
+        states: States = "newest",
+        clustered: Clustered = "newest",
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
+        check_states("Prototypes", states, head)
+        if clustered not in get_args(Clustered):
+            raise unknown("clustered", clustered, get_args(Clustered))
         if not clusters or min(clusters) < 1:
             raise UserError(f"Prototypes: clusters must be numbers of 1 or more, not {list(clusters)}")
         if intent < 0:
@@ -67,6 +76,7 @@ class Prototypes(ViewsObjective):
         positive("Prototypes", temperature=temperature)
         self.intent, self.clusters, self.negatives = intent, tuple(clusters), negatives
         self.temperature, self.similarity, self.warmup = temperature, similarity, warmup
+        self.states, self.clustered = states, clustered
         total = sum(self.clusters)
         self.register_buffer("centres", torch.zeros(total, dim))
         self.register_buffer("density", torch.ones(total))
@@ -77,7 +87,7 @@ class Prototypes(ViewsObjective):
         super().before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
         if epoch < self.warmup:
             return
-        states = encode(encoder, batches)  # (W, D)
+        states = encode(encoder, batches, self.clustered)  # (W, D)
         parts = self.centres.split(self.clusters), self.density.split(self.clusters)
         for seed, (centres, density) in enumerate(zip(*parts, strict=True)):
             found, spread = k_means(states, len(centres), seed=epoch * len(self.clusters) + seed)
@@ -87,13 +97,14 @@ class Prototypes(ViewsObjective):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)
-        states = encoder.last(both)  # (2B, D)
-        first, second = self.head(states).chunk(2)
+        contrasted, states = row_states(encoder, both, self.states, self.clustered)  # (2B, D) or (2B, L * D), (2B, D)
+        first, second = self.head(contrasted).chunk(2)
         base = same = related(batch, both)
         intents = []
         if self.active:
             with torch.no_grad():
-                rows = F.normalize(encoder.last(batch._replace(targets=None)).float(), dim=1)  # (B, D)
+                (rows,) = row_states(encoder, batch._replace(targets=None), self.clustered)
+                rows = F.normalize(rows.float(), dim=1)  # (B, D)
             for centres, density in zip(
                 self.centres.split(self.clusters), self.density.split(self.clusters), strict=True
             ):
@@ -121,13 +132,13 @@ class Prototypes(ViewsObjective):
         return contrast(logits, eye, keep=~same.repeat(2, 1))
 
 
-def encode(encoder: Encoder, batches: Batches) -> Tensor:
-    """The state after every training row, without dropout: (W, D) of unit length."""
+def encode(encoder: Encoder, batches: Batches, kind: States) -> Tensor:
+    """What stands for every training row, without dropout: (W, D) of unit length."""
     module = encoder if isinstance(encoder, torch.nn.Module) else None
     training = module is not None and module.training
     if module is not None:
         module.eval()
-    states = torch.cat([encoder.last(batch._replace(targets=None)).float() for batch in batches])
+    states = torch.cat([row_states(encoder, batch._replace(targets=None), kind)[0].float() for batch in batches])
     if module is not None:
         module.train(training)
     return F.normalize(states, dim=1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from seqcl.augment import Pair, View
 from seqcl.losses import Reduction, Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, ViewsObjective, positive, share
+from seqcl.objectives.views import Rows, States, ViewsObjective, check_states, positive, row_states, share
 from seqcl.types import Encoder, SeqBatch
 
 
@@ -24,6 +24,8 @@ class TwoViews(ViewsObjective):
         temperature: What similarities are divided by.
         similarity: cosine (SimCLR) or dot (the paper).
         head: Projection before contrasting, dropped after training: none, linear, mlp or mlp_bn.
+        states: What stands for a view: its newest state, the mean of its states, or all of them, aligned at their ends (the
+            code of CoSeRec and ICLRec, where padding is contrasted too); all takes no head.
         mask_false_negatives: Whether rows of one user or with one last target are kept out of the negatives.
     """
 
@@ -36,11 +38,13 @@ class TwoViews(ViewsObjective):
         temperature: float = 1.0,
         similarity: Similarity = "cosine",
         head: Head = "none",
+        states: States = "newest",
         mask_false_negatives: bool = True,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         positive("TwoViews", temperature=temperature)
-        self.temperature, self.similarity = temperature, similarity
+        check_states("TwoViews", states, head)
+        self.temperature, self.similarity, self.states = temperature, similarity, states
         self.mask_false_negatives = mask_false_negatives
 
     def extra_repr(self) -> str:
@@ -48,7 +52,7 @@ class TwoViews(ViewsObjective):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)
-        first, second = self.head(encoder.last(both)).chunk(2)  # (B, D), (B, D)
+        first, second = self.head(*row_states(encoder, both, self.states)).chunk(2)  # (B, D) or (B, L * D) each
         same = related(batch, both) if self.mask_false_negatives else None
         loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
         self.observe(first, second, **({} if same is None else {"masked_share": share_of_others(same)}))

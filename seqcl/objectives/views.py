@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from seqcl.augment import Pair, View
-from seqcl.errors import UserError
+from seqcl.errors import UserError, unknown
 from seqcl.losses import alignment, uniformity
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.heads import Head, projection
 from seqcl.types import PAD, Batches, Encoder, SeqBatch, Windows
+
+States = Literal["newest", "mean", "all"]
 
 
 class Rows(NamedTuple):
@@ -71,6 +73,23 @@ class ViewsObjective(Objective):
             self.observed = {"alignment": alignment(first, second), "uniformity": spread, **others}
 
 
+def row_states(encoder: Encoder, batch: SeqBatch, *kinds: States) -> tuple[Tensor, ...]:
+    """What stands for each row, for every kind asked: its newest state, the mean of its states, or all of them.
+
+    newest and mean are (B, D). all is (B, L * D), the newest state first and zeros behind the oldest, so that an inner product
+    is the sum over states of one distance to the end. One encoding serves mean and all.
+    """
+    others = set(kinds) - {"newest"}
+    found: dict[str, Tensor] = {"newest": encoder.last(batch)} if "newest" in kinds else {}
+    if others:
+        states = encoder(batch)  # (B, L, D)
+        behind = batch.lengths[:, None] - 1 - torch.arange(states.shape[1], device=states.device)  # (B, L)
+        turned = states.gather(1, behind.clamp(min=0)[..., None].expand_as(states))  # newest first
+        turned = turned.masked_fill((behind < 0)[..., None], 0)
+        found |= {"mean": turned.sum(1) / batch.lengths[:, None], "all": turned.flatten(1)}
+    return tuple(found[kind] for kind in kinds)
+
+
 def users_of(view: SeqBatch, rows: Rows) -> Tensor:
     """Whose rows the views are: the batch's users, unless a view says otherwise (B,)."""
     return rows.users if view.users is None else view.users
@@ -85,6 +104,18 @@ def positive(name: str, **values: float) -> None:
     for key, value in values.items():
         if value <= 0:
             raise UserError(f"{name}: {key} must be above 0, not {value}")
+
+
+def check_states(name: str, states: States, head: Head) -> None:
+    """Refuse an unknown choice, and a head over all states of a row, whose number varies.
+
+    Raises:
+        UserError: names the choice or the head.
+    """
+    if states not in get_args(States):
+        raise unknown("states", states, get_args(States))
+    if states == "all" and head != "none":
+        raise UserError(f"{name}: states=all takes no head, not {head}: use states=mean, or head=none")
 
 
 def share(mask: Tensor) -> Tensor:
