@@ -35,7 +35,7 @@ def by_length(
         warmup: epochs by co-occurrence alone before embeddings count.
     """
     short = [Substitute(rate=substitute, least=1), Insert(rate=insert, least=1), Mask(rate=mask)]
-    long = [Crop(rate=crop), Reorder(rate=reorder), Substitute(rate=substitute), Insert(rate=insert), Mask(rate=mask)]
+    long = [Crop(rate=crop), Reorder(rate=reorder), *short]
     view = ByLength(short=OneOf(views=short), long=OneOf(views=long), threshold=threshold)
     return Pair(views=[view], correlation=correlation, warmup=warmup)
 
@@ -44,7 +44,7 @@ class CoSeRec(Contrastive):
     """Next item and contrast of views that correlated items make robust (Liu et al. 2021, arXiv 2108.06479).
 
     Differs from the paper: full softmax over cosines instead of one sampled negative, rows of the same user or with the same target
-    are not negatives of each other, and short rows change at least one item.
+    are not negatives of each other; as in its code, substitute and insert change one item at least.
     """
 
     def __init__(
