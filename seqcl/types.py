@@ -142,7 +142,7 @@ class Windows:
 class Encoder(Protocol):
     """Turns sequences into states; knows nothing of losses, views or targets.
 
-    An encoder whose states tell what comes after them says so: `one_pass = False` if its positions cannot all learn their
+    An encoder says so if it cannot be trained as a causal one: `one_pass = False` if its positions cannot all learn their
     next item in one pass, `causal = False` if its states read the items after them. One that can do both has `causal` as an
     attribute of its own, to be set for a while.
     """

@@ -36,14 +36,16 @@ from tests.test_augment import train_windows
 
 N, MAX_LEN, DIM, ROWS = 40, 12, 8, 24
 BUILT = {
-    "TwoViews": lambda views: TwoViews(views=views, dim=DIM, head="mlp"),
+    "TwoViews": lambda views, **options: TwoViews(views=views, dim=DIM, **{"head": "mlp", **options}),
     "SupCon": lambda views: SupCon(views=views, dim=DIM),
     "MoCo": lambda views: MoCo(views=views, dim=DIM, queue=32, momentum=0.9),
     "BYOL": lambda views: BYOL(views=views, dim=DIM, momentum=0.9),
     "SimSiam": lambda views: SimSiam(views=views, dim=DIM),
     "SwAV": lambda views: SwAV(views=views, dim=DIM, prototypes=6, queue=16),
-    "Prototypes": lambda views: Prototypes(views=views, dim=DIM, clusters=(5, 3), head="linear"),
-    "LearnedViews": lambda views: LearnedViews(views=views, dim=DIM),
+    "Prototypes": lambda views, **options: Prototypes(
+        views=views, dim=DIM, clusters=(5, 3), **{"head": "linear", **options}
+    ),
+    "LearnedViews": lambda views, **options: LearnedViews(views=views, dim=DIM, **options),
     "PIRL": lambda views: PIRL(views=views, dim=DIM, negatives=16),
 }
 WITHOUT_NEGATIVES = {"BYOL", "SimSiam", "SwAV"}
@@ -75,11 +77,11 @@ def rows_batch(users) -> SeqBatch:
     return SeqBatch(items, torch.tensor([len(row) - 1 for row in rows]), targets, torch.tensor(list(users)))
 
 
-def made(name: str, encoder_name: str = "SASRec", views: Pair | View | None = None):
+def made(name: str, encoder_name: str = "SASRec", views: Pair | View | None = None, **options):
     """Encoder and objective, with one epoch begun."""
     torch.manual_seed(0)
     encoder = ENCODERS[encoder_name]()
-    objective = BUILT[name](views or Pair(views=[Crop(), Mask(), Reorder()]))
+    objective = BUILT[name](views or Pair(views=[Crop(), Mask(), Reorder()]), **options)
     objective.prepare(encoder, TRAIN)
     objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=2)
     return encoder, objective
@@ -335,15 +337,39 @@ def test_swav_spreads_codes_over_prototypes_and_uses_its_queue_when_full():
     torch.testing.assert_close(alone.sum(1), torch.ones(10))
 
 
-@pytest.mark.parametrize(("negatives", "clustered"), [("batch", "newest"), ("clusters", "newest"), ("batch", "mean")])
-def test_one_cluster_a_row_makes_prototypes_an_instance_loss(negatives, clustered):
+@every_encoder
+@pytest.mark.parametrize("states", ["mean", "all"])
+@pytest.mark.parametrize("name", ["TwoViews", "Prototypes"])
+def test_the_gradient_goes_through_all_states_and_past_padding(name, states, encoder_name):
+    encoder, objective = made(name, encoder_name, Identity(), head="none", states=states, temperature=10.0)
+    whole, seen = encoder.forward, []
+
+    def states_kept(batch: SeqBatch) -> torch.Tensor:
+        found = whole(batch)
+        padding = torch.arange(found.shape[1]) >= batch.lengths[:, None]
+        found = found.masked_fill(padding[..., None], math.nan)
+        found.retain_grad()
+        seen.append((found, padding))
+        return found
+
+    encoder.forward = states_kept
+    sum(objective(encoder, rows_batch(range(ROWS))).values()).backward()
+    (found, padding), *_ = seen
+    assert padding.any() and (found.grad[padding] == 0).all()
+    assert torch.isfinite(found.grad).all() and (found.grad[~padding].abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("negatives", "intent_states"), [("batch", "newest"), ("clusters", "newest"), ("batch", "mean")]
+)
+def test_one_cluster_a_row_makes_prototypes_an_instance_loss(negatives, intent_states):
     torch.manual_seed(0)
     encoder = ENCODERS["SASRec"]().eval()
-    views, options = Identity(), {"negatives": negatives, "clustered": clustered}
+    views, options = Identity(), {"negatives": negatives, "intent_states": intent_states}
     objective = Prototypes(views=views, dim=DIM, clusters=(60,), temperature=0.5, **options)
     objective.prepare(encoder, TRAIN)
     objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=1)
-    states = F.normalize(torch.cat([row_states(encoder, batch, clustered)[0] for batch in Rowwise()]), dim=1)
+    states = F.normalize(torch.cat([row_states(encoder, batch, intent_states)[0] for batch in Rowwise()]), dim=1)
     own = (states @ objective.centres.T).argmax(1)
     distinct = states.unique(dim=0)
     assert len(own.unique()) == len(distinct)  # two equal rows share a centre

@@ -12,7 +12,7 @@ from seqcl.augment import Crop, Identity, Pair
 from seqcl.objectives import Counterfactual
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
-from tests.test_contrastive_objectives import BUILT, DIM, ENCODERS, MAX_LEN, TRAIN, Rowwise, made, rows_batch
+from tests.test_contrastive_objectives import BUILT, DIM, ENCODERS, MAX_LEN, TRAIN, made, rows_batch
 
 USERS, TARGETS = [0, 1, 2, 3, 4, 5, 6, 6], [1, 1, 2, 3, 4, 5, 6, 7]
 BATCH = rows_batch(range(8))._replace(users=torch.tensor(USERS), targets=torch.tensor(TARGETS))
@@ -92,8 +92,8 @@ def sw_av(objective, encoder, first, second):
 
 
 def prototypes(objective, encoder, first, second):
-    states = stand(encoder, BATCH, objective.clustered)
-    seen = [stand(encoder, view, objective.clustered) for view in shown(objective)]
+    states = stand(encoder, BATCH, objective.intent_states)
+    seen = [stand(encoder, view, objective.intent_states) for view in shown(objective)]
     alike, intents = [SAME], []
     for centres in objective.centres.split(objective.clusters):
         own = [max(range(len(centres)), key=lambda k, i=i: slow.cosine(states[i], centres[k])) for i in ROWS]
@@ -192,22 +192,25 @@ def test_every_contrastive_objective_has_a_reference():
 
 
 @pytest.mark.parametrize(
-    ("name", "similarity", "states"),
+    ("name", "options"),
     [
-        *((name, "cosine", "newest") for name in REFERENCES),
-        *((name, "dot", "newest") for name in ("TwoViews", "Prototypes", "LearnedViews")),
-        *((name, "cosine", states) for name in ("TwoViews", "Prototypes") for states in ("mean", "all")),
-        *(("TwoViews", "dot", states) for states in ("mean", "all")),
+        *((name, {}) for name in REFERENCES),
+        *((name, {"similarity": "dot"}) for name in ("TwoViews", "Prototypes", "LearnedViews")),
+        ("TwoViews", {"states": "mean"}),
+        *(("TwoViews", {"states": "all", "similarity": kind, "head": "none"}) for kind in ("cosine", "dot")),
+        ("TwoViews", {"states": "mean", "similarity": "dot"}),
+        ("Prototypes", {"states": "all", "similarity": "dot", "head": "none", "intent_states": "mean"}),
+        ("Prototypes", {"states": "all", "head": "none"}),
+        ("Prototypes", {"states": "mean", "intent_states": "mean"}),
+        ("Prototypes", {"intent_states": "mean", "similarity": "dot"}),
     ],
+    ids=str,
 )
-def test_a_contrastive_objective_equals_a_loop_over_rows(name, similarity, states):
-    encoder, objective = made(name, views=Pair(views=[Identity(), Crop(rate=0.5)], ordered=True))
+def test_a_contrastive_objective_equals_a_loop_over_rows(name, options):
+    encoder, objective = made(name, views=Pair(views=[Identity(), Crop(rate=0.5)], ordered=True), **options)
     encoder.eval()
     objective.eval()
-    objective.similarity, objective.states = similarity, states
-    if states != "newest":
-        objective.head, objective.clustered = torch.nn.Identity(), "mean"
-        objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=2)
+    states = options.get("states", "newest")
     if name == "PIRL":
         objective.balance = 0.3
     with torch.no_grad():

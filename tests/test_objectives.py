@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seqcl.augment import Crop, Identity, Mask, Pair, Reorder
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent, sampled_softmax
-from seqcl.objectives import OBJECTIVES, Joint, MaskedItems, NextItem, Objective, TwoViews, rng
+from seqcl.objectives import OBJECTIVES, Joint, MaskedItems, NextItem, Objective, Prototypes, TwoViews, rng
 from seqcl.objectives.masked_items import whole
 from seqcl.objectives.two_views import related
 from seqcl.types import SeqBatch
@@ -247,9 +247,15 @@ def test_two_views_of_a_batch_of_one_row_are_finite():
         ({"states": "all", "head": "linear"}, "states=all takes no head"),
     ],
 )
-def test_an_impossible_two_views_is_refused_by_name(options, said):
+@pytest.mark.parametrize("kind", [TwoViews, Prototypes])
+def test_impossible_options_of_a_contrast_are_refused_by_name(kind, options, said):
     with pytest.raises(UserError, match=said):
-        TwoViews(views=Identity(), dim=DIM, **options)
+        kind(views=Identity(), dim=DIM, **options)
+
+
+def test_intents_are_of_one_state_a_row():
+    with pytest.raises(UserError, match="intent_states 'all': valid: mean, newest"):
+        Prototypes(views=Identity(), dim=DIM, intent_states="all")
 
 
 # Masked items

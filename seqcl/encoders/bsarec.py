@@ -13,7 +13,7 @@ from seqcl.errors import UserError
 
 
 class BSARec(SASRec):
-    """Causal self-attention and a causal filter, mixed in every block: the state at t is a function of items 0..t alone.
+    """Causal self-attention and a causal filter, mixed in every block; what a state is a function of is as in SASRec.
 
     Differs from the paper: its filter is a low-pass of the whole row by a Fourier transform, and that of its rest, which reads
     both ways; this one is a weighted sum of a place and those before it, with weights of their own for every channel, so that

@@ -21,7 +21,7 @@ Positions = Literal["start", "end", "relative"]
 
 
 class SASRec(nn.Module):
-    """Causal self-attention: the state at t is a function of items 0..t alone.
+    """Causal self-attention: the state at t is a function of items 0..t, and of how many follow if positions count from the end.
 
     With `causal` set to False, as pre-training may do for a while, it is a function of the whole row.
 
@@ -34,8 +34,8 @@ class SASRec(nn.Module):
         dropout: share of embedding and block outputs dropped in training (paper 0.5 on sparse data, 0.2 on ml-1m).
         norm: layer norm before each sub-layer and once at the end (pre), or after each and on the embeddings (post).
         positions: learned vectors for distances, in keys and values (relative, arXiv 1803.02155); learned and added to the
-            items, counted from the start of the row (start, the paper) or from its end (end, the code of S3-Rec and
-            those after it, which pads in front: trained in one pass, a state also knows how many items of its row follow).
+            items, counted from the start of the row (start) or from its end (end, the paper, which pads in front: in one
+            pass a state knows how many items of its row follow, and one a row stands where evaluation asks).
         activation: non-linearity of the feed-forward part (paper relu).
         hidden: width of the feed-forward part as a multiple of dim (paper 1).
 

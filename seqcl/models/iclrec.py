@@ -16,7 +16,8 @@ class ICLRec(Contrastive):
     """Next item, contrast of two views, and of each view with its row's intent, a cluster (Chen et al. 2022, arXiv 2202.02519).
 
     Differs from the paper: full softmax over cosines instead of one sampled negative; a row is represented by its newest state,
-    unless `objective.clustered` is mean, without padding; rows of the same user, target or cluster are not negatives.
+    where the code has all states in the contrast (`objective.states` all) and their mean in the intents (`objective.intent_states`
+    mean), both with padding; rows of the same user, target or cluster are not negatives.
     """
 
     def __init__(

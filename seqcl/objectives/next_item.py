@@ -115,7 +115,7 @@ class NextItem(Objective):
             return
         if getattr(encoder, "causal", True):
             raise UserError(
-                "this encoder sees the end of a row from every position, so it cannot learn all positions in one pass: "
+                "this encoder gives the state of a whole row alone, so it cannot learn all positions in one pass: "
                 "use --data.windows prefix"
             )
         raise UserError(

@@ -18,7 +18,7 @@ from seqcl.objectives.views import States, ViewsObjective, check_states, positiv
 from seqcl.types import Batches, Encoder, SeqBatch
 
 Negatives = Literal["batch", "clusters"]
-Clustered = Literal["newest", "mean"]
+IntentStates = Literal["newest", "mean"]
 
 
 class Prototypes(ViewsObjective):
@@ -42,7 +42,7 @@ class Prototypes(ViewsObjective):
         head: Projection of views before `contrast`; centres are of states.
         states: What stands for a view in `contrast`: its newest state, the mean of its states, or all of them, aligned at
             their ends, which takes no head; all in the code of ICLRec, newest in that of ICSRec.
-        clustered: What stands for a row in `intent` and for the clusters, newest or mean; mean in the code of ICLRec, padding too.
+        intent_states: What stands for a row in `intent` and for the clusters, newest or mean; mean in the code of ICLRec, padding too.
     """
 
     centres: Tensor  # (sum of clusters, D), unit length
@@ -63,12 +63,12 @@ class Prototypes(ViewsObjective):
         warmup: int = 0,
         head: Head = "none",
         states: States = "newest",
-        clustered: Clustered = "newest",
+        intent_states: IntentStates = "newest",
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         check_states("Prototypes", states, head)
-        if clustered not in get_args(Clustered):
-            raise unknown("clustered", clustered, get_args(Clustered))
+        if intent_states not in get_args(IntentStates):
+            raise unknown("intent_states", intent_states, get_args(IntentStates))
         if not clusters or min(clusters) < 1:
             raise UserError(f"Prototypes: clusters must be numbers of 1 or more, not {list(clusters)}")
         if intent < 0:
@@ -76,7 +76,7 @@ class Prototypes(ViewsObjective):
         positive("Prototypes", temperature=temperature)
         self.intent, self.clusters, self.negatives = intent, tuple(clusters), negatives
         self.temperature, self.similarity, self.warmup = temperature, similarity, warmup
-        self.states, self.clustered = states, clustered
+        self.states, self.intent_states = states, intent_states
         total = sum(self.clusters)
         self.register_buffer("centres", torch.zeros(total, dim))
         self.register_buffer("density", torch.ones(total))
@@ -87,7 +87,7 @@ class Prototypes(ViewsObjective):
         super().before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
         if epoch < self.warmup:
             return
-        states = encode(encoder, batches, self.clustered)  # (W, D)
+        states = encode(encoder, batches, self.intent_states)  # (W, D)
         parts = self.centres.split(self.clusters), self.density.split(self.clusters)
         for seed, (centres, density) in enumerate(zip(*parts, strict=True)):
             found, spread = k_means(states, len(centres), seed=epoch * len(self.clusters) + seed)
@@ -97,13 +97,15 @@ class Prototypes(ViewsObjective):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)
-        contrasted, states = row_states(encoder, both, self.states, self.clustered)  # (2B, D) or (2B, L * D), (2B, D)
+        contrasted, states = row_states(
+            encoder, both, self.states, self.intent_states
+        )  # (2B, D) or (2B, L * D), (2B, D)
         first, second = self.head(contrasted).chunk(2)
         base = same = related(batch, both)
         intents = []
         if self.active:
             with torch.no_grad():
-                (rows,) = row_states(encoder, batch._replace(targets=None), self.clustered)
+                (rows,) = row_states(encoder, batch._replace(targets=None), self.intent_states)
                 rows = F.normalize(rows.float(), dim=1)  # (B, D)
             for centres, density in zip(
                 self.centres.split(self.clusters), self.density.split(self.clusters), strict=True
@@ -132,7 +134,7 @@ class Prototypes(ViewsObjective):
         return contrast(logits, eye, keep=~same.repeat(2, 1))
 
 
-def encode(encoder: Encoder, batches: Batches, kind: States) -> Tensor:
+def encode(encoder: Encoder, batches: Batches, kind: IntentStates) -> Tensor:
     """What stands for every training row, without dropout: (W, D) of unit length."""
     module = encoder if isinstance(encoder, torch.nn.Module) else None
     training = module is not None and module.training

@@ -48,11 +48,14 @@ class TwoViews(ViewsObjective):
         self.mask_false_negatives = mask_false_negatives
 
     def extra_repr(self) -> str:
-        return f"weight={self.weight}, temperature={self.temperature}, similarity={self.similarity}"
+        return (
+            f"weight={self.weight}, temperature={self.temperature}, similarity={self.similarity}, states={self.states}"
+        )
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)
-        first, second = self.head(*row_states(encoder, both, self.states)).chunk(2)  # (B, D) or (B, L * D) each
+        (contrasted,) = row_states(encoder, both, self.states)  # (2B, D) or (2B, L * D)
+        first, second = self.head(contrasted).chunk(2)
         same = related(batch, both) if self.mask_false_negatives else None
         loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
         self.observe(first, second, **({} if same is None else {"masked_share": share_of_others(same)}))

@@ -77,7 +77,8 @@ def row_states(encoder: Encoder, batch: SeqBatch, *kinds: States) -> tuple[Tenso
     """What stands for each row, for every kind asked: its newest state, the mean of its states, or all of them.
 
     newest and mean are (B, D). all is (B, L * D), the newest state first and zeros behind the oldest, so that an inner product
-    is the sum over states of one distance to the end. One encoding serves mean and all.
+    is the sum over states of one distance to the end. One encoding serves mean and all; of a bidirectional encoder they are
+    without the MASK at which its newest state is read.
     """
     others = set(kinds) - {"newest"}
     found: dict[str, Tensor] = {"newest": encoder.last(batch)} if "newest" in kinds else {}
