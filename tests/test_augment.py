@@ -412,6 +412,12 @@ def test_chain_applies_its_views_in_order() -> None:
     assert (masked_first.items == TOKEN).all(), "MASK is its own neighbour"
 
 
+@pytest.mark.parametrize("recipe", [by_length, evened_out])
+def test_coserec_and_ticoserec_change_one_item_at_least_in_rows_of_any_length(recipe) -> None:
+    operators = [part for part in recipe().modules() if isinstance(part, Substitute | Insert)]
+    assert {type(part) for part in operators} == {Substitute, Insert} and all(part.least == 1 for part in operators)
+
+
 def test_by_length_gives_short_rows_the_short_view() -> None:
     rows = [[1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4, 5], [*range(1, 10)]]
     view = bound(ByLength(short=Mask(rate=1.0), long=Crop(rate=0.1), threshold=4))

@@ -97,9 +97,8 @@ class Prototypes(ViewsObjective):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)
-        contrasted, states = row_states(
-            encoder, both, self.states, self.intent_states
-        )  # (2B, D) or (2B, L * D), (2B, D)
+        # (2B, D) or (2B, L * D), and (2B, D)
+        contrasted, states = row_states(encoder, both, self.states, self.intent_states)
         first, second = self.head(contrasted).chunk(2)
         base = same = related(batch, both)
         intents = []
