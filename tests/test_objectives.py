@@ -15,6 +15,7 @@ from seqcl.errors import UserError
 from seqcl.losses import nt_xent, sampled_softmax
 from seqcl.objectives import OBJECTIVES, Joint, MaskedItems, NextItem, Objective, Prototypes, TwoViews, rng
 from seqcl.objectives.masked_items import whole
+from seqcl.objectives.next_item import LOSSES
 from seqcl.objectives.two_views import related
 from seqcl.types import SeqBatch
 
@@ -98,6 +99,28 @@ def test_every_next_item_loss_sends_finite_gradient_to_encoder_and_items_but_not
     through_scores = torch.autograd.grad(terms["next_item"], (encoder.map.weight, encoder.table.weight))
     assert all(gradient.isfinite().all() and gradient.any() for gradient in through_scores)
     assert not through_scores[1][0].any() and not through_scores[1][-1].any()
+
+
+@pytest.mark.parametrize("loss", ["sampled_softmax", "bce", "gbce", "bpr"])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_of_few_drawn_items_a_next_item_loss_is_that_over_the_whole_table(loss, shared, sampling, bias, monkeypatch):
+    torch.manual_seed(0)
+    items, targets = 40, torch.tensor([3, 17, 17, 40, 1])  # ids
+    objective = NextItem(
+        loss=loss, shared=shared, sampling=sampling, negatives=4, bias=bias, similarity="cosine", temperature=0.5
+    ).bind(item_counts=torch.arange(items + 2))
+    drawn = torch.tensor([2, 16, 16, 30]) if shared else torch.randint(items, (5, 4))  # rows
+    monkeypatch.setattr(objective, "draw", lambda *_: drawn)
+    states, table = torch.randn(5, DIM, requires_grad=True), torch.randn(items + 2, DIM, requires_grad=True)
+    leaves = [states, table, *objective.parameters()]
+    queries, candidates = objective.queries(states), objective.candidates(table)
+    options = {"log_q": objective.log_q if sampling == "popularity" else None} if loss == "sampled_softmax" else {}
+    whole = LOSSES[loss](queries, candidates, targets - 1, drawn, **options)
+    ours = objective.mean(states, targets, table)
+    torch.testing.assert_close(ours, whole)
+    torch.testing.assert_close(torch.autograd.grad(ours, leaves), torch.autograd.grad(whole, leaves))
 
 
 def test_next_item_learns_the_next_item():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -129,16 +130,23 @@ class NextItem(Objective):
 
     def mean(self, states: Tensor, targets: Tensor, table: Tensor) -> Tensor:
         """The mean loss of states (T, D) that are to find the items targets (T,) in the encoder's table (N + 2, D)."""
-        queries, candidates = self.queries(states), self.candidates(table)
-        targets = targets - 1  # rows of the N candidates
+        queries, targets = self.queries(states), targets - 1  # rows of the N candidates
         if self.loss == "softmax":
-            return softmax(queries, candidates, targets, smoothing=self.smoothing)
-        drawn = self.draw(len(candidates), len(targets))
-        if self.loss == "sampled_softmax":
-            log_q = self.log_q if self.sampling == "popularity" else None
-            return sampled_softmax(queries, candidates, targets, drawn, log_q=log_q, correction=self.correction)
+            return softmax(queries, self.candidates(table), targets, smoothing=self.smoothing)
+        items = len(table) - 2
+        drawn = self.draw(items, len(targets))
         if self.loss == "gbce":
-            return gbce(queries, candidates, targets, drawn, t=self.t)
+            return gbce(
+                queries, self.candidates(table), targets, drawn, t=self.t
+            )  # it needs to know how many there are
+        met, places = torch.cat((targets, drawn.flatten())).unique(return_inverse=True)  # (M,), M of N items take part
+        targets, drawn = places[: len(targets)], places[len(targets) :].view(drawn.shape)  # rows of the M
+        candidates = self.vectors(F.embedding(met + 1, table), None if self.bias is None else self.bias[met])  # (M, D)
+        if self.loss == "sampled_softmax":
+            log_q = (
+                self.log_q[met] if self.sampling == "popularity" else self.log_q.new_full(met.shape, -math.log(items))
+            )
+            return sampled_softmax(queries, candidates, targets, drawn, log_q=log_q, correction=self.correction)
         return LOSSES[self.loss](queries, candidates, targets, drawn)
 
     def positions(self, encoder: Encoder, batch: SeqBatch) -> tuple[Tensor, Tensor]:
