@@ -1,10 +1,9 @@
-"""Test quality of configurations over seeds, each difference with its interval: mean over seeds, paired over users.
+"""Test quality of configurations over seeds, each difference with its interval over users and seeds.
 
     python benchmarks/quality.py configs/beauty-cl4rec.yaml configs/beauty-sasrec.yaml --seeds 3 [--jobs 2]
 
-Files joined by + are one configuration, the later ones winning. The first configuration is compared with each of the others, on
-all targets and on those of the head, torso and tail: the fifth of the items most frequent in training, the next two fifths, the
-rest. Every seed is one `run.py --config FILE --seed S` in a process of its own; a finished run in --runs is not repeated. Models
+Files joined by + are one configuration, the later ones winning. Each configuration is compared with the last one, on all targets
+and on those of the head, torso and tail: the fifth of the items most frequent in training, the next two fifths, the rest. Every seed is one `run.py --config FILE --seed S` in a process of its own; a finished run in --runs is not repeated. Models
 are chosen on validation, the figures are those of test. The last line is one JSON object.
 """
 
@@ -112,6 +111,7 @@ def main() -> None:
             row[name] = {
                 "mean": float(np.mean(values)),
                 "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+                "by seed": values,
             }
         row["valid ndcg@10"] = float(np.mean([result["valid"]["ndcg@10"] for result in runs]))
         row["minutes"] = float(np.mean([result["seconds"] for result in runs])) / 60
@@ -120,22 +120,24 @@ def main() -> None:
         print(
             f"{name_of(config):<{width}}  {shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)"
         )
-    first = chosen.configs[0]
-    for other in chosen.configs[1:]:
+    last = chosen.configs[-1]
+    parts = slices(folders[last, 0])
+    for config in chosen.configs[:-1]:
         from seqcl.evaluation import compare
 
-        pairs = [[gains(folders[config, seed]) for seed in range(chosen.seeds)] for config in (first, other)]
-        parts = slices(folders[first, 0])
+        pairs = [[gains(folders[some, seed]) for seed in range(chosen.seeds)] for some in (config, last)]
         for part, rows in {"all": np.logical_or.reduce([*parts.values()]), **parts}.items():
             test = compare(*([gain[rows] for gain in side] for side in pairs))
-            found[f"{name_of(first)} - {name_of(other)}, {part}"] = {
+            found[f"{name_of(config)} - {name_of(last)}, {part}"] = {
                 "difference": test.difference,
                 "low": test.low,
                 "high": test.high,
+                "p": test.p_value,
+                "seeds better": test.seeds_better,
                 "means": [float(np.mean([gain[rows].mean() for gain in side])) for side in pairs],
             }
             print(
-                f"{name_of(first)} - {name_of(other)}, {part} targets: ndcg@10 {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
+                f"{name_of(config)} - {name_of(last)}, {part} targets: ndcg@10 {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
                 f"p {test.p_value:.3f}, better in {test.seeds_better} of {test.seeds} seeds"
             )
     print(json.dumps({"benchmark": "quality", "date": date.today().isoformat(), "seeds": chosen.seeds, **found}))

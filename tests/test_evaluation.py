@@ -30,10 +30,18 @@ from seqcl.evaluation import (
 )
 from seqcl.evaluation.candidates import draw_rest
 from seqcl.evaluation.ranks import rank_block_
+from seqcl.evaluation.significance import standard_error
 from seqcl.retrieval import ExactIndex, FaissIndex
 from seqcl.topk import block_rows, over_blocks, top_k
 from seqcl.types import SeqBatch, Windows
-from tests.reference_evaluation import best_columns, gini_by_pairs, metrics_by_counting, rank_by_sorting, windows_of
+from tests.reference_evaluation import (
+    best_columns,
+    crossed_error,
+    gini_by_pairs,
+    metrics_by_counting,
+    rank_by_sorting,
+    windows_of,
+)
 
 NUM_ITEMS = 40
 
@@ -673,9 +681,38 @@ def test_repeating_a_seed_is_no_new_evidence():
 
 
 def test_a_lead_that_one_seed_denies_is_not_called_better():
-    rows = np.linspace(0, 1, 400)
-    found = compare([rows + 1, rows + 1, rows - 0.01], [rows, rows, rows])
-    assert found.p_value < 0.05 and found.seeds_better == 2 and not found.better
+    rows = np.random.default_rng(2).normal(size=(60, 400))
+    found = compare([*(rows[:59] + 1), rows[59] * 0.01 - 0.01], [*np.zeros((60, 400))])
+    assert found.p_value < 0.05 and found.seeds_better == 59 and not found.better
+
+
+def test_where_all_rows_of_a_seed_agree_it_is_the_t_test_over_seeds():
+    lead = np.array([0.3, 0.1, 0.25, -0.02])
+    found = compare([np.full(50, value) for value in lead], [np.zeros(50)] * 4)
+    assert found.p_value == pytest.approx(stats.ttest_1samp(lead, 0).pvalue)
+    interval = stats.ttest_1samp(lead, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_the_error_of_a_mean_is_that_of_the_two_way_layout_with_random_rows_and_seeds():
+    generator = np.random.default_rng(3)
+    values = generator.normal(size=(4, 30)) + np.array([0.5, -0.5, 0.2, 0.4])[:, None] + generator.normal(size=30)
+    expected = crossed_error(values.tolist())
+    assert standard_error(values) == pytest.approx(expected)
+    assert expected[1] < 29  # seeds count
+
+
+@pytest.mark.parametrize(("row_spread", "seed_spread"), [(1.0, 0.0), (1.0, 0.2), (0.0, 0.3)])
+def test_the_interval_holds_the_truth_nineteen_times_in_twenty(row_spread, seed_spread):
+    # Users alone, users and seeds, seeds alone, and noise in all; an interval over rows alone holds it half the time where seeds count.
+    generator = np.random.default_rng(4)
+    held = 0
+    for _ in range(600):
+        rows, seeds = generator.normal(size=(1, 40)) * row_spread, generator.normal(size=(3, 1)) * seed_spread
+        values = rows + seeds + 0.5 * generator.normal(size=(3, 40))
+        found = compare([*values], [*np.zeros((3, 40))])
+        held += found.low <= 0 <= found.high
+    assert 0.92 <= held / 600 <= 1
 
 
 def test_equal_models_do_not_differ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ class Comparison:
     """A paired comparison of two models on one metric."""
 
     difference: float  # mean of the first minus mean of the second, over rows and seeds
-    low: float  # 95 % confidence interval of the difference, over rows
+    low: float  # 95 % confidence interval of the difference, over rows and, where there are several, seeds
     high: float
     p_value: float  # two-sided, of no difference; 1 where all differences are zero
     seeds_better: int  # seeds in which the first has the larger mean
@@ -26,9 +27,11 @@ class Comparison:
 
 
 def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Comparison:
-    """Paired two-sided t test over rows, each row's value averaged over seeds, beside the count of seeds won.
+    """Paired two-sided test of a mean difference over rows and seeds, both drawn at random; of one seed the paired t test over rows.
 
-    Averaging over seeds first keeps rows independent: a row's values under several seeds are not new evidence of users.
+    A row's values under several seeds are not new rows, and all rows of a seed share its luck, so the error of the mean is that
+    of the two-way layout with random rows and seeds, its degrees of freedom those of Satterthwaite (Searle, Casella and
+    McCulloch, Variance Components, 1992, sections 4.3 and 5.5). With three seeds that luck weighs most, and intervals are wide.
 
     Args:
         first: one array of row values (W,) a seed, such as `row_metric("ndcg@10", result.ranks)`.
@@ -44,20 +47,40 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Compar
         raise ValueError("a test over rows needs at least two of them")
     from scipy import stats  # dear to import, and wanted only here
 
-    by_seed = np.stack(first) - np.stack(second)  # (seeds, W)
-    difference = by_seed.mean(0)  # (W,)
-    mean = float(difference.mean())
-    error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    differences = np.stack(first) - np.stack(second)  # (S, W)
+    mean = float(differences.mean())
+    error, freedom = standard_error(differences)
     if error == 0.0:
         p_value, reach = (1.0 if mean == 0.0 else 0.0), 0.0
     else:
-        p_value = float(2.0 * stats.t.sf(abs(mean) / error, len(difference) - 1))
-        reach = error * float(stats.t.ppf(0.975, len(difference) - 1))
+        p_value = float(2.0 * stats.t.sf(abs(mean) / error, freedom))
+        reach = error * float(stats.t.ppf(0.975, freedom))
     return Comparison(
         difference=mean,
         low=mean - reach,
         high=mean + reach,
         p_value=p_value,
-        seeds_better=int((by_seed.mean(1) > 0).sum()),
+        seeds_better=int((differences.mean(1) > 0).sum()),
         seeds=len(first),
     )
+
+
+def standard_error(values: np.ndarray) -> tuple[float, float]:
+    """Standard error of the mean of values (S, W) over random seeds and rows, and its degrees of freedom."""
+    seeds, rows = values.shape
+    by_row, by_seed = values.mean(0), values.mean(1)  # (W,), (S,)
+    of_rows = seeds * float(by_row.var(ddof=1))  # mean squares of the two-way layout
+    if seeds == 1:
+        return math.sqrt(of_rows / rows), rows - 1
+    of_seeds = rows * float(by_seed.var(ddof=1))
+    freedoms = np.array([rows - 1, seeds - 1, (rows - 1) * (seeds - 1)])
+    rest = float(np.square(values - by_row - by_seed[:, None] + values.mean()).sum()) / freedoms[2]
+    squares = np.array([of_rows, of_seeds, -rest])
+    # A component that would be negative is taken to be zero.
+    if of_seeds <= rest:
+        squares[1:] = 0
+    elif of_rows <= rest:
+        squares[[0, 2]] = 0
+    total = float(squares.sum())
+    freedom = total**2 / float((squares**2 / freedoms).sum()) if total else rows - 1
+    return math.sqrt(total / (seeds * rows)), freedom
