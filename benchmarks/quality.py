@@ -1,13 +1,15 @@
-"""Test quality of configurations over seeds, each difference to the last one with its 95 % interval over users and seeds.
+"""Test quality of configurations over seeds, each difference to the last one with its 95 % interval over users and seeds
+(of one seed over users alone).
 
     python benchmarks/quality.py configs/beauty-cl4rec.yaml configs/beauty-sasrec.yaml --seeds 3 [--jobs 2] [--measured]
 
 Files joined by + are one configuration, the later ones winning. Differences are shown for all targets and for those of the head,
 torso and tail: the fifth of the items most frequent in training, the next two fifths, the rest. Every seed is one
-`run.py --config FILE --seed S` in a process of its own; a finished run in --runs is not repeated. With --measured neither is one
-that lies in benchmarks/measured/, where those made now are added: NAME-SEED.parquet holds the rows and ranks of the test targets
-found among the first 20, and as metadata the configuration and the metrics of the run. Models are chosen on validation, the
-figures are those of test. The last line is one JSON object.
+`run.py --config FILE --seed S` in a process of its own, further options going to all; a finished run in --runs is not repeated.
+With --measured neither is one that lies in benchmarks/measured/, where those made now are added: NAME-SEED.parquet holds the rows
+and ranks of the test targets found among the first 20, and as metadata the configuration and the metrics of the run, of files in
+configs/ as they are, without further options. Models are chosen on validation, the figures are those of test. The last line is
+one JSON object.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 MEASURED = ROOT / "benchmarks" / "measured"
+CONFIGS = ROOT / "configs"
 SHOWN = ("recall@10", "ndcg@10")
 DEEPEST = 20
 KEPT = ("model", "protocol", "data", "test", "valid", "training", "seed", "versions", "machine", "seconds")
@@ -74,26 +77,40 @@ class Figures:
         file.parent.mkdir(exist_ok=True)
         pq.write_table(table.replace_schema_metadata({"run": about}), file, compression="zstd")
 
-    def gains(self, k: int = 10) -> np.ndarray:
-        """NDCG@k of every test target, in the order of the split: (W,)."""
+    def gains(self) -> np.ndarray:
+        """NDCG@10 of every test target, in the order of the split: (W,)."""
         gains = np.zeros(self.metrics["protocol"]["num_targets"])
-        near = self.found[self.found["rank"] <= k]
+        near = self.found[self.found["rank"] <= 10]
         gains[near["row"]] = 1 / np.log2(near["rank"] + 1.0)
         return gains
 
+    def protocol(self) -> dict[str, Any]:
+        """What two runs must share for their test figures to be compared."""
+        return {key: value for key, value in self.metrics["protocol"].items() if key not in ("seed", "windows")}
+
 
 def name_of(config: str) -> str:
-    """The names of a configuration's files."""
-    return "+".join(Path(file).stem for file in config.split("+"))
+    """The names of a configuration's files: those in configs/ by their place there, folder.file, others by file."""
+    names = []
+    for file in config.split("+"):
+        path = Path(file).resolve().with_suffix("")
+        inside = path.is_relative_to(CONFIGS)
+        names.append(".".join(path.relative_to(CONFIGS).parts) if inside else path.name)
+    return "+".join(names)
+
+
+def options_of(config: str) -> list[str]:
+    """A configuration as words of the command line."""
+    return [word for file in config.split("+") for word in ("--config", file)]
 
 
 def figures(config: str, seed: int, chosen: argparse.Namespace, words: list[str]) -> Figures:
     """Those of a configuration and seed, whose run is made if it is nowhere."""
-    told = [*(word for file in config.split("+") for word in ("--config", file)), "--seed", str(seed), *words]
+    told = [*options_of(config), "--seed", str(seed), *words]
     kept = MEASURED / f"{name_of(config)}-{seed}.parquet"
     if chosen.measured and kept.exists():
         found = Figures.read(kept)
-        check_same(found.config, told, kept)
+        check_same(found, told, kept)
         return found
     parent = chosen.runs / name_of(config) / f"seed{seed}"
     if not any(parent.glob("*/metrics.json")):
@@ -104,36 +121,46 @@ def figures(config: str, seed: int, chosen: argparse.Namespace, words: list[str]
             raise SystemExit(f"{' '.join(command)} failed: {finished.stderr.strip()}")
     folder = max(parent.glob("*/metrics.json")).parent
     found = Figures.of(folder)
-    check_same(found.config, told, folder)
+    check_same(found, told, folder)
     if chosen.measured:
         found.write(kept)
     return found
 
 
-def check_same(before: dict[str, Any], told: list[str], where: Path) -> None:
-    """Stop if finished figures were made with other options."""
-    from seqcl.config import flatten
-    from seqcl.experiment import resolve
+def check_same(figures: Figures, told: list[str], where: Path) -> None:
+    """Stop if finished figures were made with other options; those that came up since count as their defaults."""
+    from seqcl import config as configuration
+    from seqcl.errors import UserError
+    from seqcl.experiment import SHARED, Options, resolve
 
-    # Through JSON, which knows no tuples, as the files of both are.
-    old, now = (json.loads(json.dumps(dict(flatten(values)))) for values in (before, resolve(told).as_dict()))
+    remedy = "remove it, choose another --runs, or leave --measured out"
+    now = dict(configuration.flatten(resolve(told).as_dict()))
+    try:
+        before = configuration.from_mapping(figures.config, SHARED, Options)
+    except UserError as error:
+        raise SystemExit(f"{where} was made with options that are no more ({error}): {remedy}") from None
+    old = dict(configuration.flatten(before.as_dict()))
     apart = [key for key in now if now[key] != old.get(key) and key not in ("runs", "dataset")]
     if apart:
         raise SystemExit(
-            f"{where} was made with another {apart[0]} ({old.get(apart[0])}, now {now[apart[0]]}): "
-            "remove it, choose another --runs, or leave --measured out"
+            f"{where} was made with another {apart[0]} ({old.get(apart[0])}, now {now[apart[0]]}): {remedy}"
         )
+    data, told_data = figures.metrics["data"]["name"], Path(now["dataset"]).stem
+    if data != told_data:
+        raise SystemExit(f"{where} was made with another dataset ({data}, now {told_data}): {remedy}")
 
 
-def slices(config: str, words: list[str]) -> dict[str, np.ndarray]:
-    """Which test targets (W,) bool are of the head, the torso and the tail of the items."""
+def slices(config: str, words: list[str], protocol: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Which test targets (W,) bool are of the head, the torso and the tail of the items, in the data that the protocol names."""
     from seqcl.evaluation.slices import by_popularity
     from seqcl.experiment import Preparation, resolve
 
-    resolved = resolve([*(word for file in config.split("+") for word in ("--config", file)), *words])
+    resolved = resolve([*options_of(config), *words])
     preparation = Preparation(**resolved.data.as_dict())
     sequences = preparation.sequences(resolved.dataset)
     split = preparation.split_windows(sequences, cold_items=resolved.eval.cold_items)
+    if (sequences.fingerprint, len(split.test)) != (protocol["data_fingerprint"], protocol["num_targets"]):
+        raise SystemExit(f"{resolved.dataset} is not the data that {name_of(config)} was measured on")
     targets = split.test.items[split.test.stop]  # (W,)
     return {name: those[targets] for name, those in by_popularity(split.train.item_counts()).items()}
 
@@ -142,6 +169,7 @@ def row_of(runs: list[Figures]) -> dict[str, Any]:
     """Means and deviations over the seeds of one configuration."""
     row: dict[str, Any] = {key: runs[0].metrics[key] for key in ("model", "protocol")}
     row["data"] = runs[0].metrics["data"]["name"]
+    row["commits"] = sorted({run.metrics["versions"].get("commit", "unknown") for run in runs})
     for name in SHOWN:
         values = [run.metrics["test"][name] for run in runs]
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -160,6 +188,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     parser.add_argument("--measured", action="store_true", help="take what lies in benchmarks/measured, and add to it")
     chosen, words = parser.parse_known_args()
+    if chosen.measured and (
+        words or any(not Path(file).resolve().is_relative_to(CONFIGS) for file in "+".join(chosen.configs).split("+"))
+    ):
+        parser.error(
+            f"--measured takes files in configs/ as they are; put options into one in configs/parts/ ({' '.join(words)})"
+        )
     with ThreadPoolExecutor(chosen.jobs) as pool:
         tasks = {
             (config, seed): pool.submit(figures, config, seed, chosen, words)
@@ -168,32 +202,50 @@ def main() -> None:
         }
         runs = {key: task.result() for key, task in tasks.items()}
     sides = {config: [runs[config, seed] for seed in range(chosen.seeds)] for config in chosen.configs}
+    last = chosen.configs[-1]
+    protocol = sides[last][0].protocol()
+    for (config, seed), run in runs.items():
+        apart = [key for key, value in run.protocol().items() if value != protocol.get(key)]
+        if apart:
+            raise SystemExit(
+                f"{name_of(config)}, seed {seed}, has another {apart[0]} ({run.protocol()[apart[0]]}) than {name_of(last)} "
+                f"({protocol.get(apart[0])}), and results of two protocols are not compared"
+            )
     results: dict[str, Any] = {name_of(config): row_of(side) for config, side in sides.items()}
     width = max(map(len, results))
     for name, row in results.items():
         shown = "  ".join(f"{metric} {row[metric]['mean']:.4f} ± {row[metric]['sd']:.4f}" for metric in SHOWN)
         print(f"{name:<{width}}  {shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)")
-    last = chosen.configs[-1]
-    parts = slices(last, words) if len(chosen.configs) > 1 else {}
+    parts: dict[str, Any] = {"all": slice(None)}
+    if len(sides) > 1:
+        parts |= slices(last, words, protocol)
     for config in chosen.configs[:-1]:
-        from seqcl.evaluation import compare
-
-        pairs = [[run.gains() for run in sides[some]] for some in (config, last)]
-        for part, rows in {"all": np.logical_or.reduce([*parts.values()]), **parts}.items():
-            test = compare(*([gain[rows] for gain in side] for side in pairs))
-            results[f"{name_of(config)} - {name_of(last)}, {part}"] = {
-                "difference": test.difference,
-                "low": test.low,
-                "high": test.high,
-                "p": test.p_value,
-                "seeds better": test.seeds_better,
-                "means": [float(np.mean([gain[rows].mean() for gain in side])) for side in pairs],
-            }
-            print(
-                f"{name_of(config)} - {name_of(last)}, {part} targets: ndcg@10 {test.difference:+.4f} "
-                f"[{test.low:+.4f}, {test.high:+.4f}], p {test.p_value:.3f}, better in {test.seeds_better} of {test.seeds} seeds"
-            )
+        results |= compared(config, last, sides, parts)
     print(json.dumps({"benchmark": "quality", "date": date.today().isoformat(), "seeds": chosen.seeds, **results}))
+
+
+def compared(config: str, last: str, sides: dict[str, list[Figures]], parts: dict[str, Any]) -> dict[str, Any]:
+    """What a configuration is ahead of the last by, on each part of the targets; printed, too."""
+    from seqcl.evaluation import compare
+
+    found = {}
+    ours, theirs = ([run.gains() for run in sides[some]] for some in (config, last))
+    for part, rows in parts.items():
+        test = compare([gain[rows] for gain in ours], [gain[rows] for gain in theirs])
+        name = f"{name_of(config)} - {name_of(last)}, {part}"
+        found[name] = {
+            "difference": test.difference,
+            "low": test.low,
+            "high": test.high,
+            "p": test.p_value,
+            "seeds better": test.seeds_better,
+            "means": [float(np.mean([gain[rows].mean() for gain in side])) for side in (ours, theirs)],
+        }
+        print(
+            f"{name} targets: ndcg@10 {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
+            f"p {test.p_value:.3f}, better in {test.seeds_better} of {test.seeds} seeds"
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,14 +36,32 @@ def pick_device(name: str) -> torch.device:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what can change a result."""
+    """Versions of what can change a result; where seqcl runs from its repository, the commit too."""
     found = {"seqcl": VERSION, "python": platform.python_version()}
+    if (here := commit()) is not None:
+        found["commit"] = here
     for name in ("torch", "numpy", "pandas", "scipy", "faiss-cpu", "lightning-fabric"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+def commit() -> str | None:
+    """The git commit of the checkout that this file is of, "-dirty" behind it if others differ from it; None if it is of none."""
+    file = Path(__file__)
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(file.parent), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An environment inside another project's checkout is no part of it.
+    tracked = git("ls-files", "--error-unmatch", file.name)
+    return git("describe", "--always", "--dirty", "--abbrev=7", "--exclude=*") if tracked else None
 
 
 def about_machine(device: torch.device) -> dict[str, Any]:

@@ -59,30 +59,12 @@ def gini_by_pairs(counts: list[int]) -> float:
     return sum(pairs) / len(pairs) / (2 * sum(counts) / len(counts))
 
 
-def crossed_error(values: list[list[float]]) -> tuple[float, float]:
-    """Standard error of the mean of values[seed][row], both random, and its degrees of freedom by Satterthwaite's formula.
+def crossed_error(values: list[list[float]]) -> float:
+    """Standard error of the mean of values[seed][row], both random, where neither component of variance comes out negative.
 
     The squared mean, less the mean product of two values that share neither seed nor row, is the variance of the mean.
     """
-    seeds, rows = len(values), len(values[0])
-    mean = sum(sum(row) for row in values) / (seeds * rows)
-    apart, pairs = 0.0, 0
-    for s in range(seeds):
-        for u in range(rows):
-            for t in range(seeds):
-                for v in range(rows):
-                    if s != t and u != v:
-                        apart += values[s][u] * values[t][v]
-                        pairs += 1
-    of_row = [sum(values[s][u] for s in range(seeds)) / seeds for u in range(rows)]
-    of_seed = [sum(values[s]) / rows for s in range(seeds)]
-    squares = {
-        "rows": seeds * sum((value - mean) ** 2 for value in of_row) / (rows - 1),
-        "seeds": rows * sum((value - mean) ** 2 for value in of_seed) / (seeds - 1),
-        "rest": sum((values[s][u] - of_row[u] - of_seed[s] + mean) ** 2 for s in range(seeds) for u in range(rows))
-        / ((seeds - 1) * (rows - 1)),
-    }
-    freedoms = {"rows": rows - 1, "seeds": seeds - 1, "rest": (seeds - 1) * (rows - 1)}
-    variance = mean**2 - apart / pairs
-    below = sum(squares[name] ** 2 / freedoms[name] for name in squares) / (seeds * rows) ** 2
-    return math.sqrt(variance), variance**2 / below
+    seeds, rows = range(len(values)), range(len(values[0]))
+    mean = sum(sum(row) for row in values) / (len(seeds) * len(rows))
+    apart = [values[s][u] * values[t][v] for s in seeds for u in rows for t in seeds for v in rows if s != t and u != v]
+    return math.sqrt(mean**2 - sum(apart) / len(apart))

@@ -19,7 +19,9 @@ def bce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Te
     return _binary(states, table, targets, negatives, power=1.0)
 
 
-def gbce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, t: float = 0.75) -> Tensor:
+def gbce(
+    states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, t: float = 0.75, items: int | None = None
+) -> Tensor:
     """Binary cross entropy whose positive probability is raised to the power beta, which mends overconfidence.
 
     Source: gSASRec, arXiv 2308.07192, section 5; beta = alpha (t (1 - 1 / alpha) + 1 / alpha), alpha = K / (N - 1).
@@ -30,8 +32,9 @@ def gbce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, t
         targets: (T,) rows of the table.
         negatives: (K,) or (T, K) rows of the table, drawn uniformly.
         t: Calibration: 0 is bce, 1 is wholly calibrated; 0.75 in the paper, with 256 negatives.
+        items: N, where the table holds only the rows that are asked for.
     """
-    rate = negatives.shape[-1] / max(len(table) - 1, 1)  # alpha, the share of negatives that is drawn
+    rate = negatives.shape[-1] / max((items or len(table)) - 1, 1)  # alpha, the share of negatives that is drawn
     return _binary(states, table, targets, negatives, power=rate * (t * (1 - 1 / rate) + 1 / rate))
 
 

@@ -135,18 +135,21 @@ class NextItem(Objective):
             return softmax(queries, self.candidates(table), targets, smoothing=self.smoothing)
         items = len(table) - 2
         drawn = self.draw(items, len(targets))
-        if self.loss == "gbce":
-            return gbce(
-                queries, self.candidates(table), targets, drawn, t=self.t
-            )  # it needs to know how many there are
-        met, places = torch.cat((targets, drawn.flatten())).unique(return_inverse=True)  # (M,), M of N items take part
-        targets, drawn = places[: len(targets)], places[len(targets) :].view(drawn.shape)  # rows of the M
-        candidates = self.vectors(F.embedding(met + 1, table), None if self.bias is None else self.bias[met])  # (M, D)
+        log_q, bias = self.log_q, self.bias
+        if self.sampling == "uniform":
+            wide = torch.promote_types(table.dtype, torch.float32)
+            log_q = torch.full((items,), -math.log(items), dtype=wide, device=table.device)
+        if len(targets) + drawn.numel() < items:  # only M < N of the items take part
+            met, places = torch.cat((targets, drawn.flatten())).unique(return_inverse=True)  # (M,)
+            targets, drawn = places[: len(targets)], places[len(targets) :].view(drawn.shape)
+            rows, log_q, bias = F.embedding(met + 1, table), log_q[met], None if bias is None else bias[met]
+        else:
+            rows = table[1:-1]
+        candidates = self.vectors(rows, bias)  # (M, D) or (N, D)
         if self.loss == "sampled_softmax":
-            log_q = (
-                self.log_q[met] if self.sampling == "popularity" else self.log_q.new_full(met.shape, -math.log(items))
-            )
             return sampled_softmax(queries, candidates, targets, drawn, log_q=log_q, correction=self.correction)
+        if self.loss == "gbce":
+            return gbce(queries, candidates, targets, drawn, t=self.t, items=items)
         return LOSSES[self.loss](queries, candidates, targets, drawn)
 
     def positions(self, encoder: Encoder, batch: SeqBatch) -> tuple[Tensor, Tensor]:
