@@ -135,7 +135,8 @@ class NextItem(Objective):
             return softmax(queries, self.candidates(table), targets, smoothing=self.smoothing)
         items = len(table) - 2
         drawn = self.draw(items, len(targets))
-        log_q, bias = self.log_q, self.bias
+        log_q: Tensor = self.log_q
+        bias: Tensor | None = self.bias
         if self.sampling == "uniform":
             wide = torch.promote_types(table.dtype, torch.float32)
             log_q = torch.full((items,), -math.log(items), dtype=wide, device=table.device)
