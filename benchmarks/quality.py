@@ -249,4 +249,9 @@ def compared(config: str, last: str, sides: dict[str, list[Figures]], parts: dic
 
 
 if __name__ == "__main__":
-    main()
+    from seqcl.errors import UserError
+
+    try:
+        main()
+    except UserError as error:  # such as a data set that is not here
+        sys.exit(str(error))
