@@ -179,6 +179,34 @@ def row_of(runs: list[Figures]) -> dict[str, Any]:
     return row
 
 
+def digits(value: float, *, signed: bool = False) -> str:
+    """A figure as the README and the heads of configurations write it: .0597, or +.0016 and −.0011."""
+    sign = ("−" if value < 0 else "+") if signed else ""
+    return sign + f"{abs(value):.4f}".removeprefix("0")
+
+
+def spread(figure: dict[str, Any]) -> str:
+    """The mean of several seeds and their deviation, or one seed's figure."""
+    deviation = f" ± {digits(figure['sd'])}" if len(figure["by seed"]) > 1 else ""
+    return digits(figure["mean"]) + deviation
+
+
+def summary(row: dict[str, Any]) -> str:
+    """What the head of a configuration says of its seeds."""
+    recall, ndcg = (row[metric] for metric in SHOWN)
+    last = len(ndcg["by seed"]) - 1
+    seeds = f"seeds 0 to {last}" if last else "seed 0"
+    return f"{seeds}: test NDCG@10 {spread(ndcg)}, HR@10 {spread(recall)} (valid {digits(row['valid ndcg@10'])})"
+
+
+def verdict(found: dict[str, Any]) -> tuple[str, str, str]:
+    """What a row of the README says of a difference: itself with its interval, p, and with how many seeds it is ahead."""
+    low, high = digits(found["low"], signed=True), digits(found["high"], signed=True)
+    p = found["p"]
+    chance = "< .001" if p < 0.001 else f"{p:.{3 if p < 0.01 else 2}f}".removeprefix("0")
+    return f"{digits(found['difference'], signed=True)} [{low}, {high}]", chance, str(found["seeds better"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+")
@@ -214,8 +242,7 @@ def main() -> None:
     results: dict[str, Any] = {name_of(config): row_of(side) for config, side in sides.items()}
     width = max(map(len, results))
     for name, row in results.items():
-        shown = "  ".join(f"{metric} {row[metric]['mean']:.4f} ± {row[metric]['sd']:.4f}" for metric in SHOWN)
-        print(f"{name:<{width}}  {shown}  (valid {row['valid ndcg@10']:.4f}, {row['minutes']:.1f} min a run)")
+        print(f"{name:<{width}}  {summary(row)}, {row['minutes']:.1f} min a run")
     parts: dict[str, Any] = {"all": slice(None)}
     if len(sides) > 1:
         parts |= slices(last, words, protocol)
@@ -241,10 +268,8 @@ def compared(config: str, last: str, sides: dict[str, list[Figures]], parts: dic
             "seeds better": test.seeds_better,
             "means": [float(np.mean([gain[rows].mean() for gain in side])) for side in (ours, theirs)],
         }
-        print(
-            f"{name} targets: ndcg@10 {test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}], "
-            f"p {test.p_value:.3f}, better in {test.seeds_better} of {test.seeds} seeds"
-        )
+        *cells, ahead = verdict(found[name])
+        print(f"{name} targets: {cells[0]}, p {cells[1]}, ahead with {ahead} of {test.seeds} seeds")
     return found
 
 

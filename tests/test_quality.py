@@ -152,3 +152,56 @@ def test_every_kept_figure_is_of_its_configuration_as_it_is_now():
         configs = [quality.CONFIGS / f"{part.replace('.', '/')}.yaml" for part in name.split("+")]
         words = quality.options_of("+".join(map(str, configs)))
         quality.check_same(quality.Figures.read(file), [*words, "--seed", seed], file)
+
+
+def kept() -> dict[str, list[quality.Figures]]:
+    """What is kept of every configuration, by seed, from 0 on."""
+    found: dict[str, list[quality.Figures]] = {}
+    for file in sorted(quality.MEASURED.glob("*.parquet")):
+        found.setdefault(file.stem.rpartition("-")[0], []).append(quality.Figures.read(file))
+    for name, runs in found.items():
+        assert [run.metrics["seed"] for run in runs] == list(range(len(runs))), name
+    return found
+
+
+def test_heads_of_configurations_say_what_is_kept():
+    for name, runs in kept().items():
+        if "+" not in name:
+            head = (quality.CONFIGS / f"{name.replace('.', '/')}.yaml").read_text()
+            assert f"# Measured: {quality.summary(quality.row_of(runs))}, 20" in head, name
+
+
+def test_the_table_of_the_readme_says_what_is_kept():
+    lines = (quality.ROOT / "README.md").read_text().splitlines()
+    every = {name: runs for name, runs in kept().items() if not {"+", "."} & set(name)}
+    of_data = {runs[0].metrics["data"]["name"]: name for name, runs in every.items() if name.endswith("-sasrec")}
+    for name, runs in every.items():
+        row = quality.row_of(runs)
+        last = of_data[row["data"]]
+        cells = [quality.spread(row["ndcg@10"])]
+        if name != last:
+            sides = {name: runs, last: every[last][: len(runs)]}
+            found = quality.compared(name, last, sides, {"all": slice(None)})
+            cells += quality.verdict(found[f"{name} - {last}, all"])
+        rows = [line for line in lines if line.startswith(f"| {row['data']} | {row['model']}")]
+        assert any(f" | {' | '.join(cells)} |" in line for line in rows), (name, cells)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain", "signed"),
+    [
+        (0.05968, ".0597", "+.0597"),
+        (-0.0011, ".0011", "−.0011"),
+        (1.0, "1.0000", "+1.0000"),
+        (-1e-5, ".0000", "−.0000"),
+    ],
+)
+def test_figures_are_written_as_in_the_readme(value, plain, signed):
+    assert (quality.digits(value), quality.digits(value, signed=True)) == (plain, signed)
+
+
+def test_a_verdict_names_a_small_p_as_such():
+    found = {"difference": 0.0016, "low": -0.0009, "high": 0.0022, "seeds better": 3}
+    told = [quality.verdict({**found, "p": p}) for p in (0.0004, 0.0061, 0.074, 0.4)]
+    assert [chance for _, chance, _ in told] == ["< .001", ".006", ".07", ".40"]
+    assert {(difference, ahead) for difference, _, ahead in told} == {("+.0016 [−.0009, +.0022]", "3")}
