@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from seqcl.augment import Crop, Identity, Pair
+from seqcl.augment import Crop, Identity, Pair, SameTarget
 from seqcl.objectives import Counterfactual
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
@@ -93,17 +94,23 @@ def sw_av(objective, encoder, first, second):
 
 def prototypes(objective, encoder, first, second):
     states = stand(encoder, BATCH, objective.intent_states)
-    seen = [stand(encoder, view, objective.intent_states) for view in shown(objective)]
-    alike, intents = [SAME], []
+    views = shown(objective)
+    seen = [stand(encoder, view, objective.intent_states) for view in views]
+    users = [USERS if view.users is None else view.users.tolist() for view in views]  # SameTarget shows rows of others
+    known = [{USERS[i], users[0][i], users[1][i]} for i in ROWS]
+    base = torch.tensor([[belong(i, j) or bool(known[i] & known[j]) for j in ROWS] for i in ROWS])
+    alike, intents = [base], []
     for centres in objective.centres.split(objective.clusters):
-        own = [max(range(len(centres)), key=lambda k, i=i: slow.cosine(states[i], centres[k])) for i in ROWS]
-        alike.append(torch.tensor([[own[i] == own[j] for j in ROWS] for i in ROWS]))
+        rows = [[states[i] if users[v][i] == USERS[i] else seen[v][i] for i in ROWS] for v in (0, 1)]
+        own = [[max(range(len(centres)), key=lambda k, x=x: slow.cosine(x, centres[k])) for x in some] for some in rows]
+        ours = [{own[0][i], own[1][i]} for i in ROWS]
+        alike.append(torch.tensor([[bool(ours[i] & ours[j]) for j in ROWS] for i in ROWS]))
         assert not alike[-1].equal(torch.eye(8, dtype=torch.bool)) and not alike[-1].all()
         total = 0.0
-        for i in ROWS:
-            for view in (seen[0][i], seen[1][i]):
-                logits = [like(objective)(view, centres[own[j]]) / objective.temperature for j in ROWS]
-                others = [logits[j] for j in ROWS if not belong(i, j) and own[i] != own[j]]
+        for v in (0, 1):
+            for i in ROWS:
+                logits = [like(objective)(seen[v][i], centres[own[v][j]]) / objective.temperature for j in ROWS]
+                others = [logits[j] for j in ROWS if not base[i, j] and own[v][i] != own[v][j]]
                 total -= log_share(logits[i], others) / 16
         intents.append(total)
     first, second = objective.head(first), objective.head(second)
@@ -203,11 +210,14 @@ def test_every_contrastive_objective_has_a_reference():
         ("Prototypes", {"states": "all", "head": "none"}),
         ("Prototypes", {"states": "mean", "intent_states": "mean"}),
         ("Prototypes", {"intent_states": "mean", "similarity": "dot"}),
+        ("Prototypes", {"second": SameTarget}),
+        ("Prototypes", {"second": SameTarget, "similarity": "dot"}),
     ],
     ids=str,
 )
 def test_a_contrastive_objective_equals_a_loop_over_rows(name, options):
-    encoder, objective = made(name, views=Pair(views=[Identity(), Crop(rate=0.5)], ordered=True), **options)
+    options = {"second": partial(Crop, rate=0.5)} | options
+    encoder, objective = made(name, views=Pair(views=[Identity(), options.pop("second")()], ordered=True), **options)
     encoder.eval()
     objective.eval()
     states = options.get("states", "newest")

@@ -13,7 +13,7 @@ from seqcl.augment import Pair, View
 from seqcl.errors import UserError, unknown
 from seqcl.losses import Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.two_views import related, share_of_others
+from seqcl.objectives.two_views import of_another, related, share_of_others
 from seqcl.objectives.views import States, ViewsObjective, check_states, positive, row_states
 from seqcl.types import Batches, Encoder, SeqBatch
 
@@ -25,9 +25,10 @@ class Prototypes(ViewsObjective):
     """Rows against the centres of k-means over all training rows, made anew every epoch: terms `contrast` and `intent`.
 
     `contrast` is NT-Xent of the two views, without rows of one cluster as negatives of each other. `intent` is InfoNCE of
-    each view and its row's centre, the mean over all numbers of clusters: against the centres of the other rows in the
-    batch (ICLRec, arXiv 2202.02519) or against all other centres, sharper where a cluster is dense (PCL,
-    arXiv 2005.04966, eq. 11 and 12). Clusters are those of training rows alone, before the first epoch too.
+    each view and its row's centre, the mean over all numbers of clusters: against the centres of the other rows in the batch
+    (ICLRec, arXiv 2202.02519) or against all other centres, sharper where a cluster is dense (PCL, arXiv 2005.04966, eq. 11
+    and 12). A view that is another user's row has that row's centre (ICSRec, arXiv 2310.14318). Clusters are those of
+    training rows alone, before the first epoch too.
 
     Args:
         views: What makes the two views of a row.
@@ -105,15 +106,16 @@ class Prototypes(ViewsObjective):
         if self.active:
             with torch.no_grad():
                 (rows,) = row_states(encoder, batch._replace(targets=None), self.intent_states)
-                rows = F.normalize(rows.float(), dim=1)  # (B, D)
+                rows = torch.where(of_another(batch, both)[:, None], states, rows.repeat(2, 1))
+                rows = F.normalize(rows.float(), dim=1)  # (2B, D)
             for centres, density in zip(
                 self.centres.split(self.clusters), self.density.split(self.clusters), strict=True
             ):
                 empty = centres.abs().sum(1) == 0  # (K,), where there were fewer rows than clusters
-                own = similarities(rows, centres, "dot").masked_fill(empty, -torch.inf).argmax(1)  # (B,)
-                same_intent = own[:, None] == own
-                intents.append(self.against(states, centres, density, own, base | same_intent))
-                same = same | same_intent
+                own = similarities(rows, centres, "dot").masked_fill(empty, -torch.inf).argmax(1).view(2, -1)  # (2, B)
+                intents.append(self.against(states, centres, density, own, base | (own[..., None] == own[:, None])))
+                shared = own[:, None, :, None] == own[:, None]  # (2, 2, B, B)
+                same = same | shared.flatten(0, 1).any(0)
         contrast = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
         terms = {"contrast": self.weight * contrast}
         if intents:
@@ -122,15 +124,15 @@ class Prototypes(ViewsObjective):
         return terms
 
     def against(self, states: Tensor, centres: Tensor, density: Tensor, own: Tensor, same: Tensor) -> Tensor:
-        """InfoNCE of both views (2B, D) and their row's centre `own` (B,): a scalar."""
-        own = own.repeat(2)  # (2B,)
+        """InfoNCE of views (2B, D) and their centres `own` (2, B), without those of `same` rows (2, B, B): a scalar."""
         if self.negatives == "clusters":
             logits = similarities(states, centres, self.similarity) / (self.temperature * density)  # (2B, K)
             filled = centres.abs().sum(1) > 0  # (K,)
-            return contrast(logits, F.one_hot(own, len(centres)).bool(), keep=filled)
-        logits = similarities(states, centres[own[: len(same)]], self.similarity) / self.temperature  # (2B, B)
-        eye = torch.eye(len(same), dtype=torch.bool, device=states.device).repeat(2, 1)
-        return contrast(logits, eye, keep=~same.repeat(2, 1))
+            return contrast(logits, F.one_hot(own.flatten(), len(centres)).bool(), keep=filled)
+        views = zip(states.chunk(2), own, strict=True)
+        logits = torch.cat([similarities(view, centres[its], self.similarity) for view, its in views])  # (2B, B)
+        eye = torch.eye(same.shape[1], dtype=torch.bool, device=states.device).repeat(2, 1)
+        return contrast(logits / self.temperature, eye, keep=~same.flatten(0, 1))
 
 
 def encode(encoder: Encoder, batches: Batches, kind: IntentStates) -> Tensor:

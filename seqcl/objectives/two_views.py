@@ -113,13 +113,19 @@ def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
     """
     rows = Rows.of(batch)
     same = rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
-    if views is not None and views.users is not None:
+    if views is not None and views.users is not None and of_another(batch, views).any():
         users = [rows.users, *views.users.chunk(2)]
-        if not all(torch.equal(some, rows.users) for some in users):
-            for one in users:
-                for two in users:
-                    same = same | ((one[:, None] == two) & (two >= 0))
+        for one in users:
+            for two in users:
+                same = same | ((one[:, None] == two) & (two >= 0))
     return same
+
+
+def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
+    """Which of the two views of every row are another user's row: (2B,) bool."""
+    if batch.users is None or views.users is None:
+        return torch.zeros_like(views.lengths, dtype=torch.bool)
+    return views.users != batch.users.repeat(2)
 
 
 def share_of_others(same: Tensor) -> Tensor:
