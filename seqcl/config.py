@@ -59,7 +59,7 @@ def given(component: Component) -> set[str]:
 
 def from_arguments(arguments: Sequence[str], shared: Mapping[str, Component], run: Component) -> Namespace:
     """The resolved configuration of `arguments`; other projects' files come first, then those named by --config; later ones
-    win, options win over files.
+    win, options win over files. What earlier ones say of a class that a later one replaces is left out, and said on stderr.
 
     Args:
         arguments: the words after the command.
@@ -82,11 +82,14 @@ def from_arguments(arguments: Sequence[str], shared: Mapping[str, Component], ru
             origin |= dict.fromkeys(values, f"{option} {file}")
     words, files = split_files(words, "--config")
     for file in files:
-        for key, value, place in read_yaml(file):
-            flat[key], origin[key] = value, place
+        read_keys = list(read_yaml(file))
+        values = {key: value for key, value, _ in read_keys}
+        flat = without_replaced(flat, values, run, origin) | values
+        origin |= {key: place for key, _, place in read_keys}
     words = [word for pair in options(words) for word in pair]
     named = {key: value for key, value in zip(words[::2], words[1::2], strict=True) if value is not HELP}
     chosen = {key[2:]: str(value) for key, value in named.items() if key[2:] == "model" or key[2:] in name_keys()}
+    flat = without_replaced(flat, chosen, run, origin)
     parser = make_parser({**flat, **chosen}, shared, run, origin)
     check_keys(parser, model_of({**flat, **chosen}, run), [*flat, *(key[2:] for key in named)], flat, origin)
     if HELP in words:
@@ -94,6 +97,28 @@ def from_arguments(arguments: Sequence[str], shared: Mapping[str, Component], ru
         sys.exit(0)
     base = parse(lambda: parser.parse_object(nest(flat)), origin)
     return parse(lambda: parser.parse_args([f"{key}={value}" for key, value in named.items()], namespace=base), {})
+
+
+def without_replaced(flat: Flat, later: Mapping[str, Any], run: Component, origin: Origin) -> Flat:
+    """`flat` without the options of classes that it names and `later` replaces, but for an encoder's `dim`; says which."""
+
+    def classes(values: Mapping[str, Any]) -> dict[str, Component]:
+        found = {section: part.func for section, part in parts(MODELS.get(model_of(values, run), run)).items()}
+        named = {section: values.get(f"{section}.name") for section in found if section in CHOICES}
+        return found | {
+            section: CHOICES[section].get(str(name), found[section]) for section, name in named.items() if name
+        }
+
+    before, after = classes(flat), classes({**flat, **later})
+    named = {section for section in before if "model" in flat or f"{section}.name" in flat}
+    lost = [section for section in named if before[section] is not after.get(section)]
+    options = {f"{name}.{option}" for name in lost for option in inspect.signature(before[name]).parameters}
+    kept = {f"{section}.dim" for section in after} | set(later)
+    gone = [key for key in flat if key in options - kept or (key[:-5] in lost and key[:-5] not in after)]
+    for place in dict.fromkeys(origin[key] for key in gone):
+        names = ", ".join(key.removesuffix(".name") for key in gone if origin[key] == place)
+        print(f"seqcl: {place}: left out, as what it belongs to is replaced: {names}", file=sys.stderr)
+    return {key: value for key, value in flat.items() if key not in gone}
 
 
 def from_mapping(values: Mapping[str, Any], shared: Mapping[str, Component], run: Component) -> Namespace:
@@ -292,7 +317,11 @@ def check_keys(parser: Parser, model: str, keys: Sequence[str], flat: Flat, orig
     for key in keys:
         section = key.partition(".")[0]
         if section in elsewhere:
-            has = f"{model} has no section {section}; its sections: {', '.join(sorted(sections))}"
+            having = [name for name, recipe in MODELS.items() if section in parts(recipe)]
+            has = (
+                f"{model} has no section {section}; its sections: {', '.join(sorted(sections))}; "
+                f"models with it: {', '.join(having[:4])}{' and others' * (len(having) > 4)}"
+            )
             raise located(UserError(f"option {key.removesuffix('.name')}: {has}"), origin.get(key))
         if key not in known and key != "help":
             visible = {name.removesuffix(".name") for name in known}

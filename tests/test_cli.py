@@ -107,7 +107,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys):
     [
         (["--encoder.dim", "32"], "encoder.dim was 8 and cannot become 32"),
         (["--seed", "3"], "seed was 0 and cannot become 3"),
-        (["--model", "SASRec"], "SASRec has no section"),
+        (["--model", "SASRec"], "model was CL4Rec and cannot become SASRec"),
+        (["--objective", "SimSiam"], "objective was TwoViews and cannot become SimSiam"),
     ],
 )
 def test_a_run_cannot_go_on_as_another_experiment_and_is_left_as_it_was(run, words, message, capsys):

@@ -52,6 +52,55 @@ def test_a_file_may_name_the_encoder_in_one_word(tmp_path):
     assert resolve("--config", str(file)).encoder.name == "GRU"
 
 
+FILE = """
+model: CL4Rec
+encoder: {dim: 32, heads: 4, dropout: 0.5}
+views: {crop: 0.3}
+objective: {weight: 0.7, temperature: 0.3, similarity: dot}
+train: {lr: 0.05}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "left_out"),
+    [
+        (
+            ["--objective", "MoCo", "--objective.queue", "64"],
+            "objective.weight, objective.temperature, objective.similarity",
+        ),
+        (["--encoder", "GRU"], "encoder.heads, encoder.dropout"),
+        (["--model", "CoSeRec"], "views.crop"),
+        (["--model", "SASRec"], "views.crop"),
+        (["--model", "CL4Rec", "--objective", "TwoViews", "--encoder", "SASRec"], ""),
+    ],
+)
+def test_options_of_a_class_that_an_option_replaces_are_left_out_and_named(tmp_path, words, left_out, capsys):
+    file = tmp_path / "file.yaml"
+    file.write_text(FILE)
+    config = resolve("--config", str(file), *words)
+    said = capsys.readouterr().err
+    assert left_out in said if left_out else not said
+    assert config.encoder.dim == 32 and config.train.lr == 0.05  # what has one meaning everywhere stays
+    defaults = resolve("--model", config.model, *words)
+    for section in {name.partition(".")[0] for name in left_out.split(", ")} & set(config.as_dict()):
+        ours, own = config[section].as_dict(), defaults[section].as_dict()
+        assert ours | {"dim": 32} == own | {"dim": 32}
+
+
+def test_a_file_behind_another_replaces_what_it_names(tmp_path, capsys):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(FILE)
+    two.write_text("objective: {name: SimSiam, weight: 0.2}\n")
+    config = resolve("--config", str(one), "--config", str(two))
+    assert (config.objective.name, config.objective.weight, config.views.crop) == ("SimSiam", 0.2, 0.3)
+    assert "one.yaml:5: left out" in capsys.readouterr().err
+    one.write_text("encoder: {taps: 4}\n")  # names no class, so none is replaced
+    assert resolve("--config", str(one), "--model", "BSARec").encoder.taps == 4
+    one.write_text(FILE.replace("heads", "haeds"))
+    with pytest.raises(UserError, match=r"one\.yaml:3: unknown option 'encoder\.haeds'"):
+        resolve("--config", str(one), "--encoder", "GRU")
+
+
 def test_what_is_printed_reads_back_the_same(tmp_path):
     config = resolve("--model", "CL4Rec", "--encoder", "GRU", "--train.lr", "0.01", "--data.windows", "last")
     file = tmp_path / "config.yaml"
@@ -75,14 +124,18 @@ def test_the_alias_is_the_same_model():
         (["--seed"], "option --seed needs a value"),
         (["CL4Rec"], "'CL4Rec' is not an option"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (
+            ["--model", "SASRec", "--objective", "MoCo"],
+            "SASRec has no section objective; .*; models with it: .*CL4Rec.* and others$",
+        ),
         (["--objective.weight", "1", "--model", "SASRec"], "SASRec has no section objective"),
         (
             ["--model", "Popularity", "--encoder.dim", "4"],
-            r"^option encoder\.dim: Popularity has no section encoder; its sections: data, eval, train$",
+            r"^option encoder\.dim: Popularity has no section encoder; its sections: data, eval, train; models with it: \w+, ",
         ),
         (
             ["--model", "ItemKNN", "--encoder", "GRU"],
-            r"^option encoder: ItemKNN has no section encoder; its sections: data, eval, similarity, train$",
+            r"^option encoder: ItemKNN has no section encoder; its sections: data, eval, similarity, train; models with it: ",
         ),
     ],
 )

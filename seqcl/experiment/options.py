@@ -151,10 +151,11 @@ def resolve_resumed(folder: Path, arguments: Sequence[str]) -> Namespace:
         raise UserError(f"--resume {folder}: no run there, it holds no config.yaml")
     before = dict(configuration.flatten(resolve(["--config", str(file)]).as_dict()))
     config = resolve(["--config", str(file), *arguments])
-    for key, value in configuration.flatten(config.as_dict()):
+    changed = sorted(configuration.flatten(config.as_dict()), key=lambda one: not one[0].endswith(("model", ".name")))
+    for key, value in changed:
         if key not in FREE and before.get(key) != value:
             raise UserError(
-                f"--resume {folder}: {key} was {before.get(key)} and cannot become {value}; start a new run, "
+                f"--resume {folder}: {key.removesuffix('.name')} was {before.get(key)} and cannot become {value}; start a new run, "
                 f"or change only {', '.join(sorted(FREE))}"
             )
     return config
