@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any, get_args
 
 
 class UserError(ValueError):
     """A mistake in what the user gave; the command line prints it alone and exits with 2."""
+
+
+def check_choice(kind: str, value: str, choices: Any) -> None:
+    """Refuse a value that the `Literal` type `choices` does not have.
+
+    Raises:
+        UserError: names the nearest ones.
+    """
+    if value not in get_args(choices):
+        raise unknown(kind, value, get_args(choices))
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:

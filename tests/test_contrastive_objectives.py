@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqcl.augment import Crop, Identity, Mask, Pair, Reorder, SameTarget, View, stack
+from seqcl.augment import ByLength, Crop, Identity, Mask, Pair, Reorder, SameTarget, View, stack
 from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent, spread
@@ -28,7 +28,7 @@ from seqcl.objectives import (
 )
 from seqcl.objectives.heads import projection
 from seqcl.objectives.momentum import Follower, halves
-from seqcl.objectives.prototypes import k_means
+from seqcl.objectives.prototypes import encode, k_means
 from seqcl.objectives.two_views import related
 from seqcl.objectives.views import Rows, ViewsObjective, row_states
 from seqcl.types import SeqBatch
@@ -157,6 +157,90 @@ def test_a_saved_objective_goes_on_as_if_nothing_had_been(name):
     assert all(
         torch.equal(a, b) for a, b in zip(objective.state_dict().values(), other.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in BUILT), ("Prototypes", {"negatives": "clusters"})]
+)
+def test_all_that_an_objective_keeps_is_in_the_checkpoint(name, options):
+    encoder, objective = made(name, **options)
+    for batch in (rows_batch(range(10)), rows_batch(range(10))._replace(targets=None)):
+        objective(encoder, batch)
+    kept = {key for key, _ in objective.named_buffers() if not key.startswith("views.")}
+    assert kept <= set(objective.state_dict())
+
+
+@pytest.mark.parametrize("half", ["first views", "second views"])
+@pytest.mark.parametrize("name", sorted(set(BUILT) - {"SimSiam"}))  # whose targets take no gradient, on purpose
+def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
+    encoder, objective = made(name)
+    encoder.eval()
+    objective.eval()
+    objective(encoder, rows_batch(range(60)))  # fills queues and banks
+    state = {key: value.clone() for key, value in objective.state_dict().items()}
+    batch = rows_batch(range(20))
+    batch = batch._replace(users=batch.users // 2, targets=batch.targets % 5)  # with rows that belong together
+    last, codes = encoder.last, []
+    if name == "SwAV":  # codes take no gradient, on purpose: the same ones every time
+        make = objective.codes
+        objective.codes = lambda *given: codes.pop(0) if codes else make(*given)
+        both = F.normalize(objective.head(encoder.last(objective.make_views(batch))), dim=1)
+        scores = (both @ F.normalize(objective.prototypes, dim=1).T).detach().chunk(2)
+        fixed = [
+            make(score, objective.kept[view], F.normalize(objective.prototypes, dim=1))
+            for view, score in enumerate(scores)
+        ]
+
+    def loss(shift: torch.Tensor) -> torch.Tensor:
+        """The objective with its first encoding, that of the views, moved by `shift`."""
+        objective.load_state_dict({key: value.clone() for key, value in state.items()})
+        codes[:] = [code.clone() for code in fixed] if name == "SwAV" else []
+        waiting = [shift]
+        encoder.last = lambda views: last(views) + waiting.pop()[: len(views.lengths)] if waiting else last(views)
+        torch.manual_seed(3)
+        return sum(objective(encoder, batch).values())
+
+    shift = torch.zeros(40, DIM, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(shift), shift)
+    rows = slice(0, 20) if half == "first views" or name == "MoCo" else slice(20, 40)  # MoCo encodes the first alone
+    direction = torch.zeros_like(shift)
+    direction[rows] = gradient[rows] / gradient[rows].norm()
+    with torch.no_grad():
+        step = 0.03
+        slope = float(loss(step * direction) - loss(-step * direction)) / (2 * step)
+    assert float(gradient[rows].norm()) == pytest.approx(slope, rel=0.02)
+
+
+@pytest.mark.parametrize("name", sorted(set(BUILT) - WITHOUT_NEGATIVES))
+def test_the_masked_share_is_that_of_a_count_over_rows(name):
+    """Eight rows of four users, and two of one target: of the others of a row, which cannot be its negatives."""
+    encoder, objective = made(name, views=Identity())
+    encoder.eval()
+    users, targets = torch.arange(8) // 2, torch.tensor([1, 2, 3, 4, 5, 6, 7, 1])
+    batch = rows_batch(range(8))._replace(users=users, targets=targets)
+    objective.active = torch.tensor(False)  # clusters are counted elsewhere
+    torch.manual_seed(3)
+    objective(encoder, batch)
+    if name in ("MoCo", "PIRL"):
+        torch.manual_seed(3)
+        objective(encoder, batch)  # against what the first one put in
+    mine = users[:, None] == users
+    alike = targets[:, None] == targets
+    others = ~torch.eye(8, dtype=torch.bool)
+    expected = ((mine | alike) & others).sum() / others.sum()
+    if name == "SupCon":  # where rows of one target are positives
+        expected = (mine & ~alike & others).sum() / others.sum()
+    elif name == "MoCo":
+        expected = (mine | alike).sum() / 64
+    elif name == "PIRL":
+        torch.manual_seed(3)
+        objective.make_views(batch)
+        drawn = [user for user in torch.randint(60, (objective.negatives,)).tolist() if user < 4]
+        kept = [2, 4, 6, 1]  # the last target of each user
+        hits = [user == users[row] or kept[user] == targets[row] for row in range(8) for user in drawn]
+        assert 0 < len(drawn) < objective.negatives
+        expected = torch.tensor(hits).float().mean()
+    assert float(objective.observed["masked_share"]) == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("name", sorted(set(BUILT) - WITHOUT_NEGATIVES))
@@ -309,6 +393,24 @@ def test_byol_momentum_rises_to_one_by_a_cosine():
     assert rates[0] == pytest.approx(0.9) and rates[-1] == 1
 
 
+@pytest.mark.parametrize("momentum", [1.0, 0.9, 0.0])
+def test_the_follower_of_byol_moves_as_its_rate_says(momentum):
+    encoder, objective = made("BYOL")
+    objective.momentum = momentum
+    objective.step.fill_(2)
+    rate = objective.rate()
+    before = [p.clone() for p in objective.follower.parameters()]
+    with torch.no_grad():
+        for parameter in (*encoder.parameters(), *objective.head.parameters()):
+            parameter += torch.randn_like(parameter)
+    objective.after_step(encoder)
+    leaders = [*encoder.parameters(), *objective.head.parameters()]
+    for old, new, leader in zip(before, objective.follower.parameters(), leaders, strict=True):
+        torch.testing.assert_close(new, rate * old + (1 - rate) * leader)
+        if momentum == 1:
+            assert torch.equal(old, new), "momentum 1 never moves"
+
+
 def test_the_target_of_simsiam_takes_no_gradient():
     encoder, objective = made("SimSiam", views=Identity())
     encoder.eval()
@@ -378,6 +480,18 @@ def test_one_cluster_a_row_makes_prototypes_an_instance_loss(negatives, intent_s
     others = users if negatives == "batch" else users + sorted(set(range(60)) - set(users))
     expected = F.cross_entropy(states[users] @ states[others].T / 0.5, torch.arange(10))
     torch.testing.assert_close(objective(encoder, batch)["intent"], objective.intent * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_clusters_are_of_states_without_dropout():
+    encoder = ENCODERS["SASRec"]()
+    encoder.train()
+    states = encode(encoder, Rowwise(), "newest")
+    assert encoder.training
+    encoder.eval()
+    expected = F.normalize(torch.cat([encoder.last(batch) for batch in Rowwise()]), dim=1)
+    torch.testing.assert_close(states, expected)
+    encoder.train()
+    assert not torch.allclose(F.normalize(encoder.last(rows_batch(range(20))), dim=1), expected[:20])
 
 
 def test_rows_of_one_cluster_are_no_negatives_in_either_term():
@@ -495,6 +609,12 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
     objective(encoder, batch)
     new = F.normalize(encoder.last(batch), dim=1)
     torch.testing.assert_close(objective.bank[[3, 7]], F.normalize((rows + new) / 2, dim=1))
+    moved = objective.bank.clone()
+    objective.momentum = 1.0
+    with torch.no_grad():
+        objective.head.weight.neg_()
+    objective(encoder, batch)
+    torch.testing.assert_close(objective.bank, moved)  # momentum 1 never moves
 
 
 # Mistakes
@@ -509,6 +629,27 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
         (lambda views: MoCo(views=views, dim=DIM, momentum=1.5), "MoCo: momentum"),
         (lambda views: BYOL(views=views, dim=DIM, momentum=-1), "BYOL: momentum"),
         (lambda views: SwAV(views=views, dim=DIM, prototypes=0), "SwAV: prototypes"),
+        (lambda views: SwAV(views=views, dim=DIM, queue=-1), "SwAV: queue must not be negative, not -1"),
+        (
+            lambda views: Prototypes(views=views, dim=DIM, negatives="cluster"),
+            "unknown negatives .*did you mean clusters",
+        ),
+        (lambda views: Prototypes(views=views, dim=DIM, warmup=-1), "Prototypes: warmup must not be negative"),
+        (
+            lambda views: Prototypes(views=views, dim=DIM, similarity="cos"),
+            "unknown similarity 'cos': did you mean cosine",
+        ),
+        (
+            lambda views: TwoViews(views=views, dim=DIM, similarity="cos"),
+            "unknown similarity 'cos': did you mean cosine",
+        ),
+        (lambda views: LearnedViews(views=views, dim=DIM, similarity="cos"), "did you mean cosine"),
+        (lambda views: SupCon(views=views, dim=DIM, reduction="outt"), "unknown reduction 'outt': did you mean out"),
+        (lambda views: Pair(views=[views], warmup=-1), "Pair: warmup must not be negative"),
+        (lambda views: Pair(views=[views], correlation="hybrd"), "did you mean hybrid"),
+        (lambda views: ByLength(short=views, long=views, threshold=-1), "ByLength: threshold must not be negative"),
+        (lambda views: Counterfactual(dim=DIM, triplet_margin=-5), "triplet_margin must be from 0 to 2, not -5"),
+        (lambda views: Counterfactual(dim=DIM, cosine_margin=7), "cosine_margin must be from -1 to 1, not 7"),
         (lambda views: Prototypes(views=views, dim=DIM, clusters=()), "Prototypes: clusters"),
         (lambda views: Prototypes(views=views, dim=DIM, intent=-0.1), "Prototypes: intent"),
         (lambda views: PIRL(views=views, dim=DIM, balance=2), "PIRL: balance"),

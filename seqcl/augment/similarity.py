@@ -106,7 +106,8 @@ def by_embedding(table: Tensor, *, top_k: int = 1) -> tuple[Tensor, Tensor]:
 def surer(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor:
     """Of two neighbour tables the neighbour with the higher score, place by place, each table scaled to 0..1: (N + 2, K).
 
-    Source: CoSeRec, arXiv 2108.06479, section 3.1.
+    Source: CoSeRec, arXiv 2108.06479, section 3.1. Differs from the authors' code, which scales by the least and largest score
+    of all pairs, not of the neighbours kept, so that embeddings nearly always win there.
     """
     scaled = []
     for _, scores in (one, two):

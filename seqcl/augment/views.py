@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from seqcl.augment.gaps import Gaps
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, check_choice
 from seqcl.types import SeqBatch, Windows
 
 
@@ -123,8 +123,7 @@ class Correlated(Rated):
 
     def __init__(self, *, rate: float, least: int, top_k: int, gaps: Gaps) -> None:
         super().__init__(rate=rate, least=least)
-        if gaps not in ("any", "small", "large"):
-            raise unknown("gaps", gaps, ("any", "small", "large"))
+        check_choice("gaps", gaps, Gaps)
         self.gaps, self.times_needed = gaps, gaps != "any"
         if top_k < 1:
             raise UserError(f"{type(self).__name__}: top_k must be at least 1, not {top_k}")

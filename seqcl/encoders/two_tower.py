@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from seqcl.encoders.features import FeatureVectors
 from seqcl.encoders.table import ItemTable, at_least_one
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, check_choice
 from seqcl.types import PAD, Encoder, Features, SeqBatch
 
 Reads = Literal["ids", "items"]
@@ -64,8 +64,7 @@ class TwoTower(nn.Module):
             raise UserError(f"towers.forget must be from 0 to below 1, not {forget}")
         if not item_id and not items.columns:
             raise UserError("TwoTower: nothing is known of the items but their ids, so towers.item_id must stay true")
-        if reads not in get_args(Reads):
-            raise unknown("towers.reads", reads, get_args(Reads))
+        check_choice("towers.reads", reads, Reads)
         if reads == "items" and not items.columns:
             raise UserError("TwoTower: nothing is known of the items but their ids, so towers.reads must stay ids")
         table = getattr(history, "table", None)

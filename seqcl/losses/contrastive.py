@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.errors import unknown
+from seqcl.errors import check_choice
 
 Similarity = Literal["cosine", "dot"]
 Reduction = Literal["out", "in"]
@@ -36,6 +36,7 @@ def contrast(
         weights: (M, C) or (C,), >= 0, factors of the negatives in the denominator; positives have 1.
         reduction: several positives are averaged outside the log (out, the better in the paper) or inside it (in).
     """
+    check_choice("reduction", reduction, Reduction)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     found = positives.sum(1)  # (M,)
     some = found > 0  # (M,)
@@ -150,12 +151,10 @@ def uniformity(states: Tensor, *, t: float = 2.0) -> Tensor:
 
 def similarities(first: Tensor, second: Tensor, similarity: Similarity) -> Tensor:
     """Cosine or dot product of all pairs, float32 or wider whatever autocast says: (B, D), (C, D) -> (B, C)."""
+    check_choice("similarity", similarity, Similarity)
     with torch.autocast(first.device.type, enabled=False):
-        if similarity == "cosine":
-            return _unit(first) @ _unit(second).T
-        if similarity == "dot":
-            return _wide(first) @ _wide(second).T
-        raise unknown("similarity", similarity, get_args(Similarity))
+        unit = _unit if similarity == "cosine" else _wide
+        return unit(first) @ unit(second).T
 
 
 def _unit(states: Tensor) -> Tensor:

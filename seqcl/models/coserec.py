@@ -44,7 +44,8 @@ class CoSeRec(Contrastive):
     """Next item and contrast of views that correlated items make robust (Liu et al. 2021, arXiv 2108.06479).
 
     Differs from the paper: full softmax over cosines instead of one sampled negative; rows of the same user or with the same target
-    are not negatives of each other; a row is represented by its newest state, where the code has all (`objective.states` all).
+    are not negatives of each other; a row is represented by its newest state, where the code has all (`objective.states` all); the scores of
+    the hybrid are scaled among the neighbours kept, where the code scales them among all pairs.
     As in the code, substitute and insert change one item at least.
     """
 

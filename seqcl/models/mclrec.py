@@ -16,7 +16,8 @@ class MCLRec(Contrastive):
     """Next item, contrast of two views, and of learned versions of them (Qin et al. 2023, arXiv 2304.07763).
 
     Differs from the paper: full softmax over cosines, cosines in place of inner products in the contrast, and rows of the same user
-    or with the same target are not negatives of each other.
+    or with the same target are not negatives of each other; the encoder is trained once on a batch, where the code trains it
+    before and after the augmenters.
     """
 
     def __init__(

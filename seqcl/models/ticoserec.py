@@ -44,7 +44,9 @@ def evened_out(
 class TiCoSeRec(Contrastive):
     """CoSeRec with views that even out the gaps in time; needs timestamps (Dang et al. 2023, arXiv 2212.08262).
 
-    Differs from the paper: full softmax over cosines instead of one sampled negative; every row is augmented, the most even ones too;
+    Differs from the paper: full softmax over cosines instead of one sampled negative; every row is augmented, the most even ones too, from the
+    first epoch on, where the code begins with 40 epochs without contrast; an inserted item is a neighbour of the one behind the gap,
+    in the code of the one before it, and has the time of the item behind it;
     rows of the same user or with the same target are not negatives of each other.
     """
 

@@ -92,7 +92,7 @@ class PIRL(ViewsObjective):
             )
 
         total = self.balance * loss(view) + (1 - self.balance) * loss(row)
-        self.observe(row, view, masked_share=share(masked))
+        self.observe(row, view, masked_share=share(masked, ~empty))
         self.put(batch, row.detach())
         return {"contrast": self.weight * total}
 

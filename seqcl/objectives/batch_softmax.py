@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, check_choice
 from seqcl.losses import Similarity, softmax
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.next_item import NextItem
@@ -63,8 +63,7 @@ class BatchSoftmax(Objective):
             raise UserError(f"BatchSoftmax: negatives must not be negative, not {negatives}")
         if not 0 < rate <= 1:
             raise UserError(f"BatchSoftmax: rate must be above 0 and at most 1, not {rate}")
-        if correction not in ("counts", "stream", "none"):
-            raise unknown("correction", correction, ("counts", "stream", "none"))
+        check_choice("correction", correction, Correction)
         self.temperature, self.negatives, self.correction, self.rate = temperature, negatives, correction, rate
         # Ranks, and finds the positions to be learned.
         self.next_item = NextItem(similarity=similarity, temperature=temperature, bias=bias)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from seqcl.errors import UserError
 from seqcl.losses import cosine_margin, triplet
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.views import positive, share
+from seqcl.objectives.views import not_negative, positive, share
 from seqcl.types import Encoder, SeqBatch, Windows
 
 
@@ -20,7 +20,7 @@ class Counterfactual(Objective):
     An item is indispensable if its embedding is among the closest to the target's (CauseRec, arXiv 2109.05261, item-level
     concepts). The terms are `observed`, a triplet margin between row, counterfactual positives and negatives, and
     `interest`, a cosine margin between both and the target. Differs from the paper: replacements are drawn from
-    all training interactions, which is a concept memory without an end, and never are the target; all of the chosen items are
+    all training interactions alike, which is a concept memory without an end, and never are the target; all of the chosen items are
     replaced, not a share of them; a negative that came out as the row itself is left out.
 
     Args:
@@ -30,8 +30,8 @@ class Counterfactual(Objective):
         replace: Share of a row that is indispensable.
         positives: Counterfactual positives made of each row.
         negatives: Counterfactual negatives made of each row.
-        triplet_margin: Of `observed`, on the unit sphere.
-        cosine_margin: Of `interest`; 0.5 in the paper's code.
+        triplet_margin: Of `observed`, on the unit sphere; 0 to 2.
+        cosine_margin: Of `interest`; -1 to 1, 0.5 in the paper's code.
     """
 
     bank: Tensor  # (T,), items of the training interactions
@@ -49,11 +49,13 @@ class Counterfactual(Objective):
         cosine_margin: float = 0.5,
     ) -> None:
         super().__init__()
-        for name, value in (("weight", weight), ("interest", interest)):
-            if value < 0:
-                raise UserError(f"Counterfactual: {name} must not be negative, not {value}")
+        not_negative("Counterfactual", weight=weight, interest=interest)
         if not 0 < replace < 1:
             raise UserError(f"Counterfactual: replace must lie between 0 and 1, not {replace}")
+        if not 0 <= triplet_margin <= 2:
+            raise UserError(f"Counterfactual: triplet_margin must be from 0 to 2, not {triplet_margin}")
+        if not -1 <= cosine_margin <= 1:
+            raise UserError(f"Counterfactual: cosine_margin must be from -1 to 1, not {cosine_margin}")
         positive("Counterfactual", positives=positives, negatives=negatives)
         self.weight, self.interest, self.replace = weight, interest, replace
         self.positives, self.negatives = positives, negatives

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from seqcl.augment.feature_masks import correlated_halves, mutual_information, present, random_halves
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, check_choice
 from seqcl.losses import nt_xent
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.two_views import share_of_others
@@ -60,8 +60,7 @@ class FeatureContrast(Objective):
             raise UserError(f"FeatureContrast: items must be 2 or more, not {items}")
         if not 0 <= drop < 1:
             raise UserError(f"FeatureContrast: drop must be from 0 to below 1, not {drop}")
-        if masking not in ("correlated", "random"):
-            raise unknown("masking", masking, ("correlated", "random"))
+        check_choice("masking", masking, Masking)
         self.weight, self.temperature, self.items, self.masking, self.drop = weight, temperature, items, masking, drop
         self.register_buffer(
             "catalogue", torch.empty(0, dtype=torch.int64), persistent=False

@@ -7,7 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqcl.errors import unknown
+from seqcl.errors import check_choice
 
 Head = Literal["none", "linear", "mlp", "mlp_bn"]
 
@@ -27,12 +27,11 @@ def projection(kind: Head, dim: int) -> nn.Module:
     mlp_bn has batch norm before the ReLU (BYOL, arXiv 2006.07733, section 3.3). The map belongs to the objective, so that
     nothing of it is left when the encoder is used.
     """
+    check_choice("head", kind, Head)
     if kind == "none":
         return nn.Identity()
     if kind == "linear":
         return nn.Linear(dim, dim, bias=False)
     if kind == "mlp":
         return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-    if kind == "mlp_bn":
-        return nn.Sequential(nn.Linear(dim, dim, bias=False), RowsNorm(dim), nn.ReLU(), nn.Linear(dim, dim))
-    raise unknown("head", kind, ("none", "linear", "mlp", "mlp_bn"))
+    return nn.Sequential(nn.Linear(dim, dim, bias=False), RowsNorm(dim), nn.ReLU(), nn.Linear(dim, dim))

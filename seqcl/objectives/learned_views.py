@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
-from seqcl.errors import UserError
+from seqcl.errors import check_choice
 from seqcl.losses import Similarity, nt_xent, spread
 from seqcl.objectives.two_views import related, share_of_others
-from seqcl.objectives.views import ViewsObjective, positive
+from seqcl.objectives.views import ViewsObjective, not_negative, positive
 from seqcl.types import Encoder, SeqBatch
 
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -20,7 +20,8 @@ class LearnedViews(ViewsObjective):
 
     Each step trains the encoder with the augmenters held still, and then the augmenters with the encoder held still, on
     states of the same views that the encoder gives after its update; they have an Adam of their own. The regulariser
-    keeps learned views from becoming equal.
+    keeps learned views from becoming equal. Differs from the authors' code, which trains the encoder on each batch a second
+    time, once the augmenters have changed.
 
     Args:
         views: What makes the two views of a row.
@@ -53,8 +54,8 @@ class LearnedViews(ViewsObjective):
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head="none")
         positive("LearnedViews", temperature=temperature, layers=layers, lr=lr)
-        if learned < 0 or regularise < 0:
-            raise UserError(f"LearnedViews: learned={learned} and regularise={regularise} must not be negative")
+        not_negative("LearnedViews", learned=learned, regularise=regularise)
+        check_choice("similarity", similarity, Similarity)
         self.learned, self.lr, self.regularise = learned, lr, regularise
         self.temperature, self.similarity = temperature, similarity
         self.augmenters = nn.ModuleList(augmenter(dim, layers) for _ in range(2)).requires_grad_(False)

@@ -13,7 +13,7 @@ from seqcl.augment import Pair, View
 from seqcl.errors import UserError
 from seqcl.losses import contrast, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, ViewsObjective, positive, users_of
+from seqcl.objectives.views import Rows, ViewsObjective, positive, share, users_of
 from seqcl.types import Encoder, SeqBatch, Windows
 
 
@@ -99,7 +99,7 @@ class MoCo(ViewsObjective):
         positives = torch.zeros_like(keep)
         positives[:, 0] = True
         loss = contrast(logits, positives, keep=keep)
-        self.observe(queries, keys, masked_share=masked.sum() / (len(rows.users) * (~empty).sum()).clamp(min=1))
+        self.observe(queries, keys, masked_share=share(masked, ~empty))
         self.put(keys, kept)
         return {"contrast": self.weight * loss}
 

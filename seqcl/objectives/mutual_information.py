@@ -18,7 +18,7 @@ from seqcl.errors import UserError
 from seqcl.losses import Similarity, contrast, each_positive, similarities
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.masked_items import whole
-from seqcl.objectives.views import Rows, positive, share
+from seqcl.objectives.views import Rows, not_negative, positive, share
 from seqcl.types import PAD, Encoder, SeqBatch, Windows
 
 
@@ -27,8 +27,8 @@ class MutualInformation(Objective):
 
     A whole row is what a window reads and its last target; the encoder's longest row must be one longer than the window's.
     Differs from the paper and its code: cosines over a temperature, because dot products of new embeddings hardly move at first;
-    the negatives of an item are all others of the batch and those of a segment the other segments of the batch, unless they
-    are of one user, lead to one target or are the same, where the code draws one of each; an item in several rows of a batch
+    the negatives of an item are all others of the batch, none left out, and those of a segment the other segments of the
+    batch, unless they are of one user, lead to one target or are the same, where the code draws one of each; an item in several rows of a batch
     counts once for its attributes; a segment is encoded by itself, not between MASKs; places are masked at random, without
     the last one always among them; one vector stands for a distance whichever way it goes.
 
@@ -74,9 +74,7 @@ class MutualInformation(Objective):
             "masked_attribute": masked_attribute,
             "segment": segment,
         }
-        for name, weight in self.weights.items():
-            if weight < 0:
-                raise UserError(f"MutualInformation: {name} must not be negative, not {weight}")
+        not_negative("MutualInformation", **self.weights)
         if not any(self.weights.values()):
             raise UserError(f"MutualInformation: one of {', '.join(self.weights)} must be above 0")
         self.rate, self.chosen = rate, attributes
@@ -133,7 +131,7 @@ class MutualInformation(Objective):
         itself = torch.eye(len(context), dtype=torch.bool, device=context.device)
         one = (segments.items[:, None] == segments.items).all(-1)  # (B, B), the same segment
         alike = (whose.like(whose) | one) & ~itself
-        self.observed = {"masked_share": share(alike)}
+        self.observed = {"masked_share": share(alike, ~itself)}
         return contrast(self.scores("segment", context, segment), itself, keep=~alike)
 
     def with_attributes(self, name: str, states: Tensor, items: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.augment import Pair, View
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, check_choice
 from seqcl.losses import Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
 from seqcl.objectives.two_views import of_another, related, share_of_others
-from seqcl.objectives.views import States, ViewsObjective, check_states, positive, row_states
+from seqcl.objectives.views import States, ViewsObjective, check_states, not_negative, positive, row_states
 from seqcl.types import Batches, Encoder, SeqBatch
 
 Negatives = Literal["batch", "clusters"]
@@ -68,12 +68,12 @@ class Prototypes(ViewsObjective):
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         check_states("Prototypes", states, head)
-        if intent_states not in get_args(IntentStates):
-            raise unknown("intent_states", intent_states, get_args(IntentStates))
+        check_choice("intent_states", intent_states, IntentStates)
+        check_choice("negatives", negatives, Negatives)
+        check_choice("similarity", similarity, Similarity)
         if not clusters or min(clusters) < 1:
             raise UserError(f"Prototypes: clusters must be numbers of 1 or more, not {list(clusters)}")
-        if intent < 0:
-            raise UserError(f"Prototypes: intent must not be negative, not {intent}")
+        not_negative("Prototypes", intent=intent, warmup=warmup)
         positive("Prototypes", temperature=temperature)
         self.intent, self.clusters, self.negatives = intent, tuple(clusters), negatives
         self.temperature, self.similarity, self.warmup = temperature, similarity, warmup

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from seqcl.augment import Pair, View
 from seqcl.losses import similarities, sinkhorn, swapped
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import ViewsObjective, positive
+from seqcl.objectives.views import ViewsObjective, not_negative, positive
 from seqcl.types import Encoder, SeqBatch
 
 
@@ -47,7 +47,8 @@ class SwAV(ViewsObjective):
         head: Head = "mlp_bn",
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
-        positive("SwAV", prototypes=prototypes, temperature=temperature, epsilon=epsilon, queue=queue + 1)
+        positive("SwAV", prototypes=prototypes, temperature=temperature, epsilon=epsilon)
+        not_negative("SwAV", queue=queue)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
         self.temperature, self.epsilon = temperature, epsilon
         self.register_buffer("kept", torch.zeros(2, queue, dim))

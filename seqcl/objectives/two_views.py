@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from seqcl.augment import Pair, View
+from seqcl.errors import check_choice
 from seqcl.losses import Reduction, Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, States, ViewsObjective, check_states, positive, row_states, share
+from seqcl.objectives.views import Rows, States, ViewsObjective, check_states, positive, row_states
 from seqcl.types import Encoder, SeqBatch
 
 
@@ -44,6 +45,7 @@ class TwoViews(ViewsObjective):
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         positive("TwoViews", temperature=temperature)
         check_states("TwoViews", states, head)
+        check_choice("similarity", similarity, Similarity)
         self.temperature, self.similarity, self.states = temperature, similarity, states
         self.mask_false_negatives = mask_false_negatives
 
@@ -88,6 +90,7 @@ class SupCon(ViewsObjective):
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         positive("SupCon", temperature=temperature)
+        check_choice("reduction", reduction, Reduction)
         self.temperature, self.reduction = temperature, reduction
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
@@ -102,7 +105,7 @@ class SupCon(ViewsObjective):
         logits = similarities(both, both, "cosine") / self.temperature  # (2B, 2B)
         loss = contrast(logits, positives, keep=keep, reduction=self.reduction)
         others = related_rows & ~rows.same_target(rows)
-        self.observe(*both.chunk(2), masked_share=share(others.fill_diagonal_(False)))
+        self.observe(*both.chunk(2), masked_share=share_of_others(others.fill_diagonal_(True)))
         return {"contrast": self.weight * loss}
 
 

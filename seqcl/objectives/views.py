@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from seqcl.augment import Pair, View
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, check_choice
 from seqcl.losses import alignment, uniformity
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.heads import Head, projection
@@ -49,8 +49,7 @@ class ViewsObjective(Objective):
 
     def __init__(self, *, views: Pair | View, dim: int, weight: float, head: Head) -> None:
         super().__init__()
-        if weight < 0:
-            raise UserError(f"{type(self).__name__}: weight must not be negative, not {weight}")
+        not_negative(type(self).__name__, weight=weight)
         self.views = Pair(views=[views]) if isinstance(views, View) else views
         self.times_needed = self.views.times_needed
         self.head = projection(head, dim)
@@ -107,18 +106,31 @@ def positive(name: str, **values: float) -> None:
             raise UserError(f"{name}: {key} must be above 0, not {value}")
 
 
+def not_negative(name: str, **values: float) -> None:
+    """Refuse values below 0.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for key, value in values.items():
+        if value < 0:
+            raise UserError(f"{name}: {key} must not be negative, not {value}")
+
+
 def check_states(name: str, states: States, head: Head) -> None:
     """Refuse an unknown choice, and a head over all states of a row, whose number varies.
 
     Raises:
         UserError: names the choice or the head.
     """
-    if states not in get_args(States):
-        raise unknown("states", states, get_args(States))
+    check_choice("states", states, States)
     if states == "all" and head != "none":
         raise UserError(f"{name}: states=all takes no head, not {head}: use states=mean, or head=none")
 
 
-def share(mask: Tensor) -> Tensor:
-    """The share of a (B, C) mask that is set."""
-    return mask.sum() / max(mask.numel(), 1)
+def share(mask: Tensor, of: Tensor | None = None) -> Tensor:
+    """The share of a (B, C) mask that is set, among the places of (B, C) or (C,) `of` if given."""
+    if of is None:
+        return mask.sum() / max(mask.numel(), 1)
+    of = of.expand_as(mask)
+    return (mask & of).sum() / of.sum().clamp(min=1)
