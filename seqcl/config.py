@@ -57,68 +57,98 @@ def given(component: Component) -> set[str]:
     return {parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty}
 
 
-def from_arguments(arguments: Sequence[str], shared: Mapping[str, Component], run: Component) -> Namespace:
+def from_arguments(
+    arguments: Sequence[str],
+    shared: Mapping[str, Component],
+    run: Component,
+    notify: Callable[[str], None] = lambda line: print(f"seqcl: {line}", file=sys.stderr),
+) -> Namespace:
     """The resolved configuration of `arguments`; other projects' files come first, then those named by --config; later ones
-    win, options win over files. What earlier ones say of a class that a later one replaces is left out, and said on stderr.
+    win, options win over files. What a file says of a class that a later one replaces is left out.
 
     Args:
         arguments: the words after the command.
         shared: sections that every model has, by name.
         run: the function whose keywords are the options without a section.
+        notify: gets a line for each file of which something was left out.
 
     Raises:
         UserError: an unknown name, or a value that does not fit.
     """
-    flat: Flat = {}
-    origin: Origin = {}
     words = list(arguments)
+    sources: list[tuple[Flat, Origin]] = []
     for option, read in CONFIG_FILES.items():
         words, files = split_files(words, option)
         if len(files) > 1:
             raise UserError(f"option {option} is given {len(files)} times: give one file")
         for file in files:
             values = read(file)
-            flat |= values
-            origin |= dict.fromkeys(values, f"{option} {file}")
+            sources.append((values, dict.fromkeys(values, f"{option} {file}")))
     words, files = split_files(words, "--config")
     for file in files:
-        read_keys = list(read_yaml(file))
-        values = {key: value for key, value, _ in read_keys}
-        flat = without_replaced(flat, values, run, origin) | values
-        origin |= {key: place for key, _, place in read_keys}
-    words = [word for pair in options(words) for word in pair]
-    named = {key: value for key, value in zip(words[::2], words[1::2], strict=True) if value is not HELP}
-    chosen = {key[2:]: str(value) for key, value in named.items() if key[2:] == "model" or key[2:] in name_keys()}
-    flat = without_replaced(flat, chosen, run, origin)
-    parser = make_parser({**flat, **chosen}, shared, run, origin)
-    check_keys(parser, model_of({**flat, **chosen}, run), [*flat, *(key[2:] for key in named)], flat, origin)
-    if HELP in words:
-        print(help_page({**flat, **chosen}, shared, run))
+        lines = list(read_yaml(file))
+        sources.append(({key: value for key, value, _ in lines}, {key: place for key, _, place in lines}))
+    typed = {key[2:]: value for key, value in options(words)}
+    asks_help = typed.pop("help", None) is HELP
+    flat: Flat = {}
+    origin: Origin = {}
+    left_out: dict[str, str] = {}
+    for values, places in [*sources, (typed, {})]:
+        gone = replaced(flat, values, run)
+        left_out |= {key: origin[key] for key in gone if key not in values}
+        flat = {key: value for key, value in flat.items() if key not in gone}
+        if values is not typed:
+            flat |= values
+            origin |= places
+    chosen = flat | {key: value for key, value in typed.items() if key == "model" or key in name_keys()}
+    places = {key: place for key, place in origin.items() if key not in typed}
+    parser = make_parser(chosen, shared, run, places)
+    check_keys(parser, model_of(chosen, run), [*flat, *typed], flat, places)
+    if asks_help:
+        print(help_page(chosen, shared, run))
         sys.exit(0)
     base = parse(lambda: parser.parse_object(nest(flat)), origin)
-    return parse(lambda: parser.parse_args([f"{key}={value}" for key, value in named.items()], namespace=base), {})
+    config = parse(lambda: parser.parse_args([f"--{key}={value}" for key, value in typed.items()], namespace=base), {})
+    say_left_out(left_out, notify)
+    return config
 
 
-def without_replaced(flat: Flat, later: Mapping[str, Any], run: Component, origin: Origin) -> Flat:
-    """`flat` without the options of classes that it names and `later` replaces, but for an encoder's `dim`; says which."""
+def replaced(earlier: Flat, later: Mapping[str, Any], run: Component) -> list[str]:
+    """Keys of `earlier` about a class that it names and `later` replaces by another; an encoder keeps its `dim`.
 
-    def classes(values: Mapping[str, Any]) -> dict[str, Component]:
-        found = {section: part.func for section, part in parts(MODELS.get(model_of(values, run), run)).items()}
-        named = {section: values.get(f"{section}.name") for section in found if section in CHOICES}
-        return found | {
-            section: CHOICES[section].get(str(name), found[section]) for section, name in named.items() if name
-        }
+    Another model replaces the classes named before it too: it brings its own.
+    """
+    other = "model" in earlier and MODELS.get(str(earlier["model"])) is not MODELS.get(
+        model_of({**earlier, **later}, run)
+    )
+    stays = {key: value for key, value in earlier.items() if not (other and key in name_keys())}
+    before, after = class_names(earlier, run), class_names({**stays, **later}, run)
+    named = {section for section in before if "model" in earlier or f"{section}.name" in earlier}
+    lost = {section for section in named if before[section] != after.get(section)}
+    return [
+        key for key in earlier if key.partition(".")[0] in lost and not (key == "encoder.dim" and "encoder" in after)
+    ]
 
-    before, after = classes(flat), classes({**flat, **later})
-    named = {section for section in before if "model" in flat or f"{section}.name" in flat}
-    lost = [section for section in named if before[section] is not after.get(section)]
-    options = {f"{name}.{option}" for name in lost for option in inspect.signature(before[name]).parameters}
-    kept = {f"{section}.dim" for section in after} | set(later)
-    gone = [key for key in flat if key in options - kept or (key[:-5] in lost and key[:-5] not in after)]
-    for place in dict.fromkeys(origin[key] for key in gone):
-        names = ", ".join(key.removesuffix(".name") for key in gone if origin[key] == place)
-        print(f"seqcl: {place}: left out, as what it belongs to is replaced: {names}", file=sys.stderr)
-    return {key: value for key, value in flat.items() if key not in gone}
+
+def class_names(flat: Flat, run: Component) -> dict[str, str]:
+    """The class of every section under `flat`; none if there is no such model."""
+    recipe = MODELS.get(model_of(flat, run))
+    sections = {} if recipe is None else parts(recipe)
+    return {name: str(flat.get(f"{name}.name", default_name(name, part.func))) for name, part in sections.items()}
+
+
+def default_name(section: str, component: Component) -> str:
+    """What the recipe's own component is called in its section."""
+    table = choices(section, component) if section in CHOICES else {component.__name__: component}
+    return next(name for name, choice in table.items() if choice is component)
+
+
+def say_left_out(places: Origin, notify: Callable[[str], None]) -> None:
+    """Say, in a line for each file, which of its keys do not count."""
+    files = {key: place.rpartition(":")[0] or place for key, place in places.items()}
+    for file in dict.fromkeys(files.values()):
+        names = ", ".join(key.removesuffix(".name") for key in places if files[key] == file)
+        notify(f"{file}: left out, as the class that they are about is replaced: {names}")
 
 
 def from_mapping(values: Mapping[str, Any], shared: Mapping[str, Component], run: Component) -> Namespace:
@@ -157,7 +187,7 @@ def sections_of(recipe: Component, chosen: Mapping[str, Any], origin: Origin) ->
         component, values, names = part.func, dict(part.keywords), []
         if section in CHOICES:
             table = choices(section, component)
-            default = next(name for name, choice in table.items() if choice is component)
+            default = default_name(section, component)
             names = [default, *(name for name in table if name != default)]
             choice = str(chosen.get(f"{section}.name", default))
             table |= brought(section, choice)
@@ -215,7 +245,8 @@ def help_page(chosen: Mapping[str, Any], shared: Mapping[str, Component], run: C
     lines += [f"  {name:<12}{(inspect.getdoc(recipe) or '').splitlines()[0]}" for name, recipe in MODELS.items()]
     lines += [
         "",
-        "  --config FILE      YAML with the keys below; several may be given, later ones win, options win over files",
+        "  --config FILE      YAML with the keys below; several may be given, later ones win, options win over files;",
+        "                     another model or class leaves out what a file said of the one it names",
     ]
     lines += [
         "  --recbole-config FILE  a YAML of RecBole's with its keys for data and evaluation; --config and options win"

@@ -108,13 +108,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys):
         (["--encoder.dim", "32"], "encoder.dim was 8 and cannot become 32"),
         (["--seed", "3"], "seed was 0 and cannot become 3"),
         (["--model", "SASRec"], "model was CL4Rec and cannot become SASRec"),
+        (["--model", "CoSeRec"], "model was CL4Rec and cannot become CoSeRec"),
         (["--objective", "SimSiam"], "objective was TwoViews and cannot become SimSiam"),
+        (["--encoder", "GRU", "--objective", "SimSiam"], "encoder was SASRec and cannot become GRU"),
     ],
 )
 def test_a_run_cannot_go_on_as_another_experiment_and_is_left_as_it_was(run, words, message, capsys):
     before = (run / "config.yaml").read_text()
     assert main(["train", "--resume", str(run), *words]) == 2
-    assert message in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert message in printed and len(printed.strip().splitlines()) == 1
     assert (run / "config.yaml").read_text() == before
 
 

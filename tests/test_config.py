@@ -66,25 +66,45 @@ train: {lr: 0.05}
     [
         (
             ["--objective", "MoCo", "--objective.queue", "64"],
-            "objective.weight, objective.temperature, objective.similarity",
+            ["objective.weight", "objective.temperature", "objective.similarity"],
         ),
-        (["--encoder", "GRU"], "encoder.heads, encoder.dropout"),
-        (["--model", "CoSeRec"], "views.crop"),
-        (["--model", "SASRec"], "views.crop"),
-        (["--model", "CL4Rec", "--objective", "TwoViews", "--encoder", "SASRec"], ""),
+        (["--objective", "MoCo", "--objective.weight", "0.3"], ["objective.temperature", "objective.similarity"]),
+        (["--encoder", "GRU"], ["encoder.heads", "encoder.dropout"]),
+        (["--model", "CoSeRec"], ["views.crop"]),
+        (["--model", "SASRec"], ["views.crop", "objective.weight", "objective.temperature", "objective.similarity"]),
+        (["--model", "CL4SRec", "--objective", "TwoViews", "--encoder", "SASRec"], []),
     ],
 )
-def test_options_of_a_class_that_an_option_replaces_are_left_out_and_named(tmp_path, words, left_out, capsys):
+def test_options_of_a_class_that_is_replaced_are_left_out_and_named_in_one_line(tmp_path, words, left_out, capsys):
     file = tmp_path / "file.yaml"
     file.write_text(FILE)
     config = resolve("--config", str(file), *words)
     said = capsys.readouterr().err
-    assert left_out in said if left_out else not said
+    assert said == (
+        f"seqcl: {file}: left out, as the class that they are about is replaced: {', '.join(left_out)}\n"
+        if left_out
+        else ""
+    )
     assert config.encoder.dim == 32 and config.train.lr == 0.05  # what has one meaning everywhere stays
     defaults = resolve("--model", config.model, *words)
-    for section in {name.partition(".")[0] for name in left_out.split(", ")} & set(config.as_dict()):
+    for section in {name.partition(".")[0] for name in left_out} & set(config.as_dict()):
         ours, own = config[section].as_dict(), defaults[section].as_dict()
         assert ours | {"dim": 32} == own | {"dim": 32}
+
+
+@pytest.mark.parametrize("model", sorted(set(MODELS) - {"CL4Rec", "CL4SRec", "TwoTower", "BERT4Rec", "S3Rec"}))
+def test_another_model_brings_its_own_classes_whatever_a_whole_file_names(tmp_path, model, capsys):
+    file = tmp_path / "whole.yaml"
+    file.write_text(
+        experiment.to_yaml(resolve("--model", "CL4Rec", "--encoder", "BSARec", "--encoder.dim", "16", "--seed", "5"))
+    )
+    config, own = resolve("--config", str(file), "--model", model), resolve("--model", model)
+    assert config.seed == 5
+    for section in parts(MODELS[model]):
+        if "encoder" in section:
+            assert config[section]["dim"] == 16
+        assert config[section].get("name") == own[section].get("name")
+    assert "whole.yaml: left out" in capsys.readouterr().err
 
 
 def test_a_file_behind_another_replaces_what_it_names(tmp_path, capsys):
@@ -93,12 +113,27 @@ def test_a_file_behind_another_replaces_what_it_names(tmp_path, capsys):
     two.write_text("objective: {name: SimSiam, weight: 0.2}\n")
     config = resolve("--config", str(one), "--config", str(two))
     assert (config.objective.name, config.objective.weight, config.views.crop) == ("SimSiam", 0.2, 0.3)
-    assert "one.yaml:5: left out" in capsys.readouterr().err
-    one.write_text("encoder: {taps: 4}\n")  # names no class, so none is replaced
-    assert resolve("--config", str(one), "--model", "BSARec").encoder.taps == 4
-    one.write_text(FILE.replace("heads", "haeds"))
-    with pytest.raises(UserError, match=r"one\.yaml:3: unknown option 'encoder\.haeds'"):
-        resolve("--config", str(one), "--encoder", "GRU")
+    assert "one.yaml: left out" in capsys.readouterr().err
+    one.write_text("objective: {weight: 0.4}\nencoder: {name: GRU, hidden: 3}\n")  # names no model, and no objective
+    config = resolve("--config", str(one), "--model", "CoSeRec", "--objective", "MoCo")
+    assert (config.objective.weight, config.encoder.name, config.encoder.hidden) == (0.4, "GRU", 3)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--objective", "MoCoo"], "^unknown objective 'MoCoo': did you mean MoCo"),
+        (["--model", "CL4Rek"], "^unknown model 'CL4Rek': did you mean CL4Rec"),
+        (["--encoder", "GRU", "--encoder.hiden", "3"], "^unknown option 'encoder.hiden': did you mean encoder.hidden"),
+    ],
+)
+def test_a_mistake_in_what_replaces_is_all_that_is_said(tmp_path, words, message, capsys):
+    file = tmp_path / "file.yaml"
+    file.write_text(FILE + "seed: 1\n")
+    with pytest.raises(UserError, match=message):
+        resolve("--config", str(file), *words)
+    assert not capsys.readouterr().err
 
 
 def test_what_is_printed_reads_back_the_same(tmp_path):

@@ -126,6 +126,15 @@ def test_options_are_the_keys_of_recboles_own_file():
         experiment.resolve(["--encoder", "recbole:NARM", "--encoder.hidden_size", "many"])
 
 
+def test_an_encoder_of_recbole_and_one_of_ours_replace_each_other(tmp_path):
+    file = tmp_path / "file.yaml"
+    file.write_text("model: CL4Rec\nencoder: {dim: 32, heads: 4}\n")
+    config = experiment.resolve(["--config", str(file), "--encoder", "recbole:GRU4Rec"])
+    assert config.encoder.name == "recbole:GRU4Rec" and "heads" not in config.encoder
+    file.write_text('encoder: {name: "recbole:GRU4Rec", embedding_size: 32}\n')
+    assert experiment.resolve(["--config", str(file), "--encoder", "GRU"]).encoder.name == "GRU"
+
+
 def test_two_names_of_one_width_must_agree():
     with pytest.raises(UserError, match="two names of one width"):
         find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, dim=16, hidden_size=64)  # RecBole's default

@@ -150,7 +150,9 @@ def resolve_resumed(folder: Path, arguments: Sequence[str]) -> Namespace:
     if not file.exists():
         raise UserError(f"--resume {folder}: no run there, it holds no config.yaml")
     before = dict(configuration.flatten(resolve(["--config", str(file)]).as_dict()))
-    config = resolve(["--config", str(file), *arguments])
+    config = configuration.from_arguments(
+        ["--config", str(file), *arguments], SHARED, Options, notify=lambda line: None
+    )
     changed = sorted(configuration.flatten(config.as_dict()), key=lambda one: not one[0].endswith(("model", ".name")))
     for key, value in changed:
         if key not in FREE and before.get(key) != value:
