@@ -21,6 +21,28 @@ def check_choice(kind: str, value: str, choices: Any) -> None:
         raise unknown(kind, value, get_args(choices))
 
 
+def positive(name: str, **values: float) -> None:
+    """Refuse values that are not above 0.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for key, value in values.items():
+        if not value > 0:  # NaN too
+            raise UserError(f"{name}: {key} must be above 0, not {value}")
+
+
+def not_negative(name: str, **values: float) -> None:
+    """Refuse values below 0.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    for key, value in values.items():
+        if not value >= 0:
+            raise UserError(f"{name}: {key} must not be negative, not {value}")
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a name that is not among `choices`, with the nearest ones first."""
     names = sorted(choices)

@@ -505,3 +505,9 @@ def test_spread_equals_its_reference_and_passes_gradcheck(similarity):
     assert spread(first, second, same, similarity=similarity).item() == pytest.approx(expected, abs=1e-12)
     assert torch.autograd.gradcheck(lambda *views: spread(*views, same, similarity=similarity), (first, second))
     assert spread(first, second, torch.ones_like(same)).item() == 0
+
+
+@pytest.mark.parametrize("misspelt", [{"reduction": "outt"}, {"similarity": "cosin"}])
+def test_a_misspelt_choice_is_refused(misspelt):
+    with pytest.raises(UserError, match="did you mean (out|cosine)"):
+        info_nce(normal(4, 3), normal(4, 3), temperature=0.5, **misspelt)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from seqcl.augment.similarity import Correlation, by_embedding, item_cf_iuf, surer
 from seqcl.augment.views import Correlated, View
-from seqcl.errors import UserError, check_choice
+from seqcl.errors import UserError, check_choice, not_negative
 from seqcl.types import SeqBatch, Windows
 
 
@@ -107,8 +107,7 @@ class ByLength(Composed):
 
     def __init__(self, *, short: View, long: View, threshold: int = 4) -> None:
         super().__init__([short, long])
-        if threshold < 0:
-            raise UserError(f"ByLength: threshold must not be negative, not {threshold}")
+        not_negative("ByLength", threshold=threshold)
         self.threshold = threshold
 
     def extra_repr(self) -> str:
@@ -150,8 +149,7 @@ class Pair(nn.Module):
         if ordered and len(views) != 2:
             raise UserError(f"Pair: needs two views with ordered=True, not {len(views)}")
         check_choice("correlation", correlation, Correlation)
-        if warmup < 0:
-            raise UserError(f"Pair: warmup must not be negative, not {warmup}")
+        not_negative("Pair", warmup=warmup)
         self.views = cast("Sequence[View]", nn.ModuleList(views))
         self.distinct, self.ordered, self.correlation, self.warmup = distinct, ordered, correlation, warmup
         self.neighbours_needed = max(view.neighbours_needed for view in views)

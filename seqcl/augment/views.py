@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from seqcl.augment.gaps import Gaps
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
-from seqcl.errors import UserError, check_choice
+from seqcl.errors import UserError, check_choice, not_negative
 from seqcl.types import SeqBatch, Windows
 
 
@@ -41,8 +41,7 @@ class Rated(View):
         super().__init__()
         if not 0 <= rate <= 1:
             raise UserError(f"{type(self).__name__}: rate must lie in [0, 1], not {rate}")
-        if least < 0:
-            raise UserError(f"{type(self).__name__}: least must not be negative, not {least}")
+        not_negative(type(self).__name__, least=least)
         self.rate = rate
         self.least = least
 

@@ -12,7 +12,7 @@ from seqcl.encoders.attention import Attention, RelativeAttention
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.layout import Layout
 from seqcl.encoders.table import ItemTable, at_least_one
-from seqcl.errors import UserError
+from seqcl.errors import UserError, check_choice
 from seqcl.types import SeqBatch
 
 Activation = Literal["gelu", "relu"]
@@ -63,6 +63,9 @@ class SASRec(nn.Module):
         at_least_one(dim=dim, layers=layers, heads=heads, hidden=hidden, max_len=max_len)
         if dim % heads:
             raise UserError(f"encoder.heads={heads} does not divide encoder.dim={dim}")
+        check_choice("encoder.positions", positions, Positions)
+        check_choice("encoder.norm", norm, Norm)
+        check_choice("encoder.activation", activation, Activation)
         self.num_items, self.max_len, self.dim = num_items, max_len, dim
         self.positions, self.norm = positions, norm
         self.causal = True

@@ -20,7 +20,8 @@ class ICSRec(Contrastive):
     """Next item, contrast of rows with the same target, and of both with their intents (Qin et al. 2024, arXiv 2310.14318).
 
     Differs from the paper: full softmax over cosines; in one pass over all positions the last target of a row is the one that
-    counts; rows of the same user, target or cluster are not negatives.
+    counts; the row's own centre is that of its state without a view, the other row's that of its view; rows of the same user,
+    target or cluster are not negatives.
     """
 
     def __init__(

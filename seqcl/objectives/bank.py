@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.augment import Pair, View, stack
-from seqcl.errors import UserError
+from seqcl.errors import UserError, positive
 from seqcl.losses import contrast, similarities
 from seqcl.objectives.base import rng
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.momentum import check_momentum, halves
-from seqcl.objectives.views import Rows, ViewsObjective, positive, share, users_of
+from seqcl.objectives.views import Rows, ViewsObjective, share, users_of
 from seqcl.types import Encoder, SeqBatch, Windows
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqcl.errors import UserError, check_choice
+from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import Similarity, softmax
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.next_item import NextItem
-from seqcl.objectives.views import positive
 from seqcl.types import Encoder, SeqBatch, Windows
 
 Correction = Literal["counts", "stream", "none"]
@@ -59,8 +58,7 @@ class BatchSoftmax(Objective):
     ) -> None:
         super().__init__()
         positive("BatchSoftmax", temperature=temperature)
-        if negatives < 0:
-            raise UserError(f"BatchSoftmax: negatives must not be negative, not {negatives}")
+        not_negative("BatchSoftmax", negatives=negatives)
         if not 0 < rate <= 1:
             raise UserError(f"BatchSoftmax: rate must be above 0 and at most 1, not {rate}")
         check_choice("correction", correction, Correction)

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from seqcl.errors import UserError
+from seqcl.errors import UserError, not_negative, positive
 from seqcl.losses import cosine_margin, triplet
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.views import not_negative, positive, share
+from seqcl.objectives.views import share
 from seqcl.types import Encoder, SeqBatch, Windows
 
 

@@ -9,11 +9,10 @@ import torch
 from torch import Generator, Tensor
 
 from seqcl.augment.feature_masks import correlated_halves, mutual_information, present, random_halves
-from seqcl.errors import UserError, check_choice
+from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import nt_xent
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.two_views import share_of_others
-from seqcl.objectives.views import positive
 from seqcl.types import Encoder, Features, SeqBatch, Windows
 
 Masking = Literal["correlated", "random"]
@@ -54,8 +53,7 @@ class FeatureContrast(Objective):
     ) -> None:
         super().__init__()
         positive("FeatureContrast", temperature=temperature)
-        if weight < 0:
-            raise UserError(f"FeatureContrast: weight must not be negative, not {weight}")
+        not_negative("FeatureContrast", weight=weight)
         if items < 2:
             raise UserError(f"FeatureContrast: items must be 2 or more, not {items}")
         if not 0 <= drop < 1:

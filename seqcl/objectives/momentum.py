@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
-from seqcl.errors import UserError
+from seqcl.errors import UserError, positive
 from seqcl.losses import contrast, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, ViewsObjective, positive, share, users_of
+from seqcl.objectives.views import Rows, ViewsObjective, share, users_of
 from seqcl.types import Encoder, SeqBatch, Windows
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from seqcl.augment.compose import stack
 from seqcl.augment.operators import choose, random_start
 from seqcl.encoders.features import words_of
-from seqcl.errors import UserError
+from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import Similarity, contrast, each_positive, similarities
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.masked_items import whole
-from seqcl.objectives.views import Rows, not_negative, positive, share
+from seqcl.objectives.views import Rows, share
 from seqcl.types import PAD, Encoder, SeqBatch, Windows
 
 
@@ -66,6 +66,7 @@ class MutualInformation(Objective):
     ) -> None:
         super().__init__()
         positive("MutualInformation", temperature=temperature)
+        check_choice("similarity", similarity, Similarity)
         if not 0 <= rate < 1:
             raise UserError(f"MutualInformation: rate must be from 0 to below 1, not {rate}")
         self.weights = {

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, check_choice, positive
 from seqcl.losses import Correction, Similarity, bce, bpr, gbce, sampled_softmax, softmax
 from seqcl.objectives.base import Objective, rng
 from seqcl.types import PAD, Encoder, SeqBatch, Windows
@@ -69,15 +69,16 @@ class NextItem(Objective):
         t: float = 0.75,
     ) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise unknown("loss", loss, LOSSES)
+        check_choice("loss", loss, Loss)
+        check_choice("sampling", sampling, Sampling)
+        check_choice("correction", correction, Correction)
+        check_choice("similarity", similarity, Similarity)
         if negatives < 1:
             raise UserError(f"NextItem: negatives must be 1 or more, not {negatives}")
         for name, value in (("smoothing", smoothing), ("t", t)):
             if not 0 <= value <= 1:
                 raise UserError(f"NextItem: {name} must be from 0 to 1, not {value}")
-        if temperature <= 0:
-            raise UserError(f"NextItem: temperature must be above 0, not {temperature}")
+        positive("NextItem", temperature=temperature)
         if smoothing and loss != "softmax":
             raise UserError(f"NextItem: smoothing={smoothing} works with loss=softmax alone, not with {loss}")
         self.loss, self.negatives, self.shared, self.sampling = loss, negatives, shared, sampling

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.augment import Pair, View
-from seqcl.errors import UserError, check_choice
+from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
 from seqcl.objectives.two_views import of_another, related, share_of_others
-from seqcl.objectives.views import States, ViewsObjective, check_states, not_negative, positive, row_states
+from seqcl.objectives.views import States, ViewsObjective, check_states, row_states
 from seqcl.types import Batches, Encoder, SeqBatch
 
 Negatives = Literal["batch", "clusters"]
@@ -27,8 +27,8 @@ class Prototypes(ViewsObjective):
     `contrast` is NT-Xent of the two views, without rows of one cluster as negatives of each other. `intent` is InfoNCE of
     each view and its row's centre, the mean over all numbers of clusters: against the centres of the other rows in the batch
     (ICLRec, arXiv 2202.02519) or against all other centres, sharper where a cluster is dense (PCL, arXiv 2005.04966, eq. 11
-    and 12). A view that is another user's row has that row's centre (ICSRec, arXiv 2310.14318). Clusters are those of
-    training rows alone, before the first epoch too.
+    and 12). A view of another user's row has the centre closest to its own state (ICSRec, arXiv 2310.14318). Clusters are those
+    of training rows alone, before the first epoch too.
 
     Args:
         views: What makes the two views of a row.

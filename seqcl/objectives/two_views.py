@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from seqcl.augment import Pair, View
-from seqcl.errors import check_choice
+from seqcl.errors import check_choice, positive
 from seqcl.losses import Reduction, Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, States, ViewsObjective, check_states, positive, row_states
+from seqcl.objectives.views import Rows, States, ViewsObjective, check_states, row_states
 from seqcl.types import Encoder, SeqBatch
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seqcl.augment import Pair, View
-from seqcl.errors import UserError, check_choice
+from seqcl.errors import UserError, check_choice, not_negative
 from seqcl.losses import alignment, uniformity
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.heads import Head, projection
@@ -93,28 +93,6 @@ def row_states(encoder: Encoder, batch: SeqBatch, *kinds: States) -> tuple[Tenso
 def users_of(view: SeqBatch, rows: Rows) -> Tensor:
     """Whose rows the views are: the batch's users, unless a view says otherwise (B,)."""
     return rows.users if view.users is None else view.users
-
-
-def positive(name: str, **values: float) -> None:
-    """Refuse values that are not above 0.
-
-    Raises:
-        UserError: names the first of them.
-    """
-    for key, value in values.items():
-        if value <= 0:
-            raise UserError(f"{name}: {key} must be above 0, not {value}")
-
-
-def not_negative(name: str, **values: float) -> None:
-    """Refuse values below 0.
-
-    Raises:
-        UserError: names the first of them.
-    """
-    for key, value in values.items():
-        if value < 0:
-            raise UserError(f"{name}: {key} must not be negative, not {value}")
 
 
 def check_states(name: str, states: States, head: Head) -> None:
