@@ -509,5 +509,5 @@ def test_spread_equals_its_reference_and_passes_gradcheck(similarity):
 
 @pytest.mark.parametrize("misspelt", [{"reduction": "outt"}, {"similarity": "cosin"}])
 def test_a_misspelt_choice_is_refused(misspelt):
-    with pytest.raises(UserError, match="did you mean (out|cosine)"):
+    with pytest.raises(UserError, match=r"did you mean (out|cosine)"):
         info_nce(normal(4, 3), normal(4, 3), temperature=0.5, **misspelt)
