@@ -1,0 +1,93 @@
+"""Loading other people's parts: a file or module that the user names, or what is installed under an entry point.
+
+Nothing is loaded because a run folder or a bundle says so: those only say what they need.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from seqcl import registry
+from seqcl.errors import UserError
+
+GROUP = "seqcl.plugins"
+"""The group of entry points; each value is a module that registers its parts when it is imported."""
+
+log = logging.getLogger("seqcl")
+
+
+def load(name: str, folder: Path | None = None) -> None:
+    """Import a plugin, once a process: a file ending in .py, or a module that Python can find.
+
+    Args:
+        name: the path of a file, or a dotted module name.
+        folder: where a relative path begins; None: the current folder.
+
+    Raises:
+        UserError: no such file or module, or it fails; its own error is named, and where it is.
+    """
+    if name.endswith(".py"):
+        path = ((folder or Path()) / Path(name).expanduser()).resolve()
+        load_file(path)
+        return
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as `python -m` does, for a package beside the run
+    with_source(name, lambda: importlib.import_module(name))
+
+
+@cache
+def load_file(path: Path) -> None:
+    """Import a file as a module of its own."""
+    if not path.is_file():
+        raise UserError(f"--plugin {path}: no such file")
+    if path.stem in sys.modules:
+        raise UserError(f"--plugin {path}: a module {path.stem!r} is loaded already: give the file another name")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+    sys.modules[path.stem] = module  # a dataclass looks for its module there
+    try:
+        with_source(str(path), lambda: loader.exec_module(module))
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+
+
+def with_source(name: str, work: object) -> None:
+    """Run an import; what it registers belongs to the plugin `name`."""
+    registry.loading.append(name)
+    try:
+        work()  # type: ignore[operator]
+    except UserError as error:
+        raise UserError(f"--plugin {name}: {error}") from error
+    except Exception as error:  # a plugin may raise anything
+        raise UserError(
+            f"--plugin {name}: it cannot be imported: {type(error).__name__}: {error}{place(error)}"
+        ) from error
+    finally:
+        registry.loading.pop()
+
+
+def place(error: BaseException) -> str:
+    """File and line in which an error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})"
+
+
+@cache
+def load_installed() -> None:
+    """Import every plugin that an installed package declares, once a process; one that fails is named in a warning."""
+    for point in entry_points(group=GROUP):
+        owner = point.dist.name if point.dist else point.value
+        try:
+            with_source(owner, point.load)
+        except UserError as error:
+            log.warning("the plugin %s of %s is left out: %s", point.name, owner, error)
