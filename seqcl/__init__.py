@@ -6,49 +6,36 @@ Four calls from a data frame to recommendations:
     run.metrics["test"]["ndcg@10"]
     run.evaluate("valid").metrics
     run.recommend(items=["B001", "B007"], k=10)
+
+`seqcl.load(folder)` reads a finished run back; `seqcl.register` and `seqcl.part` bring parts of your own.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from seqcl import extensions
 from seqcl.errors import UserError
 from seqcl.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from seqcl.data import Interactions
-    from seqcl.experiment import Run, train
+    from seqcl.experiment import Run, load, train
+    from seqcl.parts import part
+    from seqcl.registry import register
 
-__all__ = ["Interactions", "Run", "UserError", "__version__", "train"]
+__all__ = ["Interactions", "Run", "UserError", "__version__", "load", "part", "register", "train"]
 
-
-def _recbole(name: str) -> Any:
-    from seqcl.integrations.recbole_encoders import encoder
-
-    return encoder(name)
-
-
-def _recbole_config(path: Path) -> dict[str, Any]:
-    from seqcl.integrations.recbole_yaml import options
-
-    return options(path)
-
-
-extensions.ENCODERS["recbole"] = _recbole
-extensions.CONFIG_FILES["--recbole-config"] = _recbole_config
+ROOMS = {"Run": "experiment", "load": "experiment", "train": "experiment", "Interactions": "data", "part": "parts"}
 
 
 def __getattr__(name: str) -> Any:
     # Importing torch takes seconds; `seqcl --version` and error messages do without.
-    if name in ("Run", "train"):
-        from seqcl import experiment
+    if name == "register":
+        import_module("seqcl.config")  # brings all tables, so that a name that is taken is refused
+        from seqcl.registry import register
 
-        return getattr(experiment, name)
-    if name == "Interactions":
-        from seqcl.data import Interactions
-
-        return Interactions
+        return register
+    if name in ROOMS:
+        return getattr(import_module(f"seqcl.{ROOMS[name]}"), name)
     raise AttributeError(f"module 'seqcl' has no attribute {name!r}")

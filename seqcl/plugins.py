@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import logging
 import sys
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from seqcl import registry
+from seqcl import disk, registry
 from seqcl.errors import UserError
+
+NEEDS = "plugins.json"
+"""The file of a run folder that lists the parts of others that the run needs, and where they came from."""
 
 GROUP = "seqcl.plugins"
 """The group of entry points; each value is a module that registers its parts when it is imported."""
@@ -41,6 +46,13 @@ def load(name: str, folder: Path | None = None) -> None:
     with_source(name, lambda: importlib.import_module(name))
 
 
+def load_all(names: Iterable[str], folder: Path | None = None) -> None:
+    """Import several plugins, and those that installed packages declare."""
+    load_installed()
+    for name in names:
+        load(name, folder)
+
+
 @cache
 def load_file(path: Path) -> None:
     """Import a file as a module of its own."""
@@ -59,11 +71,11 @@ def load_file(path: Path) -> None:
         raise
 
 
-def with_source(name: str, work: object) -> None:
+def with_source(name: str, work: Callable[[], object]) -> None:
     """Run an import; what it registers belongs to the plugin `name`."""
     registry.loading.append(name)
     try:
-        work()  # type: ignore[operator]
+        work()
     except UserError as error:
         raise UserError(f"--plugin {name}: {error}") from error
     except Exception as error:  # a plugin may raise anything
@@ -91,3 +103,27 @@ def load_installed() -> None:
             with_source(owner, point.load)
         except UserError as error:
             log.warning("the plugin %s of %s is left out: %s", point.name, owner, error)
+
+
+def write_needs(folder: Path, needs: Iterable[tuple[str, str, str]]) -> None:
+    """Note in a run folder the kind, name and source of each part that is not ours; without any, write nothing."""
+    found = [{"kind": kind, "name": name, "source": source} for kind, name, source in needs]
+    if found:
+        disk.write_text(folder / NEEDS, json.dumps(found, indent=2) + "\n")
+
+
+def check_needs(folder: Path) -> None:
+    """Refuse to read a run whose parts are not here; nothing is imported for it.
+
+    Raises:
+        UserError: names the part, where it came from, and how to give it.
+    """
+    path = folder / NEEDS
+    for need in json.loads(path.read_text(encoding="utf-8")) if path.exists() else ():
+        try:
+            registry.TABLES[need["kind"]].find(need["name"])
+        except UserError:
+            raise UserError(
+                f"{folder} needs the {need['kind']} {need['name']!r} of {need['source']}: give it with --plugin {need['source']} "
+                "or, in Python, register it before. Nothing is imported because a run folder says so"
+            ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from seqcl.errors import UserError, unknown
@@ -12,6 +13,9 @@ KINDS = ("model", "encoder", "view", "objective", "loss", "metric")
 """What can be registered."""
 
 Registered = TypeVar("Registered")
+
+CONFIG_FILES: dict[str, Callable[[Path], Mapping[str, Any]]] = {}
+"""By option, a function that reads another project's configuration file as our options; its docstring is the option's help."""
 
 loading: list[str] = []
 """The plugins that are being loaded, the innermost last; what registers meanwhile belongs to it."""

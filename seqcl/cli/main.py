@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from seqcl import extensions
 from seqcl.errors import UserError, unknown
 from seqcl.version import VERSION
 
@@ -45,55 +44,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(words: list[str]) -> int:
-    """`seqcl train`, the same as run.py."""
-    from seqcl import experiment
+    """Run `seqcl train`, the same as run.py."""
+    from seqcl import config, experiment, registry
+    from seqcl.config.settings import take
     from seqcl.report import print_results
     from seqcl.training import Interrupted
 
-    words, resume = take(words, "--resume")
-    for option in extensions.CONFIG_FILES if resume is not None else ():
+    words, resumed = take(words, "--resume")
+    folder = Path(resumed[-1]) if resumed else None
+    for option in ("--config", *registry.CONFIG_FILES) if folder else ():
         if any(word.partition("=")[0] == option for word in words):
             raise UserError(f"{option} with --resume: a run goes on under its own configuration; leave {option} out")
     printing = "--print_config" in words
     words = [word for word in words if word != "--print_config"]
-    folder = Path(resume) if resume is not None else None
-    config = experiment.resolve(words) if folder is None else experiment.resolve_resumed(folder, words)
+    chosen = config.resolve(words) if folder is None else config.of_run(folder, words)
     if printing:
-        print(experiment.to_yaml(config), end="")
+        print(chosen.to_yaml(), end="")
         return 0
     try:
-        run = experiment.execute(config, resume=folder)
+        run = experiment.execute(chosen, resume=folder)
     except Interrupted as stop:
-        print(f"seqcl: {stop}", file=sys.stderr)
+        print(f"seqcl: {stop.where}; go on with: --resume {stop.folder}", file=sys.stderr)
         return 130
     print_results(run.metrics, run.folder)
     return 0
 
 
-def take(words: list[str], option: str) -> tuple[list[str], str | None]:
-    """The words without `option`, and its value."""
-    rest, value, remaining = [], None, list(words)
-    while remaining:
-        word = remaining.pop(0)
-        if word == option:
-            if not remaining:
-                raise UserError(f"option {option} needs a value")
-            value = remaining.pop(0)
-        elif word.startswith(option + "="):
-            value = word.partition("=")[2]
-        else:
-            rest.append(word)
-    return rest, value
-
-
 def other(words: list[str]) -> int:
-    """All commands with few options."""
+    """Run the commands with few options."""
     parser = Parser(prog="seqcl", description="Contrastive learning for sequential recommendation.")
     parser.add_argument("--version", action="version", version=f"seqcl {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     commands.add_parser("train", help="train and evaluate a model, the same as run.py (seqcl train --help)")
     command = commands.add_parser("evaluate", help="rank again with a run's best weights")
     command.add_argument("run", help="run folder")
+    add_plugin(command)
     command.add_argument("--part", choices=("valid", "test"), default="test", help="split to rank (default: test)")
     command.add_argument("--slices", action="store_true", help="also by history length and target popularity")
     command.add_argument(
@@ -103,10 +88,12 @@ def other(words: list[str]) -> int:
     command = commands.add_parser("export", help="write a folder that recommends without the log")
     command.add_argument("run", help="run folder")
     command.add_argument("folder", help="new folder")
+    add_plugin(command)
     command.add_argument("--index", default="hnsw", help="index of the items: flat, ivf, hnsw or ivfpq (default: hnsw)")
     command.add_argument("--onnx", action="store_true", help="the query encoder as an ONNX graph too")
     command = commands.add_parser("recommend", help="the best items for a user or a history")
     command.add_argument("run", help="run folder, or one that was exported")
+    add_plugin(command)
     command.add_argument("--user", help="raw id of a user in the log")
     command.add_argument("--items", help="raw ids of a history, oldest first, separated by commas")
     command.add_argument("--k", type=int, default=10, help="items to recommend (default: 10)")
@@ -136,14 +123,21 @@ def other(words: list[str]) -> int:
     return {"evaluate": evaluate, "export": export, "recommend": recommend, "data": data}[chosen.command](chosen)
 
 
+def add_plugin(command: argparse.ArgumentParser) -> None:
+    """Give a command the option --plugin."""
+    command.add_argument(
+        "--plugin", action="append", default=[], metavar="NAME", help="a .py file or a module with parts that the run needs"
+    )
+
+
 def evaluate(chosen: argparse.Namespace) -> int:
     """`seqcl evaluate RUN`: one JSON object."""
-    from seqcl.experiment import Run
+    from seqcl.experiment import load
     from seqcl.retrieval import KINDS
 
     if chosen.index not in (None, "all", *KINDS):
         raise unknown("index", chosen.index, (*KINDS, "all"))
-    run = Run.load(chosen.run)
+    run = load(chosen.run, plugins=chosen.plugin)
     result = run.evaluate(chosen.part)
     found = {"part": chosen.part, "protocol": result.protocol, "metrics": result.metrics}
     if chosen.slices:
@@ -157,9 +151,9 @@ def evaluate(chosen: argparse.Namespace) -> int:
 
 def export(chosen: argparse.Namespace) -> int:
     """`seqcl export RUN FOLDER`: the folder."""
-    from seqcl.experiment import Run
+    from seqcl.experiment import load
 
-    print(Run.load(chosen.run).export(chosen.folder, index=chosen.index, onnx=chosen.onnx))
+    print(load(chosen.run, plugins=chosen.plugin).export(chosen.folder, index=chosen.index, onnx=chosen.onnx))
     return 0
 
 
@@ -172,11 +166,11 @@ def recommend(chosen: argparse.Namespace) -> int:
 
         if items is None or chosen.user is not None:
             raise UserError(f"{chosen.run} was exported and knows no users: give --items, a history of raw item ids")
-        found = Bundle(chosen.run).recommend(items, **options)
+        found = Bundle(chosen.run, plugins=chosen.plugin).recommend(items, **options)
     else:
-        from seqcl.experiment import Run
+        from seqcl.experiment import load
 
-        found = Run.load(chosen.run).recommend(user=chosen.user, items=items, **options)
+        found = load(chosen.run, plugins=chosen.plugin).recommend(user=chosen.user, items=items, **options)
     for item, score in found:
         print(f"{item}\t{score:.6g}")
     return 0

@@ -1,20 +1,7 @@
-"""The one place that knows all rooms: configuration -> data -> model -> training -> evaluation -> run folder."""
+"""From an `Experiment` to a filled run folder, and from a run folder back to a model that can be asked."""
 
-from seqcl.experiment.folder import to_yaml
-from seqcl.experiment.options import SHARED, Options, Preparation, resolve, resolve_resumed
-from seqcl.experiment.run import Run, execute, train
-from seqcl.experiment.trial import build, training_batches
+from seqcl.experiment.job import training_batches
+from seqcl.experiment.pipeline import execute, train
+from seqcl.experiment.run import Run, load
 
-__all__ = [
-    "SHARED",
-    "Options",
-    "Preparation",
-    "Run",
-    "build",
-    "execute",
-    "resolve",
-    "resolve_resumed",
-    "to_yaml",
-    "train",
-    "training_batches",
-]
+__all__ = ["Run", "execute", "load", "train", "training_batches"]

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, each file whole or not at all."""
+"""The files of a run folder, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from datetime import datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-import yaml
-from jsonargparse import Namespace
-
+from seqcl import disk
 from seqcl.data import Sequences
 from seqcl.errors import UserError
 from seqcl.evaluation import Result
@@ -19,11 +17,11 @@ from seqcl.evaluation import Result
 log = logging.getLogger("seqcl")
 
 PACKED = "sequences"
-"""Folder in a run that holds the packed log, where that came as a data frame and cannot be found again."""
+"""The folder in a run that holds the packed log, where that came as a data frame and cannot be found again."""
 
 
 def new_folder(parent: Path, name: str) -> Path:
-    """A folder that was not there: name and time, with a number if two runs start in one second."""
+    """Make a folder named after `name` and the time, with a number if two runs start in one second."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -38,17 +36,19 @@ def new_folder(parent: Path, name: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """All of the text or nothing: written beside and renamed."""
-    beside = path.with_name(path.name + ".tmp")
+    """Write a text file of the run as a whole.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written; the old file is as it was.
+    """
     try:
-        beside.write_text(text)
-        beside.replace(path)
+        disk.write_text(path, text)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
 def write_ranks(result: Result, sequences: Sequences, path: Path) -> None:
-    """The rank of every test target, with raw ids."""
+    """Write the rank of every test target, with raw ids."""
     import pandas as pd
 
     columns = {
@@ -56,17 +56,13 @@ def write_ranks(result: Result, sequences: Sequences, path: Path) -> None:
         "target": sequences.item_ids[result.targets - 1],
         "rank": result.ranks,
     }
-    pd.DataFrame(columns).to_parquet(path, index=False)
-
-
-def to_yaml(config: Namespace) -> str:
-    """The resolved configuration, as --config reads it."""
-    return yaml.safe_dump(config.as_dict(), sort_keys=False)
+    with disk.whole_file(path) as beside:
+        pd.DataFrame(columns).to_parquet(beside, index=False)
 
 
 @contextmanager
 def early_log() -> Iterator[list[logging.LogRecord]]:
-    """Inside, what seqcl logs is kept, for a file that is not there yet."""
+    """Inside, keep what seqcl logs, for a file that is not there yet."""
     handler, level = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1), log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -79,8 +75,8 @@ def early_log() -> Iterator[list[logging.LogRecord]]:
 
 @contextmanager
 def log_file(path: Path, early: Sequence[logging.LogRecord] = ()) -> Iterator[None]:
-    """Inside, what seqcl logs is added to the file, after what was kept before."""
-    handler = logging.FileHandler(path)
+    """Inside, add what seqcl logs to the file, after what was kept before."""
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for record in early:
         handler.handle(record)

@@ -1,229 +1,101 @@
-"""From a configuration to a filled run folder, and from a run folder back to a model that can be asked."""
+"""A finished run: its numbers, and its model to ask."""
 
 from __future__ import annotations
 
 import json
-import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import Namespace
 
-from seqcl import config as configuration
-from seqcl.data import Interactions, Loader, Sequences, Split
-from seqcl.encoders import TwoTower
+from seqcl import config
+from seqcl.config import Experiment, Model
+from seqcl.data import Interactions, Sequences, Split
 from seqcl.errors import UserError, unknown
-from seqcl.evaluation import Evaluator, Questions, Result
-from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder, to_yaml, write_text
+from seqcl.evaluation import Questions, Result
+from seqcl.experiment.folder import PACKED
 from seqcl.experiment.indexes import measure, sweep, write_comparison
-from seqcl.experiment.options import SHARED, Options, Preparation, baselines, check, resolve
-from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, identity, rank, slices_of, windows_of
-from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
-from seqcl.models import MODELS, Baseline, Recommender
-from seqcl.objectives import NextItem
+from seqcl.experiment.ranking import Part, full_protocol, identity, queries_of, rank, slices_of, windows_of
+from seqcl.machine import pick_device
+from seqcl.models import Recommender
+from seqcl.plugins import load_all
 from seqcl.retrieval import KINDS
-from seqcl.training import Interrupted, last_checkpoint, load_weights
+from seqcl.training import load_weights
 from seqcl.types import SeqBatch
 
 
-def train(dataset: str | Path | Interactions | Any = "ml-100k", *, progress: bool = True, **values: Any) -> Run:
-    """Train and evaluate a model; the keywords are the options of the command line, sections as dictionaries.
+def packed_log(experiment: Experiment, folder: Path | None, source: Interactions | None = None) -> Sequences:
+    """The packed log of an experiment: the one that its run folder keeps, else the log given, else its data set."""
+    packed = folder / PACKED if folder else None
+    if packed is not None and packed.exists():
+        return Sequences.load(packed)
+    return experiment.data.sequences(source or experiment.options.dataset)
 
-    `train(frame, model="CL4Rec", encoder={"dim": 32}, train={"epochs": 5})` learns from a data frame with the columns
-    user_id, item_id and, unless its rows are in time order already, timestamp (or other names: data={"user": ...}).
+
+def load(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
+    """Read a run folder back; its log of interactions must still be what it was.
+
+    Args:
+        folder: the run.
+        device: where the model goes.
+        plugins: files or modules with parts of your own that the run needs; nothing is imported because the folder says so.
 
     Raises:
-        UserError: an unknown option, a value that does not fit, a log that cannot be read.
+        UserError: no run there, a plugin that it needs is not given, or the data changed since.
     """
-    if isinstance(dataset, str | Path):
-        return execute(
-            configuration.from_mapping({"dataset": str(dataset), **values}, SHARED, Options), progress=progress
-        )
-    if not isinstance(dataset, Interactions) and not hasattr(dataset, "columns"):
-        raise UserError(f"train needs a name, a path, a data frame or Interactions, not a {type(dataset).__name__}")
-    name = dataset.name if isinstance(dataset, Interactions) else "frame"
-    config = configuration.from_mapping({"dataset": name, **values}, SHARED, Options)
-    source = dataset if isinstance(dataset, Interactions) else from_frame(dataset, config.data)
-    return execute(config, source, progress=progress)
-
-
-def from_frame(frame: Any, columns: Namespace) -> Interactions:
-    """A data frame whose columns are those asked for, else the usual names."""
-    from seqcl.data.columns import choose_columns  # brings pyarrow, which a start from the cache need not wait for
-
-    names = [str(column) for column in frame.columns]
-    user, item, time = choose_columns(names, user=columns.user, item=columns.item, time=columns.time, source="frame")
-    return Interactions.from_frame(frame, user=user, item=item, time=time)
-
-
-def execute(
-    config: Namespace, source: Interactions | None = None, *, resume: Path | None = None, progress: bool = True
-) -> Run:
-    """Run a resolved configuration from the log of interactions to the filled run folder."""
-    started = time.monotonic()
-    device = pick_device(config.device)
-    check(config)
-    preparation = Preparation(**config.data.as_dict())
-    packed = resume / PACKED if resume else None
-    if packed is not None and packed.exists():
-        sequences = Sequences.load(packed)
-    else:
-        sequences = preparation.sequences(source or config.dataset)
-    split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
-    names = [config.model, *baselines(config)]
-    configs = {name: configuration.like(config, name, SHARED, Options) for name in names[1:]}
-    configs = {config.model: config, **configs}
-    # What cannot be built leaves no folder behind; baselines are not kept, or the model's peak of memory would hold them.
-    begun = resume is not None and last_checkpoint(resume).exists()
-    with early_log() as early:
-        models = {config.model: build(config, split, fresh=False) if begun else buildable(config, split)}
-        for name in names[1:]:
-            if issubclass(MODELS[name], Recommender):  # counting cannot fail
-                buildable(configs[name], split)
-    folder = resume or new_folder(Path(config.runs), f"{config.model}-{sequences.name}")
-    try:
-        with log_file(folder / "log.txt", early):
-            if source is not None:
-                sequences.save(folder / PACKED)
-            log.info("%s on %s, in %s", config.model, sequences, folder)
-            outcomes, earlier = {}, 0.0
-            peak: int | None = None
-            for name, its in configs.items():
-                where = folder if name == config.model else folder / "baselines" / name
-                where.mkdir(parents=True, exist_ok=True)
-                write_text(where / "config.yaml", to_yaml(its))
-                trial = Trial(config=its, sequences=sequences, split=split, folder=where, device=device)
-                main = name == config.model
-                spent = time.monotonic() - started if main else 0.0
-                outcomes[name] = trial.run(
-                    models.pop(name) if main else build(its, split),
-                    resume=resume is not None,
-                    spent=spent,
-                    progress=progress,
-                )
-                earlier += outcomes[name].earlier_seconds
-                if main:
-                    peak = peak_memory_bytes()  # the model comes first, before any baseline adds to it
-            seconds = earlier + time.monotonic() - started
-            metrics = summary(config, sequences, split, outcomes, seconds=seconds, peak=peak, device=device)
-            write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-            log.info("done in %.1f s", seconds)
-    except Interrupted as stop:
-        # A baseline is resumed with the run that it belongs to.
-        raise Interrupted(re.sub(r"--resume \S+", f"--resume {folder}", str(stop)), stop.checkpoint) from None
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; go on with: --resume {folder}", None) from None
-    return Run.load(folder)
-
-
-def buildable(config: Namespace, split: Split) -> Model:
-    """The model of a configuration, after what it would be pre-trained with was made too."""
-    model = build(config, split)
-    if isinstance(model, Recommender):
-        model.pretraining()
-    return model
-
-
-def summary(
-    config: Namespace,
-    sequences: Sequences,
-    split: Split,
-    results: dict[str, Outcome],
-    *,
-    seconds: float,
-    peak: int | None,
-    device: torch.device,
-) -> dict[str, Any]:
-    """What metrics.json holds; `peak` is the largest resident size of the process until the model itself was done."""
-    main = results[config.model]
-    rest = {name: result for name, result in results.items() if result is not main}
-    return {
-        "model": config.model,
-        "protocol": full_protocol(main.test, sequences, split, config.seed),
-        "data": {
-            "name": sequences.name,
-            "fingerprint": sequences.fingerprint,
-            "users": sequences.num_users,
-            "items": sequences.num_items,
-            "interactions": sequences.num_interactions,
-        },
-        "test": main.test.metrics,
-        "valid": main.valid.metrics,
-        "slices": main.slices,
-        "baselines": {
-            name: {"test": it.test.metrics, "valid": it.valid.metrics, "slices": it.slices} for name, it in rest.items()
-        },
-        "training": None
-        if main.fit is None
-        else {
-            "best_epoch": main.fit.best_epoch,
-            "epochs": main.fit.epochs,
-            "steps": main.fit.steps,
-            "seconds": main.fit.seconds,
-            "stopped": main.fit.stopped,
-            "pretraining": main.pretraining,
-        },
-        "seed": config.seed,
-        "versions": library_versions(),
-        "machine": about_machine(device),
-        "seconds": seconds,
-        "peak_memory_bytes": peak,
-    }
+    return Run.load(folder, device=device, plugins=plugins)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run: its numbers, and its model to ask."""
+    """A finished run."""
 
     folder: Path
-    config: Namespace
+    experiment: Experiment
     sequences: Sequences
     split: Split
     model: Model
     metrics: dict[str, Any]
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "cpu") -> Run:
-        """Read a run folder back; its log of interactions must still be what it was.
-
-        Raises:
-            UserError: no run there, or the data changed since.
-        """
+    def load(cls, folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
+        """Read a run folder back, as `seqcl.load` does."""
         folder = Path(folder)
-        if not (folder / "config.yaml").exists():
-            raise UserError(f"{folder} is no run: it holds no config.yaml")
-        config = resolve(["--config", str(folder / "config.yaml")])
-        preparation = Preparation(**config.data.as_dict())
-        packed = folder / PACKED
-        sequences = Sequences.load(packed) if packed.exists() else preparation.sequences(config.dataset)
-        split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
-        model = build(config, split, fresh=False).to(pick_device(device))
+        load_all(plugins)
+        experiment = config.of_run(folder)
+        sequences = packed_log(experiment, folder)
+        split = experiment.data.split_windows(sequences)
+        model = experiment.build(split.train, fresh=False).to(pick_device(device))
         if isinstance(model, Recommender):
             about = identity(sequences) | model.identity
             load_weights(model, folder / "checkpoints" / "best.safetensors", identity=about)
         model.eval()
         results = folder / "metrics.json"
-        metrics = json.loads(results.read_text()) if results.exists() else {}
-        return cls(folder=folder, config=config, sequences=sequences, split=split, model=model, metrics=metrics)
+        metrics = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+        return cls(
+            folder=folder, experiment=experiment, sequences=sequences, split=split, model=model, metrics=metrics
+        )
 
-    def evaluate(self, part: Literal["valid", "test"] = "test") -> Result:
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(iter(self.model.state_dict().values())).device
+
+    def evaluate(self, part: Part = "test") -> Result:
         """Rank again, with the run's protocol."""
-        device = next(iter(self.model.state_dict().values())).device
-        result = rank(self.model, self.split, part, Evaluator(**self.config.eval.as_dict()), device, lists=True)
-        protocol = full_protocol(result, self.sequences, self.split, self.config.seed)
+        result = rank(self.model, self.split, part, self.experiment.eval, self.device)
+        protocol = full_protocol(result, self.sequences, self.split, self.experiment.options.seed)
         return replace(result, protocol=protocol)
 
-    def slices(self, result: Result, part: Literal["valid", "test"] = "test") -> dict[str, Any]:
-        """Metrics of what `evaluate(part)` gave, by history length and by target popularity, with the users in each."""
-        return slices_of(result, self.split, part, self.config.eval.ks)
+    def slices(self, result: Result, part: Part = "test") -> dict[str, Any]:
+        """Metrics of a result of `evaluate(part)`, by history length and target popularity, with the users in each slice."""
+        return slices_of(result, self.split, part, self.experiment.eval)
 
-    def evaluate_index(self, kind: str, part: Literal["valid", "test"] = "test") -> dict[str, Any]:
-        """Metrics through a faiss index (flat, ivf, hnsw, ivfpq), what it misses of the exact lists, and its seconds.
+    def evaluate_index(self, kind: str, part: Part = "test") -> dict[str, Any]:
+        """Metrics through a faiss index (flat, ivf, hnsw, ivfpq), its overlap with the exact lists, and its seconds.
 
         Raises:
             UserError: an unknown index, or a model that does not rank by inner product.
@@ -232,74 +104,73 @@ class Run:
             raise unknown("index", kind, KINDS)
         return measure(kind, *self._asked(part))
 
-    def compare_indexes(self, part: Literal["valid", "test"] = "test") -> list[dict[str, Any]]:
-        """Every kind of index at several widths of search, a row each; also written as indexes-PART.csv and indexes-PART.png.
+    def compare_indexes(self, part: Part = "test") -> list[dict[str, Any]]:
+        """Compare every kind of index at several widths of search, a row each; also as indexes-PART.csv and indexes-PART.png.
 
         Raises:
             UserError: a model that does not rank by inner product.
         """
         rows = sweep(*self._asked(part), part)
-        write_comparison(rows, self.folder, part, title=f"{self.config.model} on {self.sequences.name}, {part}")
+        title = f"{self.experiment.options.model} on {self.sequences.name}, {part}"
+        write_comparison(rows, self.folder, part, title=title)
         return rows
 
-    def _asked(self, part: Literal["valid", "test"]) -> tuple[torch.Tensor, Questions]:
-        """Vectors of the items, and what a part of the split asks of them."""
-        model, split = self.model, self.split
-        if not isinstance(model, Recommender):
-            raise UserError(f"{self.config.model} has no vectors, so no index can hold them")
-        evaluator, windows = Evaluator(**self.config.eval.as_dict()), windows_of(split, part)
-        with torch.no_grad():
-            vectors = model.candidates().float().contiguous()
-        batches = Loader(windows, batch_size=evaluator.batch_size, device=vectors.device, targets="last")
-        return vectors, Questions.encode(evaluator, windows, batches, model, split.train.item_counts())
+    @torch.no_grad()
+    def vectors(self) -> torch.Tensor:
+        """Vectors of items 1..N: (N, D) float32.
+
+        Raises:
+            UserError: a model that does not rank by inner product.
+        """
+        found = self.model.vectors()
+        if found is None:
+            raise UserError(f"{self.experiment.options.model} has no vectors: no index can hold them, and there is nothing to export")
+        return found.float().contiguous()
+
+    def _asked(self, part: Part) -> tuple[torch.Tensor, Questions]:
+        """Vectors of the items, and the queries of one part of the split."""
+        vectors, windows, evaluator = self.vectors(), windows_of(self.split, part), self.experiment.eval
+        batches = queries_of(windows, evaluator, self.device)
+        counts = self.split.train.item_counts()
+        return vectors, Questions.encode(evaluator, windows, batches, self.model, counts)
 
     @torch.no_grad()
     def export(self, folder: str | Path, *, index: str = "hnsw", onnx: bool = False) -> Path:
         """Write a folder that recommends without the log: item vectors, an index, the query encoder, a manifest with hashes.
 
-        With `onnx` the query encoder is there as an ONNX graph too, compared with torch (the extra `onnx`).
+        Args:
+            folder: a new folder.
+            index: flat, ivf, hnsw or ivfpq.
+            onnx: also write the query encoder as an ONNX graph, compared with torch (the extra `onnx`).
 
         Raises:
-            UserError: a model that does not rank by inner product, an unknown index, something is there already, or `onnx`
-                without what it needs.
+            UserError: a model that does not rank by inner product, an unknown index, a folder that is there already, or
+                `onnx` without its packages.
         """
-        from seqcl.retrieval.bundle import Query, columns_of_users, write_bundle
+        from seqcl.retrieval.bundle import Query, write_bundle
 
-        model, config = self.model, self.config
-        if not isinstance(model, Recommender):
-            raise UserError(f"{config.model} has no vectors, so there is nothing to export")
-        encoder: Any = model.encoder
-        towers, weights = None, encoder.state_dict()
-        if isinstance(encoder, TwoTower):
-            weights["history.table.weight"] = encoder.reading_table()
-            towers = {"options": config.towers.as_dict(), "users": columns_of_users(encoder.users_known)}
-        history = encoder.history if towers else encoder
-        options = config.encoder.as_dict()
-        first: Any = model.objective.first
-        rank: NextItem = first if isinstance(first, NextItem) else first.next_item
-        query = Query(
-            encoder=options.pop("name"),
-            options=options,
-            longest=history.max_len,
-            max_len=self.split.test.max_len,
-            num_items=history.num_items,
-            similarity=rank.similarity,
-            temperature=rank.temperature,
-            bias=rank.biased,
+        vectors, model, recipe = self.vectors(), self.model, self.experiment.recipe
+        assert isinstance(model, Recommender)
+        exported = model.encoder.exported()
+        towers = recipe.parts["towers"].options if exported.towers is not None else None
+        query = Query.of(
+            exported,
+            model.objective.scoring,
+            encoder=recipe.chosen["encoder"],
+            options=recipe.parts["encoder"].options,
             towers=towers,
+            max_len=self.split.test.max_len,
         )
+        about = {key: self.metrics.get(key) for key in ("protocol", "data", "test", "versions")}
         write_bundle(
             Path(folder),
             query=query,
-            weights=weights,
-            vectors=model.candidates().float().cpu().contiguous(),
+            weights=exported.weights,
+            vectors=vectors.cpu(),
             item_ids=np.asarray(self.sequences.item_ids),
             kind=index,
             onnx=onnx,
-            about={
-                "model": config.model,
-                **{key: self.metrics.get(key) for key in ("protocol", "data", "test", "versions")},
-            },
+            about={"model": self.experiment.options.model, **about},
         )
         return Path(folder)
 
@@ -319,16 +190,13 @@ class Run:
         if (user is None) == (items is None):
             raise UserError("recommend needs a user or items, one of the two")
         history = self.sequences.history(user) if items is None else self.sequences.encode(items)  # (n,)
-        model = self.model
-        device = next(iter(model.state_dict().values())).device
-        newest = torch.as_tensor(np.asarray(history[-self.split.test.max_len :], dtype=np.int64), device=device)[
-            None
-        ]  # (1, L)
-        who = None if user is None else torch.tensor([self.sequences.find_user(user)], device=device)  # (1,)
-        batch = SeqBatch(newest, torch.tensor([newest.shape[1]], device=device), users=who)
-        scores = model.scores(batch) if isinstance(model, Baseline) else model.queries(batch) @ model.candidates().T
+        newest = np.asarray(history[-self.split.test.max_len :], dtype=np.int64)
+        rows = torch.as_tensor(newest, device=self.device)[None]  # (1, L)
+        who = None if user is None else torch.tensor([self.sequences.find_user(user)], device=self.device)  # (1,)
+        scores = self.model.scores(SeqBatch(rows, torch.tensor([len(newest)], device=self.device), users=who))
         if exclude_seen:
-            scores[:, torch.as_tensor(np.unique(history), device=device).long() - 1] = float("-inf")
+            scores[:, torch.as_tensor(np.unique(history), device=self.device).long() - 1] = float("-inf")
         best = scores[0].topk(min(k, scores.shape[1]))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.sequences.item_ids[index], score) for index, score in pairs if score > float("-inf")]
+

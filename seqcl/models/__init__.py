@@ -1,8 +1,9 @@
-"""Recipes: each paper is one short file that composes an encoder, views and objectives."""
+"""Recipes: each paper is one short file that declares its encoder, views and objectives."""
 
-from seqcl.models.base import Baseline, Pretraining, Recommender
+from seqcl.models.base import Baseline, Contrastive, Model, Parts, Pretraining, Recommender
 from seqcl.models.bert4rec import BERT4Rec
 from seqcl.models.bsarec import BSARec
+from seqcl.models.byolrec import BYOLRec
 from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
@@ -13,70 +14,51 @@ from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
 from seqcl.models.item_knn import ItemKNN
 from seqcl.models.mclrec import MCLRec
+from seqcl.models.mocorec import MoCoRec
 from seqcl.models.narm import NARM
-from seqcl.models.paradigms import BYOLRec, MoCoRec, PIRLRec, SimSiamRec, SupConRec, SwAVRec
+from seqcl.models.pirlrec import PIRLRec
 from seqcl.models.popularity import Popularity
 from seqcl.models.s3rec import S3Rec
 from seqcl.models.sasrec import SASRec
+from seqcl.models.simsiamrec import SimSiamRec
+from seqcl.models.supconrec import SupConRec
+from seqcl.models.swavrec import SwAVRec
 from seqcl.models.ticoserec import TiCoSeRec
 from seqcl.models.two_tower import TwoTower
+from seqcl.registry import table
 
-MODELS = {
-    "CL4Rec": CL4Rec,
-    "CL4SRec": CL4Rec,
-    "CoSeRec": CoSeRec,
-    "TiCoSeRec": TiCoSeRec,
-    "DuoRec": DuoRec,
-    "ICLRec": ICLRec,
-    "ICSRec": ICSRec,
-    "MCLRec": MCLRec,
-    "CauseRec": CauseRec,
-    "S3Rec": S3Rec,
-    "MoCoRec": MoCoRec,
-    "BYOLRec": BYOLRec,
-    "SimSiamRec": SimSiamRec,
-    "SwAVRec": SwAVRec,
-    "PIRLRec": PIRLRec,
-    "SupConRec": SupConRec,
-    "TwoTower": TwoTower,
-    "SASRec": SASRec,
-    "BSARec": BSARec,
-    "GRU4Rec": GRU4Rec,
-    "NARM": NARM,
-    "BERT4Rec": BERT4Rec,
-    "HSTU": HSTU,
-    "ItemKNN": ItemKNN,
-    "Popularity": Popularity,
-}
-"""What `--model` takes; a new recipe is one file and one row here."""
+MODELS = table(
+    "model",
+    {
+        "CL4Rec": CL4Rec,
+        "CL4SRec": CL4Rec,
+        "CoSeRec": CoSeRec,
+        "TiCoSeRec": TiCoSeRec,
+        "DuoRec": DuoRec,
+        "ICLRec": ICLRec,
+        "ICSRec": ICSRec,
+        "MCLRec": MCLRec,
+        "CauseRec": CauseRec,
+        "S3Rec": S3Rec,
+        "MoCoRec": MoCoRec,
+        "BYOLRec": BYOLRec,
+        "SimSiamRec": SimSiamRec,
+        "SwAVRec": SwAVRec,
+        "PIRLRec": PIRLRec,
+        "SupConRec": SupConRec,
+        "TwoTower": TwoTower,
+        "SASRec": SASRec,
+        "BSARec": BSARec,
+        "GRU4Rec": GRU4Rec,
+        "NARM": NARM,
+        "BERT4Rec": BERT4Rec,
+        "HSTU": HSTU,
+        "ItemKNN": ItemKNN,
+        "Popularity": Popularity,
+    },
+    Recommender,
+    Baseline,
+)
+"""The recipes that `--model` takes: a new one is one file and one row here (and its import)."""
 
-__all__ = [
-    "HSTU",
-    "MODELS",
-    "NARM",
-    "BERT4Rec",
-    "BSARec",
-    "BYOLRec",
-    "Baseline",
-    "CL4Rec",
-    "CauseRec",
-    "CoSeRec",
-    "DuoRec",
-    "GRU4Rec",
-    "ICLRec",
-    "ICSRec",
-    "ItemKNN",
-    "MCLRec",
-    "MoCoRec",
-    "PIRLRec",
-    "Popularity",
-    "Pretraining",
-    "Recommender",
-    "S3Rec",
-    "SASRec",
-    "SimSiamRec",
-    "SupConRec",
-    "SwAVRec",
-    "TiCoSeRec",
-    "TwoTower",
-]
+__all__ = ["MODELS", "Baseline", "Contrastive", "Model", "Parts", "Pretraining", "Recommender"]

@@ -1,23 +1,44 @@
-"""What a recipe is: an encoder, a next-item or masked-item term that also ranks, and any further terms."""
+"""What every model is: parts that a class declares, and one face by which it is ranked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from seqcl.augment import Pair, View
-from seqcl.objectives import Joint, NextItem, Objective, ViewsObjective
-from seqcl.types import Encoder, SeqBatch, Windows
+from seqcl import encoders
+from seqcl.augment import crop_mask_reorder
+from seqcl.objectives import Joint, NextItem, Objective
+from seqcl.parts import Part, chosen, part
+from seqcl.types import SeqBatch, Windows
+
+Parts = dict[str, Part]
+"""The parts of a recipe by name, before they are made."""
+
+
+class Model(nn.Module):
+    """A model that ranks items: by inner products if it has vectors, else by the scores of all items."""
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        """Scores of items 1..N: (B, N)."""
+        raise NotImplementedError
+
+    def vectors(self) -> Tensor | None:
+        """Vectors of items 1..N, (N, D); None where scores are no inner products."""
+        return None
+
+    def queries(self, batch: SeqBatch) -> Tensor:
+        """Vectors to compare with those of the items: (B, D)."""
+        raise NotImplementedError
 
 
 class Pretraining(nn.Module):
     """A stage before training: another objective for the same encoder, trained for all of its epochs and not validated.
 
-    It is made when it is asked for and is no part of the model, whose weights are of use without it.
+    It is made when it is asked for. The model has no part of it, so its weights are of use without it.
     """
 
-    def __init__(self, *, encoder: Encoder, objective: Objective, epochs: int, lr: float) -> None:
+    def __init__(self, *, encoder: encoders.Encoder, objective: Objective, epochs: int, lr: float) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, objective
         self.epochs, self.lr, self.identity = epochs, lr, objective.identity
@@ -27,56 +48,82 @@ class Pretraining(nn.Module):
         return self.objective(self.encoder, batch)
 
 
-class Recommender(nn.Module):
-    """A trainable model: called on a batch it gives its weighted loss terms, and it ranks by inner product.
+class Recommender(Model):
+    """A trainable model, declared by its parts: called on a batch, it gives its weighted loss terms.
 
-    Every recipe is a subclass whose constructor takes the training windows, which is all that a recipe may learn from,
-    and its parts as `functools.partial`s; the keywords of a part are its options on the command line.
+    A recipe is a subclass whose class attributes name its parts: `encoder = part(GRU, dim=32)`. Parts are inherited, and
+    the options of their components are the options of the recipe. A recipe of another form overrides `make_encoder` or `terms`.
+
+    Args:
+        train: the training windows, the only thing that a recipe may learn from.
+        parts: parts in the place of the declared ones, by name.
+
+    Raises:
+        UserError: the recipe has no such part, or a part's option is out of its range.
     """
 
-    def __init__(self, train: Windows, *, encoder: Encoder, next_item: Objective, **terms: Objective) -> None:
+    encoder = part(encoders.SASRec)
+    next_item = part(NextItem, similarity="cosine", temperature=0.1)
+
+    more_items: ClassVar[int] = 0
+    """How many items longer than a training window the encoder's longest row is."""
+
+    def __init__(self, train: Windows, **parts: Part) -> None:
         super().__init__()
-        self.identity: dict[str, str] = {}  # what else than the log its weights belong to
-        self.encoder = encoder
-        self.objective = Joint(next_item=next_item, **terms)
-        self.objective.prepare(encoder, train)
+        own = chosen(type(self), parts)
+        self.identity: dict[str, str] = {}  # extra facts that a checkpoint must match, besides the log
+        self.encoder = self.make_encoder(train, own)
+        self.objective = Joint(**self.terms(self.encoder, own))
+        self.objective.prepare(self.encoder, train)
+
+    def make_encoder(self, train: Windows, parts: Parts) -> encoders.Encoder:
+        """Make the encoder, for the items and the rows of the training windows."""
+        return parts["encoder"](num_items=train.num_items, max_len=train.max_len + self.more_items)
+
+    def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
+        """Make the objectives, by the names of their terms; the first one ranks."""
+        return {"next_item": parts["next_item"]()}
 
     def pretraining(self) -> Pretraining | None:
-        """What the encoder is to learn before the model is trained; None: nothing."""
+        """The stage before training; None where there is none."""
         return None
 
     def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
-        """Weighted loss terms by name; their sum is what training minimises."""
+        """Weighted loss terms by name; training minimises their sum."""
         return self.objective(self.encoder, batch)
 
     def queries(self, batch: SeqBatch) -> Tensor:
-        """What is compared with the candidates: (B, D)."""
-        return self.objective.queries(self.encoder.last(batch))
+        """Vectors to compare with those of the items: (B, D)."""
+        return self.objective.scoring.queries(self.encoder.last(batch))
 
-    def candidates(self) -> Tensor:
+    def vectors(self) -> Tensor:
         """Vectors of items 1..N: (N, D)."""
-        return self.objective.candidates(self.encoder.item_embeddings())
-
-
-class Contrastive(Recommender):
-    """A recommender with one contrastive term over two views of each row; its parts come as a recipe has them, not yet made."""
-
-    def __init__(
-        self,
-        train: Windows,
-        *,
-        encoder: Callable[..., Encoder],
-        next_item: Callable[[], NextItem],
-        views: Callable[[], Pair | View],
-        objective: Callable[..., ViewsObjective],
-    ) -> None:
-        built = encoder(num_items=train.num_items, max_len=train.max_len)
-        super().__init__(train, encoder=built, next_item=next_item(), contrast=objective(views=views(), dim=built.dim))
-
-
-class Baseline(nn.Module):
-    """A model that is counted rather than trained; its buffers are its state."""
+        return self.objective.scoring.candidates(self.encoder.item_embeddings())
 
     def scores(self, batch: SeqBatch) -> Tensor:
         """Scores of items 1..N: (B, N)."""
-        raise NotImplementedError
+        return self.queries(batch) @ self.vectors().T
+
+
+class Contrastive(Recommender):
+    """A recommender with one contrastive term over two views of each row; a subclass names its `objective`."""
+
+    views = part(crop_mask_reorder)
+    objective: Any
+
+    def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
+        next_item = super().terms(encoder, parts)
+        return {**next_item, "contrast": parts["objective"](views=parts["views"](), dim=encoder.dim)}
+
+
+class Baseline(Model):
+    """A model that is counted and not trained; its buffers are its state.
+
+    Args:
+        train: the training windows.
+        parts: parts in the place of the declared ones, by name.
+    """
+
+    def __init__(self, train: Windows, **parts: Part) -> None:
+        super().__init__()
+        self.parts = chosen(type(self), parts)

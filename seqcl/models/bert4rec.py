@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from seqcl import encoders
-from seqcl.models.base import Recommender
-from seqcl.objectives import MaskedItems, NextItem
-from seqcl.types import Windows
+from seqcl.models.base import Parts, Recommender
+from seqcl.objectives import ItemLoss, MaskedItems, Objective
+from seqcl.parts import part
 
 
 class BERT4Rec(Recommender):
     """Masked items by bidirectional self-attention (Sun et al. 2019, arXiv 1904.06690).
 
-    The encoder's rows are one longer than the windows', since a MASK stands behind what is read: as much is read as by others.
+    A MASK stands behind the row that is read, so the encoder's rows are one item longer than the windows.
     Differs from the paper: cosines instead of dot products with a bias for each item; places counted from the end.
     """
 
-    def __init__(
-        self,
-        train: Windows,
-        *,
-        encoder: partial[encoders.BERT4Rec] = partial(encoders.BERT4Rec),
-        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.1),
-        objective: partial[MaskedItems] = partial(MaskedItems),
-    ) -> None:
-        built = encoder(num_items=train.num_items, max_len=train.max_len + 1)
-        super().__init__(train, encoder=built, next_item=objective(next_item=next_item()))
+    encoder = part(encoders.BERT4Rec)
+    next_item = part(ItemLoss, similarity="cosine", temperature=0.1)
+    objective = part(MaskedItems)
+
+    more_items = 1
+
+    def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
+        return {"next_item": parts["objective"](item_loss=parts["next_item"]())}

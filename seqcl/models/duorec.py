@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Literal
-
 from seqcl import encoders
-from seqcl.augment import Identity, Pair, SameTarget
-from seqcl.errors import unknown
-from seqcl.models.base import Recommender
-from seqcl.objectives import NextItem, TwoViews
-from seqcl.types import Windows
-
-Positives = Literal["supervised", "unsupervised", "both"]
-
-
-def dropout_and_same_target(*, positives: Positives = "supervised") -> dict[str, Pair]:
-    """What a row is contrasted with: another row of the same target, itself under other dropout, or both.
-
-    Args:
-        positives: supervised, the row under dropout against another row with the same target (the paper's contrastive
-            regularisation); unsupervised, two dropout draws of the row; both, one term of each.
-    """
-    dropout = {"dropout": Pair(views=[Identity()])}
-    target = {"same_target": Pair(views=[Identity(), SameTarget()], ordered=True)}
-    choices = {"supervised": target, "unsupervised": dropout, "both": dropout | target}
-    if positives not in choices:
-        raise unknown("positives", positives, choices)
-    return choices[positives]
+from seqcl.augment import dropout_and_same_target
+from seqcl.models.base import Parts, Recommender
+from seqcl.objectives import Objective, TwoViews
+from seqcl.parts import part
 
 
 class DuoRec(Recommender):
     """Next item and contrast between a row and another one with the same target (Qiu et al. 2022, arXiv 2110.05730).
 
-    Differs from the paper: cosines in place of inner products; rows of the same user or with the same target are not negatives of
-    each other; in one pass over all positions the last target of a row is the one that counts.
+    Differs from the paper: cosines in place of inner products; rows of one user or with one target are no negatives of each
+    other; all positions learn in one pass, and the last target of a row is the one that counts.
     """
 
-    def __init__(
-        self,
-        train: Windows,
-        *,
-        encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
-        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.1),
-        views: partial[Any] = partial(dropout_and_same_target),
-        objective: partial[TwoViews] = partial(TwoViews, temperature=0.2),
-    ) -> None:
-        built = encoder(num_items=train.num_items, max_len=train.max_len)
-        made = views()
+    views = part(dropout_and_same_target)
+    objective = part(TwoViews, temperature=0.2)
+
+    def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
+        made = parts["views"]()
         pairs = made if isinstance(made, dict) else {"views": made}  # --views NAME gives one view
-        terms = {name: objective(views=pair, dim=built.dim) for name, pair in pairs.items()}
-        super().__init__(train, encoder=built, next_item=next_item(), **terms)
+        contrast = {name: parts["objective"](views=pair, dim=encoder.dim) for name, pair in pairs.items()}
+        return super().terms(encoder, parts) | contrast

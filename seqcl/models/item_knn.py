@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from seqcl.augment import item_cf_iuf
 from seqcl.models.base import Baseline
+from seqcl.parts import Part, part
 from seqcl.types import SeqBatch, Windows
 
 
 class ItemKNN(Baseline):
     """Items that co-occur with those of the row, ItemCF-IUF over the nearest neighbours (TOIS 2004)."""
 
+    similarity = part(item_cf_iuf, top_k=100)
+
     neighbours: Tensor
     weights: Tensor
 
-    def __init__(self, train: Windows, *, similarity: partial = partial(item_cf_iuf, top_k=100)) -> None:
-        super().__init__()
+    def __init__(self, train: Windows, **parts: Part) -> None:
+        super().__init__(train, **parts)
         users, items = train.known()
-        neighbours, weights = similarity(users, items, train.num_items)
+        neighbours, weights = self.parts["similarity"](users, items, train.num_items)
         itself = torch.arange(len(neighbours))[:, None] == torch.as_tensor(neighbours)  # (N + 2, K)
         self.register_buffer("neighbours", torch.as_tensor(neighbours))
         self.register_buffer("weights", torch.as_tensor(weights).float().masked_fill(itself, 0.0))

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from seqcl.models.base import Baseline
+from seqcl.parts import Part
 from seqcl.types import SeqBatch, Windows
 
 
 class Popularity(Baseline):
-    """Items by how often they occur in training, the same for everyone."""
+    """Items by their count in training, the same for everyone."""
 
     counts: Tensor
 
-    def __init__(self, train: Windows) -> None:
-        super().__init__()
+    def __init__(self, train: Windows, **parts: Part) -> None:
+        super().__init__(train, **parts)
         self.register_buffer("counts", torch.from_numpy(train.item_counts()[1:-1]).float())  # (N,)
 
     def scores(self, batch: SeqBatch) -> Tensor:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
-from seqcl import encoders
 from seqcl.errors import UserError
 from seqcl.models.base import Pretraining, Recommender
-from seqcl.objectives import MutualInformation, NextItem
+from seqcl.objectives import MutualInformation
+from seqcl.parts import Part, chosen, part
 from seqcl.types import Windows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """How the encoder is pre-trained: for all its epochs, without validation or an average of the weights; all else as in training.
+    """Options of pre-training, which runs for all its epochs without validation; everything else is as in training.
 
     Args:
         epochs: passes over the training windows (paper's checkpoints 100 to 150), 0 for none.
@@ -32,24 +31,21 @@ class Stage:
 class S3Rec(Recommender):
     """Pre-training by mutual information of items, attributes, segments and rows; then next item (Zhou et al. 2020, arXiv 2008.07873).
 
-    Differs from the paper: full softmax over cosines, and what `MutualInformation` says.
+    Differs from the paper: full softmax over cosines, and the differences that `MutualInformation` names.
     """
 
-    def __init__(
-        self,
-        train: Windows,
-        *,
-        encoder: partial[encoders.SASRec] = partial(encoders.SASRec),
-        next_item: partial[NextItem] = partial(NextItem, similarity="cosine", temperature=0.1),
-        pretrain: partial[Stage] = partial(Stage),
-        mutual: partial[MutualInformation] = partial(MutualInformation),
-    ) -> None:
-        # A whole row, which pre-training reads, is one longer than a window.
-        built = encoder(num_items=train.num_items, max_len=train.max_len + 1)
-        super().__init__(train, encoder=built, next_item=next_item())
-        self.train_windows, self.stage, self.mutual = train, pretrain(), mutual
+    pretrain = part(Stage)
+    mutual = part(MutualInformation)
+
+    more_items = 1  # pre-training reads whole rows, with their last target
+
+    def __init__(self, train: Windows, **parts: Part) -> None:
+        super().__init__(train, **parts)
+        own = chosen(type(self), parts)
+        self.train_windows, self.stage, self.mutual = train, own["pretrain"](), own["mutual"]
 
     def pretraining(self) -> Pretraining | None:
+        """The stage before training; None where it has no epochs."""
         if not self.stage.epochs:
             return None
         objective = self.mutual(dim=self.encoder.dim)

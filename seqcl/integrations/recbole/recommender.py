@@ -11,14 +11,11 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
-from seqcl import config as configuration
 from seqcl.data import Loader
 from seqcl.data.split import training_windows
-from seqcl.encoders.spectral import begun_spectrally
 from seqcl.errors import UserError
 from seqcl.integrations.recbole.log import training_sequences
 from seqcl.integrations.recbole.settings import resolved
-from seqcl.models import MODELS
 from seqcl.training import Trainer
 from seqcl.types import SeqBatch
 
@@ -45,18 +42,17 @@ class RecBoleRecommender(SequentialRecommender):
         name = type(self).__name__
         if not config["single_spec"]:
             raise UserError(f"{name} trains in one process: nproc 1")
-        options = resolved(self.recipe, config.final_config_dict)
-        if "towers" in options and options.towers.sparse:
+        recipe, start = resolved(self.recipe, config.final_config_dict)
+        values = recipe.values()
+        if values.get("towers", {}).get("sparse"):
             raise UserError(f"{name}: RecBole's optimizers take no sparse gradients: towers.sparse false")
-        self.logger.info("%s of seqcl:\n%s", name, yaml.safe_dump(options.as_dict(), sort_keys=False))
+        shown = {"model": self.recipe, "start": start, **values}
+        self.logger.info("%s of seqcl:\n%s", name, yaml.safe_dump(shown, sort_keys=False))
         self.TIME_SEQ = config["TIME_FIELD"] + config["LIST_SUFFIX"]
         self.settings, self.batch_size = config, config["train_batch_size"]
         self.sequences = training_sequences(dataset)
-        recipe, windows = MODELS[self.recipe], self.windows("prefix")
-        parts: dict[str, Any] = configuration.build_parts(recipe, options)
-        if options.start == "spectral":
-            parts["encoder"] = begun_spectrally(parts["encoder"], windows)
-        self.recommender = recipe(windows, **parts)
+        made: Any = recipe.build(self.windows("prefix"), start=start)
+        self.recommender = made
         self.register_buffer("epochs_begun", torch.zeros((), dtype=torch.int64))
         self.epoch_due, self.step_taken = False, False
 
@@ -105,12 +101,12 @@ class RecBoleRecommender(SequentialRecommender):
     def predict(self, interaction: Any) -> Tensor:
         """The score of each row's item: (B,)."""
         batch = self.batch(interaction)
-        table = F.pad(self.recommender.candidates(), (0, 0, 1, 0))  # (N + 1, D)
+        table = F.pad(self.recommender.vectors(), (0, 0, 1, 0))  # (N + 1, D)
         return (self.recommender.queries(batch) * table[interaction[self.ITEM_ID]]).sum(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """The scores of all of RecBole's items, PAD first, which scores minus infinity: (B, N + 1)."""
-        scores = self.recommender.queries(self.batch(interaction)) @ self.recommender.candidates().T  # (B, N)
+        scores = self.recommender.queries(self.batch(interaction)) @ self.recommender.vectors().T  # (B, N)
         return F.pad(scores, (1, 0), value=-torch.inf)
 
     def train(self, mode: bool = True) -> RecBoleRecommender:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
-
-from jsonargparse import Namespace
+from typing import Any
 
 from seqcl import config as configuration
+from seqcl.config import Recipe
+from seqcl.config.settings import flatten
 from seqcl.errors import UserError, unknown
 from seqcl.models import MODELS
+from seqcl.parts import declared
 
 OURS = {
     "hidden_size": "encoder.dim",
@@ -25,9 +26,9 @@ OURS = {
     "tau": "objective.temperature",
     "lmd": "objective.weight",
 }
-"""What settings of RecBole's own models, and of its contrastive forks, are called here."""
+"""Our names for settings of RecBole's own models, and of its contrastive forks."""
 MEANING = {"inner_size": ", a multiple of encoder.dim"}
-"""What is to be known of ours where it does not mean the same."""
+"""A word on our setting, where it does not mean the same."""
 RUNNING = {
     "model",
     "dataset",
@@ -45,42 +46,35 @@ RUNNING = {
 """Keys that RecBole puts into a configuration itself, or reads without having them in its lists."""
 
 
-def recipe_alone(*, model: str = "CL4Rec", start: Literal["random", "spectral"] = "random") -> None:
-    """What a recipe's settings are checked against besides its sections.
+def resolved(recipe: str, values: Mapping[str, Any]) -> tuple[Recipe, Any]:
+    """A recipe with the settings that RecBole's configuration has for it, and the start of its item embeddings.
 
-    Args:
-        model: the recipe.
-        start: of item embeddings.
-    """
-
-
-def resolved(recipe: str, values: Mapping[str, Any]) -> Namespace:
-    """The settings of a recipe, in full, with those that RecBole's configuration has; a dotted name goes before a section.
+    A dotted name goes before a section.
 
     Raises:
         UserError: an unknown name, or a value that does not fit.
     """
-    sections = configuration.parts(MODELS[recipe])
+    sections = declared(MODELS[recipe])
     mine = {key: value for key, value in values.items() if key == "start" or key.partition(".")[0] in sections}
-    whole = dict(configuration.flatten({key: value for key, value in mine.items() if "." not in key}))
-    dotted = dict(configuration.flatten({key: value for key, value in mine.items() if "." in key}))
-    return configuration.from_mapping({"model": recipe, **whole, **dotted}, {}, recipe_alone)
+    whole = dict(flatten({key: value for key, value in mine.items() if "." not in key}))
+    dotted = dict(flatten({key: value for key, value in mine.items() if "." in key}))
+    return configuration.recipe(recipe, {**whole, **dotted})
 
 
 def check_keys(recipe: str, config: Any) -> None:
-    """Refuse what neither RecBole nor the recipe knows, before any data is read; called while RecBole makes its Config.
+    """Refuse a key that neither RecBole nor the recipe knows, before any data is read; RecBole's Config calls it.
 
-    A word of the command line that has no dot may be meant for the script that runs, and is left alone.
+    A word of the command line without a dot may be meant for the script that runs, and is left alone.
 
     Raises:
-        UserError: naming the nearest that is known.
+        UserError: names the nearest that is known.
     """
     known = {key for keys in config.parameters.values() for key in keys} | config.internal_config_dict.keys() | RUNNING
-    sections = configuration.parts(MODELS[recipe])
+    sections = declared(MODELS[recipe])
     for key in config.external_config_dict:
         if key in known or key == "start" or key.partition(".")[0] in sections:
             continue
-        options = [name for name, _ in configuration.flatten(resolved(recipe, {}).as_dict()) if "." in name]
+        options = [name for name, _ in flatten(resolved(recipe, {})[0].values())]
         if key in OURS:
             here = f": here it is {OURS[key]}{MEANING.get(key, '')}" if OURS[key] in options else ""
             raise UserError(f"{recipe} has no {key}, which is a setting of RecBole's own models{here}")

@@ -1,0 +1,6 @@
+"""From words, YAML files and Python values to one frozen, typed `Experiment`."""
+
+from seqcl.config.experiment import Experiment, Model, Options, Recipe
+from seqcl.config.resolving import baseline, experiment, of_run, recipe, resolve
+
+__all__ = ["Experiment", "Model", "Options", "Recipe", "baseline", "experiment", "of_run", "recipe", "resolve"]

@@ -1,0 +1,158 @@
+"""The resolved configuration: one frozen, typed object that everything after it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from seqcl import registry
+from seqcl.config.settings import KIND_OF, flatten
+from seqcl.data import Preparation
+from seqcl.encoders.spectral import begun_spectrally
+from seqcl.errors import UserError, unknown
+from seqcl.evaluation import Evaluator
+from seqcl.models import MODELS, Baseline, Recommender
+from seqcl.parts import Part
+from seqcl.training import Trainer
+from seqcl.types import Windows
+
+Model = Recommender | Baseline
+Start = Literal["random", "spectral"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options without a section: the model, the data, and where and how to run.
+
+    Args:
+        model: the recipe.
+        dataset: a name from `seqcl data list`, or the path of a log of interactions.
+        baseline: further recipes to train in the same call, separated by commas; they take the options of the parts they share.
+        start: first values of the item embeddings: random, or from the users they share in training (spectral).
+        seed: seed of initial weights, order of batches, dropout and views.
+        device: auto takes a GPU if there is one.
+        runs: folder in which each run makes a new folder of its own.
+    """
+
+    model: str = "CL4Rec"
+    dataset: str = "ml-100k"
+    baseline: str = ""
+    start: Start = "random"
+    seed: int = 0
+    device: str = "auto"
+    runs: str = "runs"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed {self.seed}: must be from 0 to {2**32 - 1}")
+
+    @property
+    def baselines(self) -> list[str]:
+        """Popularity, and the recipes that --baseline names.
+
+        Raises:
+            UserError: there is no such recipe.
+        """
+        names = [name.strip() for name in self.baseline.split(",") if name.strip()]
+        for name in names:
+            if name not in MODELS:
+                raise unknown("model in --baseline", name, MODELS)
+        return [name for name in dict.fromkeys(["Popularity", *names]) if name != self.model]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A model's class and its parts, each with all of its options."""
+
+    name: str
+    model: type[Any]
+    parts: Mapping[str, Part]
+    chosen: Mapping[str, str]  # the name of the component, for the sections where one can be chosen
+
+    @property
+    def trained(self) -> bool:
+        """True if the model is trained, false if it is counted."""
+        return issubclass(self.model, Recommender)
+
+    def build(self, train: Windows, *, start: Start = "random") -> Model:
+        """Make the model, with new weights from torch's random state.
+
+        Args:
+            train: the training windows.
+            start: first values of the item embeddings.
+        """
+        parts = dict(self.parts)
+        if start == "spectral" and "encoder" in parts:
+            parts["encoder"] = Part(begun_spectrally(parts["encoder"], train))
+        return self.model(train, **parts)
+
+    def values(self) -> dict[str, dict[str, Any]]:
+        """The options of every part, by section."""
+        return {
+            section: ({"name": self.chosen[section]} if section in self.chosen else {}) | part.options
+            for section, part in self.parts.items()
+        }
+
+    def needs(self) -> Iterator[tuple[str, str, str]]:
+        """Kind, name and source of every part that is not ours."""
+        names = {"model": [self.name], "loss": [str(part.options.get("loss")) for part in self.parts.values()]}
+        for section, name in self.chosen.items():
+            names.setdefault(KIND_OF[section], []).append(name)
+        for kind, found in names.items():
+            for name in found:
+                source = registry.TABLES[kind].source_of(name)
+                if source is not None:
+                    yield kind, name, source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """All that a run is told: options, data, training, evaluation, and the recipe with its parts."""
+
+    options: Options
+    data: Preparation
+    train: Trainer
+    eval: Evaluator
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        known = [f"{metric}@{k}" for metric in registry.TABLES["metric"] for k in self.eval.ks]
+        if self.train.monitor not in known:
+            raise unknown("metric in --train.monitor", self.train.monitor, known)
+        if self.options.start != "random" and not self.recipe.trained:
+            raise UserError(f"--start {self.options.start}: {self.options.model} has no item embeddings")
+
+    def build(self, train: Windows, *, fresh: bool = True) -> Model:
+        """Make the model, with weights that the seed decides.
+
+        Args:
+            train: the training windows.
+            fresh: false where other weights will be read into the model, so that a costly start is left out.
+        """
+        torch.manual_seed(self.options.seed)
+        return self.recipe.build(train, start=self.options.start if fresh else "random")
+
+    def values(self) -> dict[str, Any]:
+        """All options, nested by section, as a YAML file has them."""
+        sections = {"data": self.data, "train": self.train, "eval": self.eval}
+        shared = {name: as_dict(section) for name, section in sections.items()}
+        return {**as_dict(self.options), **self.recipe.values(), **shared}
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """All options by dotted name."""
+        return dict(flatten(self.values()))
+
+    def to_yaml(self) -> str:
+        """The configuration as `--config` reads it."""
+        return yaml.safe_dump(self.values(), sort_keys=False, allow_unicode=True)
+
+
+def as_dict(section: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name."""
+    return {field.name: getattr(section, field.name) for field in fields(section)}

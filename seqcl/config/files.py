@@ -1,0 +1,104 @@
+"""YAML files as settings: `base:` names the file that a file builds on, `plugins:` the plugins that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from seqcl.config.settings import Setting, Settings, full_name, renamed
+from seqcl.errors import UserError
+
+
+class File(NamedTuple):
+    """One file, without the one it builds on."""
+
+    path: Path
+    settings: Settings
+    base: Path | None
+    plugins: list[str]
+    notes: list[str]  # a line for each option that has another name now
+
+
+def chain(path: Path) -> list[File]:
+    """A file behind all the files that it builds on, the lowest first.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: a file that cannot be read, or files that build on each other in a circle.
+    """
+    found: list[File] = []
+    after: Path | None = path
+    while after is not None:
+        if any(file.path.resolve() == after.resolve() for file in found):
+            circle = " -> ".join(str(file.path) for file in [*found, found[0]])
+            raise UserError(f"--config {path}: these files build on each other in a circle: {circle}")
+        found.append(read(after, named_by=found[-1].path if found else None))
+        after = found[-1].base
+    return found[::-1]
+
+
+def read(path: Path, *, named_by: Path | None = None, stored: bool = False) -> File:
+    """One file, with `file:line` for every setting.
+
+    Args:
+        path: the file.
+        named_by: the file that names it as its base.
+        stored: true where a run wrote it, so that options under their former names are read.
+
+    Raises:
+        UserError: no such file, no YAML, or no `key: value` lines.
+    """
+    source = f"--config {path}" if named_by is None else f"{named_by}: base: {path}"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        root = yaml.compose(text, yaml.SafeLoader)
+    except OSError as error:
+        raise UserError(f"{source}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: byte {error.start + 1} is not UTF-8 text; save the file as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"--config {error}".replace("<unicode string>", str(path))) from None
+    if root is None:
+        return File(path, {}, None, [], [])
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{source}: the file must hold `key: value` lines")
+    settings = {key: Setting(value, f"{path}:{line}") for key, value, line in leaves(root, text)}
+    base, plugins = settings.pop("base", None), settings.pop("plugins", None)
+    today, notes = renamed(settings, stored=stored)
+    return File(path, today, base_of(base, path), plugins_of(plugins), [f"{path}: {note}" for note in notes])
+
+
+def leaves(node: yaml.MappingNode, text: str, prefix: str = "") -> Iterator[tuple[str, Any, int]]:
+    """Dotted name, value and line of every leaf; `encoder: GRU` is short for `encoder: {name: GRU}`."""
+    loader = yaml.SafeLoader(text)
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        if isinstance(value, yaml.MappingNode) and value.value:
+            yield from leaves(value, text, f"{name}.")
+        else:
+            yield full_name(name), loader.construct_object(value, deep=True), key.start_mark.line + 1
+
+
+def base_of(setting: Setting | None, path: Path) -> Path | None:
+    """The file that `base:` names, relative to the file that names it."""
+    if setting is None:
+        return None
+    if not isinstance(setting.value, str) or not setting.value:
+        raise UserError(f"{setting.place}: base must name one file, not {setting.value!r}")
+    return path.parent / Path(setting.value).expanduser()
+
+
+def plugins_of(setting: Setting | None) -> list[str]:
+    """The plugins that `plugins:` names."""
+    if setting is None:
+        return []
+    names = setting.value if isinstance(setting.value, list) else [setting.value]
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise UserError(f"{setting.place}: plugins must be a list of files or modules, not {setting.value!r}")
+    return names

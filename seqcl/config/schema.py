@@ -1,0 +1,202 @@
+"""The schema of a configuration: sections, each with the component whose signature has its options, and their parser."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentParser
+
+from seqcl import registry
+from seqcl.config.experiment import Options
+from seqcl.config.messages import at, located, no_section, of_parser, unknown_option
+from seqcl.config.settings import HELP, KIND_OF, Settings, nest, shown
+from seqcl.data import Preparation
+from seqcl.errors import UserError, unknown
+from seqcl.evaluation import Evaluator
+from seqcl.models import MODELS
+from seqcl.parts import Component, declared, handed_in, options_of
+from seqcl.training import Trainer
+
+DEFAULT_MODEL = Options.model
+
+
+class Section(NamedTuple):
+    """A group of options: those of one component."""
+
+    name: str  # empty for the options without a section
+    component: Component
+    values: Mapping[str, Any] = {}  # noqa: RUF012  the recipe's own values, where they differ from the component's defaults
+    names: Sequence[str] = ()  # the components that can be chosen here, the recipe's own first; empty without a choice
+    chosen: str = ""
+
+
+SHARED = (Section("data", Preparation), Section("train", Trainer), Section("eval", Evaluator))
+"""The sections of every model."""
+
+
+class Parser(ArgumentParser):
+    """A parser that raises an error instead of printing a usage page."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(str(ex or message))
+
+
+def model_of(settings: Settings) -> str:
+    """The recipe that the settings name, else the default one."""
+    return str(settings["model"].value) if "model" in settings else DEFAULT_MODEL
+
+
+def find_model(settings: Settings) -> Any:
+    """The class of the recipe that the settings name.
+
+    Raises:
+        UserError: there is no such recipe.
+    """
+    name = model_of(settings)
+    if name not in MODELS:
+        raise located(unknown("model", name, MODELS), at(settings, "model"))
+    return MODELS[name]
+
+
+def recipe_sections(settings: Settings) -> list[Section]:
+    """The sections of the recipe that the settings name, with the components that they choose.
+
+    Raises:
+        UserError: no such recipe or component, or a component that does not fit the recipe.
+    """
+    recipe = find_model(settings)
+    return [section_of(recipe, name, settings) for name in declared(recipe)]
+
+
+def section_of(recipe: Any, name: str, settings: Settings) -> Section:
+    """One section of a recipe, with the component that the settings choose."""
+    part = declared(recipe)[name]
+    if name not in KIND_OF:
+        return Section(name, part.component, part.options)
+    table = registry.TABLES[KIND_OF[name]]
+    fitting = choices(name, part.component)
+    default = default_name(name, part.component)
+    choice = str(settings[f"{name}.name"].value) if f"{name}.name" in settings else default
+    names = [default, *(one for one in fitting if one != default), *table.patterns()]
+    place = at(settings, f"{name}.name")
+    if choice == default:
+        return Section(name, part.component, part.options, names, default)
+    if choice in fitting:
+        return Section(name, fitting[choice], {}, names, choice)
+    if choice in table:
+        raise located(
+            UserError(f"{name} {choice} does not fit {recipe.__name__}, which takes: {', '.join(fitting)}"), place
+        )
+    if choice.partition(":")[0] + ":" in table.families:
+        return Section(name, table.find(choice), {}, names, choice)
+    raise located(unknown(name, choice, names), place)
+
+
+def choices(section: str, default: Component) -> dict[str, Component]:
+    """The components of a section by name: those of the table that take what the recipe hands in, and the recipe's own."""
+    handed = handed_in(default)
+    fitting = {
+        name: component
+        for name, component in registry.TABLES[KIND_OF[section]].items()
+        if handed_in(component) <= handed <= set(inspect.signature(component).parameters)
+    }
+    return fitting if default in fitting.values() else {default.__name__: default, **fitting}
+
+
+def default_name(section: str, component: Component) -> str:
+    """The name of a recipe's own component in its section."""
+    if section not in KIND_OF:
+        return component.__name__
+    return next(name for name, choice in choices(section, component).items() if choice is component)
+
+
+def parse(sections: Sequence[Section], settings: Settings, *, alone: Component = Options) -> dict[str, dict[str, Any]]:
+    """Every option of the sections with its value, by section; "" holds the options without one.
+
+    Args:
+        sections: the groups of options.
+        settings: what was given; everything else has its default.
+        alone: the component whose signature has the options without a section.
+
+    Raises:
+        UserError: an unknown option, or a value that does not fit.
+    """
+    parser = Parser(prog="run.py", exit_on_error=False, default_env=False)
+    parser.add_function_arguments(alone, as_group=True, sub_configs=False)
+    for section in sections:
+        if section.names:
+            parser.add_argument(f"--{section.name}.name", type=str, default=section.chosen)
+        add = parser.add_class_arguments if inspect.isclass(section.component) else parser.add_function_arguments
+        add(section.component, section.name, skip=handed_in(section.component), sub_configs=False)  # type: ignore[arg-type]
+        parser.set_defaults({f"{section.name}.{key}": value for key, value in section.values.items()})
+    check_known(sections, settings, alone)
+    given = {key: one.value for key, one in settings.items() if not one.typed}
+    words = [f"--{key}={one.value}" for key, one in settings.items() if one.typed and key != HELP]
+    try:
+        config = parser.parse_args(words, namespace=parser.parse_object(nest(given))).as_dict()
+    except (UserError, ValueError, TypeError) as error:
+        raise of_parser(error, settings) from None
+    values = {section.name: config.pop(section.name, {}) for section in sections}
+    for section in sections:
+        values[section.name].pop("name", None)
+        check_names(section, values[section.name], settings)
+    return {"": config, **values}
+
+
+def check_known(sections: Sequence[Section], settings: Settings, alone: Component) -> None:
+    """Refuse an option that none of the sections has."""
+    names = [section.name for section in sections]
+    known = {*options_of(alone), HELP}
+    for section in sections:
+        known |= {f"{section.name}.{option}" for option in options_of(section.component)}
+        known |= {f"{section.name}.name"} if section.names else set()
+    elsewhere = {name: having for name, having in models_by_section().items() if name not in names}
+    for key, setting in settings.items():
+        section_name = key.partition(".")[0]
+        if key in names:
+            text = f"option {key}: expected its options by name, not {setting.value!r}"
+            raise located(UserError(text), setting.place)
+        if section_name in elsewhere:
+            raise no_section(model_of(settings), key, names, elsewhere[section_name], settings)
+        if key not in known:
+            raise unknown_option(key, known - {HELP}, settings)
+
+
+def models_by_section() -> dict[str, list[str]]:
+    """The models that have each section."""
+    found: dict[str, list[str]] = {}
+    for name, recipe in MODELS.items():
+        for section in declared(recipe):
+            found.setdefault(section, []).append(name)
+    return found
+
+
+def check_names(section: Section, values: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse a value that is not in the table which its option is annotated with."""
+    for option, kind in named_options(section.component):
+        if values[option] not in registry.TABLES[kind]:
+            key = f"{section.name}.{option}"
+            error = unknown(f"{kind} in {shown(key)}", str(values[option]), registry.TABLES[kind])
+            raise located(error, at(settings, key))
+
+
+def named_options(component: Component) -> Iterator[tuple[str, str]]:
+    """Option and kind of every option that takes a name from a table: `loss: Annotated[str, "loss"]`."""
+    for option, hint in hints_of(component).items():
+        if get_origin(hint) is Annotated:
+            for kind in get_args(hint)[1:]:
+                if kind in registry.KINDS:
+                    yield option, kind
+
+
+def hints_of(component: Component) -> dict[str, Any]:
+    """The types of a component's parameters."""
+    function: Any = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
+    return get_type_hints(function, include_extras=True)
+
+
+def names_in(values: Iterable[str]) -> str:
+    """Names in one line."""
+    return ", ".join(values)

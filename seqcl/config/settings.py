@@ -1,0 +1,178 @@
+"""Settings: options by dotted name with their values, and the file and line they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seqcl import registry
+from seqcl.errors import UserError
+from seqcl.parts import Part, declared
+
+KIND_OF = {"encoder": "encoder", "objective": "objective", "views": "view"}
+"""The sections whose component is chosen by name (`--encoder GRU`), and the kind of part that each takes."""
+
+SHORT = {"--precision": "--train.precision"}
+"""Options that may be written without their section."""
+
+RENAMED = {"eval.cold_items": ("data.cold_items", "0.1.0")}
+"""Options with another name today: the new name, and the last version that had the old one."""
+
+HELP = "help"
+
+
+class Setting(NamedTuple):
+    """The value of one option."""
+
+    value: Any
+    place: str | None = None  # `file:line`; None for what was typed or given from Python
+    typed: bool = False  # text of the command line, still to be read by the type of its option
+
+
+Settings = dict[str, Setting]
+"""Options by dotted name, such as `encoder.dim`; the name of a section's component is `encoder.name`."""
+
+
+def full_name(key: str) -> str:
+    """The dotted name of an option as it may be written: `encoder` is short for `encoder.name`."""
+    return f"{key}.name" if key in KIND_OF else key
+
+
+def shown(key: str) -> str:
+    """An option's name as users write it: the inverse of `full_name`."""
+    return key.removesuffix(".name")
+
+
+def of_words(words: Sequence[str]) -> Settings:
+    """The settings of `--name value` and `--name=value`.
+
+    Raises:
+        UserError: a word that is no option, or an option without a value.
+    """
+    found: Settings = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-h", "--help"):
+            found[HELP] = Setting(True, typed=True)
+            continue
+        if not word.startswith("--"):
+            raise UserError(f"{word!r} is not an option: options are written --name value, see --help")
+        key, equals, value = word.partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"option {key} needs a value")
+            value = rest.pop(0)
+        found[full_name(SHORT.get(key, key)[2:])] = Setting(value, typed=True)
+    return found
+
+
+def take(words: Sequence[str], option: str) -> tuple[list[str], list[str]]:
+    """The words without an option that may be given several times, and its values.
+
+    Raises:
+        UserError: the option has no value.
+    """
+    rest: list[str] = []
+    values: list[str] = []
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        name, equals, value = word.partition("=")
+        if name != option:
+            rest.append(word)
+            continue
+        if not equals:
+            value = remaining.pop(0) if remaining else ""
+            if value.startswith("--"):
+                raise UserError(f"option {option} needs a value, not {value}")
+        if not value:
+            raise UserError(f"option {option} needs a value")
+        values.append(value)
+    return rest, values
+
+
+def of_mapping(values: Mapping[str, Any], place: str | None = None) -> Settings:
+    """The settings of nested or dotted values, as a caller of the library gives them.
+
+    A class, a function or a `part(...)` may stand where a name can: it is registered under its own name if it has none yet.
+
+    Raises:
+        UserError: the name of a class is taken by another one.
+    """
+    return {key: Setting(value, place) for key, value in flatten(values)}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every leaf of nested values."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        kind = "model" if name == "model" else KIND_OF.get(name)
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{name}.")
+        elif isinstance(value, Part):
+            if kind is None:
+                raise UserError(f"option {name}: a part can stand for {', '.join(KIND_OF)}; give {name} its options by name")
+            yield f"{name}.name", named(kind, value.component)
+            yield from flatten(value.options, f"{name}.")
+        elif kind and callable(value):
+            yield full_name(name), named(kind, value)
+        else:
+            yield full_name(name), value
+
+
+def named(kind: str, component: Any) -> str:
+    """The name of a component, which is registered if it has none; a recipe's own default goes by its own name."""
+    table = registry.TABLES[kind]
+    name = table.name_of(component)
+    if name is None and not is_default(kind, component):
+        registry.register(kind, component)
+    return name or component.__name__
+
+
+def is_default(kind: str, component: Any) -> bool:
+    """True if a component stands in no table because it is the default of a recipe."""
+    sections = [section for section, one in KIND_OF.items() if one == kind]
+    parts = [declared(recipe) for recipe in registry.TABLES["model"].values()]
+    return any(own[section].component is component for own in parts for section in sections if section in own)
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted values as nested ones: the inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, leaf = key.split(".")
+        node = tree
+        for name in path:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return tree
+
+
+def renamed(settings: Settings, *, stored: bool = False) -> tuple[Settings, list[str]]:
+    """The settings under today's names, and a line for each that had another.
+
+    Args:
+        settings: what was read.
+        stored: true where a run wrote them; a user must write today's names.
+
+    Raises:
+        UserError: a user wrote a name that is no more.
+    """
+    found: Settings = {}
+    lines = []
+    for key, setting in settings.items():
+        new, last = RENAMED.get(key, (key, ""))
+        if new != key:
+            line = f"option {key} of version {last} is called {new} now"
+            if not stored:
+                raise UserError(f"{setting.place}: {line}" if setting.place else line)
+            lines.append(f"{line}; it is read as that")
+        found[new] = setting
+    return found, lines
+
+
+def existing(paths: Iterable[str]) -> list[Path]:
+    """Words as paths, `~` expanded."""
+    return [Path(path).expanduser() for path in paths]

@@ -1,0 +1,147 @@
+"""One model on one split: pre-trained, trained, ranked and written down."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqcl.config import Experiment, Model
+from seqcl.data import Loader, Sequences, Split
+from seqcl.evaluation import Result
+from seqcl.experiment.folder import log, write_ranks
+from seqcl.experiment.ranking import Part, identity, rank, slices_of
+from seqcl.models import Pretraining, Recommender
+from seqcl.training import Clock, FitResult, Trainer, last_checkpoint, load_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Results of one model."""
+
+    valid: Result
+    test: Result
+    slices: dict[str, Any]  # of test
+    fit: FitResult | None  # None for a model that is counted, not trained
+    pretraining: dict[str, Any] | None  # epochs, seconds, and the facts that it depended on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One model on one split, in a folder of its own.
+
+    Args:
+        experiment: the model and how it is trained and ranked.
+        sequences: the packed log.
+        split: of the log.
+        folder: where everything is written.
+        device: where the model is.
+        clock: the time since the program began, or since this model's turn.
+        resume: true to go on with what the folder holds.
+        progress: true to show a line of progress.
+    """
+
+    experiment: Experiment
+    sequences: Sequences
+    split: Split
+    folder: Path
+    device: torch.device
+    clock: Clock
+    resume: bool = False
+    progress: bool = True
+
+    def run(self, model: Model) -> Outcome:
+        """Train the model unless it is counted, then rank validation and test with the best weights."""
+        model = model.to(self.device)
+        fit, stage = None, None
+        if isinstance(model, Recommender):
+            stage = self.pretrain(model)
+            fit = self.fit(
+                model, self.experiment.train, self.folder, validate=lambda: self.rank(model, "valid", lists=False).metrics
+            )
+        test = self.rank(model, "test")
+        outcome = Outcome(
+            slices=slices_of(test, self.split, "test", self.experiment.eval),
+            valid=self.rank(model, "valid"),
+            test=test,
+            fit=fit,
+            pretraining=stage,
+        )
+        write_ranks(test, self.sequences, self.folder / "ranks.parquet")
+        if fit is not None:
+            from seqcl.report import plot_curves
+
+            plot_curves(fit.history, self.folder / "curves.png", monitor=self.experiment.train.monitor)
+        return outcome
+
+    def pretrain(self, model: Recommender) -> dict[str, Any] | None:
+        """Run the stage before training in a folder of its own; give its epochs, seconds and the facts that it depended on."""
+        folder, trainer = self.folder / "pretrain", self.experiment.train
+        if self.resume and last_checkpoint(self.folder).exists():  # training holds its result already
+            done = about_stage(folder)
+            self.clock.add(done["seconds"] if done else 0.0)
+            return done
+        torch.manual_seed(self.experiment.options.seed)
+        stage = model.pretraining()
+        if stage is None:
+            return None
+        log.info("pre-training for %d epochs, in %s", stage.epochs, folder)
+        if self.progress:
+            print(f"pre-training for {stage.epochs} epochs", file=sys.stderr, flush=True)
+        minutes = trainer.max_minutes and (self.clock.total() / 60 + trainer.max_minutes) / 2  # half of what is left
+        shorter = replace(trainer, epochs=stage.epochs, lr=stage.lr, max_minutes=minutes, patience=0, ema=0.0)
+        result = self.fit(stage.to(self.device), shorter, folder)
+        if result.stopped == "minutes":
+            log.warning("pre-training was ended by train.max_minutes after %d of %d epochs", result.epochs, stage.epochs)
+        return about_stage(folder)
+
+    def fit(
+        self,
+        model: Recommender | Pretraining,
+        trainer: Trainer,
+        folder: Path,
+        *,
+        validate: Callable[[], Mapping[str, float]] | None = None,
+    ) -> FitResult:
+        """Train from the seed of the experiment, or go on with what was begun in the folder."""
+        seed = self.experiment.options.seed
+        torch.manual_seed(seed)
+        return trainer.fit(
+            model,
+            training_batches(
+                self.split, trainer, seed=seed, device=self.device, times=model.objective.times_needed
+            ),
+            validate=validate,
+            folder=folder,
+            identity=identity(self.sequences) | model.identity,
+            resume=self.resume and last_checkpoint(folder).exists(),
+            device=self.device,
+            clock=self.clock,
+            progress=self.progress,
+        )
+
+    def rank(self, model: Model, part: Part, *, lists: bool = True) -> Result:
+        """Rank the model on one part of the split."""
+        return rank(model, self.split, part, self.experiment.eval, self.device, lists=lists)
+
+
+def about_stage(folder: Path) -> dict[str, Any] | None:
+    """Epochs, seconds and facts of a finished stage; None if there was none."""
+    if not last_checkpoint(folder).exists():
+        return None
+    _, state = load_checkpoint(last_checkpoint(folder), prefix="nothing")
+    return {"epochs": state["epoch"], "seconds": state["seconds"], **state["identity"]}
+
+
+def training_batches(split: Split, trainer: Trainer, *, seed: int, device: torch.device, times: bool = False) -> Loader:
+    """Batches of random training rows.
+
+    Rows of one length in a batch would weigh a position of a short row more than one of a long row.
+    """
+    return Loader(
+        split.train, batch_size=trainer.batch_size, device=device, shuffle_seed=seed, bucket=False, times=times
+    )

@@ -1,0 +1,186 @@
+"""From an experiment to a filled run folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqcl import config, plugins
+from seqcl.config import Experiment, Model
+from seqcl.data import Interactions, Sequences, Split
+from seqcl.errors import UserError
+from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder, write_text
+from seqcl.experiment.job import Job, Outcome
+from seqcl.experiment.ranking import full_protocol
+from seqcl.experiment.run import Run, load, packed_log
+from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
+from seqcl.models import Recommender
+from seqcl.training import Clock, Interrupted, last_checkpoint
+
+
+def train(dataset: Any = "ml-100k", *, progress: bool = True, **values: Any) -> Run:
+    """Train and evaluate a model; the keywords are the options of the command line, sections as dictionaries.
+
+    `train(frame, model="CL4Rec", encoder={"dim": 32}, train={"epochs": 5})` learns from a data frame with the columns
+    user_id, item_id and, unless its rows are in time order already, timestamp (or other names: data={"user": ...}).
+    A class or a `part(...)` may stand where a name can: `objective=part(MyObjective, weight=0.2)`.
+
+    Args:
+        dataset: a name, a path, a data frame, or `Interactions`.
+        progress: false shows no line of progress.
+        values: options.
+
+    Raises:
+        UserError: an unknown option, a value that does not fit, a log that cannot be read.
+    """
+    if isinstance(dataset, str | Path):
+        return execute(config.experiment({"dataset": str(dataset), **values}), progress=progress)
+    if not isinstance(dataset, Interactions) and not hasattr(dataset, "columns"):
+        raise UserError(f"train needs a name, a path, a data frame or Interactions, not a {type(dataset).__name__}")
+    name = dataset.name if isinstance(dataset, Interactions) else "frame"
+    experiment = config.experiment({"dataset": name, **values})
+    source = dataset if isinstance(dataset, Interactions) else experiment.data.from_frame(dataset)
+    return execute(experiment, source, progress=progress)
+
+
+def execute(
+    experiment: Experiment, source: Interactions | None = None, *, resume: Path | None = None, progress: bool = True
+) -> Run:
+    """Run an experiment: log, split, models, training and ranking, and the folder that holds it all.
+
+    Args:
+        experiment: the resolved configuration.
+        source: the log, where it is no file; None: the experiment's data set.
+        resume: the folder of a run to go on with.
+        progress: true shows a line of progress.
+
+    Raises:
+        UserError: a mistake in the data or the options; of what cannot be built, no folder is left behind.
+        Interrupted: SIGINT or SIGTERM came; the run can go on.
+    """
+    clock, started = Clock(), time.monotonic()
+    device = pick_device(experiment.options.device)
+    sequences = packed_log(experiment, resume, source)
+    split = experiment.data.split_windows(sequences)
+    experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
+    with early_log() as early:
+        model = first_model(experiments, split, resume)
+    folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
+    with resumable(folder), log_file(folder / "log.txt", early):
+        if source is not None:
+            sequences.save(folder / PACKED)
+        log.info("%s on %s, in %s", experiment.options.model, sequences, folder)
+        outcomes: dict[str, Outcome] = {}
+        peak, earlier = None, 0.0
+        for one in experiments:
+            name = one.options.model
+            main = one is experiment
+            where = begun(folder if main else folder / "baselines" / name, one)
+            job = Job(
+                experiment=one,
+                sequences=sequences,
+                split=split,
+                folder=where,
+                device=device,
+                clock=clock if main else Clock(),
+                resume=resume is not None,
+                progress=progress,
+            )
+            outcomes[name] = job.run(model if main else one.build(split.train))
+            earlier += job.clock.earlier
+            if main:
+                del model
+                peak = peak_memory_bytes()  # before any baseline adds to it
+        seconds = earlier + time.monotonic() - started
+        metrics = summary(experiment, sequences, split, outcomes, device)
+        metrics |= {"seconds": seconds, "peak_memory_bytes": peak}
+        write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        log.info("done in %.1f s", seconds)
+    return load(folder)
+
+
+def first_model(experiments: list[Experiment], split: Split, resume: Path | None) -> Model:
+    """The model of the first experiment, after every model was built once: what cannot be built leaves no folder behind.
+
+    Baselines are not kept, or the peak of memory of the first model would hold them.
+    """
+    first, *rest = experiments
+    begun_before = resume is not None and last_checkpoint(resume).exists()
+    model = first.build(split.train, fresh=False) if begun_before else buildable(first, split)
+    for one in rest:
+        if one.recipe.trained:  # counting cannot fail
+            buildable(one, split)
+    return model
+
+
+def buildable(experiment: Experiment, split: Split) -> Model:
+    """The model of an experiment; its stage of pre-training is made once too, so that it fails now if it must."""
+    model = experiment.build(split.train)
+    if isinstance(model, Recommender):
+        model.pretraining()
+    return model
+
+
+def begun(folder: Path, experiment: Experiment) -> Path:
+    """The folder of one model, with its configuration and the list of parts that are not ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.yaml", experiment.to_yaml())
+    plugins.write_needs(folder, experiment.recipe.needs())
+    return folder
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Inside, an interruption names the folder of the whole run, with which it goes on; a baseline is a part of that."""
+    try:
+        yield
+    except Interrupted as stop:
+        stop.folder = folder
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(signal="SIGINT", folder=folder) from None
+
+
+def summary(
+    experiment: Experiment, sequences: Sequences, split: Split, outcomes: Mapping[str, Outcome], device: torch.device
+) -> dict[str, Any]:
+    """The content of metrics.json, without seconds and memory."""
+    model, seed = experiment.options.model, experiment.options.seed
+    main, fit = outcomes[model], outcomes[model].fit
+    return {
+        "model": model,
+        "protocol": full_protocol(main.test, sequences, split, seed),
+        "data": {
+            "name": sequences.name,
+            "fingerprint": sequences.fingerprint,
+            "users": sequences.num_users,
+            "items": sequences.num_items,
+            "interactions": sequences.num_interactions,
+        },
+        **figures(main),
+        "baselines": {name: figures(one) for name, one in outcomes.items() if name != model},
+        "training": None
+        if fit is None
+        else {
+            "best_epoch": fit.best_epoch,
+            "epochs": fit.epochs,
+            "steps": fit.steps,
+            "seconds": fit.seconds,
+            "stopped": fit.stopped,
+            "pretraining": main.pretraining,
+        },
+        "seed": seed,
+        "versions": library_versions(),
+        "machine": about_machine(device),
+    }
+
+
+def figures(outcome: Outcome) -> dict[str, Any]:
+    """Metrics of one model."""
+    return {"test": outcome.test.metrics, "valid": outcome.valid.metrics, "slices": outcome.slices}

@@ -1,0 +1,74 @@
+"""Ranking a model on one part of a split, and the protocol that its figures must be quoted with."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from seqcl.config import Model
+from seqcl.data import Loader, Sequences, Split
+from seqcl.errors import unknown
+from seqcl.evaluation import Evaluator, Result, by_slice
+from seqcl.types import Windows
+
+Part = Literal["valid", "test"]
+
+
+def windows_of(split: Split, part: str) -> Windows:
+    """The evaluation windows of one part of a split.
+
+    Raises:
+        UserError: a part other than valid and test.
+    """
+    parts = {"valid": split.valid, "test": split.test}
+    if part not in parts:
+        raise unknown("part", part, parts)
+    return parts[part]
+
+
+def queries_of(windows: Windows, evaluator: Evaluator, device: torch.device) -> Loader:
+    """Batches of evaluation windows, with the target of each."""
+    return Loader(windows, batch_size=evaluator.batch_size, device=device, targets="last")
+
+
+@torch.no_grad()
+def rank(
+    model: Model, split: Split, part: Part, evaluator: Evaluator, device: torch.device, *, lists: bool = True
+) -> Result:
+    """Rank a model on one part of a split.
+
+    Args:
+        model: the model, on the device.
+        split: of the log.
+        part: valid or test.
+        evaluator: candidates and metrics.
+        device: where batches are made.
+        lists: also take the metrics that need the recommended items.
+    """
+    windows = windows_of(split, part)
+    model.eval()
+    return evaluator(
+        windows, queries_of(windows, evaluator, device), model, split.train.item_counts(), lists=lists
+    )
+
+
+def slices_of(result: Result, split: Split, part: Part, evaluator: Evaluator) -> dict[str, Any]:
+    """Metrics of a result of `rank` by history length, target popularity and cold items."""
+    return by_slice(result, windows_of(split, part), split.train.item_counts(), evaluator.ks)
+
+
+def full_protocol(result: Result, sequences: Sequences, split: Split, seed: int) -> dict[str, Any]:
+    """Everything that a figure must be quoted with."""
+    prepared = {
+        "k_core": sequences.k_core,
+        "min_length": sequences.min_length,
+        "duplicates": sequences.duplicates,
+        "data_fingerprint": sequences.fingerprint,
+    }
+    return {**split.protocol, **prepared, "seed": seed, **result.protocol}
+
+
+def identity(sequences: Sequences) -> dict[str, Any]:
+    """The log that a checkpoint belongs to."""
+    return {"data_fingerprint": sequences.fingerprint, "num_items": sequences.num_items}
