@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from seqcl import encoders
-from seqcl.augment import Identity, Pair, SameTarget
-from seqcl.errors import unknown
+from seqcl.augment import dropout_and_same_target
 from seqcl.models.base import Recommender
 from seqcl.objectives import NextItem, TwoViews
 from seqcl.types import Windows
-
-Positives = Literal["supervised", "unsupervised", "both"]
-
-
-def dropout_and_same_target(*, positives: Positives = "supervised") -> dict[str, Pair]:
-    """What a row is contrasted with: another row of the same target, itself under other dropout, or both.
-
-    Args:
-        positives: supervised, the row under dropout against another row with the same target (the paper's contrastive
-            regularisation); unsupervised, two dropout draws of the row; both, one term of each.
-    """
-    dropout = {"dropout": Pair(views=[Identity()])}
-    target = {"same_target": Pair(views=[Identity(), SameTarget()], ordered=True)}
-    choices = {"supervised": target, "unsupervised": dropout, "both": dropout | target}
-    if positives not in choices:
-        raise unknown("positives", positives, choices)
-    return choices[positives]
 
 
 class DuoRec(Recommender):

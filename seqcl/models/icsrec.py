@@ -5,15 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from seqcl import encoders
-from seqcl.augment import Identity, Pair, SameTarget
+from seqcl.augment import Pair, row_and_same_target
 from seqcl.models.base import Contrastive
 from seqcl.objectives import NextItem, Prototypes
 from seqcl.types import Windows
-
-
-def row_and_same_target() -> Pair:
-    """The row, and another user's row with the same target."""
-    return Pair(views=[Identity(), SameTarget()], ordered=True)
 
 
 class ICSRec(Contrastive):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from seqcl import encoders
-from seqcl.augment import Pair
+from seqcl.augment import Pair, crop_mask_reorder
 from seqcl.models.base import Contrastive
-from seqcl.models.cl4rec import crop_mask_reorder
 from seqcl.objectives import LearnedViews, NextItem
 from seqcl.types import Windows
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from functools import partial
 
 from seqcl import encoders
-from seqcl.augment import Pair
+from seqcl.augment import Pair, crop_mask_reorder
 from seqcl.models.base import Contrastive
-from seqcl.models.cl4rec import crop_mask_reorder
 from seqcl.objectives import BYOL, PIRL, MoCo, NextItem, SimSiam, SupCon, SwAV
 from seqcl.types import Windows
 

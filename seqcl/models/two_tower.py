@@ -7,10 +7,9 @@ from functools import partial
 import numpy as np
 
 from seqcl import encoders
-from seqcl.augment import Pair
+from seqcl.augment import Pair, crop_mask_reorder
 from seqcl.errors import UserError
 from seqcl.models.base import Recommender
-from seqcl.models.cl4rec import crop_mask_reorder
 from seqcl.objectives import BatchSoftmax, FeatureContrast, TwoViews
 from seqcl.types import Features, Windows
 
