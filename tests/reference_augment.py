@@ -18,7 +18,7 @@ def _law(outcomes: Iterable[Row]) -> Law:
     return {row: Fraction(count, counts.total()) for row, count in counts.items()}
 
 
-def _share(n: int, rate: str, least: int = 0) -> int:
+def _portion(n: int, rate: str, least: int = 0) -> int:
     return min(max(math.floor(n * Fraction(rate)), least), n)
 
 
@@ -27,30 +27,30 @@ def _windows(n: int, size: int) -> Iterator[slice]:
 
 
 def crop(row: Row, rate: str) -> Law:
-    return _law(row[window] for window in _windows(len(row), max(1, _share(len(row), rate))))
+    return _law(row[window] for window in _windows(len(row), max(1, _portion(len(row), rate))))
 
 
 def mask(row: Row, rate: str, token: int, least: int = 0) -> Law:
-    sets = combinations(range(len(row)), _share(len(row), rate, least))
+    sets = combinations(range(len(row)), _portion(len(row), rate, least))
     return _law(tuple(token if t in chosen else item for t, item in enumerate(row)) for chosen in sets)
 
 
 def reorder(row: Row, rate: str, least: int = 0) -> Law:
     return _law(
         row[: window.start] + shuffled + row[window.stop :]
-        for window in _windows(len(row), _share(len(row), rate, least))
+        for window in _windows(len(row), _portion(len(row), rate, least))
         for shuffled in permutations(row[window])
     )
 
 
 def substitute(row: Row, rate: str, neighbour: dict[int, int], least: int = 0) -> Law:
-    sets = combinations(range(len(row)), _share(len(row), rate, least))
+    sets = combinations(range(len(row)), _portion(len(row), rate, least))
     return _law(tuple(neighbour[item] if t in chosen else item for t, item in enumerate(row)) for chosen in sets)
 
 
 def insert(row: Row, rate: str, neighbour: dict[int, int], max_len: int, least: int = 0) -> Law:
     outcomes = []
-    for chosen in combinations(range(len(row)), _share(len(row), rate, least)):
+    for chosen in combinations(range(len(row)), _portion(len(row), rate, least)):
         grown: list[int] = []
         for t, item in enumerate(row):
             grown += [neighbour[item], item] if t in chosen else [item]

@@ -27,17 +27,17 @@ from seqcl.augment import (
     Substitute,
     View,
     by_embedding,
+    by_length,
+    crop_mask_reorder,
+    dropout_and_same_target,
+    evened_out,
     item_cf_iuf,
     similarity,
     stack,
     surer,
 )
-from seqcl.augment.operators import choose, crop, reorder, share
+from seqcl.augment.operators import choose, crop, portion, reorder
 from seqcl.errors import UserError
-from seqcl.models.cl4rec import crop_mask_reorder
-from seqcl.models.coserec import by_length
-from seqcl.models.duorec import dropout_and_same_target
-from seqcl.models.ticoserec import evened_out
 from seqcl.types import PAD, SeqBatch, Windows
 from tests import reference_augment as reference
 
@@ -261,12 +261,12 @@ def test_one_of_has_the_law_of_the_mixture() -> None:
     assert_law(OneOf(views=[Crop(rate=0.6), Mask(rate=0.4), Reorder(rate=0.6)]), list(row), reference.mixture(laws))
 
 
-def test_a_share_is_the_floor_of_the_rate_as_written() -> None:
+def test_a_portion_is_the_floor_of_the_rate_as_written() -> None:
     counts = torch.arange(201)
     for percent in range(101):
         exact = counts * percent // 100  # 0.29 of 100 is 29, where floating point says 28
-        assert torch.equal(share(counts, percent / 100), exact)
-        assert [share(n, percent / 100) for n in range(201)] == exact.tolist()
+        assert torch.equal(portion(counts, percent / 100), exact)
+        assert [portion(n, percent / 100) for n in range(201)] == exact.tolist()
 
 
 # What DESIGN asks for by name, and the traps of the peers

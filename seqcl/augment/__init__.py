@@ -1,29 +1,44 @@
 """Views of sequences: operators, their compositions, and the item correlation that some of them use."""
 
-from seqcl.augment.compose import ByLength, Chain, OneOf, Pair, route, stack
+from seqcl.augment.compose import ByLength, Chain, OneOf, Pair, halves, route, stack
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
+from seqcl.augment.pairs import (
+    Positives,
+    by_length,
+    crop_mask_reorder,
+    dropout_and_same_target,
+    evened_out,
+    row_and_same_target,
+)
 from seqcl.augment.same_target import SameTarget
 from seqcl.augment.similarity import Correlation, by_embedding, item_cf_iuf, surer
-from seqcl.augment.views import Crop, Identity, Insert, Mask, Reorder, Substitute, View
+from seqcl.augment.views import Correlated, Crop, Identity, Insert, Mask, Rated, Reorder, Substitute, View
+from seqcl.registry import table
 
-VIEWS: dict[str, type[View]] = {
-    "Identity": Identity,
-    "Crop": Crop,
-    "Mask": Mask,
-    "Reorder": Reorder,
-    "Substitute": Substitute,
-    "Insert": Insert,
-    "SameTarget": SameTarget,
-    "OneOf": OneOf,
-    "Chain": Chain,
-    "ByLength": ByLength,
-}
-"""Every view by the name that configurations use."""
+VIEWS = table(
+    "view",
+    {
+        "Identity": Identity,
+        "Crop": Crop,
+        "Mask": Mask,
+        "Reorder": Reorder,
+        "Substitute": Substitute,
+        "Insert": Insert,
+        "SameTarget": SameTarget,
+        "OneOf": OneOf,
+        "Chain": Chain,
+        "ByLength": ByLength,
+    },
+    View,
+    Pair,
+)
+"""All views by the name that configurations use; others register theirs with `seqcl.register("view", ...)`."""
 
 __all__ = [
     "VIEWS",
     "ByLength",
     "Chain",
+    "Correlated",
     "Correlation",
     "Crop",
     "Identity",
@@ -31,17 +46,25 @@ __all__ = [
     "Mask",
     "OneOf",
     "Pair",
+    "Positives",
+    "Rated",
     "Reorder",
     "SameTarget",
     "Substitute",
     "View",
     "by_embedding",
+    "by_length",
     "crop",
+    "crop_mask_reorder",
+    "dropout_and_same_target",
+    "evened_out",
+    "halves",
     "insert",
     "item_cf_iuf",
     "mask",
     "reorder",
     "route",
+    "row_and_same_target",
     "stack",
     "substitute",
     "surer",

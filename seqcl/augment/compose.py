@@ -1,24 +1,27 @@
-"""Views made of views: one drawn per row, one after another, one by length, and the two views of a row."""
+"""Views made of views: one drawn for each row, one after another, one by length, and the two views of a row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from seqcl.augment.similarity import Correlation, by_embedding, item_cf_iuf, surer
-from seqcl.augment.views import Correlated, View
+from seqcl.augment.views import View
 from seqcl.errors import UserError, check_choice, not_negative
 from seqcl.types import SeqBatch, Windows
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 def route(views: Sequence[View], choice: Tensor, batch: SeqBatch, generator: Generator) -> SeqBatch:
-    """Row b of the result is row b of the batch under views[choice[b]]; it is trimmed to its longest row.
+    """Send row b through views[choice[b]] and keep the order of the rows; the result is trimmed to its longest row.
 
-    Each view sees only its rows, sorted to lie together. Group sizes and width are read back from the device.
+    Each view sees its own rows alone, sorted to lie together. Reads group sizes and width back from the device.
     """
     order = choice.argsort(stable=True)  # (B,)
     sizes = torch.bincount(choice, minlength=len(views)).tolist()
@@ -31,11 +34,14 @@ def route(views: Sequence[View], choice: Tensor, batch: SeqBatch, generator: Gen
     lengths, width = torch.empty_like(lengths).scatter_(0, order, lengths), int(lengths.max())
     items = _merge([part.items for part in made], order, width)
     times = None if batch.times is None else _merge([part.times for part in made], order, width)
-    return SeqBatch(items, lengths, users=batch.users, times=times)
+    users = batch.users
+    if users is not None:
+        users = torch.empty_like(users).scatter_(0, order, torch.cat([part.users for part in made]))  # (B,)
+    return SeqBatch(items, lengths, users=users, times=times)
 
 
 def _merge(parts: list[Tensor], order: Tensor, width: int) -> Tensor:
-    """Stack (B_i, L_i) to (B, width), zero where a part is narrower, and send row i to row order[i]."""
+    """Stack parts (B_i, L_i) to (B, width), zero where a part is narrower, and move row i to row order[i]."""
     merged = parts[0].new_zeros(len(order), width)  # (B, L)
     for part, rows in zip(parts, order.split([len(part) for part in parts]), strict=True):
         wide = min(width, part.shape[1])
@@ -43,29 +49,45 @@ def _merge(parts: list[Tensor], order: Tensor, width: int) -> Tensor:
     return merged
 
 
-class Composed(View):
-    """A view with other views inside, which it binds."""
+class Group(nn.Module):
+    """Several views that are bound and prepared together."""
 
     def __init__(self, views: Sequence[View]) -> None:
         super().__init__()
-        if not views:
-            raise UserError(f"{type(self).__name__}: views must not be empty")
         self.views = cast("Sequence[View]", nn.ModuleList(views))
         self.neighbours_needed = max(view.neighbours_needed for view in views)
         self.times_needed = any(view.times_needed for view in views)
+        self.keeps_users = all(view.keeps_users for view in views)
 
-    def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
+    def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> Self:
+        """Hand what the data decides to every view, see `View.bind`."""
         for view in self.views:
             view.bind(num_items=num_items, max_len=max_len, neighbours=neighbours)
         return self
 
+    def rebind(self, neighbours: Tensor) -> None:
+        """Hand other neighbours (N + 2, K) to every view that uses some."""
+        for view in self.views:
+            if view.neighbours_needed:
+                view.rebind(neighbours)
+
     def prepare(self, train: Windows) -> None:
+        """Let every view read what it needs of the training windows."""
         for view in self.views:
             view.prepare(train)
 
 
+class Composed(Group, View):
+    """A view made of other views."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        if not views:
+            raise UserError(f"{type(self).__name__}: views must not be empty")
+        super().__init__(views)
+
+
 class OneOf(Composed):
-    """Every row draws one of the views, each equally likely, independent of all other rows (CL4SRec, arXiv 2010.14395).
+    """Draw one of the views for every row, each equally likely, independent of all other rows (CL4SRec, arXiv 2010.14395).
 
     Args:
         views: The views to draw from.
@@ -81,7 +103,7 @@ class OneOf(Composed):
 
 
 class Chain(Composed):
-    """The views one after another, each on what the one before it made.
+    """Apply the views one after another, each to what the one before it made.
 
     Args:
         views: The views in the order in which they act.
@@ -97,7 +119,7 @@ class Chain(Composed):
 
 
 class ByLength(Composed):
-    """Rows of at most `threshold` items take `short`, all others `long` (CoSeRec, arXiv 2108.06479, section 3.3).
+    """Apply `short` to rows of at most `threshold` items and `long` to all others (CoSeRec, arXiv 2108.06479, section 3.3).
 
     Args:
         short: The view of short rows; in the paper one of substitute, insert, mask.
@@ -117,21 +139,21 @@ class ByLength(Composed):
         return route(self.views, (batch.lengths > self.threshold).long(), batch, generator)
 
 
-class Pair(nn.Module):
-    """Two views of every row, each drawn from `views` and made from the source.
+class Pair(Group):
+    """Make two views of every row, each drawn from `views` and made from the source.
 
     CL4SRec (arXiv 2010.14395) draws them independently; its version in the code of DuoRec (arXiv 2110.05730) distinct.
 
     Args:
         views: The views to draw from; one view alone is used twice, with two draws.
-        distinct: Whether a row's two views come from two different entries of `views`.
-        ordered: Whether the first view is always views[0] and the second always views[1].
-        correlation: Where views that bring in correlated items have them from: cooccurrence (ItemCF-IUF), embedding (the
+        distinct: Take two different entries of `views` for the two views of a row.
+        ordered: Take views[0] for the first view and views[1] for the second, always.
+        correlation: Source of the correlated items that views bring in: cooccurrence (ItemCF-IUF), embedding (the
             model's own item embeddings), or hybrid, the surer of the two (CoSeRec, arXiv 2108.06479, section 3.1).
-        warmup: Epochs during which embedding and hybrid take co-occurrence; afterwards they are made anew every epoch.
+        warmup: Epochs during which embedding and hybrid use co-occurrence; afterwards they are made anew every epoch.
 
     Raises:
-        UserError: too few views for what is asked.
+        UserError: there are too few views for these options.
     """
 
     def __init__(
@@ -143,42 +165,32 @@ class Pair(nn.Module):
         correlation: Correlation = "cooccurrence",
         warmup: int = 0,
     ) -> None:
-        super().__init__()
         if len(views) < 1 + distinct:
             raise UserError(f"Pair: needs at least {1 + distinct} views with distinct={distinct}, not {len(views)}")
         if ordered and len(views) != 2:
             raise UserError(f"Pair: needs two views with ordered=True, not {len(views)}")
         check_choice("correlation", correlation, Correlation)
         not_negative("Pair", warmup=warmup)
-        self.views = cast("Sequence[View]", nn.ModuleList(views))
+        super().__init__(views)
         self.distinct, self.ordered, self.correlation, self.warmup = distinct, ordered, correlation, warmup
-        self.neighbours_needed = max(view.neighbours_needed for view in views)
-        self.times_needed = any(view.times_needed for view in views)
         self.counted: tuple[Tensor, Tensor] | None = None  # neighbours by co-occurrence and their scores
 
     def extra_repr(self) -> str:
         return f"distinct={self.distinct}"
 
-    def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> Pair:
-        """Hand in what the data decides, as `View.bind` does."""
-        for view in self.views:
-            view.bind(num_items=num_items, max_len=max_len, neighbours=neighbours)
-        return self
-
     def prepare(self, train: Windows) -> None:
-        """Let every view read what it needs of the training windows, the item correlation included."""
+        """Bind every view, with its item correlation, and let it read what it needs of the training windows."""
         if self.times_needed and train.times is None:
             raise UserError(
-                "these views go by the times of the items, and this log has none (text in the format of S3-Rec never has): "
-                "take a log that has them, name their column by --data.time, or use --model CoSeRec"
+                "these views need the times of the items, and this log has none (the text format of S3-Rec never has): "
+                "take a log with times, name their column with --data.time, or use --model CoSeRec"
             )
         neighbours = None
         if self.neighbours_needed:
             self.counted = item_cf_iuf(*train.known(), train.num_items, top_k=self.neighbours_needed)
             neighbours = self.counted[0]
         self.bind(num_items=train.num_items, max_len=train.max_len, neighbours=neighbours)
-        for view in self.views:
-            view.prepare(train)
+        super().prepare(train)
 
     @torch.no_grad()
     def before_epoch(self, table: Tensor, epoch: int) -> None:
@@ -191,12 +203,10 @@ class Pair(nn.Module):
             neighbours = surer((ids, scores), learned)
         else:
             neighbours = learned[0]
-        for module in self.modules():
-            if isinstance(module, Correlated):
-                module.rebind(neighbours)
+        self.rebind(neighbours)
 
     def stacked(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
-        """Both views as one batch of 2B rows, first views first, for one pass through the encoder."""
+        """Make both views as one batch of 2B rows, first views first, for one pass through the encoder."""
         if self.ordered:
             return stack(self.views[0](batch, generator), self.views[1](batch, generator))
         twice = SeqBatch._make(None if part is None else torch.cat((part, part)) for part in batch)  # 2B rows
@@ -211,16 +221,15 @@ class Pair(nn.Module):
         return route(self.views, torch.cat((first, second)), twice, generator)
 
     def forward(self, batch: SeqBatch, generator: Generator) -> tuple[SeqBatch, SeqBatch]:
-        """The first view of every row and the second one, both of one width."""
-        both, half = self.stacked(batch, generator), len(batch.lengths)
-        return (
-            SeqBatch._make(None if part is None else part[:half] for part in both),
-            SeqBatch._make(None if part is None else part[half:] for part in both),
-        )
+        """Make the first view of every row and the second one, both of one width."""
+        return halves(self.stacked(batch, generator))
 
 
 def stack(one: SeqBatch, two: SeqBatch) -> SeqBatch:
-    """The rows of two batches behind one another, as wide as the wider; targets are dropped, times kept if both have them."""
+    """Put the rows of `two` behind those of `one`, as wide as the wider batch.
+
+    Targets are dropped; users and times are kept if both batches have them.
+    """
     width = max(one.items.shape[1], two.items.shape[1])
 
     def joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -233,3 +242,12 @@ def stack(one: SeqBatch, two: SeqBatch) -> SeqBatch:
     items, lengths = joined(one.items, two.items), joined(one.lengths, two.lengths)
     assert items is not None and lengths is not None
     return SeqBatch(items, lengths, users=joined(one.users, two.users), times=joined(one.times, two.times))
+
+
+def halves(both: SeqBatch) -> tuple[SeqBatch, SeqBatch]:
+    """Cut a batch of 2B rows in the middle: the two views of `stack` or `Pair.stacked`, of one width."""
+    half = len(both.lengths) // 2
+    return (
+        SeqBatch._make(None if part is None else part[:half] for part in both),
+        SeqBatch._make(None if part is None else part[half:] for part in both),
+    )

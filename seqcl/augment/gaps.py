@@ -1,4 +1,4 @@
-"""Where the gaps in time of a row are even, small or large: what time-aware operators act on (arXiv 2212.08262)."""
+"""Even, small and large gaps in time: the places that time-aware operators act on (TiCoSeRec, arXiv 2212.08262)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ Gaps = Literal["any", "small", "large"]
 
 
 def times_of(batch: SeqBatch) -> Tensor:
-    """The times of a batch that has them: (B, L)."""
+    """Return the times of a batch: (B, L).
+
+    Raises:
+        UserError: the batch has no times.
+    """
     if batch.times is None:
         raise UserError("a time-aware view needs the times of the items, and the batch has none")
     return batch.times
 
 
 def even_start(batch: SeqBatch, size: Tensor, generator: Generator) -> Tensor:
-    """Where the window of `size` (B,) items whose gaps vary least begins; of several such windows each equally likely: (B,)."""
+    """Find where the window of `size` (B,) items begins whose gaps vary least: (B,).
+
+    Of several such windows each is equally likely.
+    """
     times = times_of(batch)
     rows, width = times.shape
     place = torch.arange(width, device=times.device)  # (L,)
@@ -29,9 +36,8 @@ def even_start(batch: SeqBatch, size: Tensor, generator: Generator) -> Tensor:
     gaps = gaps / gaps.mean(1, keepdim=True).clamp(min=1e-9)  # their squares would lose digits
     zero = gaps.new_zeros(rows, 1)
     once, twice = (torch.cat((zero, power.cumsum(1)), 1) for power in (gaps, gaps.square()))  # (B, L) each
-    last = (place + size[:, None] - 1).clamp(
-        min=0, max=width - 1
-    )  # (B, L), the last item of the window that begins here
+    last = place + size[:, None] - 1  # (B, L), the last item of the window that begins here
+    last = last.clamp(min=0, max=width - 1)
     count = (size[:, None] - 1).clamp(min=1)
     mean, square = ((sums.gather(1, last) - sums) / count for sums in (once, twice))  # (B, L)
     variance = (square - mean.square()).clamp(min=0)
@@ -41,7 +47,10 @@ def even_start(batch: SeqBatch, size: Tensor, generator: Generator) -> Tensor:
 
 
 def by_gap(batch: SeqBatch, gaps: Gaps, generator: Generator) -> Tensor:
-    """Positions by the gap before them, smallest or largest first, ties at random; the first position is last, then padding: (B, L)."""
+    """Sort positions by the gap before them, smallest or largest first, ties at random: (B, L).
+
+    The first position has no gap before it: it comes behind all others, and padding behind it.
+    """
     times = times_of(batch)
     place = torch.arange(times.shape[1], device=times.device)  # (L,)
     before = times.diff(dim=1, prepend=times[:, :1])  # (B, L)

@@ -1,8 +1,8 @@
-"""The five operators on a batch of sequences: each is a pure function, batch in, new batch out, on the batch's device.
+"""The five operators: pure functions from a batch of sequences to a new batch, on the batch's device.
 
-All of them keep `users`, drop `targets`, leave the source untouched, and draw from the generator they are given. Times
-stay ascending: crop takes them along, an inserted item has the time of the item it stands before, and reorder, mask and
-substitute leave every slot its time. Given a batch that is trimmed to its longest row, the result is trimmed too.
+All of them keep `users`, drop `targets`, leave the source untouched and draw from the generator they are given.
+Times stay ascending: crop takes them along, an inserted item has the time of the item it stands before, and reorder,
+mask and substitute leave the time of every slot. A batch trimmed to its longest row gives a trimmed result.
 """
 
 from __future__ import annotations
@@ -25,22 +25,31 @@ def _ratio(rate: float) -> tuple[int, int]:
     return Fraction(rate).limit_denominator(10_000).as_integer_ratio()
 
 
-def share(count: Count, rate: float) -> Count:
-    """floor(rate * count) for the rate as written: 0.29 of 100 is 29, where floating point says 28."""
+def portion(count: Count, rate: float) -> Count:
+    """Compute floor(rate * count) for the rate as written: 0.29 of 100 is 29, where floating point says 28."""
     numerator, denominator = _ratio(rate)
     return count * numerator // denominator
+
+
+def sizes(batch: SeqBatch, rate: float, least: int) -> tuple[Tensor, int]:
+    """Count the items of each row that an operator acts on: max(least, floor(rate * n)), at most n (B,).
+
+    The second value is a bound: no row of the batch has more. It is known without asking the device.
+    """
+    width = batch.items.shape[1]
+    count = portion(batch.lengths, rate)  # (B,)
+    if least:
+        count = count.clamp(min=least).minimum(batch.lengths)
+    return count, min(max(portion(width, rate), least), width)
 
 
 def choose(batch: SeqBatch, *, rate: float, least: int, generator: Generator, gaps: Gaps = "any") -> Tensor:
     """Mark max(least, floor(rate * n)) positions of each row, every set of that size equally likely: (B, L) bool.
 
-    With gaps=small or large, those after the smallest or largest gaps in time instead.
+    With gaps=small or large, mark those after the smallest or largest gaps in time instead.
     """
     rows, width = batch.items.shape
-    bound = min(max(share(width, rate), least), width)  # no row takes more; known without asking the device
-    count = share(batch.lengths, rate)  # (B,)
-    if least:
-        count = count.clamp(min=least).minimum(batch.lengths)
+    count, bound = sizes(batch, rate, least)  # (B,)
     time = torch.arange(width, device=batch.items.device)  # (L,)
     if gaps == "any":
         keys = torch.rand(rows, width, generator=generator, device=time.device)  # (B, L)
@@ -53,7 +62,7 @@ def choose(batch: SeqBatch, *, rate: float, least: int, generator: Generator, ga
 
 
 def random_start(lengths: Tensor, size: Tensor, generator: Generator) -> Tensor:
-    """Where a window of `size` begins, each of its n - size + 1 places equally likely: (B,)."""
+    """Draw the place where a window of `size` (B,) items begins, each of the n - size + 1 equally likely: (B,)."""
     draw = torch.randint(1 << 31, lengths.shape, generator=generator, device=lengths.device)  # (B,)
     return draw.remainder_((lengths - size).add_(1))
 
@@ -61,13 +70,13 @@ def random_start(lengths: Tensor, size: Tensor, generator: Generator) -> Tensor:
 def crop(batch: SeqBatch, *, rate: float, generator: Generator, even: bool = False) -> SeqBatch:
     """Keep one window of max(1, floor(rate * n)) items; every window is equally likely, the newest one included.
 
-    With even=True, the window whose gaps in time vary least. Source: CL4SRec, arXiv 2010.14395, eq. 4.
+    With even=True, keep the window whose gaps in time vary least. Source: CL4SRec, arXiv 2010.14395, eq. 4.
     """
-    size = share(batch.lengths, rate).clamp(min=1)  # (B,)
-    width = max(1, share(batch.items.shape[1], rate))  # W, the window of the widest row there can be
+    size = portion(batch.lengths, rate).clamp(min=1)  # (B,)
+    width = max(1, portion(batch.items.shape[1], rate))  # W, the window of the widest row there can be
     time = torch.arange(width, device=size.device)  # (W,)
     start = even_start(batch, size, generator) if even else random_start(batch.lengths, size, generator)
-    # n - size never falls as n grows, so that the index stays below L without a clamp.
+    # n - size never falls as n grows: the index stays below L without a clamp.
     index = start[:, None] + time  # (B, W)
     padding = time >= size[:, None]  # (B, W)
     items = batch.items.gather(1, index).masked_fill_(padding, PAD)  # (B, W)
@@ -87,11 +96,9 @@ def mask(batch: SeqBatch, *, rate: float, token: int, generator: Generator, leas
 def reorder(batch: SeqBatch, *, rate: float, generator: Generator, least: int = 0, even: bool = False) -> SeqBatch:
     """Shuffle one window of max(least, floor(rate * n)) items, every window and every order equally likely.
 
-    With even=True, the window whose gaps in time vary least. Source: CL4SRec, arXiv 2010.14395, eq. 6.
+    With even=True, shuffle the window whose gaps in time vary least. Source: CL4SRec, arXiv 2010.14395, eq. 6.
     """
-    size = share(batch.lengths, rate)  # (B,)
-    if least:
-        size = size.clamp(min=least).minimum(batch.lengths)
+    size, _ = sizes(batch, rate, least)  # (B,)
     begin = even_start(batch, size, generator) if even else random_start(batch.lengths, size, generator)
     start = begin[:, None]  # (B, 1)
     time = torch.arange(batch.items.shape[1], device=size.device)  # (L,)
@@ -103,7 +110,7 @@ def reorder(batch: SeqBatch, *, rate: float, generator: Generator, least: int = 
 
 
 def _partners(items: Tensor, neighbours: Tensor, generator: Generator) -> Tensor:
-    """For each item one of its K neighbours, each column equally likely: (B, L)."""
+    """Draw one of the K neighbours of each item, each equally likely: (B, L)."""
     among = neighbours.shape[1]
     if among == 1:
         return neighbours[:, 0][items]
@@ -114,7 +121,7 @@ def _partners(items: Tensor, neighbours: Tensor, generator: Generator) -> Tensor
 def substitute(
     batch: SeqBatch, *, rate: float, neighbours: Tensor, generator: Generator, least: int = 0, gaps: Gaps = "any"
 ) -> SeqBatch:
-    """Put one of an item's `neighbours` (N + 2, K) in the place of max(least, floor(rate * n)) items, chosen by `gaps`.
+    """Replace max(least, floor(rate * n)) items, chosen by `gaps`, by one of their `neighbours` (N + 2, K).
 
     Source: CoSeRec, arXiv 2108.06479, section 3.2, which has K = 1; its code has least = 1.
     """
@@ -133,9 +140,9 @@ def insert(
     least: int = 0,
     gaps: Gaps = "any",
 ) -> SeqBatch:
-    """Put one of an item's `neighbours` before max(least, floor(rate * n)) items; past `max_len` the newest items stay.
+    """Put one of its `neighbours` (N + 2, K) before each of max(least, floor(rate * n)) items, chosen by `gaps`.
 
-    The items are chosen by `gaps`.
+    A row that grows past `max_len` keeps its newest items.
 
     Source: CoSeRec, arXiv 2108.06479, section 3.2, which has K = 1; its code has least = 1.
     """
@@ -146,7 +153,7 @@ def insert(
     lengths = grown.clamp(max=max_len)  # (B,)
     time = torch.arange(width, device=shift.device)  # (L,)
     slot = shift + time + (lengths - grown)[:, None]  # (B, L), negative where cut off
-    wide = min(max_len, width + min(max(share(width, rate), least), width))  # V, no row grows further
+    wide = min(max_len, width + sizes(batch, rate, least)[1])  # V, no row grows further
     spare = wide  # one slot more, where everything that is cut off lands
     old = slot.masked_fill((slot < 0) | (slot >= lengths[:, None]), spare)  # (B, L)
     new = (slot - 1).masked_fill_((slot < 1) | ~marks, spare)  # (B, L)

@@ -1,4 +1,4 @@
-"""Another user's training row that is followed by the same item: the supervised view of DuoRec."""
+"""A training row of another user with the same next item: the supervised view of DuoRec."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from seqcl.types import SeqBatch, Windows
 
 
 class SameTarget(View):
-    """A row of another user with the same next item, each equally likely; the row itself where there is none.
+    """Take a row of another user with the same next item, each equally likely; the row itself where there is none.
 
-    Source: DuoRec, arXiv 2110.05730. Differs from the paper: a position in the middle of a training row
-    counts too, so that it works with every kind of training window. The index is built once, in O(P log P) for P targets.
+    Source: DuoRec, arXiv 2110.05730. Differs from the paper: a position in the middle of a training row counts too,
+    because then every kind of training window works. The index is built once, in O(P log P) for P targets.
+    The users of the result are those whose rows were taken.
     """
 
-    packed: Tensor  # (T,) int32, the items of all users behind one another
+    keeps_users = False
+
+    packed: Tensor  # (T,) int32, the items of all users, one user behind the other
     keys: Tensor  # (P,) int64, target * U + user of every training position, ascending
-    stops: Tensor  # (P,) int64, where in `packed` the row of each position ends
-    begins: Tensor  # (P,) int64, and where it begins
+    stops: Tensor  # (P,) int64, end of the row of each position in `packed`
+    begins: Tensor  # (P,) int64, its begin
     times: Tensor  # (T,) float64 seconds, empty where the data has none
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Which items are correlated, from the interactions that training may know and no others."""
+"""Correlated items, from the interactions that training may know and no others."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ Correlation = Literal["cooccurrence", "embedding", "hybrid"]
 def item_cf_iuf(
     users: np.ndarray, items: np.ndarray, num_items: int, *, top_k: int = 1, block: int = 2048
 ) -> tuple[Tensor, Tensor]:
-    """The `top_k` items j of largest w_ij = sum over common users u of 1 / log(1 + |I_u|), over sqrt(|U_i| |U_j|).
+    """Find for each item i the `top_k` items j of largest w_ij, the ItemCF-IUF score.
 
+    w_ij is the sum over common users u of 1 / log(1 + |I_u|), divided by sqrt(|U_i| |U_j|).
     Repeats of a (user, item) count once; equal scores go to the smaller id. An item with fewer than `top_k` neighbours
-    has its best one again, with score 0, and an item with none has itself; so have PAD and MASK.
-    Co-occurrences are held for `block` items at a time, so that memory does not grow with N squared.
+    has its best one again, with score 0. An item with none has itself; so have PAD and MASK.
+    Co-occurrences are held for `block` items at a time: memory does not grow with N squared.
     Source: CoSeRec, arXiv 2108.06479, eq. 7 and its code; Breese et al., UAI 1998, for the inverse user frequency.
 
     Args:
@@ -39,7 +40,7 @@ def item_cf_iuf(
     Returns:
         Ids (N + 2, K) int64 and scores (N + 2, K) float32, best first.
     """
-    from scipy import sparse  # time at start-up that most runs do not need
+    from scipy import sparse  # costs time at start-up, which most runs do not need
 
     size = num_items + 2
     users, items = np.divmod(np.unique(users.astype(np.int64) * size + items), size)  # (T',), each pair once
@@ -60,13 +61,13 @@ def item_cf_iuf(
 
 
 TILE = 4096
-"""Items whose similarities to a block exist at one time: at 120,000 items this took two thirds of whole rows."""
+"""Items whose similarities to a block exist at one time; at 120,000 items this took two thirds of the time of whole rows."""
 
 
 def by_embedding(table: Tensor, *, top_k: int = 1) -> tuple[Tensor, Tensor]:
-    """The `top_k` items of largest cosine of their embeddings, themselves left out; PAD and MASK have themselves.
+    """Find for each item the `top_k` other items of largest cosine of their embeddings; PAD and MASK have themselves.
 
-    Source: CoSeRec, arXiv 2108.06479, section 3.1, which has inner products.
+    Source: CoSeRec, arXiv 2108.06479, section 3.1. Differs from the paper: cosines in place of inner products.
 
     Args:
         table: (N + 2, D).
@@ -104,10 +105,10 @@ def by_embedding(table: Tensor, *, top_k: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def surer(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor:
-    """Of two neighbour tables the neighbour with the higher score, place by place, each table scaled to 0..1: (N + 2, K).
+    """Take from two neighbour tables the neighbour of higher score, place by place, each table scaled to 0..1: (N + 2, K).
 
-    Source: CoSeRec, arXiv 2108.06479, section 3.1. Differs from the authors' code, which scales by the least and largest score
-    of all pairs, not of the neighbours kept, so that embeddings nearly always win there.
+    Source: CoSeRec, arXiv 2108.06479, section 3.1. Differs from the authors' code, which scales by the least and largest
+    score of all pairs, not of the neighbours kept; there embeddings nearly always win.
     """
     scaled = []
     for _, scores in (one, two):
@@ -118,13 +119,16 @@ def surer(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _ranked(together: csr_array, low: int, norm: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs in a block of co-occurrences whose first row is item `low`: item, other, score, place in the item's."""
+    """List all pairs in a block of co-occurrences whose first row is item `low`: item, other, score, rank (P,) each.
+
+    The rank is the place of the other among all others of the item, best first.
+    """
     together.sort_indices()
     sizes = np.diff(together.indptr)
     item = np.repeat(np.arange(len(sizes)) + low, sizes)  # (P,)
     other = together.indices.astype(np.int64)  # (P,)
     score = (together.data / (norm[item] * norm[other])).astype(np.float32)  # (P,)
-    score[item == other] = 0  # so that the item itself comes last
+    score[item == other] = 0  # puts the item itself last
     # Positive floats order as their bits do; one stable sort of (item, bits) costs a fraction of one by three columns.
     order = np.argsort((item << 32) - score.view(np.int32), kind="stable")
     return item, other[order], score[order], np.arange(len(item)) - np.repeat(together.indptr[:-1], sizes)

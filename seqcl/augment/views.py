@@ -1,7 +1,7 @@
-"""The operators as configurable views: `view(batch, generator)` is a changed copy of the batch.
+"""The operators as configurable views: `view(batch, generator)` gives a changed copy of the batch.
 
-A constructor takes what an experiment chooses; what depends on the data comes by `bind`, once, before the first call.
-Views are modules so that a neighbour table moves to the device, and into the checkpoint, with the objective that holds them.
+A constructor takes what an experiment chooses. `bind` brings what depends on the data, once, before the first call.
+Views are modules: their neighbour tables go to the device and into the checkpoint with the objective that holds them.
 """
 
 from __future__ import annotations
@@ -15,27 +15,34 @@ from seqcl.types import SeqBatch, Windows
 
 
 class View(nn.Module):
-    """Batch and generator in, new batch out; the source is never written to."""
+    """Make a new batch from a batch and a generator; never write to the source."""
 
     neighbours_needed: int = 0
-    """How many neighbours of each item `bind` has to be given; 0 where none are used."""
+    """Neighbours of each item that `bind` must be given; 0 if the view uses none."""
     times_needed: bool = False
-    """Whether batches must have times."""
+    """True if batches must have times."""
+    keeps_users: bool = True
+    """False if the view brings in rows of other users; it then gives their users."""
 
     def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
-        """Hand in what the data decides, N, the longest row and a table (N + 2, K) of item ids; returns the view."""
+        """Hand in what the data decides and return the view: N, the longest row, and neighbours (N + 2, K) of the items."""
         return self
+
+    def rebind(self, neighbours: Tensor) -> None:
+        """Take other neighbours (N + 2, K) of the same items, as when the correlation is learned anew."""
+        name = type(self).__name__
+        raise UserError(f"{name}: a view that uses neighbours needs rebind(neighbours), or derive it from Correlated")
 
     def prepare(self, train: Windows) -> None:
         """Read what the view needs of the training windows, beyond what `bind` hands in."""
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
-        """The changed copy: rows in their order, `users` kept, `targets` dropped."""
+        """Make the changed copy: rows in their order, `users` kept, `targets` dropped."""
         raise NotImplementedError
 
 
 class Rated(View):
-    """A view that changes a share of each row."""
+    """A view that acts on a part of each row, of floor(rate * n) items."""
 
     def __init__(self, *, rate: float, least: int = 0) -> None:
         super().__init__()
@@ -50,7 +57,7 @@ class Rated(View):
 
 
 class Identity(View):
-    """The row itself: a second pass through the encoder's dropout is the only change (SimCSE, arXiv 2104.08821)."""
+    """Give the row itself: only the encoder's dropout differs from one view to the other (SimCSE, arXiv 2104.08821)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,8 +70,8 @@ class Crop(Rated):
     """Keep one random window of max(1, floor(rate * n)) items (CL4SRec, arXiv 2010.14395).
 
     Args:
-        rate: Share of a row that is kept; the paper's best is 0.6 on most data sets.
-        even: Whether to keep the window whose gaps in time vary least (TiCoSeRec, arXiv 2212.08262).
+        rate: Part of a row that is kept; the paper's best is 0.6 on most data sets.
+        even: Keep the window whose gaps in time vary least (TiCoSeRec, arXiv 2212.08262).
     """
 
     def __init__(self, *, rate: float = 0.6, even: bool = False) -> None:
@@ -79,8 +86,8 @@ class Mask(Rated):
     """Write the MASK token over floor(rate * n) random positions (CL4SRec, arXiv 2010.14395).
 
     Args:
-        rate: Share of a row that is masked; the paper tries 0.1 to 0.9.
-        least: Positions masked at least, in rows that have so many; the paper has 0.
+        rate: Part of a row that is masked; the paper tries 0.1 to 0.9.
+        least: Smallest number of masked positions, in rows that have so many; the paper has 0.
     """
 
     token: int | None = None
@@ -102,9 +109,9 @@ class Reorder(Rated):
     """Shuffle one random window of floor(rate * n) items (CL4SRec, arXiv 2010.14395).
 
     Args:
-        rate: Share of a row that the window covers; the paper tries 0.1 to 0.9.
-        least: Items in the window at least, in rows that have so many; the paper has 0.
-        even: Whether to shuffle the window whose gaps in time vary least (TiCoSeRec, arXiv 2212.08262).
+        rate: Part of a row that the window covers; the paper tries 0.1 to 0.9.
+        least: Smallest number of items in the window, in rows that have so many; the paper has 0.
+        even: Shuffle the window whose gaps in time vary least (TiCoSeRec, arXiv 2212.08262).
     """
 
     def __init__(self, *, rate: float = 0.6, least: int = 0, even: bool = False) -> None:
@@ -116,7 +123,7 @@ class Reorder(Rated):
 
 
 class Correlated(Rated):
-    """A view that brings in neighbours of the row's items."""
+    """A view that brings in neighbours of the row's items; it saves their table."""
 
     neighbours: Tensor | None
 
@@ -142,24 +149,25 @@ class Correlated(Rated):
         return self
 
     def rebind(self, neighbours: Tensor) -> None:
-        """Take other neighbours (N + 2, >= top_k) of the same items, in place, so that a checkpoint has them."""
+        """Write other neighbours (N + 2, >= top_k) of the same items into the table, which a checkpoint saves."""
         self.table().copy_(neighbours[:, : self.neighbours_needed])
 
     def table(self) -> Tensor:
-        """The bound neighbours: (N + 2, top_k)."""
+        """Return the bound neighbours: (N + 2, top_k)."""
         if self.neighbours is None:
             raise UserError(f"{type(self).__name__}: call bind(..., neighbours=...) before the first batch")
         return self.neighbours
 
 
 class Substitute(Correlated):
-    """Put a correlated item in the place of floor(rate * n) random items (CoSeRec, arXiv 2108.06479).
+    """Replace floor(rate * n) random items by correlated ones (CoSeRec, arXiv 2108.06479).
 
     Args:
-        rate: Share of a row that is replaced; the paper tries 0.1 to 0.9.
-        least: Items replaced at least, in rows that have so many; 0 in the paper, 1 in its code.
-        top_k: The correlated item is drawn among so many nearest ones; 1 in the paper.
-        gaps: Which items: any, or those after the smallest or largest gaps in time (TiCoSeRec, arXiv 2212.08262: small).
+        rate: Part of a row that is replaced; the paper tries 0.1 to 0.9.
+        least: Smallest number of replaced items, in rows that have so many; 0 in the paper, 1 in its code.
+        top_k: Number of nearest items to draw the correlated one from; 1 in the paper.
+        gaps: Items to replace: any, or those after the smallest or largest gaps in time (TiCoSeRec, arXiv 2212.08262,
+            has small).
     """
 
     def __init__(self, *, rate: float = 0.1, least: int = 0, top_k: int = 1, gaps: Gaps = "any") -> None:
@@ -174,13 +182,14 @@ class Substitute(Correlated):
 class Insert(Correlated):
     """Put a correlated item before floor(rate * n) random items, up to the longest row (CoSeRec, arXiv 2108.06479).
 
-    A row that grows past it keeps its newest items.
+    A row that grows past the longest length keeps its newest items.
 
     Args:
-        rate: Share of a row that gets a new item before it; the paper tries 0.1 to 0.9.
-        least: Items inserted at least, in rows that have so many; 0 in the paper, 1 in its code.
-        top_k: The correlated item is drawn among so many nearest ones; 1 in the paper.
-        gaps: Before which items: any, or those after the smallest or largest gaps in time (TiCoSeRec: large).
+        rate: Part of a row that gets a new item before it; the paper tries 0.1 to 0.9.
+        least: Smallest number of inserted items, in rows that have so many; 0 in the paper, 1 in its code.
+        top_k: Number of nearest items to draw the correlated one from; 1 in the paper.
+        gaps: Items to insert before: any, or those after the smallest or largest gaps in time (TiCoSeRec, arXiv
+            2212.08262, has large).
     """
 
     def __init__(self, *, rate: float = 0.4, least: int = 0, top_k: int = 1, gaps: Gaps = "any") -> None:
