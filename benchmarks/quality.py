@@ -129,17 +129,15 @@ def figures(config: str, seed: int, chosen: argparse.Namespace, words: list[str]
 
 def check_same(figures: Figures, told: list[str], where: Path) -> None:
     """Stop if finished figures were made with other options; those that came up since count as their defaults."""
-    from seqcl import config as configuration
+    from seqcl import config
     from seqcl.errors import UserError
-    from seqcl.experiment import SHARED, Options, resolve
 
     remedy = "remove it, choose another --runs, or leave --measured out"
-    now = dict(configuration.flatten(resolve(told).as_dict()))
+    now = config.resolve(told).flat
     try:
-        before = configuration.from_mapping(figures.config, SHARED, Options)
+        old = config.experiment(figures.config, stored=True).flat
     except UserError as error:
         raise SystemExit(f"{where} was made with options that are no more ({error}): {remedy}") from None
-    old = dict(configuration.flatten(before.as_dict()))
     apart = [key for key in now if now[key] != old.get(key) and key not in ("runs", "dataset")]
     if apart:
         raise SystemExit(
@@ -153,14 +151,13 @@ def check_same(figures: Figures, told: list[str], where: Path) -> None:
 def slices(config: str, words: list[str], protocol: dict[str, Any]) -> dict[str, np.ndarray]:
     """Which test targets (W,) bool are of the head, the torso and the tail of the items, in the data that the protocol names."""
     from seqcl.evaluation.slices import by_popularity
-    from seqcl.experiment import Preparation, resolve
+    from seqcl.config import resolve
 
     resolved = resolve([*options_of(config), *words])
-    preparation = Preparation(**resolved.data.as_dict())
-    sequences = preparation.sequences(resolved.dataset)
-    split = preparation.split_windows(sequences, cold_items=resolved.eval.cold_items)
+    sequences = resolved.data.sequences(resolved.options.dataset)
+    split = resolved.data.split_windows(sequences)
     if (sequences.fingerprint, len(split.test)) != (protocol["data_fingerprint"], protocol["num_targets"]):
-        raise SystemExit(f"{resolved.dataset} is not the data that {name_of(config)} was measured on")
+        raise SystemExit(f"{resolved.options.dataset} is not the data that {name_of(config)} was measured on")
     targets = split.test.items[split.test.stop]  # (W,)
     return {name: those[targets] for name, those in by_popularity(split.train.item_counts()).items()}
 

@@ -76,18 +76,16 @@ def our_loop(path: str, steps: int, windows: str, clock: Clock) -> dict[str, Any
     import torch
 
     from benchmarks.peers import extrapolated
-    from seqcl.config import from_mapping
-    from seqcl.experiment import SHARED, Options, Preparation, build, training_batches
+    from seqcl.config import experiment
+    from seqcl.experiment import training_batches
     from seqcl.training import Trainer
 
     train = {"epochs": 1, "batch_size": BATCH, "patience": 0}
     values = {"model": "CL4Rec", "data": {"windows": windows, "max_len": MAX_LEN}, "encoder": SIZES, "train": train}
-    config = from_mapping(values, SHARED, Options)
-    preparation = Preparation(**config.data.as_dict())
-    split = preparation.split_windows(preparation.sequences(path))
-    trainer = Trainer(**config.train.as_dict())
-    batches = First(training_batches(split, trainer, seed=0, device=torch.device("cpu")), steps, clock)
-    trainer.fit(build(config, split), batches, progress=False)
+    config = experiment(values)
+    split = config.data.split_windows(config.data.sequences(path))
+    batches = First(training_batches(split, config.train, seed=0, device=torch.device("cpu")), steps, clock)
+    config.train.fit(config.build(split.train), batches, progress=False)
     whole = len(batches.loader)
     return {**extrapolated(batches.seconds, whole), "rows": len(split.train), "batches": whole}
 

@@ -82,9 +82,9 @@ def size(items: int, steps: int) -> dict[str, Any]:
     import faiss
     import torch
 
-    from seqcl.config import from_mapping
+    from seqcl.config import experiment
     from seqcl.data import Loader, leave_one_out
-    from seqcl.experiment import SHARED, Options, Run, build, training_batches
+    from seqcl.experiment import Run, training_batches
     from seqcl.retrieval import KINDS, FaissIndex
     from seqcl.retrieval.bundle import Bundle
     from seqcl.training import Trainer
@@ -97,11 +97,11 @@ def size(items: int, steps: int) -> dict[str, Any]:
         "towers": {"sparse": True, "reads": "items"},
         "next_item": {"negatives": 1024},
     }
-    config = from_mapping(values, SHARED, Options)
+    config = experiment(values)
     started = time.perf_counter()
     sequences = catalogue(items)
     split = leave_one_out(sequences, windows="last")
-    model = build(config, split)
+    model = config.build(split.train)
     ready = time.perf_counter() - started
     trainer = Trainer(batch_size=256, ema=0.0, patience=0)
     batches = Some(training_batches(split, trainer, seed=0, device=torch.device("cpu")), steps)
@@ -136,7 +136,7 @@ def size(items: int, steps: int) -> dict[str, Any]:
                 "bytes_per_item": round(index.bytes_per_item, 1),
             }
             del index
-    run = Run(folder=Path(), config=config, sequences=sequences, split=split, model=model, metrics={})  # type: ignore[arg-type]
+    run = Run(folder=Path(), experiment=config, sequences=sequences, split=split, model=model, metrics={})  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         exported = run.export(Path(folder) / "bundle", index="hnsw")
         started = time.perf_counter()

@@ -55,29 +55,28 @@ def ours(
     import torch
 
     from benchmarks.peers import square_rate
-    from seqcl.config import from_mapping, parts
-    from seqcl.experiment import SHARED, Options, Preparation, build, training_batches
+    from seqcl.config import experiment
+    from seqcl.experiment import training_batches
     from seqcl.models import MODELS
-    from seqcl.training import Trainer
+    from seqcl.parts import declared, options_of
 
     torch.set_num_threads(THREADS)
-    sections = parts(MODELS[model])
+    sections = declared(MODELS[model])
     sizes = {"dim": 64, "layers": 2, "heads": 2, "positions": positions}
     values = {
         "model": model,
         "data": {"windows": windows, "max_len": max_len},
         "encoder": {
-            name: size for name, size in sizes.items() if name in signature(sections["encoder"].func).parameters
+            name: size for name, size in sizes.items() if name in options_of(sections["encoder"].component)
         },
         **({"next_item": {"loss": "softmax"}} if "next_item" in sections else {}),
         "train": {"epochs": epochs + 1, "batch_size": 1024 if windows == "prefix" else 256, "patience": 0},
     }
-    config = from_mapping(values, SHARED, Options)
-    preparation = Preparation(**config.data.as_dict())
-    split = preparation.split_windows(preparation.sequences(path))
+    config = experiment(values)
+    split = config.data.split_windows(config.data.sequences(path))
     torch.manual_seed(0)
-    trainer = Trainer(**config.train.as_dict())
-    model = build(config, split)
+    trainer = config.train
+    model = config.build(split.train)
     model = model.pretraining() if stage else model
     times = getattr(model.objective, "times_needed", False)
     batches = training_batches(split, trainer, seed=0, device=torch.device("cpu"), times=times)
@@ -152,7 +151,7 @@ def first_step(dataset: str) -> None:
 
     loop.Loop.step = last_step  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        experiment.execute(experiment.resolve(["--dataset", dataset, "--runs", folder]))
+        experiment.execute(resolve(["--dataset", dataset, "--runs", folder]))
 
 
 def recbole(path: str, max_len: int, batch_size: int, steps: int) -> dict[str, Any]:

@@ -2,54 +2,53 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 
-from seqcl import experiment
-from seqcl.config import build_parts, given, parts
+from seqcl import config, experiment
 from seqcl.errors import UserError
 from seqcl.models import MODELS
+from seqcl.parts import declared, options_of
 
 
 def resolve(*words):
-    return experiment.resolve(list(words))
+    return config.resolve(list(words))
+
+
+def flat(*words):
+    return resolve(*words).flat
 
 
 def test_defaults_are_those_of_the_constructors():
-    config = resolve("--model", "CL4Rec")
-    for section, part in parts(MODELS["CL4Rec"]).items():
-        for name, parameter in inspect.signature(part.func).parameters.items():
-            if name not in given(part.func):
-                assert config[section][name] == part.keywords.get(name, parameter.default), (section, name)
+    found = flat("--model", "CL4Rec")
+    for section, part in declared(MODELS["CL4Rec"]).items():
+        for name, parameter in options_of(part.component).items():
+            assert found[f"{section}.{name}"] == part.options.get(name, parameter.default), (section, name)
 
 
 def test_every_option_reaches_the_part_it_names():
-    built = build_parts(
-        MODELS["CL4Rec"], resolve("--encoder.dim", "16", "--objective.weight=0.5", "--views.crop", "0.25")
-    )
-    assert built["encoder"].keywords["dim"] == 16
-    assert built["objective"].keywords["weight"] == 0.5
-    assert built["views"].keywords["crop"] == 0.25
+    parts = resolve("--encoder.dim", "16", "--objective.weight=0.5", "--views.crop", "0.25").recipe.parts
+    assert parts["encoder"].options["dim"] == 16
+    assert parts["objective"].options["weight"] == 0.5
+    assert parts["views"].options["crop"] == 0.25
 
 
 def test_later_files_win_and_options_win_over_files(tmp_path):
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
     one.write_text("model: SASRec\nencoder:\n  dim: 8\n  layers: 3\nseed: 5\n")
     two.write_text("encoder:\n  dim: 16\n")
-    config = resolve("--config", str(one), f"--config={two}", "--seed", "7")
-    assert (config.model, config.encoder.dim, config.encoder.layers, config.seed) == ("SASRec", 16, 3, 7)
+    found = flat("--config", str(one), f"--config={two}", "--seed", "7")
+    assert [found[key] for key in ("model", "encoder.dim", "encoder.layers", "seed")] == ["SASRec", 16, 3, 7]
 
 
 def test_another_encoder_brings_its_own_options():
-    config = resolve("--model", "CL4Rec", "--encoder", "GRU", "--encoder.hidden", "3")
-    assert config.encoder.name == "GRU" and config.encoder.hidden == 3 and "heads" not in config.encoder
+    found = flat("--model", "CL4Rec", "--encoder", "GRU", "--encoder.hidden", "3")
+    assert found["encoder.name"] == "GRU" and found["encoder.hidden"] == 3 and "encoder.heads" not in found
 
 
 def test_a_file_may_name_the_encoder_in_one_word(tmp_path):
     file = tmp_path / "gru.yaml"
     file.write_text("encoder: GRU\n")
-    assert resolve("--config", str(file)).encoder.name == "GRU"
+    assert flat("--config", str(file))["encoder.name"] == "GRU"
 
 
 FILE = """
@@ -78,32 +77,31 @@ train: {lr: 0.05}
 def test_options_of_a_class_that_is_replaced_are_left_out_and_named_in_one_line(tmp_path, words, left_out, capsys):
     file = tmp_path / "file.yaml"
     file.write_text(FILE)
-    config = resolve("--config", str(file), *words)
+    found = resolve("--config", str(file), *words)
     said = capsys.readouterr().err
     assert said == (
         f"seqcl: {file}: left out, as the class that they are about is replaced: {', '.join(left_out)}\n"
         if left_out
         else ""
     )
-    assert config.encoder.dim == 32 and config.train.lr == 0.05  # what has one meaning everywhere stays
-    defaults = resolve("--model", config.model, *words)
-    for section in {name.partition(".")[0] for name in left_out} & set(config.as_dict()):
-        ours, own = config[section].as_dict(), defaults[section].as_dict()
-        assert ours | {"dim": 32} == own | {"dim": 32}
+    assert found.flat["encoder.dim"] == 32 and found.train.lr == 0.05  # these have one meaning everywhere
+    defaults = resolve("--model", found.options.model, *words).values()
+    for section in {name.partition(".")[0] for name in left_out} & set(found.values()):
+        assert found.values()[section] | {"dim": 32} == defaults[section] | {"dim": 32}
 
 
 @pytest.mark.parametrize("model", sorted(set(MODELS) - {"CL4Rec", "CL4SRec", "TwoTower", "BERT4Rec", "S3Rec"}))
 def test_another_model_brings_its_own_classes_whatever_a_whole_file_names(tmp_path, model, capsys):
     file = tmp_path / "whole.yaml"
     file.write_text(
-        experiment.to_yaml(resolve("--model", "CL4Rec", "--encoder", "BSARec", "--encoder.dim", "16", "--seed", "5"))
+        resolve("--model", "CL4Rec", "--encoder", "BSARec", "--encoder.dim", "16", "--seed", "5").to_yaml()
     )
-    config, own = resolve("--config", str(file), "--model", model), resolve("--model", model)
-    assert config.seed == 5
-    for section in parts(MODELS[model]):
+    found, own = flat("--config", str(file), "--model", model), flat("--model", model)
+    assert found["seed"] == 5
+    for section in declared(MODELS[model]):
         if "encoder" in section:
-            assert config[section]["dim"] == 16
-        assert config[section].get("name") == own[section].get("name")
+            assert found[f"{section}.dim"] == 16
+        assert found.get(f"{section}.name") == own.get(f"{section}.name")
     assert "whole.yaml: left out" in capsys.readouterr().err
 
 
@@ -111,12 +109,12 @@ def test_a_file_behind_another_replaces_what_it_names(tmp_path, capsys):
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
     one.write_text(FILE)
     two.write_text("objective: {name: SimSiam, weight: 0.2}\n")
-    config = resolve("--config", str(one), "--config", str(two))
-    assert (config.objective.name, config.objective.weight, config.views.crop) == ("SimSiam", 0.2, 0.3)
+    found = flat("--config", str(one), "--config", str(two))
+    assert [found[key] for key in ("objective.name", "objective.weight", "views.crop")] == ["SimSiam", 0.2, 0.3]
     assert "one.yaml: left out" in capsys.readouterr().err
     one.write_text("objective: {weight: 0.4}\nencoder: {name: GRU, hidden: 3}\n")  # names no model, and no objective
-    config = resolve("--config", str(one), "--model", "CoSeRec", "--objective", "MoCo")
-    assert (config.objective.weight, config.encoder.name, config.encoder.hidden) == (0.4, "GRU", 3)
+    found = flat("--config", str(one), "--model", "CoSeRec", "--objective", "MoCo")
+    assert [found[key] for key in ("objective.weight", "encoder.name", "encoder.hidden")] == [0.4, "GRU", 3]
     assert not capsys.readouterr().err
 
 
@@ -137,10 +135,10 @@ def test_a_mistake_in_what_replaces_is_all_that_is_said(tmp_path, words, message
 
 
 def test_what_is_printed_reads_back_the_same(tmp_path):
-    config = resolve("--model", "CL4Rec", "--encoder", "GRU", "--train.lr", "0.01", "--data.windows", "last")
+    found = resolve("--model", "CL4Rec", "--encoder", "GRU", "--train.lr", "0.01", "--data.windows", "last")
     file = tmp_path / "config.yaml"
-    file.write_text(experiment.to_yaml(config))
-    assert resolve("--config", str(file)).as_dict() == config.as_dict()
+    file.write_text(found.to_yaml())
+    assert flat("--config", str(file)) == found.flat
 
 
 def test_the_alias_is_the_same_model():
@@ -224,5 +222,5 @@ def test_help_names_every_model_with_its_paper(model, capsys):
     text = capsys.readouterr().out
     assert stop.value.code == 0
     assert all(name in text for name in MODELS) and "arXiv 2010.14395" in text
-    for section in parts(MODELS[model]):
+    for section in declared(MODELS[model]):
         assert f"--{section}" in text

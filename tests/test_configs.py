@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seqcl.data import DATASETS
-from seqcl.experiment import resolve
+from seqcl.config import resolve
 from seqcl.models import MODELS, Recommender
 
 ROOT = Path(__file__).parents[1]
@@ -18,10 +18,10 @@ FILES = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "papers
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_configuration_resolves_and_its_head_says_paper_command_protocol_and_result(file):
     config = resolve(["--config", str(file)])
-    assert config.dataset in DATASETS
+    assert config.options.dataset in DATASETS
     head = [line for line in file.read_text().splitlines() if line.startswith("#")]
     assert "arXiv" in head[0] and f"python run.py --config {file.relative_to(ROOT)}" in head[-3]
-    assert config.dataset in head[-2] and "leave-one-out" in head[-2] and head[-1].startswith("# Measured: ")
+    assert config.options.dataset in head[-2] and "leave-one-out" in head[-2] and head[-1].startswith("# Measured: ")
 
 
 def test_the_readme_has_a_row_for_every_model_and_what_it_names_is_there():
@@ -35,5 +35,5 @@ def test_the_readme_has_a_row_for_every_model_and_what_it_names_is_there():
 
 
 def test_every_trained_model_has_a_configuration():
-    have = {MODELS[resolve(["--config", str(file)]).model] for file in FILES}
+    have = {MODELS[resolve(["--config", str(file)]).options.model] for file in FILES}
     assert have == {kind for kind in MODELS.values() if issubclass(kind, Recommender)}

@@ -14,13 +14,13 @@ from sklearn.metrics import mutual_info_score
 
 import seqcl
 from seqcl.augment.feature_masks import correlated_halves, deciles, mutual_information, random_halves
-from seqcl.config import from_mapping
+from seqcl.config import experiment
 from seqcl.data import Interactions, leave_one_out, pack
 from seqcl.data.features import Schema
 from seqcl.encoders import GRU, SASRec, TwoTower
 from seqcl.encoders.features import FeatureVectors
 from seqcl.errors import UserError
-from seqcl.experiment import SHARED, Options, build, training_batches
+from seqcl.experiment import training_batches
 from seqcl.objectives import BatchSoftmax, FeatureContrast
 from seqcl.training import Trainer
 from seqcl.types import SeqBatch
@@ -607,9 +607,9 @@ def test_a_sparse_table_learns_and_moves_only_the_items_of_a_step():
         "towers": {"sparse": True},
         "ssl": {"weight": 0},
     }
-    config = from_mapping(values, SHARED, Options)
+    config = experiment(values)
     split = leave_one_out(pack(Interactions.from_frame(log, time=None, item_features=table)))
-    model = build(config, split)
+    model = config.build(split.train)
     before = model.encoder.history.table.weight.detach().clone()
     batches = training_batches(split, Trainer(batch_size=4), seed=0, device=torch.device("cpu"))
     batch = next(iter(batches.epoch(0)))
@@ -639,7 +639,7 @@ def test_views_of_histories_are_contrasted_where_that_is_given_weight():
     terms = {}
     for weight in (0.0, 0.5):
         values = {"model": "TwoTower", "dataset": "x", "encoder": {"dim": 8}, "objective": {"weight": weight}}
-        model = build(from_mapping(values, SHARED, Options), split)
+        model = experiment(values).build(split.train)
         terms[weight] = set(model(batch))
     assert terms[0.5] - terms[0.0] == {"contrast"} and "features" in terms[0.0]
 

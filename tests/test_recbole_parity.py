@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from seqcl.config import from_mapping
+from seqcl.config import experiment
 from seqcl.data import Loader, leave_one_out, load, markov, pack, write
 from seqcl.evaluation import Evaluator
-from seqcl.experiment import SHARED, Options, Preparation, build
 from tests.recbole_world import OWN_WARNINGS, QUIET, alone, recbole_or_skip
 
 recbole_or_skip()
@@ -62,8 +61,8 @@ def theirs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ours():
     """Our ml-100k, 5-core, split."""
-    config = from_mapping({"model": "SASRec", **OURS}, SHARED, Options)
-    preparation = Preparation(**config.data.as_dict())
+    config = experiment({"model": "SASRec", **OURS})
+    preparation = config.data
     sequences = preparation.sequences("ml-100k")
     return sequences, preparation.split_windows(sequences)
 
@@ -139,7 +138,7 @@ def test_weights_of_recboles_model_are_ranked_alike(alone, theirs, ours):
         "encoder": {"name": "recbole:SASRec", "hidden_size": 16, "inner_size": 32},
         "next_item": {"similarity": "dot", "temperature": 1},
     }
-    mine = build(from_mapping({"model": "SASRec", **OURS, **values}, SHARED, Options), split)
+    mine = experiment({"model": "SASRec", **OURS, **values}).build(split.train)
     weights = model.state_dict()
     table, place = weights["item_embedding.weight"], in_their_ids(sequences, train.dataset)
     weights["item_embedding.weight"] = torch.cat((torch.zeros(1, 16), table[place], torch.zeros(1, 16)))
@@ -160,7 +159,7 @@ def test_weights_of_our_recipe_are_ranked_alike(alone, theirs, ours):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     found = Trainer(config, model).evaluate(test, load_best_model=False)
-    mine = build(from_mapping({"model": "CL4Rec", **OURS, "encoder": {"dim": 16}}, SHARED, Options), split)
+    mine = experiment({"model": "CL4Rec", **OURS, "encoder": {"dim": 16}}).build(split.train)
     weights = model.recommender.state_dict()
     table, place = weights["encoder.table.weight"], in_their_ids(sequences, train.dataset)
     weights["encoder.table.weight"] = torch.cat((table[:1], table[place], table[-1:]))
@@ -172,15 +171,15 @@ def test_weights_of_our_recipe_are_ranked_alike(alone, theirs, ours):
 def test_recboles_keys_and_our_options_are_one_protocol(tmp_path, ours):
     import yaml
 
-    from seqcl.experiment import resolve
+    from seqcl.config import resolve
 
     keys = ("user_inter_num_interval", "item_inter_num_interval", "MAX_ITEM_LIST_LENGTH", "topk", "metrics")
     (tmp_path / "recbole.yaml").write_text(yaml.safe_dump({"dataset": "ml-100k", **{key: THEIRS[key] for key in keys}}))
     config = resolve(["--recbole-config", str(tmp_path / "recbole.yaml")])
-    expected = from_mapping({"model": "SASRec", **OURS}, SHARED, Options)
+    expected = experiment({"model": "SASRec", **OURS})
     assert config.data.max_len == expected.data.max_len == 20
     assert config["eval"].ks == (5, 10, 20) and config["eval"].exclude_seen is expected["eval"].exclude_seen is False
-    assert Preparation(**config.data.as_dict()).sequences(config.dataset).fingerprint == ours[0].fingerprint
+    assert config.data.sequences(config.dataset).fingerprint == ours[0].fingerprint
 
 
 def test_the_line_of_the_benchmark_is_json_with_one_seed_too(alone, monkeypatch, capsys):

@@ -18,7 +18,7 @@ import seqcl
 from seqcl.cli.main import main
 from seqcl.data import Interactions, load_sequences, write
 from seqcl.errors import UserError
-from seqcl.experiment import resolve
+from seqcl.config import resolve
 from seqcl.integrations import recbole_stack
 from seqcl.integrations.recbole_yaml import options, values_of
 from tests.recbole_world import shop

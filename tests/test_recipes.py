@@ -14,11 +14,12 @@ import torch
 
 import seqcl
 from seqcl.augment import Crop, Mask, Pair, Reorder
-from seqcl.config import from_mapping
+from seqcl.config import experiment
 from seqcl.data import leave_one_out, markov, shuffled
 from seqcl.encoders import ENCODERS, SASRec
 from seqcl.errors import UserError
-from seqcl.experiment import SHARED, Options, Preparation, build, training_batches
+from seqcl.experiment import training_batches
+from seqcl.data import Preparation
 from seqcl.experiment.trial import Trial
 from seqcl.losses import cosine_gap
 from seqcl.models import MODELS, Recommender
@@ -144,16 +145,16 @@ def test_every_term_of_a_recipe_reaches_every_parameter_of_the_encoder(model):
 
 def whole(model, seed=0, held_out=None):
     """A tiny model, its batches and its trainer; `held_out` overwrites every item that training may not know."""
-    config = from_mapping({"model": model, "dataset": "x", "seed": seed, **OWN.get(model, {}), **TINY}, SHARED, Options)
+    config = experiment({"model": model, "dataset": "x", "seed": seed, **OWN.get(model, {}), **TINY})
     log = some_log(users=60, items=20, length=8)
-    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(log), windows="last", max_len=50)
+    split = leave_one_out(config.data.sequences(log), windows="last", max_len=50)
     if held_out is not None:
         items = np.array(split.train.items)
         for begin, end in zip(split.train.ends, split.train.offsets[1:], strict=True):
             items[begin:end] = held_out
         parts = {name: replace(getattr(split, name), items=items) for name in ("train", "valid", "test")}
         split = replace(split, **parts)
-    recipe, trainer = build(config, split), Trainer(**config.train.as_dict())
+    recipe, trainer = config.build(split.train), config.train
     torch.manual_seed(seed)
     times = recipe.objective.times_needed
     return recipe, training_batches(split, trainer, seed=seed, device=torch.device("cpu"), times=times), trainer
@@ -276,12 +277,12 @@ def test_pretraining_has_half_of_the_time_and_training_is_validated_at_least_onc
 def test_pretraining_is_not_resumed_with_other_attributes(tmp_path):
     def fit(kinds, resume):
         log = replace(some_log(users=60, items=20, length=8), item_features=pd.DataFrame({"kind": kinds}))
-        config = from_mapping({"model": "S3Rec", "dataset": "x", **TINY}, SHARED, Options)
-        sequences = Preparation(**config.data.as_dict()).sequences(log)
+        config = experiment({"model": "S3Rec", "dataset": "x", **TINY})
+        sequences = config.data.sequences(log)
         split = leave_one_out(sequences, windows="last")
         trial = Trial(config=config, sequences=sequences, split=split, folder=tmp_path, device=torch.device("cpu"))
-        trainer = Trainer(**config.train.as_dict())
-        return trial.pretrain(build(config, split), trainer, resume=resume, spent=0.0, progress=False)
+        trainer = config.train
+        return trial.pretrain(config.build(split.train), trainer, resume=resume, spent=0.0, progress=False)
 
     kinds = [f"k{item % 7}" for item in range(20)]
     before, after = fit(kinds, resume=False), fit(kinds, resume=True)
@@ -302,10 +303,10 @@ def test_pretraining_without_attributes_says_what_to_do_and_leaves_no_folder_beh
 
 
 def test_an_encoder_that_reads_one_way_cannot_be_pretrained():
-    config = from_mapping({"model": "S3Rec", "dataset": "x", "encoder": {"name": "GRU", "dim": 8}}, SHARED, Options)
-    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(some_log(users=30, items=20, length=8)))
+    config = experiment({"model": "S3Rec", "dataset": "x", "encoder": {"name": "GRU", "dim": 8}})
+    split = leave_one_out(config.data.sequences(some_log(users=30, items=20, length=8)))
     with pytest.raises(UserError, match="GRU cannot read what follows a masked item; an encoder that can: SASRec"):
-        build(config, split).pretraining()
+        config.build(split.train).pretraining()
 
 
 @torch.no_grad()
@@ -381,11 +382,11 @@ def test_every_paradigm_works_with_every_encoder(objective, encoder):
         "objective": {"name": objective},
         "encoder": {"name": encoder, "dim": 8},
     }
-    config = from_mapping({**TINY, **values}, SHARED, Options)
+    config = experiment({**TINY, **values})
     log = markov(users=30, items=20, length=8, branching=2, seed=1).interactions
     windows = "prefix" if encoder == "BERT4Rec" else "last"
-    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(log), windows=windows, max_len=50)
-    recipe = build(config, split)
+    split = leave_one_out(config.data.sequences(log), windows=windows, max_len=50)
+    recipe = config.build(split.train)
     batches = training_batches(split, Trainer(batch_size=16), seed=0, device=torch.device("cpu"))
     result = Trainer(epochs=1, batch_size=16).fit(recipe, batches, progress=False)
     assert all(value == value for value in result.history[0].values())
@@ -394,10 +395,10 @@ def test_every_paradigm_works_with_every_encoder(objective, encoder):
 @pytest.mark.parametrize("view", ["Identity", "Crop", "SameTarget"])
 @pytest.mark.parametrize("model", ["CL4Rec", "DuoRec", "ICSRec"])
 def test_a_single_view_can_be_chosen_by_name(model, view):
-    config = from_mapping({"model": model, "dataset": "x", "views": {"name": view}, **TINY}, SHARED, Options)
+    config = experiment({"model": model, "dataset": "x", "views": {"name": view}, **TINY})
     log = markov(users=30, items=20, length=8, branching=2, seed=1).interactions
-    split = leave_one_out(Preparation(**config.data.as_dict()).sequences(log), windows="last", max_len=50)
-    recipe = build(config, split)
+    split = leave_one_out(config.data.sequences(log), windows="last", max_len=50)
+    recipe = config.build(split.train)
     batch = next(iter(training_batches(split, Trainer(), seed=0, device=torch.device("cpu"))))
     assert all(torch.isfinite(term) for term in recipe(batch).values())
 
@@ -412,4 +413,4 @@ def test_a_single_view_can_be_chosen_by_name(model, view):
 )
 def test_an_objective_that_does_not_fit_says_so_and_names_those_that_do(model, objective, said):
     with pytest.raises(UserError, match=said):
-        from_mapping({"model": model, "objective": {"name": objective}}, SHARED, Options)
+        experiment({"model": model, "objective": {"name": objective}})

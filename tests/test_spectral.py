@@ -8,12 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqcl.config import from_mapping
+from seqcl.config import experiment
 from seqcl.data import Interactions, leave_one_out, pack
 from seqcl.encoders import SASRec
 from seqcl.encoders.spectral import begun_spectrally, spectral
 from seqcl.errors import UserError
-from seqcl.experiment import SHARED, Options, build
 from seqcl.experiment.options import check
 from seqcl.objectives import NextItem
 from seqcl.retrieval import ExactIndex, FaissIndex
@@ -68,7 +67,7 @@ def test_a_model_begins_as_it_is_told_and_so_does_what_follows_it():
     values = {"model": "MoCoRec", "start": "spectral", "encoder": {"dim": 8}, "dataset": "x"}
     split = leave_one_out(sequences(), max_len=5)
     models = [
-        build(from_mapping(values | {"start": start}, SHARED, Options), split) for start in ("random", "spectral")
+        experiment(values | {"start": start}).build(split.train) for start in ("random", "spectral")
     ]
     plain, begun = (model.encoder.item_embeddings() for model in models)
     assert not torch.equal(plain[1:-1], begun[1:-1])
@@ -78,7 +77,7 @@ def test_a_model_begins_as_it_is_told_and_so_does_what_follows_it():
 
 def test_a_misspelt_start_names_the_nearest():
     with pytest.raises(UserError, match="spectral"):
-        from_mapping({"model": "SASRec", "start": "spectrl", "dataset": "x"}, SHARED, Options)
+        experiment({"model": "SASRec", "start": "spectrl", "dataset": "x"})
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -98,7 +97,7 @@ def test_a_learned_bias_is_added_to_every_score_and_begins_with_the_counts(simil
 
 
 def test_a_model_without_embeddings_has_no_start():
-    config = from_mapping({"model": "ItemKNN", "start": "spectral", "dataset": "x"}, SHARED, Options)
+    config = experiment({"model": "ItemKNN", "start": "spectral", "dataset": "x"})
     with pytest.raises(UserError, match="--start spectral: ItemKNN has no item embeddings"):
         check(config)
 

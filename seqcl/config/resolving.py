@@ -21,7 +21,7 @@ from seqcl.config.schema import (
     parse,
     recipe_sections,
 )
-from seqcl.config.settings import HELP, KIND_OF, Setting, Settings, existing, of_mapping, of_words, take
+from seqcl.config.settings import HELP, KIND_OF, Setting, Settings, existing, of_mapping, of_words, renamed, take
 from seqcl.errors import UserError
 from seqcl.models import MODELS
 from seqcl.parts import Part, declared
@@ -74,14 +74,18 @@ def resolve(words: Sequence[str], *, notify: Notify = to_stderr) -> Experiment:
     return found
 
 
-def experiment(values: Mapping[str, Any]) -> Experiment:
+def experiment(values: Mapping[str, Any], *, stored: bool = False) -> Experiment:
     """The experiment of nested or dotted values, as a caller of the library gives them; classes and parts may stand for names.
+
+    Args:
+        values: options.
+        stored: true where a run wrote them, so that options under their former names are read.
 
     Raises:
         UserError: an unknown name, or a value that does not fit.
     """
     plugins.load_all([])
-    return build(of_mapping(values))
+    return build(renamed(of_mapping(values), stored=stored)[0])
 
 
 def build(settings: Settings) -> Experiment:
