@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,7 @@ def slices(config: str, words: list[str], protocol: dict[str, Any]) -> dict[str,
     resolved = resolve([*options_of(config), *words])
     preparation = Preparation(**resolved.data.as_dict())
     sequences = preparation.sequences(resolved.dataset)
-    split = preparation.split_windows(sequences, cold_items=resolved.eval.cold_items)
+    split = replace(preparation, cold_items=resolved.eval.cold_items or preparation.cold_items).split_windows(sequences)
     if (sequences.fingerprint, len(split.test)) != (protocol["data_fingerprint"], protocol["num_targets"]):
         raise SystemExit(f"{resolved.dataset} is not the data that {name_of(config)} was measured on")
     targets = split.test.items[split.test.stop]  # (W,)

@@ -10,8 +10,7 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from seqcl import config as configuration
-from seqcl import data
-from seqcl.data import Interactions, Sequences, Split
+from seqcl.data import Preparation
 from seqcl.errors import UserError, unknown
 from seqcl.evaluation import RANK_METRICS, Evaluator
 from seqcl.models import MODELS, Recommender
@@ -43,68 +42,6 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed {self.seed}: must be from 0 to {2**32 - 1}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """From a log to training, validation and test windows.
-
-    Args:
-        split: leave_one_out (last item tests, the one before validates), or temporal (two global cuts in time).
-        windows: training rows: last (the newest max_len items, all positions in one pass), sliding (all of a long row,
-            in overlapping pieces), or prefix (a row for every target).
-        max_len: longest input, in items.
-        k_core: users and items with fewer interactions are dropped, until none is left; 0 keeps all.
-        min_length: users with fewer interactions are dropped, together with the k-core.
-        duplicates: what happens to a user's repeated item.
-        format: atomic, text, csv or parquet; found out from the file if not given.
-        user: column of the user, if not found by itself.
-        item: column of the item, if not found by itself.
-        time: column of the time, if not found by itself.
-        valid: share of the interactions, the newest before the test, that validates; temporal split only.
-        test: share of the interactions, the newest, that tests; temporal split only.
-        targets: each user's first item after a cut, or all of them; temporal split only.
-        cold: whether items that training has never seen are predicted too; temporal split only.
-    """
-
-    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
-    windows: Literal["last", "sliding", "prefix"] = "sliding"
-    max_len: int = 50
-    k_core: int = 0
-    min_length: int = 1
-    duplicates: Literal["keep", "first", "last"] = "keep"
-    format: str | None = None
-    user: str | None = None
-    item: str | None = None
-    time: str | None = None
-    valid: float = 0.1
-    test: float = 0.1
-    targets: Literal["first", "all"] = "first"
-    cold: bool = False
-
-    def sequences(self, dataset: str | Interactions) -> Sequences:
-        """The packed log."""
-        return data.load_sequences(
-            dataset,
-            format=self.format,
-            user=self.user,
-            item=self.item,
-            time=self.time,
-            k_core=self.k_core,
-            min_length=self.min_length,
-            duplicates=self.duplicates,
-        )
-
-    def split_windows(self, sequences: Sequences, *, cold_items: float = 0.0) -> Split:
-        """Its split, without a share of the items in training."""
-        if self.split == "leave_one_out":
-            split = data.leave_one_out(sequences, max_len=self.max_len, windows=self.windows)
-        else:
-            cuts = {"valid": self.valid, "test": self.test}
-            split = data.temporal(
-                sequences, max_len=self.max_len, windows=self.windows, targets=self.targets, cold=self.cold, **cuts
-            )
-        return data.hold_out_items(split, sequences, cold_items)
 
 
 SHARED = {"data": Preparation, "train": Trainer, "eval": Evaluator}

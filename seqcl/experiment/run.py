@@ -74,7 +74,7 @@ def execute(
         sequences = Sequences.load(packed)
     else:
         sequences = preparation.sequences(source or config.dataset)
-    split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
+    split = replace(preparation, cold_items=config.eval.cold_items or preparation.cold_items).split_windows(sequences)
     names = [config.model, *baselines(config)]
     configs = {name: configuration.like(config, name, SHARED, Options) for name in names[1:]}
     configs = {config.model: config, **configs}
@@ -201,7 +201,9 @@ class Run:
         preparation = Preparation(**config.data.as_dict())
         packed = folder / PACKED
         sequences = Sequences.load(packed) if packed.exists() else preparation.sequences(config.dataset)
-        split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
+        split = replace(preparation, cold_items=config.eval.cold_items or preparation.cold_items).split_windows(
+            sequences
+        )
         model = build(config, split, fresh=False).to(pick_device(device))
         if isinstance(model, Recommender):
             about = identity(sequences) | model.identity
