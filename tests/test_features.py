@@ -665,7 +665,7 @@ def test_items_that_training_never_saw_are_found_by_their_features_and_not_by_sh
     run = seqcl.train(
         Interactions.from_frame(log, time=None, item_features=table),
         model="TwoTower", runs=str(tmp_path), progress=False, encoder={"dim": 16, "dropout": 0.1},
-        train={"epochs": 12, "lr": 0.005, "batch_size": 64}, eval={"exclude_seen": False, "cold_items": 0.2},
+        train={"epochs": 12, "lr": 0.005, "batch_size": 64}, eval={"exclude_seen": False}, data={"cold_items": 0.2},
         next_item={"negatives": 40},
     )  # fmt: skip
     assert run.metrics["protocol"]["cold_items"] == 0.2

@@ -9,6 +9,7 @@ from seqcl.data.datasets import DATASETS, download, load, load_sequences, resolv
 from seqcl.data.files import data_folder
 from seqcl.data.interactions import Interactions
 from seqcl.data.packing import DUPLICATES, pack
+from seqcl.data.preparation import Preparation
 from seqcl.data.sequences import Sequences
 from seqcl.data.split import WINDOWS, LeakageError, Split, check_leakage, hold_out_items, leave_one_out, temporal
 from seqcl.data.synthetic import Markov, markov, shuffled
@@ -26,6 +27,7 @@ __all__ = [
     "LeakageError",
     "Loader",
     "Markov",
+    "Preparation",
     "Sequences",
     "Split",
     "check_leakage",

@@ -1,0 +1,100 @@
+"""Options that lead from a log to training, validation and test windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from seqcl.data.datasets import load_sequences
+from seqcl.data.interactions import Interactions
+from seqcl.data.sequences import Sequences
+from seqcl.data.split import Split, hold_out_items, leave_one_out, temporal
+from seqcl.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """From a log to training, validation and test windows.
+
+    Args:
+        split: leave_one_out (each user's last item tests, the one before validates), or temporal (two global cuts in time).
+        windows: training rows: last (the newest max_len items, all positions in one pass), sliding (all of a long row,
+            in overlapping pieces), or prefix (a row for every target).
+        max_len: longest input, in items.
+        k_core: drop users and items with fewer interactions, again and again until none is left; 0 keeps all.
+        min_length: drop users with fewer interactions, together with the k-core.
+        duplicates: a user's repeats of an item: keep all, or only the first or the last in time.
+        format: atomic, text, csv, tsv or parquet; found from the file if not given.
+        user: column of the user ids; found by its usual names if not given.
+        item: column of the item ids; found by its usual names if not given.
+        time: column of the times; found by its usual names if not given; "-" takes the order of the file instead.
+        valid: fraction of the interactions that validates, the newest ones before the test; 1 or more is the second at
+            which validation begins; temporal split only.
+        test: fraction of the interactions that tests, the newest ones; 1 or more is the second at which the test begins;
+            temporal split only.
+        targets: predict each user's first item after a cut, or all of them; temporal split only.
+        cold: predict items that training has never seen as well; temporal split only.
+        cold_items: fraction of the items that is taken out of training, drawn at random, the same items for every model;
+            the slice `target_training` shows how they are found.
+
+    Raises:
+        UserError: cold_items is not from 0 to below 1.
+    """
+
+    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    windows: Literal["last", "sliding", "prefix"] = "sliding"
+    max_len: int = 50
+    k_core: int = 0
+    min_length: int = 1
+    duplicates: Literal["keep", "first", "last"] = "keep"
+    format: str | None = None
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    valid: float = 0.1
+    test: float = 0.1
+    targets: Literal["first", "all"] = "first"
+    cold: bool = False
+    cold_items: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cold_items < 1:
+            raise UserError(f"--data.cold_items {self.cold_items}: must be from 0 to below 1")
+
+    def sequences(self, source: str | Path | Interactions) -> Sequences:
+        """The packed log of a data set: a name, a path, or interactions already read.
+
+        Raises:
+            UserError: as `load_sequences`.
+        """
+        return load_sequences(
+            source,
+            format=self.format,
+            user=self.user,
+            item=self.item,
+            time=self.time,
+            k_core=self.k_core,
+            min_length=self.min_length,
+            duplicates=self.duplicates,
+        )
+
+    def split_windows(self, sequences: Sequences) -> Split:
+        """The training, validation and test windows of a packed log.
+
+        Raises:
+            UserError: as `leave_one_out`, `temporal` and `hold_out_items`.
+        """
+        if self.split == "leave_one_out":
+            split = leave_one_out(sequences, max_len=self.max_len, windows=self.windows)
+        else:
+            split = temporal(
+                sequences,
+                max_len=self.max_len,
+                windows=self.windows,
+                valid=self.valid,
+                test=self.test,
+                targets=self.targets,
+                cold=self.cold,
+            )
+        return hold_out_items(split, sequences, self.cold_items)
