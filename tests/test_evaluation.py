@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
+from seqcl.blocks import block_rows, over_blocks, top_k
 from seqcl.errors import UserError
 from seqcl.evaluation import (
     Evaluator,
@@ -32,7 +33,6 @@ from seqcl.evaluation.candidates import draw_rest
 from seqcl.evaluation.ranks import rank_block_
 from seqcl.evaluation.significance import standard_error
 from seqcl.retrieval import ExactIndex, FaissIndex
-from seqcl.topk import block_rows, over_blocks, top_k
 from seqcl.types import SeqBatch, Windows
 from tests.reference_evaluation import (
     best_columns,

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqcl.blocks import block_rows, over_blocks
 from seqcl.errors import UserError, unknown
 from seqcl.evaluation.candidates import draw_negatives
 from seqcl.evaluation.metrics import list_metrics, rank_metrics
 from seqcl.evaluation.ranks import Ranked, Seen, rank_block_
 from seqcl.evaluation.scores import ScoreBlocks, Scorer, evaluating
-from seqcl.topk import block_rows, over_blocks
 from seqcl.types import SeqBatch, Windows
 
 

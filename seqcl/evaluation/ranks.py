@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqcl.topk import exclude_, top_k
+from seqcl.blocks import exclude_, top_k
 from seqcl.types import Windows
 
 Pairs = tuple[Tensor, Tensor]

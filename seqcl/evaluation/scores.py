@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from seqcl.topk import block_buffer
+from seqcl.blocks import block_buffer
 from seqcl.types import SeqBatch
 
 
