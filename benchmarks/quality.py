@@ -158,7 +158,7 @@ def slices(config: str, words: list[str], protocol: dict[str, Any]) -> dict[str,
     resolved = resolve([*options_of(config), *words])
     preparation = Preparation(**resolved.data.as_dict())
     sequences = preparation.sequences(resolved.dataset)
-    split = preparation.split_windows(sequences, cold_items=resolved.eval.cold_items)
+    split = preparation.split_windows(sequences)
     if (sequences.fingerprint, len(split.test)) != (protocol["data_fingerprint"], protocol["num_targets"]):
         raise SystemExit(f"{resolved.dataset} is not the data that {name_of(config)} was measured on")
     targets = split.test.items[split.test.stop]  # (W,)

@@ -13,7 +13,7 @@ from seqcl import config as configuration
 from seqcl import data
 from seqcl.data import Interactions, Sequences, Split
 from seqcl.errors import UserError, unknown
-from seqcl.evaluation import RANK_METRICS, Evaluator
+from seqcl.evaluation import METRICS, Evaluator
 from seqcl.models import MODELS, Recommender
 from seqcl.training import Trainer
 
@@ -120,7 +120,7 @@ def check(config: Namespace) -> None:
     """Refuse before anything is written what would only fail after the first epoch."""
     Options(**{name: config[name] for name in Options.__dataclass_fields__})
     trainer, evaluator = Trainer(**config.train.as_dict()), Evaluator(**config.eval.as_dict())
-    known = [f"{metric}@{k}" for metric in RANK_METRICS for k in evaluator.ks]
+    known = [f"{metric}@{k}" for metric in METRICS for k in evaluator.ks]
     if trainer.monitor not in known:
         raise unknown("metric in --train.monitor", trainer.monitor, known)
     if config.start != "random" and not issubclass(MODELS[config.model], Recommender):

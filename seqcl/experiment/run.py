@@ -24,7 +24,7 @@ from seqcl.experiment.indexes import measure, sweep, write_comparison
 from seqcl.experiment.options import SHARED, Options, Preparation, baselines, check, resolve
 from seqcl.experiment.trial import Model, Outcome, Trial, build, full_protocol, identity, rank, slices_of, windows_of
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
-from seqcl.models import MODELS, Baseline, Recommender
+from seqcl.models import MODELS, Recommender
 from seqcl.objectives import NextItem
 from seqcl.retrieval import KINDS
 from seqcl.training import Interrupted, last_checkpoint, load_weights
@@ -74,7 +74,7 @@ def execute(
         sequences = Sequences.load(packed)
     else:
         sequences = preparation.sequences(source or config.dataset)
-    split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
+    split = preparation.split_windows(sequences)
     names = [config.model, *baselines(config)]
     configs = {name: configuration.like(config, name, SHARED, Options) for name in names[1:]}
     configs = {config.model: config, **configs}
@@ -201,7 +201,7 @@ class Run:
         preparation = Preparation(**config.data.as_dict())
         packed = folder / PACKED
         sequences = Sequences.load(packed) if packed.exists() else preparation.sequences(config.dataset)
-        split = preparation.split_windows(sequences, cold_items=config.eval.cold_items)
+        split = preparation.split_windows(sequences)
         model = build(config, split, fresh=False).to(pick_device(device))
         if isinstance(model, Recommender):
             about = identity(sequences) | model.identity
@@ -230,7 +230,7 @@ class Run:
         """
         if kind not in KINDS:
             raise unknown("index", kind, KINDS)
-        return measure(kind, *self._asked(part))
+        return measure(kind, self._asked(part))
 
     def compare_indexes(self, part: Literal["valid", "test"] = "test") -> list[dict[str, Any]]:
         """Every kind of index at several widths of search, a row each; also written as indexes-PART.csv and indexes-PART.png.
@@ -238,20 +238,16 @@ class Run:
         Raises:
             UserError: a model that does not rank by inner product.
         """
-        rows = sweep(*self._asked(part), part)
+        rows = sweep(self._asked(part), part)
         write_comparison(rows, self.folder, part, title=f"{self.config.model} on {self.sequences.name}, {part}")
         return rows
 
-    def _asked(self, part: Literal["valid", "test"]) -> tuple[torch.Tensor, Questions]:
+    def _asked(self, part: Literal["valid", "test"]) -> Questions:
         """Vectors of the items, and what a part of the split asks of them."""
-        model, split = self.model, self.split
-        if not isinstance(model, Recommender):
-            raise UserError(f"{self.config.model} has no vectors, so no index can hold them")
-        evaluator, windows = Evaluator(**self.config.eval.as_dict()), windows_of(split, part)
-        with torch.no_grad():
-            vectors = model.candidates().float().contiguous()
-        batches = Loader(windows, batch_size=evaluator.batch_size, device=vectors.device, targets="last")
-        return vectors, Questions.encode(evaluator, windows, batches, model, split.train.item_counts())
+        evaluator, windows = Evaluator(**self.config.eval.as_dict()), windows_of(self.split, part)
+        device = next(iter(self.model.state_dict().values())).device
+        batches = Loader(windows, batch_size=evaluator.batch_size, device=device, targets="last")
+        return Questions.encode(evaluator, windows, batches, self.model, self.split.train.item_counts())
 
     @torch.no_grad()
     def export(self, folder: str | Path, *, index: str = "hnsw", onnx: bool = False) -> Path:
@@ -292,7 +288,7 @@ class Run:
             Path(folder),
             query=query,
             weights=weights,
-            vectors=model.candidates().float().cpu().contiguous(),
+            vectors=model.vectors().float().cpu().contiguous(),
             item_ids=np.asarray(self.sequences.item_ids),
             kind=index,
             onnx=onnx,
@@ -326,7 +322,7 @@ class Run:
         ]  # (1, L)
         who = None if user is None else torch.tensor([self.sequences.find_user(user)], device=device)  # (1,)
         batch = SeqBatch(newest, torch.tensor([newest.shape[1]], device=device), users=who)
-        scores = model.scores(batch) if isinstance(model, Baseline) else model.queries(batch) @ model.candidates().T
+        scores = model.scores(batch)
         if exclude_seen:
             scores[:, torch.as_tensor(np.unique(history), device=device).long() - 1] = float("-inf")
         best = scores[0].topk(min(k, scores.shape[1]))

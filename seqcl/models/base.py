@@ -53,9 +53,13 @@ class Recommender(nn.Module):
         """What is compared with the candidates: (B, D)."""
         return self.objective.queries(self.encoder.last(batch))
 
-    def candidates(self) -> Tensor:
+    def vectors(self) -> Tensor:
         """Vectors of items 1..N: (N, D)."""
         return self.objective.candidates(self.encoder.item_embeddings())
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        """Scores of items 1..N: (B, N)."""
+        return self.queries(batch) @ self.vectors().T
 
 
 class Contrastive(Recommender):
@@ -76,6 +80,14 @@ class Contrastive(Recommender):
 
 class Baseline(nn.Module):
     """A model that is counted rather than trained; its buffers are its state."""
+
+    def queries(self, batch: SeqBatch) -> Tensor:
+        """A model without vectors has no queries."""
+        raise TypeError(f"{type(self).__name__} scores without vectors: call scores()")
+
+    def vectors(self) -> None:
+        """None: it scores without vectors."""
+        return None
 
     def scores(self, batch: SeqBatch) -> Tensor:
         """Scores of items 1..N: (B, N)."""

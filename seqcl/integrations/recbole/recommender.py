@@ -105,12 +105,12 @@ class RecBoleRecommender(SequentialRecommender):
     def predict(self, interaction: Any) -> Tensor:
         """The score of each row's item: (B,)."""
         batch = self.batch(interaction)
-        table = F.pad(self.recommender.candidates(), (0, 0, 1, 0))  # (N + 1, D)
+        table = F.pad(self.recommender.vectors(), (0, 0, 1, 0))  # (N + 1, D)
         return (self.recommender.queries(batch) * table[interaction[self.ITEM_ID]]).sum(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """The scores of all of RecBole's items, PAD first, which scores minus infinity: (B, N + 1)."""
-        scores = self.recommender.queries(self.batch(interaction)) @ self.recommender.candidates().T  # (B, N)
+        scores = self.recommender.scores(self.batch(interaction))  # (B, N)
         return F.pad(scores, (1, 0), value=-torch.inf)
 
     def train(self, mode: bool = True) -> RecBoleRecommender:
