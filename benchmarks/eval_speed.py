@@ -76,8 +76,11 @@ class Vectors:
     def queries(self, batch: SeqBatch) -> Tensor:
         return self.states[batch.users]
 
-    def candidates(self) -> Tensor:
+    def vectors(self) -> Tensor:
         return self.table
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        return self.queries(batch) @ self.table.T
 
 
 def batches(windows: Windows, size: int) -> Iterator[SeqBatch]:

@@ -115,7 +115,7 @@ def size(items: int, steps: int) -> dict[str, Any]:
     }
     model.eval()
     with torch.no_grad():
-        table = model.candidates().float().contiguous()
+        table = model.vectors().float().contiguous()
         windows = Loader(split.test, batch_size=QUERIES, targets="last")
         queries = model.queries(next(iter(windows))).float()
         truth, seconds = timed(lambda: (queries @ table.T).topk(K).indices + 1)

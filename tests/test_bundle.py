@@ -58,7 +58,7 @@ def test_a_known_user_is_recommended_what_the_evaluation_ranked(tmp_path):
     history = run.sequences.row(row)[-5:].astype(np.int64)
     batch = SeqBatch(torch.from_numpy(history)[None], torch.tensor([5]), users=torch.tensor([row]))
     with torch.no_grad():
-        scores = (run.model.queries(batch) @ run.model.candidates().T)[0]
+        scores = (run.model.queries(batch) @ run.model.vectors().T)[0]
     found = run.recommend(user=user, k=20, exclude_seen=False)
     assert [score for _, score in found] == pytest.approx(sorted(scores.tolist(), reverse=True), rel=1e-5)
     unknown = run.recommend(items=[run.sequences.item_ids[item - 1] for item in history], k=20, exclude_seen=False)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
+from seqcl.blocks import block_rows, over_blocks, top_k
 from seqcl.errors import UserError
 from seqcl.evaluation import (
     Evaluator,
@@ -32,7 +33,6 @@ from seqcl.evaluation.candidates import draw_rest
 from seqcl.evaluation.ranks import rank_block_
 from seqcl.evaluation.significance import standard_error
 from seqcl.retrieval import ExactIndex, FaissIndex
-from seqcl.topk import block_rows, over_blocks, top_k
 from seqcl.types import SeqBatch, Windows
 from tests.reference_evaluation import (
     best_columns,
@@ -52,12 +52,18 @@ class Table:
     def __init__(self, table: Tensor) -> None:
         self.table = table
 
+    def queries(self, batch: SeqBatch) -> Tensor:
+        raise AssertionError("it has no vectors, so nobody asks for queries")
+
+    def vectors(self) -> None:
+        return None
+
     def scores(self, batch: SeqBatch) -> Tensor:
         return self.table[batch.users]
 
 
 class Vectors:
-    """Queries and candidates written down beforehand."""
+    """Queries and vectors of items written down beforehand."""
 
     def __init__(self, states: Tensor, table: Tensor) -> None:
         self.states, self.table = states, table
@@ -65,8 +71,11 @@ class Vectors:
     def queries(self, batch: SeqBatch) -> Tensor:
         return self.states[batch.users]
 
-    def candidates(self) -> Tensor:
+    def vectors(self) -> Tensor:
         return self.table
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        raise AssertionError("it has vectors, so nobody asks for scores")
 
 
 def batches(windows: Windows, size: int = 7) -> Iterator[SeqBatch]:
@@ -365,6 +374,9 @@ def test_a_model_is_evaluated_without_dropout_and_left_as_it_was():
             super().__init__()
             self.drop = nn.Dropout(0.5)
             self.table = nn.Parameter(torch.randn(60, NUM_ITEMS))
+
+        def vectors(self) -> None:
+            return None
 
         def scores(self, batch: SeqBatch) -> Tensor:
             return self.drop(self.table)[batch.users]

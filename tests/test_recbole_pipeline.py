@@ -204,7 +204,7 @@ def test_sampled_evaluation_ranks_the_target_among_the_drawn_items(data):
     ranks = []
     for interaction, row, _, targets in test:
         with torch.no_grad():
-            queries, table = model.recommender.queries(model.batch(interaction)), model.recommender.candidates()
+            queries, table = model.recommender.queries(model.batch(interaction)), model.recommender.vectors()
         scores = (queries * table[interaction["item_id"] - 1]).sum(1)
         for number, target in enumerate(targets):
             drawn = dict(

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.topk import block_rows, over_blocks
-from seqcl.topk import top_k as top_k_of
+from seqcl.blocks import block_rows, over_blocks
+from seqcl.blocks import top_k as top_k_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

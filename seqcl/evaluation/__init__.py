@@ -1,17 +1,17 @@
-"""Ranking without bias, the metrics of it, and what a representation looks like."""
+"""Ranks without bias, their metrics and tests, and measures of a representation."""
 
 from seqcl.evaluation.candidates import draw_negatives
 from seqcl.evaluation.diagnostics import effective_rank, singular_values, spectrum
 from seqcl.evaluation.evaluate import Evaluator, Result
-from seqcl.evaluation.metrics import RANK_METRICS, list_metrics, rank_metrics, row_metric
+from seqcl.evaluation.metrics import METRICS, list_metrics, rank_metrics, row_metric
 from seqcl.evaluation.ranks import ranks
-from seqcl.evaluation.scores import Scorer, TableScorer, VectorScorer
+from seqcl.evaluation.scores import Scorer
 from seqcl.evaluation.significance import Comparison, compare
 from seqcl.evaluation.slices import by_slice
 from seqcl.evaluation.through_index import IndexResult, Questions, Searcher
 
 __all__ = [
-    "RANK_METRICS",
+    "METRICS",
     "Comparison",
     "Evaluator",
     "IndexResult",
@@ -19,8 +19,6 @@ __all__ = [
     "Result",
     "Scorer",
     "Searcher",
-    "TableScorer",
-    "VectorScorer",
     "by_slice",
     "compare",
     "draw_negatives",

@@ -1,9 +1,10 @@
-"""Sampled candidates: the few negatives each target is ranked among where full ranking is not asked for."""
+"""Sampled candidates: the few negatives that each target is ranked among, where the ranking is not full."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from seqcl.blocks import contains
 from seqcl.errors import UserError
 from seqcl.types import Windows
 
@@ -13,15 +14,16 @@ CHUNK_ROWS = 4096
 def draw_negatives(
     windows: Windows, count: int, *, weights: np.ndarray, exclude_seen: bool, generator: np.random.Generator
 ) -> np.ndarray:
-    """`count` different columns for each window, drawn one after another in proportion to `weights`: (W, count) int32.
+    """Draw `count` different columns for each window, one after another in proportion to `weights`: (W, count) int32.
 
-    Never the target and, if `exclude_seen`, nothing of the history. Depends on the generator alone, not on batches.
+    The target is never drawn, nor an item of the history if `exclude_seen`. The draws depend on the generator, not on
+    batches.
 
     Args:
         windows: one target each.
         count: negatives of each target.
         weights: (N,), not negative; a column of weight zero is never drawn.
-        exclude_seen: keep the history out.
+        exclude_seen: leave the items of the history out.
         generator: source of all randomness.
 
     Raises:
@@ -44,7 +46,7 @@ def draw_negatives(
 
 
 def barred_keys(windows: Windows, start: int, stop: int, exclude_seen: bool) -> np.ndarray:
-    """row * N + column of what must not be drawn, sorted, each once."""
+    """Keys row * N + column of the columns that must not be drawn, sorted, each once."""
     rows = np.arange(stop - start)
     keys = rows * windows.num_items + windows.items[windows.stop[start:stop]] - 1
     if exclude_seen:
@@ -59,7 +61,7 @@ def barred_keys(windows: Windows, start: int, stop: int, exclude_seen: bool) -> 
 def draw_rows(
     barred: np.ndarray, rows: int, count: int, weights: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Draw with replacement and keep what is new and allowed, which is drawing without replacement: (rows, count)."""
+    """Draw without replacement: draw with it, and keep the columns that are new and allowed: (rows, count)."""
     ladder = np.cumsum(weights, dtype=np.float64)
     last = int(np.flatnonzero(weights)[-1])
     pool = np.empty((rows, 0), dtype=np.int64)
@@ -69,7 +71,7 @@ def draw_rows(
         good = allowed(pool, barred, len(weights))
         if (good.sum(1) >= count).all():
             break
-    # The first `count` good ones in the order of drawing come first.
+    # Take the first `count` good ones in the order of drawing.
     order = np.argsort(~good, axis=1, kind="stable")[:, :count]
     chosen = np.take_along_axis(pool, order, axis=1)
     for row in np.flatnonzero(good.sum(1) < count):
@@ -78,20 +80,19 @@ def draw_rows(
 
 
 def allowed(pool: np.ndarray, barred: np.ndarray, columns: int) -> np.ndarray:
-    """Which draws are not barred and stand first of their kind in the row."""
+    """True where a draw is not barred and is the first of its column in the row."""
     order = np.argsort(pool, axis=1, kind="stable")
     ordered = np.take_along_axis(pool, order, axis=1)
     new = np.ones(pool.shape, dtype=bool)
     np.put_along_axis(new, order[:, 1:], ordered[:, 1:] != ordered[:, :-1], axis=1)
     keys = pool + np.arange(len(pool))[:, None] * columns
-    place = np.searchsorted(barred, keys).clip(max=len(barred) - 1)
-    return new & (barred[place] != keys)
+    return new & ~contains(barred, keys)
 
 
 def draw_rest(
     have: np.ndarray, row: int, barred: np.ndarray, count: int, weights: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Complete one row exactly, by the largest log weight + Gumbel noise; dear, for rows nearly out of columns."""
+    """Complete one row exactly, by the largest log weight plus Gumbel noise; slow, for rows with few columns left."""
     with np.errstate(divide="ignore"):
         keys = np.log(weights) + generator.gumbel(size=len(weights))
     mine = barred[np.searchsorted(barred, row * len(weights)) : np.searchsorted(barred, (row + 1) * len(weights))]

@@ -1,4 +1,4 @@
-"""Whether a representation has collapsed: how many directions its vectors use."""
+"""Signs of a collapsed representation: the number of directions that its vectors use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def singular_values(vectors: Tensor, *, center: bool = False) -> Tensor:
-    """Singular values of the matrix of vectors, largest first: (min(M, D),) float64.
+    """Compute the singular values of a matrix of vectors, largest first: (min(M, D),) float64.
 
     Args:
-        vectors: (M, D), such as an item table without PAD and MASK, or the states of many rows.
-        center: take the mean vector off first, so that a common offset does not count as a direction.
+        vectors: (M, D), such as an embedding table without PAD and MASK, or the states of many rows.
+        center: subtract the mean vector first, so that a common offset does not count as a direction.
 
     Raises:
         ValueError: a value is not finite.
@@ -23,9 +23,11 @@ def singular_values(vectors: Tensor, *, center: bool = False) -> Tensor:
 
 
 def effective_rank(values: Tensor) -> float:
-    """exp of the entropy of the singular values' shares: 1 if all vectors lie on a line, D if no direction is favoured.
+    """Compute exp of the entropy of the singular values, as shares of their sum.
 
-    Roy and Vetterli, EUSIPCO 2007; as a measure of representations RankMe, arXiv 2210.02885 eq. 1. All zeros give 0.
+    It is 1 if all vectors lie on a line, D if no direction is favoured, 0 if all are zero.
+
+    Roy and Vetterli, EUSIPCO 2007; as a measure of representations RankMe, arXiv 2210.02885 eq. 1.
 
     Args:
         values: (D,), as `singular_values` gives them.
@@ -38,7 +40,7 @@ def effective_rank(values: Tensor) -> float:
 
 
 def spectrum(vectors: Tensor) -> dict[str, float]:
-    """What shows a collapse: effective rank, share of the largest direction in the energy, mean cosine of pairs.
+    """Measure a collapse: effective rank, share of the energy in the largest direction, mean cosine of all pairs.
 
     Args:
         vectors: (M, D) with M at least 2; a row of zeros has cosine 0 with all.
@@ -47,7 +49,7 @@ def spectrum(vectors: Tensor) -> dict[str, float]:
     energy = values.square()
     unit = torch.nn.functional.normalize(vectors.detach().double(), dim=1)  # (M, D)
     pairs = len(unit) * (len(unit) - 1)
-    cosine = (unit.sum(0).square().sum() - unit.square().sum()) / pairs  # of all pairs, without forming them
+    cosine = (unit.sum(0).square().sum() - unit.square().sum()) / pairs  # over all pairs, which are not formed
     return {
         "effective_rank": effective_rank(values),
         "effective_rank_centered": effective_rank(singular_values(vectors, center=True)),

@@ -1,4 +1,4 @@
-"""From a model and the windows of a split to ranks, metrics and the protocol they were made under."""
+"""Evaluate a model on the windows of a split: ranks, metrics, and the protocol they were made under."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqcl.errors import UserError, unknown
+from seqcl.blocks import block_rows, over_blocks
+from seqcl.errors import UserError, check_choice
 from seqcl.evaluation.candidates import draw_negatives
-from seqcl.evaluation.metrics import list_metrics, rank_metrics
+from seqcl.evaluation.metrics import LIST_METRICS, METRICS, list_metrics, rank_metrics
 from seqcl.evaluation.ranks import Ranked, Seen, rank_block_
 from seqcl.evaluation.scores import ScoreBlocks, Scorer, evaluating
-from seqcl.topk import block_rows, over_blocks
 from seqcl.types import SeqBatch, Windows
+
+Candidates = Literal["full", "uniform", "popularity"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
-    """Metrics, the rank behind each in the order of the windows, and the protocol without which they mean nothing."""
+    """Metrics, the rank of each target in the order of the windows, and the protocol that the metrics depend on."""
 
     metrics: dict[str, float]
-    users: np.ndarray  # (W,) int64, row of the user
+    users: np.ndarray  # (W,) int64, row of the user in the log
     targets: np.ndarray  # (W,) int64, item ids
     ranks: np.ndarray  # (W,) int64, 1 is best
     protocol: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Evaluator:
     """Ranks the target of every window among all other items, or among sampled ones.
 
@@ -41,37 +44,30 @@ class Evaluator:
         sampled: negatives of each target, if sampled.
         batch_size: rows encoded at once.
         seed: of the sampled negatives; the same for every model, so that they are compared on the same candidates.
-        cold_items: share of the items that training never sees, drawn at random, the same ones for every model; the slice
-            `target_training` shows how they are found.
+
+    Raises:
+        UserError: a value out of its range, or a registered metric with the name of a metric of the lists.
     """
 
-    def __init__(
-        self,
-        *,
-        ks: tuple[int, ...] = (5, 10, 20),
-        exclude_seen: bool = True,
-        candidates: Literal["full", "uniform", "popularity"] = "full",
-        sampled: int = 100,
-        batch_size: int = 512,
-        seed: int = 0,
-        cold_items: float = 0.0,
-    ) -> None:
-        if not 0 <= cold_items < 1:
-            raise UserError(f"--eval.cold_items {cold_items}: must be from 0 to below 1")
-        if candidates not in ("full", "uniform", "popularity"):
-            raise unknown("value of --eval.candidates", candidates, ("full", "uniform", "popularity"))
-        if not ks or min(ks) < 1:
-            raise UserError(f"--eval.ks {list(ks)}: needs at least one k, each at least 1")
-        for option, value in (("sampled", sampled), ("batch_size", batch_size)):
+    ks: tuple[int, ...] = (5, 10, 20)
+    exclude_seen: bool = True
+    candidates: Candidates = "full"
+    sampled: int = 100
+    batch_size: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("value of --eval.candidates", self.candidates, Candidates)
+        if not self.ks or min(self.ks) < 1:
+            raise UserError(f"--eval.ks {list(self.ks)}: needs at least one k, each at least 1")
+        for option, value in (("sampled", self.sampled), ("batch_size", self.batch_size)):
             if value < 1:
                 raise UserError(f"--eval.{option} {value}: must be at least 1")
-        self.ks = tuple(sorted(set(ks)))
-        self.exclude_seen = exclude_seen
-        self.candidates = candidates
-        self.sampled = sampled
-        self.batch_size = batch_size
-        self.seed = seed
-        self.cold_items = cold_items
+        for name in METRICS.others.keys() & LIST_METRICS.keys():
+            raise UserError(
+                f"the metric name {name!r} is taken by a metric of the lists: register yours under another name="
+            )
+        object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))
 
     def __call__(
         self,
@@ -86,13 +82,14 @@ class Evaluator:
 
         Args:
             windows: one target each, items[stop].
-            batches: their rows in their order, with targets (B,) as item ids.
-            scorer: what is evaluated; ranked in float32, in evaluation mode if it is a module.
+            batches: rows of the windows in their order, with targets (B,) as item ids.
+            scorer: the model; it is ranked in float32, and in evaluation mode if it is a module.
             item_counts: (N + 2,), how often each item occurs in training.
-            lists: also coverage, popularity and gini of the recommended lists; with full candidates only.
+            lists: adds coverage, popularity and gini of the recommended lists; with full candidates only.
 
         Raises:
             ValueError: a score is NaN, or the batches are not those of the windows.
+            UserError: there are no windows.
         """
         negatives = None if self.candidates == "full" else self.negatives(windows, item_counts)
         lists = lists and negatives is None
@@ -111,19 +108,16 @@ class Evaluator:
         )
 
     def protocol(self, windows: Windows, unreachable: int) -> dict[str, Any]:
-        """What a figure must be quoted with; `unreachable` targets are excluded themselves, and rank last."""
+        """The facts a figure must be quoted with; `unreachable` targets are excluded themselves, and rank last."""
+        full = self.candidates == "full"
         return {
-            "candidates": "full" if self.candidates == "full" else f"{self.candidates}-{self.sampled}",
-            "exclude_seen": self.exclude_seen,
-            "max_len": windows.max_len,
-            "ties": "against",
-            "num_targets": len(windows),
+            **base_protocol(windows, "full" if full else f"{self.candidates}-{self.sampled}", self.exclude_seen),
             "unreachable_targets": unreachable,
-            **({} if self.candidates == "full" else {"candidates_seed": self.seed}),
+            **({} if full else {"candidates_seed": self.seed}),
         }
 
     def negatives(self, windows: Windows, item_counts: np.ndarray) -> np.ndarray:
-        """Columns that each target is ranked among: (W, sampled)."""
+        """The sampled columns that each target is ranked among: (W, sampled)."""
         counts = item_counts[1:-1]
         return draw_negatives(
             windows,
@@ -146,11 +140,11 @@ class Evaluator:
                 seen = Seen(windows, device) if self.exclude_seen and negatives is None else None
             if negatives is None:
                 targets, columns = tally.targets[start:stop], None
-            else:  # the target is the first of its row
+            else:  # the target stands first in its row
                 targets = torch.zeros_like(tally.targets[start:stop])
                 drawn = torch.tensor(negatives[start:stop], device=device)
                 columns = torch.cat([tally.targets[start:stop, None], drawn], 1)  # (rows, 1 + n)
-            # Without lists the best score alone is asked for: it is where a NaN shows.
+            # Without lists only the best score is asked for: a NaN would show there.
             found = rank_chunk(source, values, targets, columns, seen, start, k=self.ks[-1] if lists else 1)
             tally.add(start, stop, found, lists=lists)
         return finished(tally, windows)
@@ -189,8 +183,19 @@ def rank_chunk(
     return found
 
 
+def base_protocol(windows: Windows, candidates: str, exclude_seen: bool) -> dict[str, Any]:
+    """The part of a protocol that a full ranking and the lists of an index have in common."""
+    return {
+        "candidates": candidates,
+        "exclude_seen": exclude_seen,
+        "max_len": windows.max_len,
+        "ties": "against",
+        "num_targets": len(windows),
+    }
+
+
 class Tally:
-    """What ranking has found so far, kept on the device so that nothing waits for it."""
+    """Results of the chunks ranked so far, kept on the device so that nothing waits for it."""
 
     def __init__(self, windows: Windows, ks: Sequence[int], device: torch.device) -> None:
         self.ks = ks
@@ -198,10 +203,12 @@ class Tally:
         self.ranks = torch.zeros(len(windows), dtype=torch.long, device=device)
         self.broken = torch.zeros(len(windows), dtype=torch.bool, device=device)
         self.unreachable = torch.zeros(len(windows), dtype=torch.bool, device=device)
-        self.recommended = torch.zeros(len(ks), windows.num_items, dtype=torch.long, device=device)  # new at each k
+        self.recommended = torch.zeros(
+            len(ks), windows.num_items, dtype=torch.long, device=device
+        )  # items added to the lists at each k
 
     def add(self, start: int, stop: int, found: Ranked, *, lists: bool) -> None:
-        """Take what a chunk of rows gave."""
+        """Add the results of a chunk, the windows [start, stop)."""
         self.ranks[start:stop] = found.ranks
         self.broken[start:stop] = found.best[:, 0].isnan()
         self.unreachable[start:stop] = found.unreachable
@@ -212,7 +219,12 @@ class Tally:
 
 
 def finished(tally: Tally | None, windows: Windows) -> Tally:
-    """The tally, if there is anything in it and all of it is numbers."""
+    """Return the tally of all chunks.
+
+    Raises:
+        UserError: there were no windows.
+        ValueError: a score is NaN; its user is named.
+    """
     if tally is None:
         raise UserError("there is nothing to evaluate: this part of the split has no targets")
     if bool(tally.broken.any()):
@@ -222,7 +234,11 @@ def finished(tally: Tally | None, windows: Windows) -> Tally:
 
 
 def in_order(windows: Windows, batches: Iterable[SeqBatch]) -> Iterator[tuple[int, SeqBatch]]:
-    """Yield each batch with the window of its first row; check that together they are the windows in their order."""
+    """Yield each batch with the window of its first row.
+
+    Raises:
+        ValueError: together the batches are not the windows in their order.
+    """
     start = 0
     for batch in batches:
         stop = start + len(batch.items)

@@ -1,4 +1,4 @@
-"""Where the target stands among all candidates. Candidate column j is item j + 1, so PAD and MASK have no column."""
+"""Rank of the target among all candidates. Candidate column j is item j + 1, so PAD and MASK have no column."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqcl.topk import exclude_, top_k
+from seqcl.blocks import exclude_, top_k
 from seqcl.types import Windows
 
 Pairs = tuple[Tensor, Tensor]
@@ -16,12 +16,12 @@ Pairs = tuple[Tensor, Tensor]
 
 
 class Ranked(NamedTuple):
-    """What ranking gives for some rows."""
+    """Results of ranking some rows."""
 
     ranks: Tensor  # (B,) int64
-    best: Tensor  # (B, k) the k best scores, best first; NaN first if a row holds any
+    best: Tensor  # (B, k) the k best scores, best first; a NaN comes first
     columns: Tensor  # (B, k) their columns
-    unreachable: Tensor  # (B,) bool, the target itself scores minus infinity
+    unreachable: Tensor  # (B,) bool, true where the target itself scores minus infinity
 
 
 def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
@@ -30,7 +30,7 @@ def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
     A target that is itself excluded, or scores minus infinity, ranks N.
 
     Args:
-        scores: (B, N), left as it is.
+        scores: (B, N), not changed.
         targets: (B,) column of each row's target, 0-based.
         seen: rows and columns to exclude; they get minus infinity.
 
@@ -45,7 +45,7 @@ def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
 
 
 def rank_block_(scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int) -> Ranked:
-    """Rank the targets of scores whose columns are contiguous and find the k best columns; the scores are used up."""
+    """Rank the targets and find the k best columns of scores whose columns are contiguous; the scores are overwritten."""
     if seen is not None:
         exclude_(scores, *seen)
     own = scores.gather(1, targets[:, None])  # (B, 1)
@@ -57,9 +57,9 @@ def rank_block_(scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int) 
 
 
 class Seen:
-    """The history of each window, from its user's first item up to the target, which it does not include.
+    """The history of each window: its user's items from the first one to the one before the target.
 
-    Longer than what the window reads: exclusion knows all of a user's earlier items.
+    It may be longer than the window: exclusion knows all of a user's earlier items.
     """
 
     def __init__(self, windows: Windows, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Whether one model is better than another beyond the luck of users and seeds."""
+"""Test if one model is better than another beyond the luck of users and seeds."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ import numpy as np
 class Comparison:
     """A paired comparison of two models on one metric."""
 
-    difference: float  # mean of the first minus mean of the second, over rows and seeds
-    low: float  # 95 % confidence interval of the difference, over rows and seeds, or of one seed over rows
+    difference: float  # mean of the first less mean of the second, over rows and seeds
+    low: float  # 95 % confidence interval of the difference, over rows and seeds; with one seed over rows
     high: float
-    p_value: float  # two-sided, of no difference; 1 where all differences are zero
+    p_value: float  # two-sided, if there were no difference; 1 where all differences are zero
     seeds_better: int  # seeds in which the first has the larger mean
     seeds: int
 
     @property
     def better(self) -> bool:
-        """The first is significantly better at 5 %, and ahead in every seed."""
+        """True where the first is significantly better at 5 %, and ahead in every seed."""
         return self.difference > 0 and self.p_value < 0.05 and self.seeds_better == self.seeds
 
 
 def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Comparison:
-    """Paired two-sided test of a mean difference over rows and seeds, both drawn at random; of one seed the paired t test over rows.
+    """Test a mean difference over rows and seeds, both drawn at random: paired and two-sided.
 
-    A row's values under several seeds are not new rows, and all rows of a seed share its luck, so the error of the mean is that
-    of the balanced two-way layout with random rows and seeds (Searle, Casella and McCulloch, Variance Components, 1992, chapter
-    4), its degrees of freedom those of Satterthwaite (Biometrics Bulletin 2, 1946). In simulations with three seeds or more the
-    interval holds the truth in 92 to 99 of 100, with two in 86 to 98.
+    With one seed it is the paired t test over rows. With several, a row's values are not new rows, and all rows of a
+    seed share its luck. The error of the mean is therefore that of the balanced two-way layout with random rows and
+    seeds (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4), with the degrees of freedom of
+    Satterthwaite (Biometrics Bulletin 2, 1946). In simulations with three seeds or more the interval held the truth in
+    92 to 99 of 100 cases, with two seeds in 86 to 98.
 
     Args:
-        first: one array of row values (W,) a seed, such as `row_metric("ndcg@10", result.ranks)`.
+        first: for each seed an array of row values (W,), such as `row_metric("ndcg@10", result.ranks)`.
         second: the same rows in the same order, as many seeds.
 
     Raises:
@@ -46,7 +47,7 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Compar
         raise ValueError(f"{len(first)} and {len(second)} seeds with rows {sorted(shapes)}: they do not pair up")
     if first[0].size < 2:
         raise ValueError("a test over rows needs at least two of them")
-    from scipy import stats  # dear to import, and wanted only here
+    from scipy import stats  # slow to import, and needed only here
 
     differences = np.stack(first) - np.stack(second)  # (S, W)
     mean = float(differences.mean())
@@ -67,7 +68,7 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Compar
 
 
 def standard_error(values: np.ndarray) -> tuple[float, float]:
-    """Standard error of the mean of values (S, W) over random seeds and rows, and its degrees of freedom."""
+    """Compute the standard error of the mean of values (S, W) over random seeds and rows, and its degrees of freedom."""
     seeds, rows = values.shape
     by_row, by_seed = values.mean(0), values.mean(1)  # (W,), (S,)
     of_rows = seeds * float(by_row.var(ddof=1))  # mean squares of the two-way layout
@@ -76,7 +77,7 @@ def standard_error(values: np.ndarray) -> tuple[float, float]:
     of_seeds = rows * float(by_seed.var(ddof=1))
     freedoms = np.array([rows - 1, seeds - 1, (rows - 1) * (seeds - 1)])
     rest = float(np.square(values - by_row - by_seed[:, None] + values.mean()).sum()) / freedoms[2]
-    # A component of variance that comes out negative is taken to be zero.
+    # A component of variance that comes out negative counts as zero.
     if max(of_rows, of_seeds) <= rest:
         terms = np.array([0.0, 0.0, rest])
     elif of_seeds <= rest:

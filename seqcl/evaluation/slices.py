@@ -1,4 +1,4 @@
-"""The same metrics for a part of the targets: users with short and long histories, popular and rare items."""
+"""Metrics of parts of the targets: users with short and long histories, popular and rare items."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from seqcl.types import Windows
 def by_slice(
     result: Result, windows: Windows, item_counts: np.ndarray, ks: Sequence[int]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Metrics of a result by `history_length` (short, medium, long), `target_popularity` (head, torso, tail) and `target_training`
-    (warm, and cold: never seen in training).
+    """Compute the metrics of a result by slice.
 
-    Every target is in one slice of each kind, so means weighted by `targets` are those of the whole result. A slice holds
-    its users, its targets, the range of lengths or of training counts found in it, and its metrics; an empty one has a
-    range of None and no metrics.
+    The kinds are `history_length` (short, medium, long), `target_popularity` (head, torso, tail) and `target_training`
+    (warm, and cold: never seen in training). Every target is in one slice of each kind, so means weighted by `targets`
+    are those of the whole result. A slice has the number of its users and targets, the range of their lengths or
+    training counts, and its metrics; the range of an empty slice is None, and it has no metrics.
 
     Args:
-        result: what the evaluation of `windows` gave.
+        result: result of evaluating `windows`.
         windows: one target each, in the order of the result.
         item_counts: (N + 2,), how often each item occurs in training.
         ks: lengths of the list at which metrics are taken.
@@ -45,10 +45,11 @@ def by_slice(
 
 
 def thirds(lengths: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows (W,) bool of each third of the histories, from a user's first item up to the target, read or not.
+    """Divide rows by history length: a mask (W,) bool for each third.
 
-    Equal lengths stay together: short ends with the length at which a third of the rows is reached, medium with that at
-    two thirds. Where few lengths occur, slices are of unequal size and may be empty.
+    A length counts all of a user's items before the target, also those that the window leaves out. Equal lengths stay
+    together: short ends with the length at which a third of the rows is reached, medium with the one at two thirds.
+    Where few lengths occur, slices are of unequal size and may be empty.
     """
     ordered = np.sort(lengths)
     low, high = (ordered[-(-len(ordered) * part // 3) - 1] for part in (1, 2))
@@ -56,19 +57,20 @@ def thirds(lengths: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def by_popularity(item_counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Which ids (N + 2,) bool are of the head, the fifth of the items that training holds most often, of the torso, the next two fifths, and of the tail.
+    """Divide the items by how often training has them: a mask (N + 2,) bool for each slice.
 
-    Borders are rounded up; of items that occur equally often the lower id comes first, so that shares are what they are said to be.
+    The head is the most frequent fifth, the torso the next two fifths, the tail the rest. Borders are rounded up. Of
+    items that occur equally often the lower id comes first, so that the slices have these sizes.
     """
     order = np.argsort(-item_counts[1:-1], kind="stable") + 1
-    place = np.full(len(item_counts), -1)  # of PAD and MASK: none
+    place = np.full(len(item_counts), -1)  # PAD and MASK have none
     place[order] = np.arange(len(order))
     head, torso = (-(-len(order) * fifths // 5) for fifths in (1, 3))
     return {"head": (place >= 0) & (place < head), "torso": (place >= head) & (place < torso), "tail": place >= torso}
 
 
 def of_slice(result: Result, rows: np.ndarray, values: np.ndarray, ks: Sequence[int]) -> dict[str, Any]:
-    """What is said of the rows (W,) bool of one slice."""
+    """Describe one slice: the rows (W,) bool."""
     found = values[rows]
     return {
         "users": len(np.unique(result.users[rows])),

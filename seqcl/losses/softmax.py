@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seqcl.topk import ALIGN
+from seqcl.blocks import ALIGN
 
 BLOCK_BYTES = 12 * 2**20
 """Logits that exist at one time, in bytes, but at least 128 positions; 30 MB take 30 % longer than 15 in bfloat16."""

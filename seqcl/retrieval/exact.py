@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from seqcl.topk import block_buffer, block_rows, exclude_, over_blocks, top_k
+from seqcl.blocks import block_buffer, block_rows, exclude_, over_blocks, top_k
 from seqcl.types import PAD
 
 

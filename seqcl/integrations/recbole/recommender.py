@@ -106,7 +106,7 @@ class RecBoleRecommender(SequentialRecommender):
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """The scores of all of RecBole's items, PAD first, which scores minus infinity: (B, N + 1)."""
-        scores = self.recommender.queries(self.batch(interaction)) @ self.recommender.vectors().T  # (B, N)
+        scores = self.recommender.scores(self.batch(interaction))  # (B, N)
         return F.pad(scores, (1, 0), value=-torch.inf)
 
     def train(self, mode: bool = True) -> RecBoleRecommender:
