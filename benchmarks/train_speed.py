@@ -66,9 +66,7 @@ def ours(
     values = {
         "model": model,
         "data": {"windows": windows, "max_len": max_len},
-        "encoder": {
-            name: size for name, size in sizes.items() if name in options_of(sections["encoder"].component)
-        },
+        "encoder": {name: size for name, size in sizes.items() if name in options_of(sections["encoder"].component)},
         **({"next_item": {"loss": "softmax"}} if "next_item" in sections else {}),
         "train": {"epochs": epochs + 1, "batch_size": 1024 if windows == "prefix" else 256, "patience": 0},
     }

@@ -66,9 +66,7 @@ def test_the_spectral_part_is_as_long_as_the_noise_and_pad_stays_zero():
 def test_a_model_begins_as_it_is_told_and_so_does_what_follows_it():
     values = {"model": "MoCoRec", "start": "spectral", "encoder": {"dim": 8}, "dataset": "x"}
     split = leave_one_out(sequences(), max_len=5)
-    models = [
-        experiment(values | {"start": start}).build(split.train) for start in ("random", "spectral")
-    ]
+    models = [experiment(values | {"start": start}).build(split.train) for start in ("random", "spectral")]
     plain, begun = (model.encoder.item_embeddings() for model in models)
     assert not torch.equal(plain[1:-1], begun[1:-1])
     followers = [value for name, value in models[1].state_dict().items() if "contrast" in name and "table" in name]

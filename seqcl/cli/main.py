@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from seqcl.errors import UserError, unknown
 from seqcl.version import VERSION
@@ -25,6 +26,8 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 after a user's mistake, 130 when it was interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        print_anything(stream)
     try:
         if words and words[0] == "train":
             return train(words[1:])
@@ -41,6 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("seqcl: interrupted", file=sys.stderr)
         return 130
+
+
+def print_anything(stream: Any) -> None:
+    """Let a stream take every letter: a file or pipe as UTF-8, a terminal that lacks a letter by its escape."""
+    if isinstance(stream, TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+        if stream.isatty():
+            stream.reconfigure(errors="backslashreplace")
+        else:
+            stream.reconfigure(encoding="utf-8")
 
 
 def train(words: list[str]) -> int:
@@ -126,7 +138,11 @@ def other(words: list[str]) -> int:
 def add_plugin(command: argparse.ArgumentParser) -> None:
     """Give a command the option --plugin."""
     command.add_argument(
-        "--plugin", action="append", default=[], metavar="NAME", help="a .py file or a module with parts that the run needs"
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a .py file or a module with parts that the run needs",
     )
 
 

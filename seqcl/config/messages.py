@@ -64,7 +64,11 @@ def plainly(reason: str) -> str:
 def of_section(error: UserError, section: str, settings: Settings) -> UserError:
     """The error of a section's own check, with the place of the option that it names."""
     for key, setting in settings.items():
-        if setting.place and key.startswith(f"{section}." if section else key) and re.search(rf"\b{re.escape(key)}\b", str(error)):
+        if (
+            setting.place
+            and key.startswith(f"{section}." if section else key)
+            and re.search(rf"\b{re.escape(key)}\b", str(error))
+        ):
             return located(error, setting.place)
     return error
 

@@ -60,7 +60,7 @@ def resolve(words: Sequence[str], *, notify: Notify = to_stderr) -> Experiment:
         for file in chain(path):
             plugins.load_all(file.plugins, file.path.parent)
             layers.append(file.settings)
-    typed = of_words(words)
+    typed, _ = renamed(of_words(words))
     asks_help = typed.pop(HELP, None) is not None
     settings, left_out = merge([*layers, typed])
     sections = recipe_sections(settings)
@@ -224,7 +224,7 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
     for note in stored.notes:
         notify(note)
     before = build(stored.settings)
-    now, _ = merge([stored.settings, of_words(rest)])
+    now, _ = merge([stored.settings, renamed(of_words(rest))[0]])
     after = build(now)
     for key in sorted(after.flat, key=lambda one: not one.endswith(("model", ".name"))):
         if key not in FREE and before.flat.get(key) != after.flat[key]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 from seqcl import registry
 from seqcl.config.experiment import Options
 from seqcl.config.messages import at, located, no_section, of_parser, unknown_option
-from seqcl.config.settings import HELP, KIND_OF, Settings, nest, shown
+from seqcl.config.settings import HELP, KIND_OF, Settings, nest
 from seqcl.data import Preparation
 from seqcl.errors import UserError, unknown
 from seqcl.evaluation import Evaluator
@@ -106,9 +106,12 @@ def choices(section: str, default: Component) -> dict[str, Component]:
 
 
 def default_name(section: str, component: Component) -> str:
-    """The name of a recipe's own component in its section."""
+    """The name of a recipe's own component in its section.
+
+    Where no component can be chosen, the options are the name: two components with the same options take the same settings.
+    """
     if section not in KIND_OF:
-        return component.__name__
+        return ",".join(sorted(options_of(component)))
     return next(name for name, choice in choices(section, component).items() if choice is component)
 
 
@@ -178,8 +181,8 @@ def check_names(section: Section, values: Mapping[str, Any], settings: Settings)
     for option, kind in named_options(section.component):
         if values[option] not in registry.TABLES[kind]:
             key = f"{section.name}.{option}"
-            error = unknown(f"{kind} in {shown(key)}", str(values[option]), registry.TABLES[kind])
-            raise located(error, at(settings, key))
+            error = unknown(kind, str(values[option]), registry.TABLES[kind])
+            raise located(UserError(f"option {key}: {error}"), at(settings, key))
 
 
 def named_options(component: Component) -> Iterator[tuple[str, str]]:
@@ -195,8 +198,3 @@ def hints_of(component: Component) -> dict[str, Any]:
     """The types of a component's parameters."""
     function: Any = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
     return get_type_hints(function, include_extras=True)
-
-
-def names_in(values: Iterable[str]) -> str:
-    """Names in one line."""
-    return ", ".join(values)

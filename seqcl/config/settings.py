@@ -113,7 +113,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{name}.")
         elif isinstance(value, Part):
             if kind is None:
-                raise UserError(f"option {name}: a part can stand for {', '.join(KIND_OF)}; give {name} its options by name")
+                raise UserError(
+                    f"option {name}: a part can stand for {', '.join(KIND_OF)}; give {name} its options by name"
+                )
             yield f"{name}.name", named(kind, value.component)
             yield from flatten(value.options, f"{name}.")
         elif kind and callable(value):

@@ -61,7 +61,10 @@ class Job:
         if isinstance(model, Recommender):
             stage = self.pretrain(model)
             fit = self.fit(
-                model, self.experiment.train, self.folder, validate=lambda: self.rank(model, "valid", lists=False).metrics
+                model,
+                self.experiment.train,
+                self.folder,
+                validate=lambda: self.rank(model, "valid", lists=False).metrics,
             )
         test = self.rank(model, "test")
         outcome = Outcome(
@@ -96,7 +99,9 @@ class Job:
         shorter = replace(trainer, epochs=stage.epochs, lr=stage.lr, max_minutes=minutes, patience=0, ema=0.0)
         result = self.fit(stage.to(self.device), shorter, folder)
         if result.stopped == "minutes":
-            log.warning("pre-training was ended by train.max_minutes after %d of %d epochs", result.epochs, stage.epochs)
+            log.warning(
+                "pre-training was ended by train.max_minutes after %d of %d epochs", result.epochs, stage.epochs
+            )
         return about_stage(folder)
 
     def fit(
@@ -112,9 +117,7 @@ class Job:
         torch.manual_seed(seed)
         return trainer.fit(
             model,
-            training_batches(
-                self.split, trainer, seed=seed, device=self.device, times=model.objective.times_needed
-            ),
+            training_batches(self.split, trainer, seed=seed, device=self.device, times=model.objective.times_needed),
             validate=validate,
             folder=folder,
             identity=identity(self.sequences) | model.identity,

@@ -48,9 +48,7 @@ def rank(
     """
     windows = windows_of(split, part)
     model.eval()
-    return evaluator(
-        windows, queries_of(windows, evaluator, device), model, split.train.item_counts(), lists=lists
-    )
+    return evaluator(windows, queries_of(windows, evaluator, device), model, split.train.item_counts(), lists=lists)
 
 
 def slices_of(result: Result, split: Split, part: Part, evaluator: Evaluator) -> dict[str, Any]:

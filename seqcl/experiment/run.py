@@ -75,9 +75,7 @@ class Run:
         model.eval()
         results = folder / "metrics.json"
         metrics = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
-        return cls(
-            folder=folder, experiment=experiment, sequences=sequences, split=split, model=model, metrics=metrics
-        )
+        return cls(folder=folder, experiment=experiment, sequences=sequences, split=split, model=model, metrics=metrics)
 
     @property
     def device(self) -> torch.device:
@@ -102,7 +100,7 @@ class Run:
         """
         if kind not in KINDS:
             raise unknown("index", kind, KINDS)
-        return measure(kind, *self._asked(part))
+        return measure(kind, self._asked(part))
 
     def compare_indexes(self, part: Part = "test") -> list[dict[str, Any]]:
         """Compare every kind of index at several widths of search, a row each; also as indexes-PART.csv and indexes-PART.png.
@@ -110,29 +108,16 @@ class Run:
         Raises:
             UserError: a model that does not rank by inner product.
         """
-        rows = sweep(*self._asked(part), part)
+        rows = sweep(self._asked(part), part)
         title = f"{self.experiment.options.model} on {self.sequences.name}, {part}"
         write_comparison(rows, self.folder, part, title=title)
         return rows
 
-    @torch.no_grad()
-    def vectors(self) -> torch.Tensor:
-        """Vectors of items 1..N: (N, D) float32.
-
-        Raises:
-            UserError: a model that does not rank by inner product.
-        """
-        found = self.model.vectors()
-        if found is None:
-            raise UserError(f"{self.experiment.options.model} has no vectors: no index can hold them, and there is nothing to export")
-        return found.float().contiguous()
-
-    def _asked(self, part: Part) -> tuple[torch.Tensor, Questions]:
-        """Vectors of the items, and the queries of one part of the split."""
-        vectors, windows, evaluator = self.vectors(), windows_of(self.split, part), self.experiment.eval
+    def _asked(self, part: Part) -> Questions:
+        """The queries of one part of the split, and the vectors of the items."""
+        windows, evaluator = windows_of(self.split, part), self.experiment.eval
         batches = queries_of(windows, evaluator, self.device)
-        counts = self.split.train.item_counts()
-        return vectors, Questions.encode(evaluator, windows, batches, self.model, counts)
+        return Questions.encode(evaluator, windows, batches, self.model, self.split.train.item_counts())
 
     @torch.no_grad()
     def export(self, folder: str | Path, *, index: str = "hnsw", onnx: bool = False) -> Path:
@@ -149,8 +134,9 @@ class Run:
         """
         from seqcl.retrieval.bundle import Query, write_bundle
 
-        vectors, model, recipe = self.vectors(), self.model, self.experiment.recipe
-        assert isinstance(model, Recommender)
+        model, recipe = self.model, self.experiment.recipe
+        if not isinstance(model, Recommender):
+            raise UserError(f"{recipe.name} has no vectors, so there is nothing to export")
         exported = model.encoder.exported()
         towers = recipe.parts["towers"].options if exported.towers is not None else None
         query = Query.of(
@@ -166,11 +152,11 @@ class Run:
             Path(folder),
             query=query,
             weights=exported.weights,
-            vectors=vectors.cpu(),
+            vectors=model.vectors().float().cpu().contiguous(),
             item_ids=np.asarray(self.sequences.item_ids),
             kind=index,
             onnx=onnx,
-            about={"model": self.experiment.options.model, **about},
+            about={"model": recipe.name, **about},
         )
         return Path(folder)
 
@@ -199,4 +185,3 @@ class Run:
         best = scores[0].topk(min(k, scores.shape[1]))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.sequences.item_ids[index], score) for index, score in pairs if score > float("-inf")]
-

@@ -29,7 +29,7 @@ class Model(nn.Module):
 
     def queries(self, batch: SeqBatch) -> Tensor:
         """Vectors to compare with those of the items: (B, D)."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} scores without vectors: call scores()")
 
 
 class Pretraining(nn.Module):

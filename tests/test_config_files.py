@@ -1,0 +1,116 @@
+"""Configuration files build on one another, are UTF-8 whatever the locale, and keep the names that options had."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqcl import config
+from seqcl.config.experiment import Experiment
+from seqcl.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def resolve(*words):
+    return config.resolve([str(word) for word in words])
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Write files by name and text; give the path of the last one."""
+
+    def write(**texts):
+        for name, text in texts.items():
+            path = tmp_path / f"{name.replace('__', '/')}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_file_holds_only_what_it_changes(files):
+    last = files(
+        low="dataset: Beauty\ntrain: {lr: 0.01, epochs: 7}\n",
+        middle="base: low.yaml\nmodel: SASRec\nencoder: {dim: 16}\n",
+        deep__high="base: ../middle.yaml\nmodel: CL4Rec\ntrain: {epochs: 3}\n",
+    )
+    found = resolve("--config", last).flat
+    assert [found[key] for key in ("model", "dataset", "encoder.dim", "train.lr", "train.epochs")] == [
+        "CL4Rec", "Beauty", 16, 0.01, 3,
+    ]  # fmt: skip
+
+
+def test_a_base_is_a_layer_of_its_own_so_that_what_a_file_replaces_in_it_is_said(files, capsys):
+    last = files(low="model: SASRec\nencoder: {dim: 16, heads: 4}\n", high="base: low.yaml\nencoder: GRU\n")
+    found = resolve("--config", last).flat
+    assert found["encoder.name"] == "GRU" and found["encoder.dim"] == 16
+    assert "low.yaml: left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (
+            {"a": "base: b.yaml\n", "b": "base: a.yaml\n"},
+            r"build on each other in a circle: .*b\.yaml -> .*a\.yaml -> .*b\.yaml",
+        ),
+        ({"a": "base: a.yaml\n"}, "in a circle"),
+        ({"a": "base: nowhere.yaml\n"}, r"a\.yaml: base: .*nowhere\.yaml: No such file"),
+        ({"a": "seed: 1\nbase: [x, y]\n"}, r"a\.yaml:2: base must name one file"),
+        ({"low": "encoder: {dmi: 3}\n", "high": "base: low.yaml\n"}, r"low\.yaml:1: unknown option 'encoder\.dmi'"),
+        ({"a": "plugins: 3\n"}, r"a\.yaml:1: plugins must be a list"),
+        ({"a": "\ntrain: {epochs: 0}\n"}, r"a\.yaml:2: train\.epochs is 0"),
+        (
+            {"a": "next_item:\n  loss: softmxa\n"},
+            r"a\.yaml:2: option next_item\.loss: unknown \w+ 'softmxa': did you mean softmax",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file_and_line(files, texts, message):
+    with pytest.raises(UserError, match=message):
+        resolve("--config", files(**texts))
+
+
+def test_an_option_that_was_renamed_is_named_with_the_version_that_had_it(files, tmp_path):
+    path = files(a="dataset: Beauty\neval: {cold_items: 0.1}\n")
+    with pytest.raises(
+        UserError, match=r"a\.yaml:2: option eval\.cold_items of version 0\.1\.0 is called data\.cold_items now"
+    ):
+        resolve("--config", path)
+    with pytest.raises(UserError, match=r"is called data\.cold_items now"):
+        resolve("--eval.cold_items", "0.1")
+    said = []
+    files(config="model: SASRec\neval: {cold_items: 0.1}\n")
+    assert config.of_run(tmp_path, notify=said.append).data.cold_items == 0.1
+    assert len(said) == 1 and "is called data.cold_items now; it is read as that" in said[0]
+
+
+@pytest.mark.parametrize("kind", ["file with a base", "help", "a data set with letters of its own"])
+def test_files_and_output_are_utf8_whatever_the_locale(files, tmp_path, kind):
+    words = {
+        "file with a base": ["--config", str(ROOT / "configs" / "beauty-cl4rec.yaml"), "--print_config"],
+        "help": ["--help"],
+        "a data set with letters of its own": ["--config", str(files(a="runs: Läufe – π\n")), "--print_config"],
+    }[kind]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "seqcl", "train", *words], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    if kind.startswith("a data set"):
+        path = tmp_path / "again.yaml"
+        path.write_bytes(done.stdout)
+        assert resolve("--config", path).options.runs == "Läufe – π"
+
+
+def test_an_experiment_is_frozen_and_typed():
+    found = resolve("--model", "CL4Rec", "--train.lr", "0.5")
+    assert (
+        isinstance(found, Experiment) and found.train.lr == 0.5 and found.recipe.parts["encoder"].options["dim"] == 64
+    )
+    with pytest.raises(AttributeError):
+        found.train = None
