@@ -64,7 +64,7 @@ def train(words: list[str]) -> int:
     try:
         run = experiment.execute(config, resume=folder)
     except Interrupted as stop:
-        print(f"seqcl: {stop}", file=sys.stderr)
+        print(f"seqcl: {stop.where}; go on with: --resume {stop.folder}", file=sys.stderr)
         return 130
     print_results(run.metrics, run.folder)
     return 0

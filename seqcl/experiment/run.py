@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -114,10 +113,10 @@ def execute(
             write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
             log.info("done in %.1f s", seconds)
     except Interrupted as stop:
-        # A baseline is resumed with the run that it belongs to.
-        raise Interrupted(re.sub(r"--resume \S+", f"--resume {folder}", str(stop)), stop.checkpoint) from None
+        stop.folder = folder  # a baseline and a stage are resumed with the run that they belong to
+        raise
     except KeyboardInterrupt:
-        raise Interrupted(f"stopped; go on with: --resume {folder}", None) from None
+        raise Interrupted(signal="SIGINT", folder=folder) from None
     return Run.load(folder)
 
 

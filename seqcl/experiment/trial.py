@@ -19,7 +19,7 @@ from seqcl.errors import unknown
 from seqcl.evaluation import Evaluator, Result, by_slice
 from seqcl.experiment.folder import log, write_ranks
 from seqcl.models import MODELS, Baseline, Pretraining, Recommender
-from seqcl.training import FitResult, Trainer, Validate, last_checkpoint, load_checkpoint
+from seqcl.training import Clock, FitResult, Trainer, Validate, last_checkpoint, load_checkpoint
 from seqcl.types import Windows
 
 Model = Recommender | Baseline
@@ -128,7 +128,7 @@ class Trial:
             identity=identity(self.sequences) | model.identity,
             resume=resume and last_checkpoint(folder).exists(),
             device=self.device,
-            spent=spent,
+            clock=Clock(spent=spent),
             progress=progress,
         )
 
