@@ -20,8 +20,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seqcl.disk import PART
+from seqcl.errors import UserError
 from seqcl.training import CheckpointError, Interrupted, load_checkpoint, load_weights, save_checkpoint
-from seqcl.training.checkpoint import random_states, set_random_states
+from seqcl.training.history import write_csv
+from seqcl.training.random_states import random_states, set_random_states
 from tests.tiny_training import IDENTITY, TRAINER, TinyLoader, TinyModel, final, plain, timeless, train
 
 STEPS = TRAINER.epochs * len(TinyLoader())
@@ -93,7 +96,7 @@ def test_a_run_stopped_while_it_validates_resumes_bit_for_bit(whole: Any, tmp_pa
 def test_history_csv_of_a_resumed_run_has_each_epoch_once(whole: Any, tmp_path: Path) -> None:
     interrupted(tmp_path, 15)
     train(tmp_path, resume=True)
-    lines = (tmp_path / "history.csv").read_text().splitlines()
+    lines = (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2", "3", "4"]
 
 
@@ -167,7 +170,7 @@ def test_at_every_moment_of_writing_a_whole_checkpoint_is_there(tmp_path: Path) 
             tensors, state = load_checkpoint(path)
             assert torch.equal(tensors["x"], torch.full((300_000,), state["number"]))
             numbers.append(state["number"])
-            unfinished += path.with_name("last.safetensors.tmp").exists()
+            unfinished += any(tmp_path.glob(PART + "*"))
             process.send_signal(signal.SIGCONT)
     finally:
         process.kill()
@@ -177,7 +180,7 @@ def test_at_every_moment_of_writing_a_whole_checkpoint_is_there(tmp_path: Path) 
 
 
 def test_the_best_weights_survive_a_crash_between_the_two_files(tmp_path: Path) -> None:
-    from seqcl.training import keep
+    from seqcl.training import saver
 
     def crash(path: Path, *rest: Any) -> None:
         if path.name == "best.safetensors":
@@ -190,13 +193,34 @@ def test_the_best_weights_survive_a_crash_between_the_two_files(tmp_path: Path) 
 
     first_is_best = falling()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(keep, "save_checkpoint", crash)
+        patch.setattr(saver, "save_checkpoint", crash)
         train(tmp_path / "crashed", validate=first_is_best)
     assert not (tmp_path / "crashed" / "checkpoints" / "best.safetensors").exists()
     model, _ = train(tmp_path / "crashed", validate=first_is_best, resume=True)
     uncut, result = train(tmp_path / "uncut", validate=falling())
     assert result.best_epoch == 2
     assert_same(dict(model.state_dict()), dict(uncut.state_dict()))
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_on_resumption(whole: Any, tmp_path: Path) -> None:
+    interrupted(tmp_path, 9)
+    left = tmp_path / "checkpoints" / f"{PART}0"
+    left.write_bytes(b"half of a checkpoint")
+    train(tmp_path, resume=True)
+    assert not left.exists()
+    assert_same(final(tmp_path), whole[1])
+
+
+def test_a_full_disk_leaves_the_old_history_whole_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_csv([{"epoch": 1}], tmp_path / "history.csv")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"could not write .*history\.csv: No space left on device"):
+        write_csv([{"epoch": 1}, {"epoch": 2}], tmp_path / "history.csv")
+    assert (tmp_path / "history.csv").read_text(encoding="utf-8") == "epoch\n1\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["history.csv"]
 
 
 def test_what_is_written_comes_back_exactly(tmp_path: Path) -> None:

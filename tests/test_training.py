@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import graphlib
 import itertools
 import logging
 import math
@@ -19,12 +21,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import seqcl.training
 from seqcl.errors import UserError
 from seqcl.report import plot_curves, read_history
-from seqcl.training import Diverged, Interrupted, Trainer, load_checkpoint
-from seqcl.training.history import Meter
-from seqcl.training.optimizer import AdamW, Average, trainable
-from seqcl.training.progress import Line, describe, duration
+from seqcl.training import Clock, Diverged, Interrupted, Trainer, load_checkpoint
+from seqcl.training.average import Average
+from seqcl.training.line import Line, describe, duration
+from seqcl.training.meter import Meter
+from seqcl.training.optimizer import AdamW, trained_parameters
 from seqcl.training.schedule import learning_rate
 from seqcl.types import SeqBatch
 from tests.tiny_training import BATCH, ITEMS, LENGTH, ROWS, TRAINER, TinyLoader, TinyModel, plain, timeless, train
@@ -123,7 +127,7 @@ def test_rows_of_a_sparse_gradient_move_as_those_of_a_dense_one_and_the_others_s
     tables = [nn.Embedding(6, 3, sparse=sparse) for sparse in (False, True)]
     tables[1].load_state_dict(tables[0].state_dict())
     before = tables[0].weight.detach().clone()
-    optimizers = [AdamW(trainable(table), weight_decay=0.1) for table in tables]
+    optimizers = [AdamW(trained_parameters(table), weight_decay=0.1) for table in tables]
     rows = torch.tensor([4, 1, 1, 3])
     for _ in range(5):
         for table, optimizer in zip(tables, optimizers, strict=True):
@@ -137,7 +141,7 @@ def test_rows_of_a_sparse_gradient_move_as_those_of_a_dense_one_and_the_others_s
 
 def test_a_parameter_without_gradient_stands_still() -> None:
     layer = nn.Linear(3, 3)
-    optimizer = AdamW(trainable(layer), weight_decay=0.5)
+    optimizer = AdamW(trained_parameters(layer), weight_decay=0.5)
     before = layer.bias.detach().clone()
     for _ in range(3):
         layer.weight.grad = torch.ones(3, 3)
@@ -149,7 +153,7 @@ def test_a_parameter_without_gradient_stands_still() -> None:
 
 def test_the_average_follows_its_definition_and_leaves_the_weights_as_they_were() -> None:
     layer = nn.Linear(2, 1, bias=False)
-    average = Average(trainable(layer), decay=0.5)
+    average = Average(trained_parameters(layer), decay=0.5)
     expected = layer.weight.detach().double()
     for step in range(1, 20):
         layer.weight.data.normal_()
@@ -217,7 +221,7 @@ def test_history_has_a_row_an_epoch_with_the_means_of_its_steps(tmp_path: Path) 
         assert row["loss"] == pytest.approx(row["loss_next_item"] + row["loss_contrast"], rel=1e-6)
         assert row["items_per_second"] * row["train_seconds"] == pytest.approx(ROWS * (LENGTH - 1))
         assert math.isfinite(row["observed_alignment"]) and math.isfinite(row["observed_uniformity"])
-    with open(tmp_path / "history.csv", newline="") as file:
+    with open(tmp_path / "history.csv", newline="", encoding="utf-8") as file:
         header = next(csv.reader(file))
     assert header[:3] == ["epoch", "step", "seconds"]
 
@@ -279,20 +283,25 @@ def foreground() -> Iterator[None]:
 
 @pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_step_saves_and_says_where(tmp_path: Path, number: signal.Signals) -> None:
     def before(epoch: int, batch: int) -> None:
         if (epoch, batch) == (1, 2):
             os.kill(os.getpid(), number)
 
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    message = f"stopped by {number.name} in epoch 2 after step 9; go on with: --resume {tmp_path}"
-    with pytest.raises(Interrupted, match=message) as caught:
+    with pytest.raises(Interrupted) as caught:
         train(tmp_path, before=before)
-    assert caught.value.checkpoint == tmp_path / "checkpoints" / "last.safetensors"
-    assert load_checkpoint(caught.value.checkpoint)[1]["step"] == 9
+    stop, last = caught.value, tmp_path / "checkpoints" / "last.safetensors"
+    assert (stop.signal, stop.epoch, stop.step) == (number.name, 2, 9)
+    assert (stop.folder, stop.checkpoint) == (tmp_path, last)
+    assert stop.where == f"stopped by {number.name} in epoch 2 after step 9"
+    assert str(stop) == f"{stop.where}; saved in {last}"
+    assert load_checkpoint(last)[1]["step"] == 9
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    with pytest.raises(Interrupted, match="nothing was saved"):
+    with pytest.raises(Interrupted, match="nothing was saved, as the run has no folder") as caught:
         train(None, before=before)
+    assert caught.value.folder is None and caught.value.checkpoint is None
+    assert str(Interrupted(signal="SIGINT", folder=tmp_path)) == f"stopped by SIGINT; the run folder is {tmp_path}"
 
 
 @pytest.mark.usefixtures("foreground")
@@ -325,7 +334,7 @@ def test_minutes_end_a_run_with_a_validation_and_the_epoch_cut_short_is_not_coun
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.monotonic", lambda: now[0])
-        _, result = train(tmp_path, trainer=trainer, before=before, spent=120.0)
+        _, result = train(tmp_path, trainer=trainer, before=before, clock=Clock(spent=120.0))
         assert (result.stopped, result.epochs, result.steps) == ("minutes", 1, 8)
         assert [row["step"] for row in result.history] == [6, 8]
         assert "valid_ndcg@10" in result.history[-1]
@@ -334,6 +343,63 @@ def test_minutes_end_a_run_with_a_validation_and_the_epoch_cut_short_is_not_coun
     uncut, _ = train(None, trainer=replace(trainer, epochs=3, max_minutes=0), validate=None)
     last, _ = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors", prefix="model.")
     assert torch.equal(last["model.encoder.table.weight"], uncut.encoder.table.weight)
+
+
+def test_one_clock_counts_all_stages_and_what_came_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock = Clock(spent=5.0)
+    assert (clock.total(), clock.out_of_time()) == (5.0, False)
+    now[0] += 10  # preparation
+    clock.begin(limit=60.0, earlier=20.0)
+    now[0] += 3
+    assert (clock.here(), clock.seconds(), clock.total(), clock.left()) == (3.0, 23.0, 38.0, 22.0)
+    clock.reserve = 22.0
+    assert clock.out_of_time()
+    clock.begin(limit=60.0, earlier=0.0)  # a second stage: the first still counts, its validations do not
+    now[0] += 4
+    assert (clock.lap(), clock.lap(), clock.seconds(), clock.total()) == (4.0, 0.0, 4.0, 42.0)
+    clock.add(17.0)
+    assert (clock.seconds(), clock.left(), clock.earlier, clock.out_of_time()) == (4.0, 1.0, 37.0, False)
+    now[0] += 1
+    assert clock.out_of_time()
+    clock.begin(limit=0.0, earlier=0.0)
+    assert not clock.out_of_time() and clock.left() == math.inf
+
+
+def test_a_clock_given_to_two_stages_ends_the_second_one_earlier() -> None:
+    now = [0.0]
+
+    def before(epoch: int, batch: int) -> None:
+        now[0] += 60.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: now[0])
+        clock = Clock()
+        _, first = train(None, trainer=plain(epochs=1, max_minutes=10), before=before, clock=clock)
+        _, second = train(None, trainer=plain(epochs=9, max_minutes=10), before=before, clock=clock)
+    assert (first.stopped, first.steps, first.seconds) == ("epochs", 6, 360.0)
+    assert (second.stopped, second.steps, second.seconds) == ("minutes", 4, 240.0)
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Nothing is no torch\.nn\.Module"):
+        plain().fit(type("Nothing", (), {})(), TinyLoader())  # type: ignore[arg-type]
+
+
+def test_no_two_files_of_the_room_import_each_other_not_even_for_types() -> None:
+    room = Path(seqcl.training.__file__).parent
+    imports = {
+        path.stem: {
+            node.module.rpartition(".")[2]
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("seqcl.training.")
+        }
+        for path in room.glob("*.py")
+        if path.stem != "__init__"
+    }
+    assert "trainer" in imports and "saver" in imports["trainer"]
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError
 
 
 def test_checkpoints_are_as_far_apart_as_asked(tmp_path: Path) -> None:
@@ -403,7 +469,7 @@ def test_events_hold_what_history_holds_also_after_a_break(tmp_path: Path) -> No
 def test_a_line_names_terms_speed_metric_best_and_time_left() -> None:
     row = {"epoch": 3, "loss": 7.0, "loss_next_item": 6.8, "loss_contrast": 0.2, "items_per_second": 41234.5}
     row |= {"valid_ndcg@10": 0.0523}
-    line = describe(row, epochs=200, part=0.418, monitor="ndcg@10", best=0.0531, best_epoch=2, left=3725.0)
+    line = describe(row, epochs=200, done=0.418, monitor="ndcg@10", best=0.0531, best_epoch=2, left=3725.0)
     assert line == (
         "epoch 3/200  42%  next_item 6.8000  contrast 0.2000  41,234 items/s  ndcg@10 0.0523  "
         "best 0.0531 (epoch 2)  at most 1:02:05 left"
@@ -431,11 +497,12 @@ def test_on_a_terminal_the_line_is_live_and_leaves_nothing(monkeypatch: pytest.M
     terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Line(shown=True, pause=60) as line:
-        assert line.due
-        line.refresh("epoch 1/2")
-        assert not line.due
-        line.epoch("epoch 2/2 " + "x" * 500)
+    line = Line(shown=True, pause=60)
+    assert line.due
+    line.refresh("epoch 1/2")
+    assert not line.due
+    line.epoch("epoch 2/2 " + "x" * 500)
+    line.close()
     text = terminal.getvalue()
     assert "epoch 1/2" in text and "epoch 2/2" in text
     assert text.count("\n") <= 2, "a long line must be cut, not wrapped"

@@ -1,35 +1,47 @@
-"""AdamW over named parameters, and their running average.
+"""AdamW over named parameters, and the limit of a gradient's norm.
 
-The arithmetic is torch's fused AdamW. Its Optimizer class is left out for two reasons: constructing it imports
+The arithmetic is torch's fused AdamW. Its Optimizer class is left out for two reasons: making one imports
 torch._dynamo (1.4 s, half of the time to the first step), and state by parameter name goes into safetensors as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
+
+from seqcl.errors import UserError
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
 
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that take gradient, by name; a tied one once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-class AdamW:
-    """Decoupled weight decay on matrices and tables only, not on biases and norms (arXiv 1711.05101, algorithm 2).
+def clip_gradient(parameters: list[nn.Parameter], limit: float) -> None:
+    """Scale the gradient, in place, so that its norm over all parameters is at most `limit`.
 
-    Of a table whose gradient is sparse only the rows in it move, with the moments that they were left with.
+    Raises:
+        UserError: the gradient of a table is sparse.
+    """
+    if any(parameter.grad is not None and parameter.grad.is_sparse for parameter in parameters):
+        raise UserError(
+            "train.clip needs the whole gradient, and that of a table is sparse: towers.sparse false, or no clip"
+        )
+    nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+
+
+class AdamW:
+    """Adam with decoupled weight decay on matrices and tables, not on biases and norms (arXiv 1711.05101, algorithm 2).
+
+    A sparse gradient moves its own rows of a table alone; the moments of the other rows stay as they are.
 
     Args:
-        parameters: what to update, by name.
-        weight_decay: share of a weight taken off per update, times the learning rate.
+        parameters: the parameters to update, by name.
+        weight_decay: portion of a weight taken off per update, times the learning rate.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], *, weight_decay: float = 0.0) -> None:
@@ -93,55 +105,6 @@ class AdamW:
         mean = {f"mean.{name}": tensor for name, tensor in zip(self.names, self.mean, strict=True)}
         square = {f"square.{name}": tensor for name, tensor in zip(self.names, self.square, strict=True)}
         return {"steps": self.steps, **mean, **square}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take over a `state()`, in place; names and shapes must be the same."""
-        for name, tensor in self.state().items():
-            tensor.copy_(state[name])
-
-
-class Average:
-    """Exponential moving average of the parameters; evaluation reads it, training never does.
-
-    The decay is min(decay, (1 + step) / (10 + step)), so that the first weights, which are noise, are soon forgotten.
-
-    Args:
-        parameters: what to average, by name.
-        decay: share of the old average kept per update, in (0, 1).
-    """
-
-    def __init__(self, parameters: dict[str, nn.Parameter], *, decay: float) -> None:
-        self.names = list(parameters)
-        self.parameters: list[Tensor] = list(parameters.values())
-        self.decay = decay
-        self.values = [parameter.detach().clone() for parameter in self.parameters]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move the average towards the parameters, after update number `step` (1-based)."""
-        torch._foreach_lerp_(self.values, self.parameters, 1 - min(self.decay, (1 + step) / (10 + step)))
-
-    @contextmanager
-    def swapped_in(self) -> Iterator[None]:
-        """Inside, the parameters hold the average; after it, exactly what they held before."""
-        kept = [parameter.detach().clone() for parameter in self.parameters]
-        try:
-            self.adopt()
-            yield
-        finally:
-            self._write(kept)
-
-    def adopt(self) -> None:
-        """Make the average the parameters."""
-        self._write(self.values)
-
-    @torch.no_grad()
-    def _write(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_(self.parameters, values)
-
-    def state(self) -> dict[str, Tensor]:
-        """The averages by parameter name."""
-        return dict(zip(self.names, self.values, strict=True))
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over a `state()`, in place; names and shapes must be the same."""

@@ -1,42 +1,16 @@
-"""Where a run stands, how it ends, and what it wants of a loader."""
+"""Where a run stands, apart from its tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
-from seqcl.errors import UserError
-from seqcl.training.history import Row
-from seqcl.types import SeqBatch
-
-Validate = Callable[[], Mapping[str, float]]
-
-
-class Loader(Protocol):
-    """Batches of an epoch, the same for the same number, from any position; iterated, every row once in order."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[SeqBatch]: ...
-    def epoch(self, number: int, start: int = 0) -> Iterator[SeqBatch]: ...
-
-
-class Diverged(UserError):
-    """A loss became NaN or infinite."""
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM ended the run after a whole step; `checkpoint` is where it was saved, None without a folder."""
-
-    def __init__(self, message: str, checkpoint: Path | None) -> None:
-        super().__init__(message)
-        self.checkpoint = checkpoint
+Row = dict[str, float]
+"""An epoch: epoch, step, seconds, train_seconds, lr, items_per_second, loss, loss_TERM, observed_NAME, valid_METRIC."""
 
 
 @dataclass(kw_only=True)
 class State:
-    """Where a run stands, apart from tensors; JSON-able."""
+    """Counters, the best epoch and the history of a run; JSON-able, and stored under these names in a checkpoint."""
 
     epoch: int = 0  # whole epochs done
     batch: int = 0  # batches done of the epoch after those
@@ -51,16 +25,22 @@ class State:
     metrics: dict[str, float] = field(default_factory=dict)  # of the best epoch
     history: list[Row] = field(default_factory=list)
 
+    def end_epoch(self) -> None:
+        """Count a whole epoch and begin the next one."""
+        self.epoch, self.batch, self.train_seconds = self.epoch + 1, 0, 0.0
 
-@dataclass(frozen=True, kw_only=True)
-class FitResult:
-    """What a run came to; the model holds the weights of `best_epoch`."""
+    def judge(self, metrics: dict[str, float], *, monitor: str, epoch: int) -> bool:
+        """Note the metrics of a validation after `epoch`; True where `monitor` is higher than ever before."""
+        value = metrics[monitor]
+        if self.best is not None and not value > self.best:
+            self.stale += 1
+            return False
+        self.best, self.best_epoch, self.best_step, self.stale = value, epoch, self.step, 0
+        self.metrics = metrics
+        return True
 
-    best: float | None  # the watched metric on validation; None without validation
-    best_epoch: int  # 1-based; 0 without validation
-    metrics: dict[str, float]  # all validation metrics of the best epoch
-    epochs: int  # whole epochs trained
-    steps: int
-    seconds: float  # in fit, over all resumptions
-    stopped: str  # "epochs", "patience" or "minutes"
-    history: list[Row]
+    def put(self, row: Row) -> None:
+        """Append a row to the history, or replace the row of the same epoch."""
+        if self.history and self.history[-1]["epoch"] == row["epoch"]:
+            self.history.pop()
+        self.history.append(row)

@@ -1,0 +1,252 @@
+"""The options of training, and the only training loop: `Trainer.fit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqcl.errors import UserError, unknown
+from seqcl.machine import give_back_memory
+from seqcl.training.average import kept_weights
+from seqcl.training.clock import Clock
+from seqcl.training.fabric import Precision
+from seqcl.training.history import epoch_row
+from seqcl.training.learner import Learner
+from seqcl.training.meter import Meter, raise_if_diverged
+from seqcl.training.optimizer import clip_gradient
+from seqcl.training.protocols import Loader, Trainable, Validate
+from seqcl.training.reporter import Reporter
+from seqcl.training.result import FitResult
+from seqcl.training.saver import Saver
+from seqcl.training.schedule import Schedule, learning_rate
+from seqcl.training.signals import Signals
+from seqcl.training.state import Row, State
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("epochs", 1, math.inf),
+    ("batch_size", 1, math.inf),
+    ("lr", 0, math.inf),
+    ("weight_decay", 0, math.inf),
+    ("warmup", 0, math.inf),
+    ("clip", 0, math.inf),
+    ("eval_every", 1, math.inf),
+    ("patience", 0, math.inf),
+    ("ema", 0, 0.999999),
+    ("max_minutes", 0, math.inf),
+    ("save_minutes", 0, math.inf),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Options of training: AdamW, a learning-rate schedule, early stopping on a validation metric, checkpoints.
+
+    Args:
+        epochs: largest number of passes over the training windows.
+        batch_size: windows in a batch.
+        lr: highest learning rate.
+        weight_decay: decay of matrices and tables per update, times lr; biases and norms have none.
+        warmup: updates over which the rate rises from 0.
+        schedule: constant, or cosine: down to 0 at the last of `epochs`.
+        clip: largest norm of the whole gradient; 0 for no limit.
+        precision: 32, or bf16: autocast, with weights in float32.
+        eval_every: epochs from one validation to the next.
+        patience: validations without a new best before training stops; 0 for never.
+        monitor: validation metric that picks the best epoch; higher is better.
+        ema: portion of the old average that an update keeps; the averaged weights are validated and kept; 0 for no average.
+        max_minutes: wall time of the run, the last validation included; pre-training has at most half of it; 0 for no limit.
+        save_minutes: wall time between two checkpoints; every new best and the end are saved besides.
+
+    Raises:
+        UserError: an option is out of its range.
+    """
+
+    epochs: int = 200
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 100
+    schedule: Schedule = "constant"
+    clip: float = 0.0
+    precision: Precision = "32"
+    eval_every: int = 1
+    patience: int = 10
+    monitor: str = "ndcg@10"
+    ema: float = 0.995
+    max_minutes: float = 0.0
+    save_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UserError(f"train.{name} is {value}, must be from {low} to {high}")
+
+    def fit(
+        self,
+        model: Trainable,
+        loader: Loader,
+        *,
+        validate: Validate | None = None,
+        folder: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
+        resume: bool = False,
+        device: str | torch.device = "cpu",
+        clock: Clock | None = None,
+        progress: bool = True,
+    ) -> FitResult:
+        """Train until `epochs`, `patience` or `max_minutes` is reached; the model then holds its best weights.
+
+        A resumed run has, on a CPU, bit for bit the weights of a run without the break.
+
+        Args:
+            model: an nn.Module that gives its losses by name; see `Trainable`.
+            loader: batches of training rows.
+            validate: gives the metrics; called in evaluation mode, without gradient and in float32.
+            folder: run folder, for checkpoints/, history.csv and tensorboard/.
+            identity: facts that a checkpoint stores and must match when it is resumed, such as the data's fingerprint.
+            resume: go on from the last checkpoint in `folder`.
+            device: device of the model and of the batches.
+            clock: time of the whole run, if it began before this call; it counts towards `max_minutes`.
+            progress: show a line on stderr.
+
+        Raises:
+            Diverged: a loss was NaN or infinite; names the step and the last good checkpoint.
+            Interrupted: SIGINT or SIGTERM came; the step under way was finished and saved.
+            CheckpointError: nothing to resume, a checkpoint of other data or another model, or a full disk.
+            UserError: `monitor` is no metric that `validate` gives.
+        """
+        clock = clock or Clock()
+        learner = Learner(
+            model,
+            device=torch.device(device),
+            precision=self.precision,
+            weight_decay=self.weight_decay,
+            ema=self.ema,
+        )
+        saver = Saver(folder, learner, identity=identity or {}, clock=clock, minutes=self.save_minutes)
+        state = saver.begin(batches=len(loader), resume=resume)
+        clock.begin(limit=60 * self.max_minutes, earlier=state.seconds)
+        reporter = Reporter(
+            folder, clock=clock, epochs=self.epochs, monitor=self.monitor, step=state.step, shown=progress
+        )
+        with Signals() as signals, reporter:
+            stopped = self._train(
+                learner, loader, validate, state=state, clock=clock, saver=saver, reporter=reporter, signals=signals
+            )
+        saver.save(state)
+        saver.restore_best(state)
+        learner.module.eval()
+        return FitResult(
+            best=state.best,
+            best_epoch=state.best_epoch,
+            metrics=state.metrics,
+            epochs=state.epoch,
+            steps=state.step,
+            seconds=state.seconds,
+            stopped=stopped,
+            history=state.history,
+        )
+
+    def _train(
+        self,
+        learner: Learner,
+        loader: Loader,
+        validate: Validate | None,
+        *,
+        state: State,
+        clock: Clock,
+        saver: Saver,
+        reporter: Reporter,
+        signals: Signals,
+    ) -> str:
+        """Train and validate, epoch after epoch, until there is a reason to stop; give the reason."""
+        model, encoder, objective, meter = learner.module, learner.encoder, learner.objective, learner.meter
+        while (reason := self._reason_to_stop(state, clock)) is None:
+            clock.lap()
+            if state.batch == 0:
+                objective.before_epoch(encoder, loader, epoch=state.epoch, epochs=self.epochs)
+            model.train()
+            for batch in loader.epoch(state.epoch, start=state.batch):
+                lr = self._rate(state)
+                losses = learner.forward(batch)
+                total = torch.stack(list(losses.values())).sum()
+                learner.backward(total)
+                if self.clip:
+                    clip_gradient(learner.optimizer.parameters, self.clip)
+                learner.optimizer.step(lr)
+                state.step += 1
+                state.batch += 1
+                if learner.average is not None:
+                    learner.average.update(state.step)
+                objective.after_step(encoder)
+                meter.add_step(losses, objective.observed, total=total, items=batch.lengths.sum())
+                state.train_seconds += clock.lap()
+
+                if meter.full or reporter.due:
+                    raise_if_diverged(meter, state, saver.last)
+                if reporter.due:
+                    reporter.refresh(state, self._row(state, meter, clock))
+                if signals.received:
+                    raise saver.interrupted(state, signals.received)
+                if saver.due:
+                    saver.save(state)
+                    clock.lap()  # the time of saving is not the time of training
+                if clock.out_of_time():
+                    break
+            raise_if_diverged(meter, state, saver.last)
+
+            row = self._row(state, meter, clock)
+            whole = state.batch >= state.batches
+            if whole:  # an epoch that `max_minutes` cut short is validated, but not counted
+                state.end_epoch()
+                meter.reset()
+            due = state.epoch % self.eval_every == 0 or state.epoch >= self.epochs
+            better = False
+            if validate is not None and (due or not whole or clock.out_of_time()):
+                metrics = self._metrics(validate, learner, clock)
+                row |= {f"valid_{name}": value for name, value in metrics.items()}
+                better = state.judge(metrics, monitor=self.monitor, epoch=int(row["epoch"]))
+            row["seconds"] = clock.seconds()
+            state.put(row)
+            if better:
+                saver.save_best(state)
+            reporter.epoch(state, row)
+            if signals.received:
+                raise saver.interrupted(state, signals.received)
+        return reason
+
+    def _reason_to_stop(self, state: State, clock: Clock) -> str | None:
+        """Say why no further epoch begins, or None."""
+        if state.epoch >= self.epochs:
+            return "epochs"
+        if self.patience and state.stale >= self.patience:
+            return "patience"
+        # Not before the first step, which is then validated: a run always has a best.
+        return "minutes" if clock.out_of_time() and state.step else None
+
+    def _rate(self, state: State) -> float:
+        """The learning rate of the next update."""
+        total = self.epochs * state.batches
+        return learning_rate(state.step, peak=self.lr, warmup=self.warmup, total=total, schedule=self.schedule)
+
+    def _row(self, state: State, meter: Meter, clock: Clock) -> Row:
+        """The row of the epoch under way, without validation."""
+        return epoch_row(state, meter, lr=self._rate(state), seconds=clock.seconds())
+
+    def _metrics(self, validate: Validate, learner: Learner, clock: Clock) -> dict[str, float]:
+        """Validate the weights that would be kept, and note the time that it takes."""
+        began = clock.seconds()
+        give_back_memory()  # what training left free is in pieces that evaluation has no use for
+        learner.module.eval()
+        with torch.no_grad(), kept_weights(learner.average):
+            metrics = {name: float(value) for name, value in validate().items()}
+        clock.reserve = clock.seconds() - began
+        if self.monitor not in metrics:
+            raise unknown("metric in train.monitor", self.monitor, metrics)
+        return metrics
