@@ -17,7 +17,7 @@ LAYERS = [
     {"models", "training", "evaluation", "retrieval", "report"},
     {"config"},
     {"experiment"},
-    {"integrations", "cli"},
+    {"integrations", "cli", "testing"},
     {"__init__", "__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
