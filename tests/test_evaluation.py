@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -14,11 +15,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
+import seqcl
 from seqcl.blocks import block_rows, over_blocks, top_k
+from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.evaluation import (
+    METRICS,
     Evaluator,
     Questions,
+    by_slice,
     compare,
     draw_negatives,
     effective_rank,
@@ -32,6 +37,7 @@ from seqcl.evaluation import (
 from seqcl.evaluation.candidates import draw_rest
 from seqcl.evaluation.ranks import rank_block_
 from seqcl.evaluation.significance import standard_error
+from seqcl.registry import register
 from seqcl.retrieval import ExactIndex, FaissIndex
 from seqcl.types import SeqBatch, Windows
 from tests.reference_evaluation import (
@@ -409,6 +415,15 @@ def test_a_wrong_option_is_named(options, message):
         Evaluator(**options)
 
 
+def test_an_evaluator_is_a_value_with_each_k_once_in_order():
+    made = Evaluator(ks=(20, 5, 5))
+    assert made.ks == (5, 20) and made == Evaluator(ks=(5, 20)) != Evaluator(ks=(5, 20), seed=1)
+    with pytest.raises(FrozenInstanceError):
+        made.seed = 3
+    with pytest.raises(TypeError):
+        Evaluator((5,))
+
+
 def test_the_protocol_says_how_the_figures_were_made():
     windows, scores = random_windows(max_len=7), Table(torch.randn(60, NUM_ITEMS))
     full = evaluate(windows, scores).protocol
@@ -431,6 +446,77 @@ def test_a_row_metric_is_what_the_mean_is_taken_of():
 def test_a_misspelt_metric_names_the_right_one(name, message):
     with pytest.raises(UserError, match=message):
         row_metric(name, np.array([1]))
+
+
+@pytest.fixture
+def top_half():
+    """A metric of somebody else: 1 in the first half of the list, 0.5 in the second, else 0."""
+
+    def half(ranks: np.ndarray, k: int) -> np.ndarray:
+        return np.where(ranks <= k / 2, 1.0, np.where(ranks <= k, 0.5, 0.0))
+
+    yield register("metric", half, name="half")
+    forget("half")
+
+
+def forget(name: str) -> None:
+    METRICS.others.pop(name)
+    METRICS.sources.pop(name)
+
+
+def test_a_registered_metric_is_reported_sliced_and_tested_like_ours(top_half):
+    windows, scores = random_windows(), torch.randn(60, NUM_ITEMS)
+    result = evaluate(windows, Table(scores), ks=(4, 10))
+    rows = row_metric("half@10", result.ranks)
+    assert rows.tolist() == [1.0 if rank <= 5 else 0.5 if rank <= 10 else 0.0 for rank in result.ranks]
+    assert result.metrics["half@10"] == rows.mean() and result.metrics["half@4"] <= result.metrics["half@10"]
+    ours = {name: value for name, value in result.metrics.items() if not name.startswith("half")}
+    for slices in by_slice(result, windows, windows.item_counts(), (10,)).values():
+        total = sum(it["targets"] * it["metrics"].get("half@10", 0.0) for it in slices.values())
+        assert total / 60 == pytest.approx(rows.mean())
+    worse = evaluate(windows, Table(-scores), ks=(4, 10))
+    found = compare([rows], [row_metric("half@10", worse.ranks)])
+    assert found.difference == pytest.approx(rows.mean() - worse.metrics["half@10"])
+    vectors = Vectors(torch.randn(60, 8), torch.randn(NUM_ITEMS, 8))
+    assert "half@20" in through(ExactIndex(vectors.table), windows, vectors, windows.item_counts()).result.metrics
+    forget("half")
+    assert evaluate(windows, Table(scores), ks=(4, 10)).metrics == ours
+    register("metric", top_half, name="half")
+
+
+def test_a_registered_metric_can_be_monitored_and_is_in_the_tables_of_a_run(top_half, tmp_path, capsys):
+    from seqcl.report import print_results, read_history
+
+    log = markov(users=40, items=20, length=6, branching=2, seed=1).interactions
+    options = {"train": {"epochs": 2, "monitor": "half@20", "batch_size": 16}, "encoder": {"dim": 8}}
+    run = seqcl.train(log, model="GRU4Rec", runs=str(tmp_path), progress=False, **options)
+    epochs = [row["valid_half@20"] for row in read_history(run.folder / "history.csv")]
+    assert run.metrics["valid"]["half@20"] == max(epochs)
+    assert "half@20" in run.metrics["test"] and "half@20" in run.metrics["baselines"]["Popularity"]["test"]
+    print_results(run.metrics, run.folder)
+    assert "half@10" in capsys.readouterr().out
+    assert {"half@5", "half@20"} <= run.compare_indexes()[0].keys()
+    with pytest.raises(UserError, match="did you mean half@20"):
+        seqcl.train(log, runs=str(tmp_path), train={"monitor": "hafl@20"})
+
+
+@pytest.mark.parametrize("values", [lambda ranks, k: 1.0, lambda ranks, k: ranks / 0.0, lambda ranks, k: ranks[1:]])
+def test_a_registered_metric_must_give_a_number_for_each_row(values):
+    register("metric", values, name="odd")
+    try:
+        with np.errstate(divide="ignore"), pytest.raises(UserError, match=r"odd@5: .*a finite number for each of 2"):
+            row_metric("odd@5", np.array([1, 2]))
+    finally:
+        forget("odd")
+
+
+def test_a_registered_metric_cannot_have_the_name_of_a_metric_of_the_lists():
+    register("metric", lambda ranks, k: ranks, name="coverage")
+    try:
+        with pytest.raises(UserError, match="'coverage' is taken"):
+            Evaluator()
+    finally:
+        forget("coverage")
 
 
 def test_list_metrics_at_their_extremes():
