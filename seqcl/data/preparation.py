@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from seqcl.data.datasets import load_sequences
 from seqcl.data.interactions import Interactions
@@ -61,6 +61,18 @@ class Preparation:
     def __post_init__(self) -> None:
         if not 0 <= self.cold_items < 1:
             raise UserError(f"--data.cold_items {self.cold_items}: must be from 0 to below 1")
+
+    def from_frame(self, frame: Any) -> Interactions:
+        """The interactions of a data frame; its columns are those asked for, else the usual names.
+
+        Raises:
+            UserError: a column is missing, or a value is no id or time.
+        """
+        from seqcl.data.columns import choose_columns  # brings pyarrow, which a start from the cache need not wait for
+
+        names = [str(column) for column in frame.columns]
+        user, item, time = choose_columns(names, user=self.user, item=self.item, time=self.time, source="frame")
+        return Interactions.from_frame(frame, user=user, item=item, time=time)
 
     def sequences(self, source: str | Path | Interactions) -> Sequences:
         """The packed log of a data set: a name, a path, or interactions already read.

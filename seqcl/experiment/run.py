@@ -138,13 +138,11 @@ class Run:
         if not isinstance(model, Recommender):
             raise UserError(f"{recipe.name} has no vectors, so there is nothing to export")
         exported = model.encoder.exported()
-        towers = recipe.parts["towers"].options if exported.towers is not None else None
         query = Query.of(
             exported,
             model.objective.scoring,
             encoder=recipe.chosen["encoder"],
             options=recipe.parts["encoder"].options,
-            towers=towers,
             max_len=self.split.test.max_len,
         )
         about = {key: self.metrics.get(key) for key in ("protocol", "data", "test", "versions")}
