@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import replace
-from functools import partial
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,16 +11,17 @@ import torch
 import seqcl
 from seqcl.augment import Crop, Mask, Pair, Reorder
 from seqcl.config import experiment
-from seqcl.data import leave_one_out, markov, shuffled
+from seqcl.data import Preparation, leave_one_out, markov, shuffled
 from seqcl.encoders import ENCODERS, SASRec
 from seqcl.errors import UserError
 from seqcl.experiment import training_batches
-from seqcl.data import Preparation
-from seqcl.experiment.trial import Trial
+from seqcl.experiment.job import Job
 from seqcl.losses import cosine_gap
 from seqcl.models import MODELS, Recommender
 from seqcl.objectives import BYOL, OBJECTIVES, SimSiam, SwAV, ViewsObjective
-from seqcl.training import Interrupted, Trainer
+from seqcl.testing import check_model
+from seqcl.testing.models import TINY, Stopping, begun, tiny
+from seqcl.training import Clock, Interrupted, Trainer
 
 RECIPES = sorted({kind.__name__ for kind in MODELS.values() if issubclass(kind, Recommender)})
 SMALL = {
@@ -69,7 +66,6 @@ TERMS = {
 """The terms of each recipe; those of S3Rec's pre-training have a test of their own."""
 APART = {("TwoTower", "features"): "history", ("TwoTower", "contrast"): "item_"}
 """What of the encoder a term has nothing to do with: histories and items, besides the table of both."""
-TINY = {"encoder": {"dim": 8}, "data": {"windows": "last"}, "train": {"epochs": 3, "batch_size": 16, "patience": 0}}
 every_recipe = pytest.mark.parametrize("model", RECIPES)
 
 
@@ -127,14 +123,19 @@ def test_a_recipe_stays_at_chance_on_shuffled_data(chain, trained, tmp_path, mod
     assert made.metrics["test"]["ndcg@10"] < 0.25 * ceiling(chain, trained(model))
 
 
+def tiny_of(model):
+    """A tiny experiment of a recipe that uses all that it has."""
+    return tiny(model, **OWN.get(model, {}))
+
+
 @every_recipe
 def test_every_term_of_a_recipe_reaches_every_parameter_of_the_encoder(model):
-    recipe, batches, _ = whole(model)
+    recipe, batches = begun(tiny_of(model))
     recipe.objective.before_epoch(recipe.encoder, batches, epoch=9, epochs=10)  # past every warm-up
     batch = next(iter(batches))
     recipe(batch)  # fills queues and banks
     terms = recipe(batch)
-    assert set(terms) == set(TERMS[model].split())
+    assert set(terms) == set(TERMS.get(model, " ".join(terms)).split()) and terms
     for name, term in terms.items():
         recipe.zero_grad()
         term.backward(retain_graph=True)
@@ -143,61 +144,18 @@ def test_every_term_of_a_recipe_reaches_every_parameter_of_the_encoder(model):
         assert missed == apart, (name, missed)
 
 
-def whole(model, seed=0, held_out=None):
-    """A tiny model, its batches and its trainer; `held_out` overwrites every item that training may not know."""
-    config = experiment({"model": model, "dataset": "x", "seed": seed, **OWN.get(model, {}), **TINY})
-    log = some_log(users=60, items=20, length=8)
-    split = leave_one_out(config.data.sequences(log), windows="last", max_len=50)
-    if held_out is not None:
-        items = np.array(split.train.items)
-        for begin, end in zip(split.train.ends, split.train.offsets[1:], strict=True):
-            items[begin:end] = held_out
-        parts = {name: replace(getattr(split, name), items=items) for name in ("train", "valid", "test")}
-        split = replace(split, **parts)
-    recipe, trainer = config.build(split.train), config.train
-    torch.manual_seed(seed)
-    times = recipe.objective.times_needed
-    return recipe, training_batches(split, trainer, seed=seed, device=torch.device("cpu"), times=times), trainer
+@pytest.mark.parametrize("model", [*RECIPES, "ItemKNN", "Popularity"])
+def test_a_recipe_passes_the_checks_that_anyone_can_run(model):
+    check_model(model, **OWN.get(model, {}))
 
 
-@every_recipe
-def test_similarity_clusters_and_rows_come_from_training_items_alone(model):
-    weights = []
-    for held_out in (1, 7):
-        recipe, batches, trainer = whole(model, held_out=held_out)
-        trainer.fit(recipe, batches, progress=False)
-        weights.append({key: value for key, value in recipe.state_dict().items()})
-    assert all(torch.equal(one, two) for one, two in zip(weights[0].values(), weights[1].values(), strict=True))
-
-
-class Stopped:
-    """Batches that send SIGTERM to this process before one of them."""
-
-    def __init__(self, batches, at):
-        self.batches, self.at = batches, at
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __iter__(self):
-        return iter(self.batches)
-
-    def epoch(self, number, start=0):
-        for place, batch in enumerate(self.batches.epoch(number, start)):
-            if (number, place + start) == self.at:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-
-@pytest.mark.parametrize("model", [*RECIPES, "pre-training of S3Rec"])
-def test_a_stopped_recipe_goes_on_to_the_same_bits(tmp_path, model):
-    begin = partial(whole, model) if model in RECIPES else pretrained
-    expected, batches, trainer = begin()
+def test_pretraining_that_is_stopped_goes_on_to_the_same_bits(tmp_path):
+    expected, batches, trainer = pretrained()
     trainer.fit(expected, batches, progress=False)
-    stopped, batches, trainer = begin()
+    stopped, batches, trainer = pretrained()
     with pytest.raises(Interrupted):
-        trainer.fit(stopped, Stopped(batches, (1, 1)), folder=tmp_path, progress=False)
-    resumed, batches, trainer = begin()
+        trainer.fit(stopped, Stopping(batches, (1, 1)), folder=tmp_path, progress=False)
+    resumed, batches, trainer = pretrained()
     torch.manual_seed(99)
     trainer.fit(resumed, batches, folder=tmp_path, resume=True, progress=False)
     for (name, one), two in zip(expected.state_dict().items(), resumed.state_dict().values(), strict=True):
@@ -205,10 +163,10 @@ def test_a_stopped_recipe_goes_on_to_the_same_bits(tmp_path, model):
 
 
 def pretrained(held_out=None, **mutual):
-    """What S3Rec is pre-trained with, its batches and its trainer."""
-    recipe, batches, trainer = whole("S3Rec", held_out=held_out)
-    recipe.mutual.keywords.update(mutual)
-    return recipe.pretraining(), batches, trainer
+    """The stage before training of S3Rec, its batches and its trainer."""
+    found = tiny("S3Rec", mutual=mutual, **OWN["S3Rec"])
+    recipe, batches = begun(found, held_out=held_out)
+    return recipe.pretraining(), batches, found.train
 
 
 def test_every_term_of_pretraining_reaches_the_encoder_and_its_own_map():
@@ -280,9 +238,9 @@ def test_pretraining_is_not_resumed_with_other_attributes(tmp_path):
         config = experiment({"model": "S3Rec", "dataset": "x", **TINY})
         sequences = config.data.sequences(log)
         split = leave_one_out(sequences, windows="last")
-        trial = Trial(config=config, sequences=sequences, split=split, folder=tmp_path, device=torch.device("cpu"))
-        trainer = config.train
-        return trial.pretrain(config.build(split.train), trainer, resume=resume, spent=0.0, progress=False)
+        where = {"folder": tmp_path, "device": torch.device("cpu"), "clock": Clock()}
+        job = Job(experiment=config, sequences=sequences, split=split, **where, resume=resume, progress=False)
+        return job.pretrain(config.build(split.train))
 
     kinds = [f"k{item % 7}" for item in range(20)]
     before, after = fit(kinds, resume=False), fit(kinds, resume=True)
