@@ -1,4 +1,4 @@
-"""What a result was made on and with."""
+"""The machine and the libraries that a result was made with."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from seqcl.version import VERSION
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU if there is one.
+    """Find a device by name; "auto" is a GPU if there is one.
 
     Raises:
-        UserError: no such device here.
+        UserError: this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,7 +36,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what can change a result; where seqcl runs from its repository, the commit too."""
+    """Versions of seqcl and of every library that can change a result; in a checkout of seqcl, the commit too."""
     found = {"seqcl": VERSION, "python": platform.python_version()}
     if (here := commit()) is not None:
         found["commit"] = here
@@ -49,23 +49,29 @@ def library_versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of the checkout that this file is of, "-dirty" behind it if others differ from it; None if it is of none."""
+    """The git commit of the checkout that this file belongs to, "-dirty" behind it if files differ; None outside a checkout."""
     file = Path(__file__)
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(file.parent), *words], capture_output=True, text=True, timeout=10)
+            done = subprocess.run(
+                ["git", "-C", str(file.parent), *words],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=10,
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # An environment inside another project's checkout is no part of it.
+    # An environment may lie inside the checkout of another project, whose commit says nothing of seqcl.
     tracked = git("ls-files", "--error-unmatch", file.name)
     return git("describe", "--always", "--dirty", "--abbrev=7", "--exclude=*") if tracked else None
 
 
 def about_machine(device: torch.device) -> dict[str, Any]:
-    """Processor, cores, threads, memory and device."""
+    """Processor, cores, threads, memory, device and system, as a result records them."""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -77,14 +83,16 @@ def about_machine(device: torch.device) -> dict[str, Any]:
 
 
 def processor() -> str:
+    """Name of the processor."""
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
 
 def memory_bytes() -> int | None:
+    """Size of the main memory; None where the system does not tell."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
@@ -101,9 +109,9 @@ def peak_memory_bytes() -> int | None:
 
 
 def give_back_memory() -> None:
-    """Return what the C library holds and nobody uses: batches of many sizes leave holes that add up to gigabytes.
+    """Return memory that the C library holds unused: batches of many sizes leave holes that add up to gigabytes.
 
-    It costs some 20 ms; glibc alone can be asked, elsewhere nothing happens.
+    It takes some 20 ms. Only glibc can be asked; elsewhere nothing happens.
     """
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

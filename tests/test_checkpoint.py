@@ -31,7 +31,7 @@ STEPS = TRAINER.epochs * len(TinyLoader())
 
 
 def stop_after(step: int) -> Callable[[int, int], None]:
-    """Sends this process SIGTERM when the loader is asked for the batch of step `step`."""
+    """Send this process SIGTERM when the loader is asked for the batch of step `step`."""
 
     def before(epoch: int, batch: int) -> None:
         if epoch * len(TinyLoader()) + batch + 1 == step:

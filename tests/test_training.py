@@ -1,4 +1,4 @@
-"""The loop: what it computes, when it stops, what it leaves behind."""
+"""The loop: its arithmetic, its end, and the files of a run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Metrics = Callable[[], dict[str, float]]
 
 
 def plain_loop(trainer: Trainer) -> TinyModel:
-    """What `fit` must compute, by torch's own optimizer and with nothing around it."""
+    """Train as `fit` must, by torch's own optimizer and with nothing around it."""
     model, loader = TinyModel(), TinyLoader()
     matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim < 2]
@@ -62,7 +62,7 @@ def plain_loop(trainer: Trainer) -> TinyModel:
 
 
 def scripted(values: list[float]) -> Metrics:
-    """A `validate` that gives these values of ndcg@10, one a call."""
+    """Make a `validate` that gives these values of ndcg@10, one a call."""
     calls = iter(values)
     return lambda: {"ndcg@10": next(calls), "recall@10": 0.0}
 
@@ -275,7 +275,7 @@ def test_a_term_that_begins_late_is_averaged_over_its_own_steps() -> None:
 
 @pytest.fixture
 def foreground() -> Iterator[None]:
-    """Ctrl-C as in a process that a user started, also where the tests run in the background."""
+    """Let Ctrl-C act as in a process that a user started, even where the tests run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""The smallest model and loader with everything that a checkpoint can lose; as a script, a run to be killed."""
+"""A tiny model and loader with every kind of state that a checkpoint can lose; as a script, a run to be killed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TinyModel(nn.Module):
 
 
 plain = partial(Trainer, ema=0.0, warmup=0, weight_decay=0.0)
-"""Without what stands between a batch and its update."""
+"""A trainer without average, warm-up and weight decay."""
 
 TRAINER = Trainer(
     epochs=4, lr=0.05, warmup=3, schedule="cosine", weight_decay=0.1, clip=0.5, ema=0.9, patience=2, eval_every=2
@@ -131,7 +131,7 @@ def train(
     before: Callable[[int, int], None] = lambda epoch, batch: None,
     **options: Any,
 ) -> tuple[TinyModel, FitResult]:
-    """A whole run of the tiny model."""
+    """Run the tiny model to its end."""
     model = TinyModel()
     arguments: dict[str, Any] = {"validate": model.score, "identity": IDENTITY, "progress": False} | options
     return model, trainer.fit(model, TinyLoader(before), folder=folder, **arguments)
@@ -143,7 +143,7 @@ def final(folder: Path) -> dict[str, Tensor]:
 
 
 def timeless(result: FitResult) -> list[dict[str, float]]:
-    """The history without what differs between two runs of the same numbers."""
+    """The history without its times, which differ between two runs of the same bits."""
     clocks = {"seconds", "train_seconds", "items_per_second"}
     return [{name: value for name, value in row.items() if name not in clocks} for row in result.history]
 
@@ -152,7 +152,7 @@ if __name__ == "__main__":
     from dataclasses import replace
 
     def slowly(epoch: int, batch: int) -> None:
-        """Leaves time for being killed, and never comes to the end."""
+        """Leave time for being killed, and never come to the end."""
         time.sleep(600 if (epoch, batch) == (3, 5) else 0.05)
 
     train(Path(sys.argv[1]), trainer=replace(TRAINER, save_minutes=0), resume=sys.argv[2] == "resume", before=slowly)

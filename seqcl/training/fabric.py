@@ -1,4 +1,4 @@
-"""lightning-fabric, started without the second and a half that it spends on importing a compiler."""
+"""Start lightning-fabric without the compiler, whose import takes a second and a half."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Precision = Literal["32", "bf16"]
 
 
 def make_fabric(device: str | torch.device, precision: Precision) -> Fabric:
-    """A Fabric for one process on `device`; "bf16" is autocast with float32 weights, "32" is float32 throughout."""
+    """Make a Fabric for one process on `device`; "bf16" is autocast with float32 weights, "32" is float32 throughout."""
     with _without_compiler():
         from lightning_fabric import Fabric
         from lightning_fabric.plugins import MixedPrecision
 
     class Autocast(MixedPrecision):
-        """Autocast that leaves the batch alone: Fabric's own turns times, seconds since 1970, into bfloat16."""
+        """Autocast that leaves the batch alone; Fabric's own would turn times, seconds since 1970, into bfloat16."""
 
         def convert_input(self, data: Any) -> Any:
             return data
@@ -49,11 +49,11 @@ class _Compiled(type):
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    """Inside, `from torch._dynamo import OptimizedModule` costs nothing.
+    """Let `from torch._dynamo import OptimizedModule` find a stand-in, which costs nothing.
 
-    Fabric 2.x imports it for isinstance checks of compiled modules, and with it all of torch._dynamo, sympy and
-    torch.distributed.fsdp: 1.9 s instead of 0.2 s. The stand-in answers the same checks, from the real class once
-    somebody has imported that.
+    Fabric 2.x imports the class for isinstance checks of compiled modules. With it come torch._dynamo, sympy and
+    torch.distributed.fsdp: 1.9 s instead of 0.2 s. The stand-in answers the same checks, and asks the real class once
+    that has been imported.
     """
     if "torch._dynamo" in sys.modules or "lightning_fabric" in sys.modules:
         yield

@@ -1,4 +1,4 @@
-"""What the loop asks of a model, its objective and its batches."""
+"""Contracts of the loop with a model, its objective and its batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run ends: with a result, by a signal, or with a loss that is not finite."""
+"""Ends of a run: a result, a signal, or a loss that is not finite."""
 
 from __future__ import annotations
 

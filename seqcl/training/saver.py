@@ -71,14 +71,12 @@ class Saver:
             CheckpointError: a new run would overwrite an old one; or there is nothing to resume, or it is of other
                 data, another model or other batches.
         """
-        if self.last is not None:
-            for left in self.last.parent.glob(PART + "*"):  # a killed process leaves a whole checkpoint's size behind
-                left.unlink()
-        if resume:
-            return self._resume(batches)
-        if self.last is not None and self.last.exists():
+        if not resume and self.last is not None and self.last.exists():
             raise CheckpointError(f"{self.last} is there already: resume that run, or give another folder")
-        return State(batches=batches)
+        if self.last is not None:
+            for unfinished in self.last.parent.glob(PART + "*"):  # a killed process leaves gigabytes behind
+                unfinished.unlink()
+        return self._resume(batches) if resume else State(batches=batches)
 
     @property
     def due(self) -> bool:

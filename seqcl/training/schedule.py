@@ -9,7 +9,7 @@ Schedule = Literal["constant", "cosine"]
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, total: int, schedule: Schedule) -> float:
-    """The rate of update `step` (0-based): a straight rise to `peak` over `warmup` updates, then `schedule`.
+    """Give the rate of update `step` (0-based): a straight rise to `peak` over `warmup` updates, then `schedule`.
 
     "constant" stays at the peak; "cosine" falls along half a cosine to 0 at update `total` (arXiv 1608.03983, eq. 5,
     one period, no restarts).

@@ -1,4 +1,4 @@
-"""Where a run stands, apart from its tensors."""
+"""The state of a run, apart from its tensors."""
 
 from __future__ import annotations
 
