@@ -114,7 +114,15 @@ def rows(data: str) -> list[Row]:
             found[name] = {"difference": test.difference, **about}
     corrected = dict(zip(found, holm([one["p"] for one in found.values()]), strict=True))
     made = [
-        Row(name, label_of(name, runs[0]), quality.row_of(runs), base_of(name), found.get(name, {}), corrected.get(name, 1.0), runs)
+        Row(
+            name,
+            label_of(name, runs[0]),
+            quality.row_of(runs),
+            base_of(name),
+            found.get(name, {}),
+            corrected.get(name, 1.0),
+            runs,
+        )
         for name, runs in of_data.items()
     ]
     return sorted(made, key=lambda row: (row.base is not None, -row.figures["ndcg@10"]["mean"]))

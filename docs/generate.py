@@ -131,7 +131,9 @@ def models() -> str:
         others = [f"`{section}`" for section in found if section not in ("encoder", "views", "objective", "next_item")]
         file = f"`{recipe.__module__.replace('.', '/')}.py`"
         also = "".join(f", alias {alias}" for alias in parts.aliases(recipe))
-        rows.append([f"[{name}](options.md#{anchor(name)}){also}", what, parts.linked(source), *own, ", ".join(others), file])
+        rows.append(
+            [f"[{name}](options.md#{anchor(name)}){also}", what, parts.linked(source), *own, ", ".join(others), file]
+        )
     return table("name | what it learns | paper | encoder | views | objective | further parts | file", rows)
 
 
@@ -200,7 +202,10 @@ def recipe_options() -> str:
             link = f"[{component.__name__}](#{anchor(f'{section}: {component.__name__}')})"
             told = ", ".join(f"`--{section}.{key} {parts.shown(value)}`" for key, value in values.items())
             rows.append([f"`--{section}`", link, told])
-        lines += [table("section | component | what the recipe sets otherwise", rows) if rows else "It has no options.", ""]
+        lines += [
+            table("section | component | what the recipe sets otherwise", rows) if rows else "It has no options.",
+            "",
+        ]
     return "\n".join(lines).rstrip()
 
 
@@ -209,7 +214,14 @@ def component_options() -> str:
     lines = []
     for section, found in parts.components().items():
         for name, component in found.items():
-            lines += [f"### {section}: {name}", "", parts.first_sentence(component), "", options_of(component, section), ""]
+            lines += [
+                f"### {section}: {name}",
+                "",
+                parts.first_sentence(component),
+                "",
+                options_of(component, section),
+                "",
+            ]
     return "\n".join(lines).rstrip()
 
 
@@ -217,7 +229,14 @@ def shared_options() -> str:
     """The options that every run has."""
     lines = []
     for section, component in parts.shared().items():
-        lines += [f"### {section or 'run'}", "", parts.first_sentence(component), "", options_of(component, section), ""]
+        lines += [
+            f"### {section or 'run'}",
+            "",
+            parts.first_sentence(component),
+            "",
+            options_of(component, section),
+            "",
+        ]
     return "\n".join(lines).rstrip()
 
 
