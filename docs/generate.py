@@ -67,23 +67,23 @@ def results(data: str) -> str:
     origins: dict[str, str] = {}
     rows = []
     for row in figures.rows(data):
-        seeds: dict[str, list[str]] = {}
-        for seed, run in enumerate(row.runs):
-            mark = origins.setdefault(figures.origin(run), str(len(origins) + 1))
-            seeds.setdefault(mark, []).append(str(seed))
-        made = ", ".join(mark if len(seeds) == 1 else f"{mark} (seed {', '.join(of)})" for mark, of in seeds.items())
-        base = "" if row.base is None else f"`{row.base}`"
+        marks = [origins.setdefault(figures.origin(run), str(len(origins) + 1)) for run in row.runs]
+        made = marks[0] if len(set(marks)) == 1 else ", ".join(marks)
         minutes = f"{row.figures['minutes']:.0f}"
-        cells = [row.label, f"`configs/{row.name}.yaml`", *quality_of(row), base, *difference_of(row)]
+        cells = [row.label, f"`configs/{row.name}.yaml`", *quality_of(row), *difference_of(row)]
         rows.append([*cells, minutes, dates[row.name], made])
     head = (
-        "model | configuration | NDCG@10 | HR@10 | NDCG@10, valid | beside | difference [95 %] | p | p, Holm | seeds ahead | "
-        "minutes a run | date | made on"
+        "model | configuration | NDCG@10 | HR@10 | NDCG@10, valid | difference [95 %] | p | p, Holm | seeds ahead | "
+        "minutes | date | made on"
     )
     compared = sum(row.base is not None for row in figures.rows(data))
-    notes = [f"Holm's correction is over the {compared} differences of this table. Made on:", ""]
-    notes += [f"{mark}. {origin}" for origin, mark in origins.items()]
-    return table(head, rows, "  rrr rrrrr") + "\n\n" + "\n".join(notes)
+    notes = [
+        f"Holm's correction is over the {compared} differences of this table. Minutes are of one run. Made on, with one number for each "
+        "seed where they differ:",
+        "",
+        *(f"{mark}. {origin}" for origin, mark in origins.items()),
+    ]
+    return table(head, rows, "  rrrrrrrrrr") + "\n\n" + "\n".join(notes)
 
 
 def other_results(data: str) -> str:
@@ -106,6 +106,8 @@ def best(name: str) -> str:
     if name in figures.COUNTED:
         return figures.COUNTED[name][2]
     own = [head for head in figures.heads() if head.model == name and not head.file.startswith("papers/")]
+    if not own:
+        return "not yet measured"
     first = min(own, key=lambda head: (head.data != "Beauty", len(head.file)))
     where = "" if first.data == "Beauty" else f" on {first.data}, seen kept"
     return f"{first.ndcg.partition(' ')[0]} ({first.seeds}){where}"
@@ -128,13 +130,16 @@ def models() -> str:
         what, source = parts.paper(recipe)
         found = parts.parts_of(recipe)
         own = [component_of(found, section) for section in ("encoder", "views", "objective")]
-        others = [f"`{section}`" for section in found if section not in ("encoder", "views", "objective", "next_item")]
+        usual = ("encoder", "views", "objective", "next_item")
+        others = ", ".join(f"`{section}`" for section in found if section not in usual)
         file = f"`{recipe.__module__.replace('.', '/')}.py`"
         also = "".join(f", alias {alias}" for alias in parts.aliases(recipe))
-        rows.append(
-            [f"[{name}](options.md#{anchor(name)}){also}", what, parts.linked(source), *own, ", ".join(others), file]
-        )
-    return table("name | what it learns | paper | encoder | views | objective | further parts | file", rows)
+        link = f"[{name}](options.md#{anchor(name)}){also}"
+        rows.append([link, what, parts.linked(source), *own, others, best(name), file])
+    head = (
+        "name | what it learns | paper | encoder | views | objective | further parts | NDCG@10, Beauty (seeds) | file"
+    )
+    return table(head, rows)
 
 
 def anchor(heading: str) -> str:
@@ -245,9 +250,9 @@ def options_of(component: parts.Component, section: str) -> str:
     rows = []
     for option in parts.options(component):
         key = f"--{section}.{option.name}" if section else f"--{option.name}"
-        chosen = f"One of {', '.join(f'`{value}`' for value in option.choices)}. " if option.choices else ""
+        chosen = f" One of {', '.join(f'`{value}`' for value in option.choices)}." if option.choices else ""
         default = f"`{option.default}`" if option.default else ""
-        rows.append([f"`{key}`", default, chosen + option.meaning])
+        rows.append([f"`{key}`", default, option.meaning + chosen])
     return table("option | default | meaning", rows) if rows else "It has no options."
 
 

@@ -111,10 +111,13 @@ def first_sentence(component: Component) -> str:
 
 
 def paper(component: Component) -> tuple[str, str]:
-    """The first sentence of a docstring in two: what the thing is, and the source that stands in brackets at its end."""
+    """What a thing is, by the first sentence of its docstring, and its source: in brackets there, else the papers named before `Args:`."""
     text = first_sentence(component)
     match = re.fullmatch(r"(.*?)\s*\(([^()]*(?:arXiv|\d{4})[^()]*)\)\.?", text)
-    return (match.group(1) + ".", match.group(2)) if match else (text, "")
+    if match:
+        return match.group(1) + ".", match.group(2)
+    described = (inspect.getdoc(component) or "").partition("Args:")[0]
+    return text, ", ".join(dict.fromkeys(re.findall(r"arXiv \d{4}\.\d{4,5}", described)))
 
 
 def linked(source: str) -> str:
