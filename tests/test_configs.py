@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -22,16 +21,6 @@ def test_a_configuration_resolves_and_its_head_says_paper_command_protocol_and_r
     head = [line for line in file.read_text().splitlines() if line.startswith("#")]
     assert "arXiv" in head[0] and f"python run.py --config {file.relative_to(ROOT)}" in head[-3]
     assert config.options.dataset in head[-2] and "leave-one-out" in head[-2] and head[-1].startswith("# Measured: ")
-
-
-def test_the_readme_has_a_row_for_every_model_and_what_it_names_is_there():
-    table = (ROOT / "README.md").read_text().split("\n## Models\n\n")[1].split("\n\n")[1]
-    rows = {line.split("|")[1].split("(")[0].strip(): line.split("|") for line in table.splitlines()[2:]}
-    assert {MODELS[name] for name in rows} == set(MODELS.values()) and len(rows) == len(set(MODELS.values()))
-    for name, row in rows.items():
-        assert (ROOT / row[3].strip().strip("`")).exists() or row[3].strip() == "the same", name
-        for config in re.findall(r"(?:beauty|sports|ml-100k)-[a-z0-9-]+", row[4]):
-            assert (ROOT / "configs" / f"{config}.yaml").exists(), (name, config)
 
 
 def test_every_trained_model_has_a_configuration():

@@ -171,8 +171,8 @@ def test_heads_of_configurations_say_what_is_kept():
             assert f"# Measured: {quality.summary(quality.row_of(runs))}, 20" in head, name
 
 
-def test_the_table_of_the_readme_says_what_is_kept():
-    lines = (quality.ROOT / "README.md").read_text().splitlines()
+def test_the_tables_of_the_page_say_what_is_kept():
+    lines = (quality.ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
     every = {name: runs for name, runs in kept().items() if not {"+", "."} & set(name)}
     of_data = {runs[0].metrics["data"]["name"]: name for name, runs in every.items() if name.endswith("-sasrec")}
     for name, runs in every.items():
@@ -180,12 +180,13 @@ def test_the_table_of_the_readme_says_what_is_kept():
         prefix = of_data[row["data"]].removesuffix("sasrec")
         encoder = name.removeprefix(prefix).partition("-")[2] or "sasrec"  # cl4rec-bsarec is beside bsarec
         last = f"{prefix}{encoder}"
-        cells = [quality.spread(row["ndcg@10"])]
+        recall, ndcg = (quality.spread(row[metric]) for metric in quality.SHOWN)
+        cells = [f"`configs/{name}.yaml`", ndcg, recall, quality.digits(row["valid ndcg@10"])]
         if name != last:
             sides = {name: runs, last: every[last][: len(runs)]}
             found = quality.compared(name, last, sides, {"all": slice(None)})
-            cells += quality.verdict(found[f"{name} - {last}, all"])
-        rows = [line for line in lines if line.startswith(f"| {row['data']} | {row['model']}")]
+            cells += quality.verdict(found[f"{name} - {last}, all"])[:2]
+        rows = [line for line in lines if line.startswith(f"| {row['model']}")]
         assert any(f" | {' | '.join(cells)} |" in line for line in rows), (name, cells)
 
 
@@ -198,7 +199,7 @@ def test_the_table_of_the_readme_says_what_is_kept():
         (-1e-5, ".0000", "−.0000"),
     ],
 )
-def test_figures_are_written_as_in_the_readme(value, plain, signed):
+def test_figures_are_written_as_in_the_tables(value, plain, signed):
     assert (quality.digits(value), quality.digits(value, signed=True)) == (plain, signed)
 
 
