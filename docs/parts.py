@@ -10,39 +10,35 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from docstring_parser import parse as parse_docstring
-
-from seqcl import config as configuration
-from seqcl.augment import VIEWS
-from seqcl.encoders import ENCODERS
-from seqcl.evaluation import RANK_METRICS
-from seqcl.experiment import SHARED, Options
+from seqcl import registry
+from seqcl.config import Options
+from seqcl.config.help import texts_of
+from seqcl.config.schema import SHARED
+from seqcl.config.settings import KIND_OF
 from seqcl.models import MODELS
-from seqcl.objectives import OBJECTIVES
-from seqcl.objectives.next_item import LOSSES
-from seqcl.parts import handed_in, options_of
+from seqcl.parts import declared, handed_in, options_of
 
 Component = Callable[..., Any]
 
 
 def parts_of(recipe: Component) -> dict[str, tuple[Component, Mapping[str, Any]]]:
     """The parts of a recipe by section: the component, and the options that the recipe sets."""
-    return {name: (part.func, part.keywords) for name, part in configuration.parts(recipe).items()}
+    return {name: (part.component, part.options) for name, part in declared(recipe).items()}
 
 
 def choices() -> dict[str, Mapping[str, Component]]:
     """The sections whose component is chosen by name, each with its table."""
-    return {"encoder": ENCODERS, "views": VIEWS, "objective": OBJECTIVES}
+    return {section: registry.TABLES[kind].ours for section, kind in KIND_OF.items()}
 
 
 def shared() -> dict[str, Component]:
     """The components whose options every run has, by section; the empty name is that of the options without a section."""
-    return {"": Options, **SHARED}
+    return {"": Options, **{section.name: section.component for section in SHARED}}
 
 
 def tables() -> dict[str, Mapping[str, Component]]:
     """The tables of parts that pages list, by kind."""
-    return {"encoder": ENCODERS, "view": VIEWS, "objective": OBJECTIVES, "loss": LOSSES, "metric": RANK_METRICS}
+    return {kind: registry.TABLES[kind].ours for kind in ("encoder", "view", "objective", "loss", "metric")}
 
 
 class Option(NamedTuple):
@@ -57,10 +53,7 @@ class Option(NamedTuple):
 def options(component: Component) -> list[Option]:
     """The options of a component, in the order of its signature."""
     made_by = component.__init__ if inspect.isclass(component) else component
-    hints, texts = get_type_hints(made_by), {}
-    for document in (inspect.getdoc(component), inspect.getdoc(made_by)):
-        found = parse_docstring(document or "").params
-        texts |= {one.arg_name: " ".join((one.description or "").split()) for one in found}
+    hints, texts = get_type_hints(made_by), texts_of(component)
     made = []
     for name, parameter in options_of(component).items():
         hint = hints.get(name)
@@ -97,12 +90,12 @@ def fits(component: Component, place: Component) -> bool:
 
 def recipes() -> dict[str, type]:
     """Every recipe by the name of its class, without aliases."""
-    return {recipe.__name__: recipe for recipe in MODELS.values()}
+    return {recipe.__name__: recipe for recipe in MODELS.ours.values()}
 
 
 def aliases(recipe: type) -> list[str]:
     """The other names of a recipe."""
-    return [name for name, one in MODELS.items() if one is recipe and name != recipe.__name__]
+    return [name for name, one in MODELS.ours.items() if one is recipe and name != recipe.__name__]
 
 
 def first_sentence(component: Component) -> str:

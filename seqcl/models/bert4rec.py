@@ -12,6 +12,7 @@ class BERT4Rec(Recommender):
     """Masked items by bidirectional self-attention (Sun et al. 2019, arXiv 1904.06690).
 
     A MASK stands behind the row that is read, so the encoder's rows are one item longer than the windows.
+
     Differs from the paper: cosines instead of dot products with a bias for each item; places counted from the end.
     """
 
