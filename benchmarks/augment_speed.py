@@ -2,13 +2,13 @@
 
     python benchmarks/augment_speed.py [--data Beauty.txt] [--threads 2]
 
-Rows have the lengths of Amazon Beauty's training rows (those of `--data`, a file in the S3-Rec text format, where
-given) and items drawn uniformly. `mixed` batches hold rows of all lengths, one of them 50; `bucketed` ones hold rows of
-neighbouring length, as the loader makes them; `pair` makes, and encodes, both views of a bucketed batch in one pass.
-One of crop 0.6, mask 0.3, reorder 0.6 is drawn per row. Encoding is the forward pass of SASRec (dim 64, 2 layers, 2
-heads) alone, without the backward pass that training adds. The two are run in turns, each batch in many rounds; a
-figure is the median over batches of the quickest round, in processor time with one thread, which other work on the
-machine disturbs least, else in wall time. The last line is JSON; `ratio` is that of mixed batches: the bar is 0.1, the
+Rows have the lengths of Amazon Beauty's training rows, or those of `--data`, a file in the S3-Rec text format. Their
+items are drawn uniformly. `mixed` batches hold rows of all lengths, one of them 50. `bucketed` batches hold rows of
+similar length, as the loader makes them. `pair` makes, and encodes, both views of a bucketed batch in one pass.
+Each row draws one of crop 0.6, mask 0.3, reorder 0.6. Encoding is the forward pass of SASRec (dim 64, 2 layers, 2
+heads) alone, without the backward pass of training. The two take turns, each batch in many rounds. A figure is the
+median over batches of the quickest round. With one thread it is processor time, which other work on the machine
+disturbs least; with more it is wall time. The last line is JSON; `ratio` is that of mixed batches: the bar is 0.1, the
 aim 0.03.
 """
 
@@ -38,7 +38,7 @@ def batch_of(lengths: torch.Tensor) -> SeqBatch:
 
 
 def typical(batches: list[SeqBatch], *calls: Callable[[SeqBatch], object], seconds: float) -> list[float]:
-    """Seconds of each call: the median over batches of the quickest round, calls taken in turns."""
+    """Measure the seconds of each call: the median over batches of the quickest round, with the calls in turns."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     quickest = [[float("inf")] * len(batches) for _ in calls]
     end = time.perf_counter() + seconds
@@ -52,7 +52,7 @@ def typical(batches: list[SeqBatch], *calls: Callable[[SeqBatch], object], secon
 
 
 def correlation_seconds(users: np.ndarray, items: np.ndarray, copies: int) -> float:
-    """Seconds of item_cf_iuf on so many disjoint copies of a log."""
+    """Measure the seconds of item_cf_iuf on this many disjoint copies of a log."""
     users = np.concatenate([users + copy * (users.max() + 1) for copy in range(copies)])
     items = np.concatenate([items + copy * items.max() for copy in range(copies)])
     began = time.perf_counter()

@@ -1,7 +1,7 @@
 """Time and memory from a file to packed sequences: 1 million rows of CSV, 20 million of Parquet and of CSV.
 
-Each file is made here, in a temporary folder, and read in a process of its own, so that its peak is its own. Memory is
-counted above what the process held once its libraries were imported; content is 3 columns of 8 bytes a row.
+Each file is made in a temporary folder and read in a process of its own: the peak of memory is that of one file.
+Memory is counted above what the process holds after its imports. Content is 3 columns of 8 bytes a row.
 
     python benchmarks/data_speed.py                    # all of it; needs 2 GB of disk and 4 GB of memory
     python benchmarks/data_speed.py --rows 1000000     # the small one alone
@@ -26,7 +26,7 @@ MUST = {"csv_1m_seconds": 3.0, "csv_1m_over_content": 6.0, "peak_gib_20m": 4.0}
 
 
 def make(path: Path, rows: int, seed: int) -> None:
-    """A log of users and items with long tails, in time order over all users, as a shop would have it."""
+    """Write a log of users and items with long tails, in time order over all users, as a shop has it."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 
@@ -69,7 +69,7 @@ def measure(path: Path) -> dict[str, float]:
         "import_seconds": imported - started,
         "read_seconds": read_seconds,
         "seconds": seconds,
-        "cpu_seconds": cpu_seconds,  # of all threads; what remains comparable where the machine is shared
+        "cpu_seconds": cpu_seconds,  # of all threads; comparable on a shared machine too
         "split_seconds": time.perf_counter() - begin - seconds,
         "peak_gib": peak / 2**30,
         "over_content": (peak - before) / (rows * BYTES_A_ROW),
@@ -78,7 +78,7 @@ def measure(path: Path) -> dict[str, float]:
 
 
 def resident(field: str) -> int:
-    """Bytes of memory this process holds (VmRSS) or held at most (VmHWM)."""
+    """Return the bytes of memory that this process holds (VmRSS) or held at most (VmHWM)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
@@ -86,7 +86,7 @@ def resident(field: str) -> int:
 
 
 def apart(path: Path, repeats: int) -> list[dict[str, float]]:
-    """`measure` in fresh processes on two threads."""
+    """Run `measure` in new processes on two threads."""
     threads = {name: "2" for name in ("OMP_NUM_THREADS", "ARROW_NUM_THREADS", "OMP_THREAD_LIMIT")}
     found = []
     for _ in range(repeats):

@@ -1,10 +1,10 @@
-"""What padding costs an encoder: forward and backward of SASRec on batches of 256 rows, three ways to lay them out.
+"""The cost of padding for an encoder: forward and backward of SASRec on batches of 256 rows, laid out in three ways.
 
     python benchmarks/encode_speed.py [--data Beauty] [--rounds 5] [--smoke]
 
-padded: random rows, each as wide as the longest. bucketed: rows of like length in one batch, each as wide as the longest.
-packed: random rows, put by `seqcl.encoders.layout` into shared blocks; this is what training does. Figures are milliseconds
-per 1,000 real positions, medians of rounds in turn. The last line is one JSON object.
+padded: random rows, each as wide as the longest. bucketed: rows of similar length in one batch, each as wide as the
+longest. packed: random rows, put into shared blocks by `seqcl.encoders.layout`, as in training. Figures are milliseconds
+per 1,000 real positions, the medians of rounds; the three ways take turns. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCHES = 8
 
 
 def apart(lengths: list[int]) -> tuple[int, list[int], list[int], list[int]]:
-    """Every row in a block of its own, as on a GPU."""
+    """Put every row into a block of its own, as on a GPU."""
     zeros = [0] * len(lengths)
     return max(lengths), list(range(len(lengths))), zeros, zeros
 
@@ -46,7 +46,7 @@ def step(encoder: SASRec, batch: SeqBatch) -> Tensor:
 
 
 def timed(encoder: SASRec, batches: list[SeqBatch], work: Callable[[SASRec, SeqBatch], Tensor]) -> float:
-    """Milliseconds per 1,000 real positions."""
+    """Measure milliseconds per 1,000 real positions."""
     started = time.perf_counter()
     for batch in batches:
         work(encoder, batch)

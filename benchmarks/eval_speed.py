@@ -1,11 +1,12 @@
-"""Ranking every user, side by side with a plain chunked product + topk and with RecBole; one JSON line last.
+"""Time to rank every user, beside a plain chunked product + topk and beside RecBole; the last line is JSON.
 
     python benchmarks/eval_speed.py                       # random histories of the size of Beauty
     python benchmarks/eval_speed.py --data Beauty.txt     # real histories (S3-Rec text format)
 
-The contestants take turns within one process, so that a busy machine slows them alike; figures are medians over the
-rounds. On a busy machine `--threads 1 --clock cpu` counts the processor's time and not the queue for it. Encoding is left out: all start from the same query and item vectors. The plain product excludes nothing and
-computes no metric; ours excludes the histories and gives every rank and all metrics, coverage and popularity included.
+The contestants take turns within one process: a busy machine slows all of them. Figures are medians over the rounds.
+On a busy machine `--threads 1 --clock cpu` counts processor time and leaves out the wait for it. Encoding is left out:
+all start from the same query and item vectors. The plain product excludes nothing and computes no metric; ours excludes
+the histories and gives every rank and all metrics, coverage and popularity included.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def read_rows(path: Path) -> list[list[int]]:
 
 
 def random_rows(users: int, items: int, generator: np.random.Generator) -> list[list[int]]:
-    """Histories of 5 items and a geometric rest, mean 9, popular items first; every item occurs."""
+    """Draw histories of 5 items and a geometric rest, mean 9, popular items most often; every item occurs."""
     popularity = 1.0 / np.arange(1, items + 1)
     rows = [
         generator.choice(items, size=5 + generator.geometric(0.25), p=popularity / popularity.sum()) + 1
@@ -48,7 +49,7 @@ def random_rows(users: int, items: int, generator: np.random.Generator) -> list[
 
 
 def last_item_windows(rows: list[list[int]]) -> Windows:
-    """The newest item of every row is the target."""
+    """Make evaluation windows in which the newest item of every row is the target."""
     sizes = np.array([len(row) for row in rows])
     offsets = np.concatenate(([0], np.cumsum(sizes)))
     stop = offsets[1:] - 1
@@ -68,7 +69,7 @@ def last_item_windows(rows: list[list[int]]) -> Windows:
 
 @dataclass
 class Vectors:
-    """A model that has already encoded everyone."""
+    """A model that has already encoded all users."""
 
     states: Tensor  # (W, D)
     table: Tensor  # (N, D)
@@ -84,7 +85,7 @@ class Vectors:
 
 
 def batches(windows: Windows, size: int) -> Iterator[SeqBatch]:
-    """Nothing but the rows' numbers and targets: the encoding is not measured."""
+    """Yield the numbers of the rows and their targets alone: encoding is not measured."""
     targets = torch.from_numpy(windows.items[windows.stop].astype(np.int64))
     for start in range(0, len(windows), size):
         users = torch.arange(start, min(start + size, len(windows)))
@@ -96,7 +97,7 @@ def random_vectors(windows: Windows, dim: int) -> Vectors:
 
 
 def trained_like_vectors(windows: Windows, dim: int) -> Vectors:
-    """Few strong directions, popular items longer, queries near the items of the history."""
+    """Make vectors with few strong directions, longer ones for popular items, and queries near items of the history."""
     scale = torch.arange(1, dim + 1).float().rsqrt()  # (D,)
     table = torch.randn(windows.num_items, dim) * scale
     counts = torch.from_numpy(windows.item_counts()[1:-1]).float()
@@ -106,7 +107,7 @@ def trained_like_vectors(windows: Windows, dim: int) -> Vectors:
 
 
 def plain(vectors: Vectors, chunk: int) -> Tensor:
-    """The yardstick: product and topk in chunks of users."""
+    """Run the yardstick: product and topk in chunks of users."""
     found = [(rows @ vectors.table.T).topk(KS[-1], dim=1).indices for rows in vectors.states.split(chunk)]
     return torch.cat(found)
 
@@ -116,7 +117,7 @@ def ours(vectors: Vectors, windows: Windows, evaluator: Evaluator, counts: np.nd
 
 
 def recbole_evaluation(vectors: Vectors, windows: Windows, chunk: int = 4096) -> dict[str, float]:
-    """RecBole's collector and evaluator as its trainer calls them for a sequential model; seen items kept."""
+    """Call RecBole's collector and evaluator as its trainer does for a sequential model; seen items are kept."""
     from recbole.config import Config
     from recbole.evaluator import Collector
     from recbole.evaluator import Evaluator as RecBoleEvaluator
@@ -144,7 +145,7 @@ def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_c
 
 
 def duel(vectors: Vectors, windows: Windows, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of each contestant, taking turns, and the median of the ratios within a round."""
+    """Measure the median seconds of each contestant, in turns, and the median of the ratios within a round."""
     evaluator, counts = Evaluator(ks=KS), windows.item_counts()
     contestants: dict[str, Callable[[], object]] = {
         **{f"plain_{chunk}": lambda chunk=chunk: plain(vectors, chunk) for chunk in (64, 256, 1024)},
@@ -167,14 +168,14 @@ def duel(vectors: Vectors, windows: Windows, rounds: int, clock: Callable[[], fl
 
 
 def memory_growth(vectors: Vectors, windows: Windows) -> int:
-    """By how many bytes our evaluation raises the peak memory of the process, if nothing dear ran before."""
+    """Measure the bytes by which our evaluation raises the peak memory of the process; nothing large must run before."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ours(vectors, windows, Evaluator(ks=KS), windows.item_counts())
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 def indexes(vectors: Vectors) -> dict[str, dict[str, float]]:
-    """Build and query seconds of the faiss indexes, and the share of the exact top 20 that they find."""
+    """Measure build and query seconds of the faiss indexes, and the part of the exact top 20 that they find."""
     truth = ExactIndex(vectors.table).search(vectors.states, KS[-1])[1]
     report = {}
     for kind in ("flat", "ivf", "hnsw"):

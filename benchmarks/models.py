@@ -1,14 +1,15 @@
-"""What each contrastive recipe and each encoder costs: its epoch over that of our SASRec, peak memory, and what is made once or once an epoch.
+"""The cost of each contrastive recipe and each encoder: its epoch over that of our SASRec, and its peak memory.
 
     python benchmarks/models.py [--data Beauty] [--epochs 2] [--only DuoRec,ICLRec] [--smoke]
 
-Every recipe runs alone in a process of its own, as `benchmarks/train_speed.py` runs SASRec: dim 64, 2 layers, 2 heads, full
-softmax, float32, two threads, batches of 256; clusters and similarities of an epoch are part of it. S3Rec is measured in its
-pre-training, after which it is SASRec, and needs the attributes beside the data; TiCoSeRec is given times drawn at random, as
-Beauty has none; CauseRec makes one counterfactual of each kind. SASRec is measured before and after the others, because a
-shared machine changes its speed. Bound: views encoded for a row, plus 1.5; for MCLRec twice that; none for encoders.
-The index of same targets, k-means of 256 clusters and both item correlations are timed on the data (bound: 3 s each) and on
-ten times as many users made of it (40 s). The last line is one JSON object; the exit code is 1 if a recipe failed.
+Every recipe runs alone in a process of its own, as `benchmarks/train_speed.py` runs SASRec: dim 64, 2 layers, 2 heads,
+full softmax, float32, two threads, batches of 256. Clusters and similarities made in an epoch count. S3Rec is measured in
+its pre-training (afterwards it is SASRec) and needs the attributes beside the data. TiCoSeRec gets random times, as Beauty
+has none. CauseRec makes one counterfactual of each kind. SASRec is measured before and after the others, because a shared
+machine changes its speed. Bound: views encoded for a row, plus 1.5; twice that for MCLRec; none for encoders.
+The index of same targets, k-means of 256 clusters and both item correlations are made once, or once an epoch. They are
+timed on the data (bound: 3 s each) and on ten times as many users made from it (40 s). The last line is one JSON object;
+the exit code is 1 if a recipe failed.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ ENCODED = {  # views of a row
     "S3Rec": 3,
 }
 ENCODERS = ("BSARec", "GRU4Rec", "NARM", "HSTU", "BERT4Rec")
-SECONDS = {"1x": 3, "10x": 40}  # of everything made from the whole of the training windows
+SECONDS = {"1x": 3, "10x": 40}  # bounds of each thing made from all training windows
 TWICE = {"MCLRec"}  # trains the augmenters in a step of their own
 
 
@@ -60,7 +61,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def with_times(path: str, folder: Path) -> str:
-    """The same log with a time at every interaction, a week later than the one before on average."""
+    """Write the log with a time at every interaction, on average a week after the one before; return the path."""
     import numpy as np
 
     from seqcl.data import read, write
@@ -72,7 +73,7 @@ def with_times(path: str, folder: Path) -> str:
 
 
 def parts(path: str, times: int, clusters: int) -> dict[str, float]:
-    """Seconds of everything that is made from the whole of the training windows; `times` as many users, made of copies."""
+    """Measure the seconds of each thing made from all training windows, with `times` as many users, made as copies."""
     import numpy as np
     import torch
 
@@ -82,7 +83,7 @@ def parts(path: str, times: int, clusters: int) -> dict[str, float]:
 
     torch.set_num_threads(2)
     train = leave_one_out(load_sequences(path), windows="last").train
-    shift = np.arange(times) * len(train.items)  # every copy a user of its own, with items of its own
+    shift = np.arange(times) * len(train.items)  # each copy has users and items of its own
     items = np.concatenate([train.items + copy * train.num_items for copy in range(times)])
 
     def moved(places: np.ndarray) -> np.ndarray:

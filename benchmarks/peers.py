@@ -1,6 +1,6 @@
-"""Training epochs of RecBole's and RecTools' SASRec as a user of theirs runs them, for benchmarks/train_speed.py.
+"""Training epochs of RecBole's and RecTools' SASRec, run as their users run them, for benchmarks/train_speed.py.
 
-Each function trains for `steps` batches and returns the median seconds of a batch scaled to an epoch, and says so.
+Each function trains for `steps` batches and returns the median seconds of a batch, scaled to an epoch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 
 def read_rows(path: Path) -> list[list[int]]:
-    """Item ids by user of a file in the S3-Rec text format."""
+    """Read the item ids of each user from a file in the S3-Rec text format."""
     return [[int(word) for word in line.split()[1:]] for line in path.read_text().splitlines()]
 
 
@@ -36,7 +36,7 @@ Clock = Callable[[], float]
 def recbole_sasrec(
     path: Path, *, max_len: int, batch_size: int, steps: int, clock: Clock = time.perf_counter
 ) -> dict[str, Any]:
-    """RecBole 1.2.1 SASRec, full softmax, dim 64, 2 layers, 2 heads; it makes a row of every prefix."""
+    """Time SASRec of RecBole 1.2.1: full softmax, dim 64, 2 layers, 2 heads; it makes a row of every prefix."""
     sizes = {"hidden_size": 64, "inner_size": 256, "n_layers": 2, "n_heads": 2}
     values = {"train_neg_sample_args": None, "loss_type": "CE", **sizes}
     return recbole_epoch(path, "SASRec", values, max_len=max_len, batch_size=batch_size, steps=steps, clock=clock)
@@ -52,7 +52,7 @@ def recbole_epoch(
     steps: int,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Any]:
-    """A model in RecBole's pipeline with these settings, over rows in the order of their file."""
+    """Time a model in RecBole's pipeline with these settings, over rows in the order of their file."""
     warnings.simplefilter("ignore")
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
@@ -82,7 +82,7 @@ def recbole_epoch(
 
 
 def write_atomic(path: Path, target: Path) -> None:
-    """A file in the S3-Rec text format as an atomic one, the places in a row being its times."""
+    """Write a file in the S3-Rec text format as an atomic file; the places in a row become its times."""
     target.parent.mkdir()
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
     for user, row in enumerate(read_rows(path)):
@@ -91,7 +91,7 @@ def write_atomic(path: Path, target: Path) -> None:
 
 
 class Cut:
-    """The first batches of a loader, with the seconds from one to the next."""
+    """The first `steps` batches of a loader; notes the seconds from one to the next."""
 
     def __init__(self, loader: Any, steps: int, clock: Clock) -> None:
         self.loader, self.steps, self.clock, self.seconds = loader, steps, clock, []
@@ -114,7 +114,7 @@ class Cut:
 
 
 def rectools_sasrec(path: Path, *, max_len: int, batch_size: int, steps: int) -> dict[str, Any]:
-    """RecTools SASRec, softmax over all items, dim 64, 2 blocks, 2 heads; rows padded to max_len."""
+    """Time RecTools' SASRec: softmax over all items, dim 64, 2 blocks, 2 heads; rows are padded to max_len."""
     warnings.simplefilter("ignore")
     import pandas as pd
     from pytorch_lightning import Callback, Trainer
@@ -139,7 +139,7 @@ def rectools_sasrec(path: Path, *, max_len: int, batch_size: int, steps: int) ->
             seconds.append(now - self.before)
             self.before = now
 
-    # RecTools copies the trainer and its callbacks, so the clock notes into a list outside
+    # RecTools copies the trainer and its callbacks: the clock writes to a list outside.
     def trainer():
         return Trainer(
             max_epochs=1000, max_steps=steps, accelerator="cpu", devices=1, enable_progress_bar=False,
@@ -155,7 +155,7 @@ def rectools_sasrec(path: Path, *, max_len: int, batch_size: int, steps: int) ->
 
 
 def square_rate(size: int = 2048) -> float:
-    """Floating-point operations a second of a float32 matrix product, the median of ten."""
+    """Measure floating-point operations a second of a float32 matrix product, the median of ten."""
     one, two = torch.randn(size, size), torch.randn(size, size)
     seconds = []
     for _ in range(10):

@@ -1,15 +1,16 @@
-"""Test quality of configurations over seeds, each difference to the last one with its 95 % interval over users and seeds
-(of one seed over users alone).
+"""Test quality of configurations over seeds, and the difference of each from the last one.
+
+Each difference has its 95 % interval over users and seeds; with one seed, over users alone.
 
     python benchmarks/quality.py configs/beauty-cl4rec.yaml configs/beauty-sasrec.yaml --seeds 3 [--jobs 2] [--measured]
 
-Files joined by + are one configuration, the later ones winning. Differences are shown for all targets and for those of the head,
-torso and tail: the fifth of the items most frequent in training, the next two fifths, the rest. Every seed is one
-`run.py --config FILE --seed S` in a process of its own, further options going to all; a finished run in --runs is not repeated.
-With --measured neither is one that lies in benchmarks/measured/, where those made now are added: NAME-SEED.parquet holds the rows
-and ranks of the test targets found among the first 20, and as metadata the configuration and the metrics of the run, of files in
-configs/ as they are, without further options. Models are chosen on validation, the figures are those of test. The last line is
-one JSON object.
+Files joined by + are one configuration; later files win. Differences are shown for all targets and for those of the
+head, torso and tail: the fifth of the items most frequent in training, the next two fifths, the rest. Every seed is one
+`run.py --config FILE --seed S` in a process of its own; further options go to all runs. A finished run in --runs is not
+repeated. With --measured, a run in benchmarks/measured/ is not repeated either, and new runs are added there. A file
+NAME-SEED.parquet holds the rows and ranks of the test targets found among the first 20; its metadata hold the
+configuration and the metrics of the run. --measured takes files in configs/ as they are, without further options.
+Models are chosen on validation; the figures are those of test. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ KEPT = ("model", "protocol", "data", "test", "valid", "training", "seed", "versi
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What is compared of a run."""
+    """The facts of a run that are compared."""
 
     config: dict[str, Any]
     metrics: dict[str, Any]
-    found: pd.DataFrame  # row of the test targets whose rank is at most DEEPEST, and the rank
+    found: pd.DataFrame  # rows of the test targets with a rank of at most DEEPEST, and the ranks
 
     @classmethod
     def of(cls, folder: Path) -> Figures:
-        """Those of a run folder."""
+        """Read the figures of a run folder."""
         metrics = json.loads((folder / "metrics.json").read_text())
         ranks = pd.read_parquet(folder / "ranks.parquet")["rank"].to_numpy()
         rows = np.flatnonzero(ranks <= DEEPEST)
@@ -62,13 +63,13 @@ class Figures:
 
     @classmethod
     def read(cls, file: Path) -> Figures:
-        """Those that `write` wrote."""
+        """Read figures that `write` wrote."""
         table = pq.read_table(file)
         about = json.loads(table.schema.metadata[b"run"])
         return cls(config=about["config"], metrics=about["metrics"], found=table.to_pandas())
 
     def write(self, file: Path) -> None:
-        """Keep them, without the machine's own paths."""
+        """Write the figures, without the machine's own paths."""
         config = {key: value for key, value in self.config.items() if key != "runs"} | {
             "dataset": self.metrics["data"]["name"]
         }
@@ -78,19 +79,19 @@ class Figures:
         pq.write_table(table.replace_schema_metadata({"run": about}), file, compression="zstd")
 
     def gains(self) -> np.ndarray:
-        """NDCG@10 of every test target, in the order of the split: (W,)."""
+        """Compute NDCG@10 of every test target, in the order of the split: (W,)."""
         gains = np.zeros(self.metrics["protocol"]["num_targets"])
         near = self.found[self.found["rank"] <= 10]
         gains[near["row"]] = 1 / np.log2(near["rank"] + 1.0)
         return gains
 
     def protocol(self) -> dict[str, Any]:
-        """What two runs must share for their test figures to be compared."""
+        """Return the facts that two runs must share before their test figures are compared."""
         return {key: value for key, value in self.metrics["protocol"].items() if key not in ("seed", "windows")}
 
 
 def name_of(config: str) -> str:
-    """The names of a configuration's files: those in configs/ by their place there, folder.file, others by file."""
+    """Name a configuration by its files: folder.file for those in configs/, the file's name for others."""
     names = []
     for file in config.split("+"):
         path = Path(file).resolve().with_suffix("")
@@ -100,12 +101,12 @@ def name_of(config: str) -> str:
 
 
 def options_of(config: str) -> list[str]:
-    """A configuration as words of the command line."""
+    """Write a configuration as words of the command line."""
     return [word for file in config.split("+") for word in ("--config", file)]
 
 
 def figures(config: str, seed: int, chosen: argparse.Namespace, words: list[str]) -> Figures:
-    """Those of a configuration and seed, whose run is made if it is nowhere."""
+    """Return the figures of a configuration and seed; run it if no finished run is found."""
     told = [*options_of(config), "--seed", str(seed), *words]
     kept = MEASURED / f"{name_of(config)}-{seed}.parquet"
     if chosen.measured and kept.exists():
@@ -128,7 +129,7 @@ def figures(config: str, seed: int, chosen: argparse.Namespace, words: list[str]
 
 
 def check_same(figures: Figures, told: list[str], where: Path) -> None:
-    """Stop if finished figures were made with other options; those that came up since count as their defaults."""
+    """Stop if finished figures were made with other options; options that are newer count with their defaults."""
     from seqcl import config
     from seqcl.errors import UserError
 
@@ -149,7 +150,10 @@ def check_same(figures: Figures, told: list[str], where: Path) -> None:
 
 
 def slices(config: str, words: list[str], protocol: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Which test targets (W,) bool are of the head, the torso and the tail of the items, in the data that the protocol names."""
+    """Mark the test targets of the head, the torso and the tail of the items: (W,) bool each.
+
+    Stops if the data are not those that the protocol names.
+    """
     from seqcl.evaluation.slices import by_popularity
     from seqcl.config import resolve
 
@@ -163,7 +167,7 @@ def slices(config: str, words: list[str], protocol: dict[str, Any]) -> dict[str,
 
 
 def row_of(runs: list[Figures]) -> dict[str, Any]:
-    """Means and deviations over the seeds of one configuration."""
+    """Compute means and deviations over the seeds of one configuration."""
     row: dict[str, Any] = {key: runs[0].metrics[key] for key in ("model", "protocol")}
     row["data"] = runs[0].metrics["data"]["name"]
     row["commits"] = sorted({run.metrics["versions"].get("commit", "unknown") for run in runs})
@@ -177,19 +181,19 @@ def row_of(runs: list[Figures]) -> dict[str, Any]:
 
 
 def digits(value: float, *, signed: bool = False) -> str:
-    """A figure as the README and the heads of configurations write it: .0597, or +.0016 and −.0011."""
+    """Write a figure as the README and the heads of configurations do: .0597, or +.0016 and −.0011."""
     sign = ("−" if value < 0 else "+") if signed else ""
     return sign + f"{abs(value):.4f}".removeprefix("0")
 
 
 def spread(figure: dict[str, Any]) -> str:
-    """The mean of several seeds and their deviation, or one seed's figure."""
+    """Write the mean of several seeds with their deviation, or the figure of one seed."""
     deviation = f" ± {digits(figure['sd'])}" if len(figure["by seed"]) > 1 else ""
     return digits(figure["mean"]) + deviation
 
 
 def summary(row: dict[str, Any]) -> str:
-    """What the head of a configuration says of its seeds."""
+    """Write the line about its seeds that stands in the head of a configuration."""
     recall, ndcg = (row[metric] for metric in SHOWN)
     last = len(ndcg["by seed"]) - 1
     seeds = f"seeds 0 to {last}" if last else "seed 0"
@@ -197,7 +201,7 @@ def summary(row: dict[str, Any]) -> str:
 
 
 def verdict(found: dict[str, Any]) -> tuple[str, str, str]:
-    """What a row of the README says of a difference: itself with its interval, p, and with how many seeds it is ahead."""
+    """Write a difference as a row of the README does: with its interval, its p, and the number of seeds ahead."""
     low, high = digits(found["low"], signed=True), digits(found["high"], signed=True)
     p = found["p"]
     chance = "< .001" if p < 0.001 else f"{p:.{3 if p < 0.01 else 2}f}".removeprefix("0")
@@ -249,7 +253,7 @@ def main() -> None:
 
 
 def compared(config: str, last: str, sides: dict[str, list[Figures]], parts: dict[str, Any]) -> dict[str, Any]:
-    """What a configuration is ahead of the last by, on each part of the targets; printed, too."""
+    """Compare a configuration with the last one on each part of the targets, print the result and return it."""
     from seqcl.evaluation import compare
 
     found = {}

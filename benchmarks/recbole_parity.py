@@ -1,10 +1,11 @@
-"""SASRec trained by RecBole and by us with RecBole's settings: test metrics over several seeds, under one protocol.
+"""Test metrics of SASRec trained by RecBole, and by us with RecBole's settings, over several seeds under one protocol.
 
     python benchmarks/recbole_parity.py --data LastFM --seeds 3 [--smoke]
 
-Length 20, dim 32, 2 layers, 2 heads, dropout 0.5, full softmax of inner products, batches of 256 rows with one target each, Adam
-at 0.003, the best of NDCG@10 on validation, patience 5. Three arms: RecBole's model in RecBole's trainer; our SASRec with
-positions from the start in our loop; RecBole's model as an encoder in our loop. Ours has no dropout of attention weights.
+Length 20, dim 32, 2 layers, 2 heads, dropout 0.5, full softmax of inner products, batches of 256 rows with one target
+each, Adam at 0.003, patience 5; the epoch with the best NDCG@10 on validation is tested. Three arms: RecBole's model in
+RecBole's trainer; our SASRec with positions from the start in our loop; RecBole's model as an encoder in our loop. Our
+SASRec has no dropout of attention weights.
 The last line is one JSON object.
 """
 
@@ -34,13 +35,13 @@ ENCODERS = {
 
 
 def recbole(seed: int, epochs: int, folder: str) -> dict[str, Any]:
-    """RecBole's SASRec in RecBole's trainer."""
+    """Train RecBole's SASRec in RecBole's trainer."""
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.trainer import Trainer
     from recbole.utils import get_model, init_seed
 
-    import seqcl.integrations.recbole  # noqa: F401  its checkpoint of the best epoch loads
+    import seqcl.integrations.recbole  # noqa: F401  lets its checkpoint of the best epoch load
 
     settings = {
         "data_path": folder,
@@ -71,7 +72,7 @@ def recbole(seed: int, epochs: int, folder: str) -> dict[str, Any]:
 
 
 def ours(path: Path, seed: int, epochs: int, folder: str, encoder: dict[str, Any]) -> dict[str, Any]:
-    """SASRec in our loop with RecBole's settings."""
+    """Train SASRec in our loop with RecBole's settings."""
     import seqcl
 
     run = seqcl.train(
@@ -98,7 +99,7 @@ def ours(path: Path, seed: int, epochs: int, folder: str, encoder: dict[str, Any
 
 
 def compare(path: Path, seeds: int, epochs: int, arms: list[str], *, smoke: bool) -> None:
-    """Every arm with every seed, and how far their means lie apart in standard deviations."""
+    """Train every arm with every seed; print the distance of the means in standard deviations, one JSON line last."""
     from seqcl.data import load, write
     from seqcl.machine import processor
 

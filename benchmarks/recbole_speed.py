@@ -1,12 +1,12 @@
-"""Seconds of a training batch of CL4Rec inside RecBole's pipeline and in our own loop, beside RecBole's own SASRec.
+"""Seconds of a training batch of CL4Rec in RecBole's pipeline and in our own loop, beside RecBole's own SASRec.
 
     python benchmarks/recbole_speed.py --data Beauty [--steps 40] [--smoke]
 
-Batches of 256 rows, one row a target as RecBole cuts them, dim 64, 2 layers, length 50, full softmax, float32; each system alone
-in a process of its own, the median of its batches. On a machine that others use, --threads 1 --clock cpu counts the seconds
-that the process was at work. RecBole-DA's CL4SRec is quoted, not measured here: 363 s for the same 131,413 rows of Beauty in
-batches of 256, wall time on two threads of another machine, where RecBole's SASRec took 217 s. So it is also put in terms of the SASRec
-that is measured here. The last line is one JSON object.
+Batches of 256 rows, one row a target as RecBole cuts them, dim 64, 2 layers, length 50, full softmax, float32. Each
+system runs alone in a process of its own; a figure is the median of its batches. On a shared machine, --threads 1
+--clock cpu counts the seconds that the process was at work. RecBole-DA's CL4SRec is quoted, not measured here: 363 s for
+the same 131,413 rows of Beauty in batches of 256, wall time on two threads of another machine, where RecBole's SASRec
+took 217 s. For that reason it is also given relative to the SASRec measured here. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ SIZES = {"dim": 64, "layers": 2, "heads": 2}
 
 
 def recbole_sasrec(path: str, steps: int, clock: Clock) -> dict[str, Any]:
-    """RecBole's SASRec in RecBole's pipeline, as installed."""
+    """Time RecBole's SASRec in RecBole's pipeline, as installed."""
     from benchmarks import peers
 
     return peers.recbole_sasrec(Path(path), max_len=MAX_LEN, batch_size=BATCH, steps=steps, clock=clock)
 
 
 def recbole_sasrec_beside_us(path: str, steps: int, clock: Clock) -> dict[str, Any]:
-    """The same after `import seqcl.integrations.recbole`, which keeps autograd's anomaly mode off."""
+    """Time the same after `import seqcl.integrations.recbole`, which keeps autograd's anomaly mode off."""
     import seqcl.integrations.recbole  # noqa: F401
 
     return recbole_sasrec(path, steps, clock)
 
 
 def recbole_cl4rec(path: str, steps: int, clock: Clock) -> dict[str, Any]:
-    """Our CL4Rec in RecBole's pipeline."""
+    """Time our CL4Rec in RecBole's pipeline."""
     import seqcl.integrations.recbole  # noqa: F401
     from benchmarks import peers
 
@@ -62,17 +62,17 @@ def recbole_cl4rec(path: str, steps: int, clock: Clock) -> dict[str, Any]:
 
 
 def our_cl4rec(path: str, steps: int, clock: Clock) -> dict[str, Any]:
-    """CL4Rec in our own loop, over the same rows."""
+    """Time CL4Rec in our own loop, over the same rows."""
     return our_loop(path, steps, "prefix", clock)
 
 
 def our_cl4rec_one_pass(path: str, steps: int, clock: Clock) -> dict[str, Any]:
-    """The same, learning from all positions of a row in one pass, as it does unless told otherwise."""
+    """Time the same with all positions of a row learned in one pass, which is the default."""
     return our_loop(path, steps, "sliding", clock)
 
 
 def our_loop(path: str, steps: int, windows: str, clock: Clock) -> dict[str, Any]:
-    """Median seconds of a batch in `Trainer.fit`, scaled to an epoch."""
+    """Measure the median seconds of a batch in `Trainer.fit`, scaled to an epoch."""
     import torch
 
     from benchmarks.peers import extrapolated
@@ -91,7 +91,7 @@ def our_loop(path: str, steps: int, windows: str, clock: Clock) -> dict[str, Any
 
 
 class First:
-    """The first batches of a loader of ours, with the seconds from one to the next."""
+    """The first `steps` batches of a loader of ours; notes the seconds from one to the next."""
 
     def __init__(self, loader: Any, steps: int, clock: Clock) -> None:
         self.loader, self.steps, self.clock, self.seconds = loader, steps, clock, list[float]()
@@ -120,7 +120,7 @@ JOBS: dict[str, Callable[[str, int, Clock], dict[str, Any]]] = {
 
 
 def alone(job: str, path: str, *words: str) -> dict[str, Any]:
-    """A job in a process of its own."""
+    """Run a job in a process of its own."""
     command = [sys.executable, __file__, "--job", job, "--data", path, *words]
     with tempfile.TemporaryDirectory() as folder:  # RecBole writes where it runs
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
@@ -133,7 +133,7 @@ def alone(job: str, path: str, *words: str) -> dict[str, Any]:
 
 
 def compare(path: str, steps: int, threads: int, clock: str, *, smoke: bool) -> None:
-    """Run every job, print what is compared, one JSON line last."""
+    """Run every job and print the ratios, one JSON line last."""
     words = ["--steps", str(steps), "--threads", str(threads), "--clock", clock]
     found = {job: alone(job, path, *words) for job in JOBS}
     batch = {job: it["batch_seconds"]["median"] for job, it in found.items()}

@@ -1,11 +1,12 @@
-"""Large catalogues: how fast two towers train on them, what that needs of memory, and what indexes of their items cost and lose.
+"""Large catalogues: speed and memory of training two towers on them, and the cost and recall of indexes of their items.
 
     python benchmarks/retrieval.py [--items 10000,100000,1000000] [--steps 100] [--smoke]
 
-Each size runs in a process of its own: a log of users who like two kinds of items each, a TwoTower that knows an item's kind, with
-sparse table gradients, two threads, batches of 256 rows. Then 1,000 queries, the best 20 items of each, through torch's `matmul +
-topk`, faiss's flat index called directly, and our indexes; recall is against the exact lists. Then the model is exported and the
-bundle asked for 200 users one by one. The last line is one JSON object.
+Each size runs in a process of its own: a log of users who like two kinds of items each, a TwoTower that knows an item's
+kind, with sparse table gradients, two threads, batches of 256 rows. Then 1,000 queries ask for their best 20 items
+through torch's `matmul + topk`, through faiss's flat index called directly, and through our indexes; recall is against
+the exact lists. Then the model is exported, and the bundle recommends for 200 users, one by one. The last line is one
+JSON object.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ K, QUERIES, THREADS = 20, 1000, 2
 
 
 def catalogue(items: int) -> Any:
-    """A log over that many items, each of a kind that is known; a user likes two kinds."""
+    """Make a log over this many items, each of a known kind; a user likes two kinds."""
     import numpy as np
     import pandas as pd
 
@@ -45,8 +46,10 @@ def catalogue(items: int) -> Any:
     liked = np.stack((everyone % kinds, rng.integers(0, kinds, users)), 1)  # (U, 2), each kind by somebody
     chosen = np.take_along_axis(liked, rng.integers(0, 2, (users, length)), 1)  # (U, 10) kinds
     sizes = (items - 1 - chosen) // kinds + 1  # (U, 10) items of them
-    drawn = chosen + kinds * (sizes * rng.random(chosen.shape) ** 3).astype(np.int64)  # a kind's first items most
-    every = np.arange(items)  # each item occurs, or it would not be in the log: once, with somebody who likes its kind
+    drawn = chosen + kinds * (sizes * rng.random(chosen.shape) ** 3).astype(
+        np.int64
+    )  # the first items of a kind most often
+    every = np.arange(items)  # each item occurs once more, with a user who likes its kind: else the log could lack it
     owners = np.concatenate((kind + kinds * (every // kinds % (users // kinds)), np.repeat(everyone, length)))
     frame = pd.DataFrame({"user_id": owners, "item_id": np.concatenate((every, drawn.reshape(-1)))})
     known = pd.DataFrame({"kind": [f"k{one}" for one in kind]})
@@ -68,7 +71,7 @@ class Some:
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What it gives, and its seconds in the faster of two runs."""
+    """Return the result of `work` and its seconds in the faster of two runs."""
     spent = []
     for _ in range(2):
         started = time.perf_counter()
@@ -78,7 +81,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def size(items: int, steps: int) -> dict[str, Any]:
-    """Everything that is measured of one size."""
+    """Measure everything at one size."""
     import faiss
     import torch
 

@@ -1,12 +1,12 @@
-"""Seconds of a training epoch and peak memory: ours against RecBole, RecTools and the floor, on one machine in one run.
+"""Seconds of a training epoch and peak memory: ours beside RecBole, RecTools and the floor, on one machine in one run.
 
     python benchmarks/train_speed.py --data Beauty.txt [--long ml-1m.txt] [--smoke]
 
-Every system runs alone in a process of its own, two threads, dim 64, 2 layers, 2 heads, full softmax, float32. Ours is the
-median of whole epochs in the loop that users run; the peers are a median over batches scaled to an epoch. The floor is the
-operations of one pass over all positions over the rate of a square matrix product, measured after every epoch, because a
-shared machine changes its speed from minute to minute. RecBole comes with the extra
-`recbole`; RecTools: pip install 'rectools[torch]', or --rectools-python with an interpreter that has it.
+Every system runs alone in a process of its own: two threads, dim 64, 2 layers, 2 heads, full softmax, float32. Ours is
+the median of whole epochs in the loop that users run; a peer is the median of its batches, scaled to an epoch. The floor
+is the number of operations in one pass over all positions, divided by the rate of a square matrix product. That rate is
+measured after every epoch, because a shared machine changes its speed from minute to minute. RecBole comes with the extra
+`recbole`; RecTools with pip install 'rectools[torch]', or give --rectools-python an interpreter that has it.
 The last line is one JSON object.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 THREADS = 2
-BARS = {  # ratio: (must, aim), "<" small is good
+BARS = {  # ratio: (sign, must, aim); "<" means that small is good
     "sasrec_over_floor": ("<", 3, 1.8),
     "cl4rec_over_sasrec": ("<", 2, 1.6),
     "recbole_over_ours": (">", 25, 60),
@@ -48,9 +48,9 @@ BARS = {  # ratio: (must, aim), "<" small is good
 def ours(
     path: str, model: str, windows: str, max_len: int, epochs: int, positions: str = "relative", stage: bool = False
 ) -> dict[str, Any]:
-    """Median seconds of an epoch, the first one not counted, and what the floor is at the rate measured after each epoch.
+    """Measure the median seconds of an epoch, without the first, and the floor at the rate measured after each epoch.
 
-    With `stage` of an epoch of what the model is pre-trained with.
+    With `stage`, an epoch is one of the model's pre-training.
     """
     import torch
 
@@ -92,7 +92,7 @@ def ours(
 
 
 def operations(train: Windows) -> float:
-    """Floating-point operations of one pass over all positions, forward and backward."""
+    """Count the floating-point operations of one pass over all positions, forward and backward."""
     lengths = (train.stop - train.start).astype(float)
     softmax = 6 * train.num_targets * train.num_items * 64
     dense = 6 * lengths.sum() * 2 * 12 * 64**2
@@ -101,7 +101,7 @@ def operations(train: Windows) -> float:
 
 
 def markov(users: int, epochs: int) -> dict[str, Any]:
-    """Seconds per million targets on Markov data."""
+    """Measure the seconds per million targets on Markov data."""
     import torch
 
     from seqcl.data import markov as chain
@@ -116,7 +116,7 @@ def markov(users: int, epochs: int) -> dict[str, Any]:
 
 
 def memory(path: str) -> dict[str, Any]:
-    """A whole CL4Rec run of one epoch, evaluation and report included; its peak is what is asked for."""
+    """Run CL4Rec for one epoch, with evaluation and report, for the peak memory of this process."""
     from seqcl.cli.main import main
 
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +126,7 @@ def memory(path: str) -> dict[str, Any]:
 
 
 def start(dataset: str) -> dict[str, Any]:
-    """Seconds from the start of the process to the end of the first training step, cache warm, best of three."""
+    """Measure the seconds from the start of a process to the end of its first training step: warm cache, best of three."""
     words = [sys.executable, __file__, "--first-step", dataset]
     seconds = []
     for _ in range(4):  # the first one warms the cache
@@ -137,7 +137,7 @@ def start(dataset: str) -> dict[str, Any]:
 
 
 def first_step(dataset: str) -> None:
-    """What `run.py --model CL4Rec` does until its first step is done; then the process is gone."""
+    """Do what `run.py --model CL4Rec` does up to the end of its first step; then end the process."""
     from seqcl import experiment
     from seqcl.objectives import Joint
 
@@ -173,7 +173,7 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def alone(job: str, *words: Any, python: str = sys.executable) -> dict[str, Any]:
-    """A job in a process of its own, with its peak memory."""
+    """Run a job in a process of its own and note its peak memory."""
     command = [python, __file__, "--job", json.dumps([job, *words])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     lines = [line for line in done.stdout.splitlines() if line.startswith("@@")]

@@ -10,7 +10,7 @@ from itertools import combinations, pairwise, permutations
 
 Row = tuple[int, ...]
 Law = dict[Row, Fraction]
-"""Every result that a view of a row can have, with its probability."""
+"""All results that a view of a row can have, each with its probability."""
 
 
 def _law(outcomes: Iterable[Row]) -> Law:
@@ -59,7 +59,7 @@ def insert(row: Row, rate: str, neighbour: dict[int, int], max_len: int, least: 
 
 
 def mixture(laws: list[Law]) -> Law:
-    """Each law equally likely."""
+    """Mix the laws, each equally likely."""
     mixed: Law = defaultdict(Fraction)
     for law in laws:
         for row, probability in law.items():
@@ -68,7 +68,7 @@ def mixture(laws: list[Law]) -> Law:
 
 
 def item_cf_iuf(pairs: Iterable[tuple[int, int]], num_items: int) -> list[list[float]]:
-    """The dense matrix w_ij of item correlation from (user, item) pairs, 0 on the diagonal: (N + 2) x (N + 2)."""
+    """Compute the dense matrix w_ij of item correlation from (user, item) pairs, 0 on the diagonal: (N + 2) x (N + 2)."""
     baskets: dict[int, set[int]] = defaultdict(set)
     for user, item in pairs:
         baskets[user].add(item)
@@ -81,7 +81,7 @@ def item_cf_iuf(pairs: Iterable[tuple[int, int]], num_items: int) -> list[list[f
 
 
 def same_target_rows(rows: list[list[int]], target: int, user: int) -> list[tuple[int, ...]]:
-    """What stands before every occurrence of the target in the rows of all other users."""
+    """List the items before every occurrence of the target in the rows of all other users."""
     found = []
     for number, row in enumerate(rows):
         if number != user:
@@ -90,7 +90,7 @@ def same_target_rows(rows: list[list[int]], target: int, user: int) -> list[tupl
 
 
 def nearest(table, item: int) -> list[tuple[float, int]]:
-    """(cosine, other item), largest first, PAD and MASK left out."""
+    """List (cosine, other item), largest first, PAD and MASK left out."""
     found = []
     for other in range(1, len(table) - 1):
         if other != item:
@@ -100,7 +100,7 @@ def nearest(table, item: int) -> list[tuple[float, int]]:
 
 
 def variance(times: list[float]) -> float:
-    """Of the gaps between neighbours, 0 for fewer than two."""
+    """Compute the variance of the gaps between neighbouring times, 0 where there is no gap."""
     gaps = [late - early for early, late in pairwise(times)]
     if not gaps:
         return 0.0
@@ -109,13 +109,13 @@ def variance(times: list[float]) -> float:
 
 
 def even_starts(times: list[float], size: int) -> set[int]:
-    """Where windows of `size` items begin whose gaps vary least."""
+    """Find the begins of the windows of `size` items whose gaps vary least."""
     found = {start: variance(times[start : start + size]) for start in range(len(times) - size + 1)}
     return {start for start, value in found.items() if value <= min(found.values()) + 1e-9}
 
 
 def gap_sets(times: list[float], count: int, largest: bool) -> set[tuple[int, ...]]:
-    """All sets of `count` positions with the largest or smallest gaps before them; position 0, without a gap, comes last."""
+    """List all sets of `count` positions with the largest or smallest gaps before them; position 0 has no gap and comes last."""
     gaps = [late - early for early, late in pairwise(times)]
     ranked = [-math.inf, *(gap if largest else -gap for gap in gaps)]
     totals = {

@@ -31,6 +31,7 @@ from seqcl.augment import (
     crop_mask_reorder,
     dropout_and_same_target,
     evened_out,
+    halves,
     item_cf_iuf,
     similarity,
     stack,
@@ -38,6 +39,8 @@ from seqcl.augment import (
 )
 from seqcl.augment.operators import choose, crop, portion, reorder
 from seqcl.errors import UserError
+from seqcl.testing import check_view
+from seqcl.testing.batches import same
 from seqcl.types import PAD, SeqBatch, Windows
 from tests import reference_augment as reference
 
@@ -65,13 +68,6 @@ def batch_of(rows: list[list[int]]) -> SeqBatch:
 
 def rows_of(batch: SeqBatch) -> list[tuple[int, ...]]:
     return [tuple(row[:n]) for row, n in zip(batch.items.tolist(), batch.lengths.tolist(), strict=True)]
-
-
-def same(first: SeqBatch, second: SeqBatch) -> bool:
-    return all(
-        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
-        for a, b in zip(first, second, strict=True)
-    )
 
 
 def train_windows(rows: list[list[int]]) -> Windows:
@@ -121,55 +117,36 @@ def test_every_view_of_the_table_passes_the_suite() -> None:
 
 
 @every_view
-@settings(max_examples=60, deadline=None)
-@given(rows=rows_strategy, seed=st.integers(0, 2**31))
-def test_a_view_is_a_well_formed_batch(view: View, rows: list[list[int]], seed: int) -> None:
-    source = batch_of(rows)
-    result = view(source, seeded(seed))
-    width = result.items.shape[1]
-    assert result.items.dtype == result.lengths.dtype == torch.int64
-    assert result.lengths.min() >= 1 and width == result.lengths.max() and width <= MAX_LEN
-    real = torch.arange(width) < result.lengths[:, None]
-    assert torch.equal(result.items != PAD, real), "PAD stands after the row and nowhere else"
-    assert result.items.max() <= TOKEN
-    assert result.targets is None and result.users is not None
-    assert isinstance(view, SameTarget) or torch.equal(result.users, torch.arange(len(rows)))
-    assert result.times is not None and result.times.shape == result.items.shape
-    assert torch.equal(result.times != 0, real)
-    assert (result.times.diff(dim=1)[real[:, 1:]] >= 0).all(), "times ascend in every view"
+@settings(max_examples=25, deadline=None)
+@given(num_items=st.integers(2, N), max_len=st.integers(1, MAX_LEN), seed=st.integers(0, 2**31), times=st.booleans())
+def test_a_view_passes_the_check_that_anyone_can_run(
+    view: View, num_items: int, max_len: int, seed: int, times: bool
+) -> None:
+    check_view(view, num_items=num_items, max_len=max_len, seed=seed, times=times)
 
 
 @every_view
 @settings(max_examples=30, deadline=None)
 @given(rows=rows_strategy, seed=st.integers(0, 2**31))
-def test_the_source_batch_is_unchanged_by_a_view(view: View, rows: list[list[int]], seed: int) -> None:
-    source, copy = batch_of(rows), batch_of(rows)
-    view(source, seeded(seed))
-    assert same(source, copy)
+def test_rows_of_any_items_give_a_trimmed_batch_and_stay_unchanged(
+    view: View, rows: list[list[int]], seed: int
+) -> None:
+    source = batch_of(rows)
+    result = view(source, seeded(seed))
+    assert result.items.shape[1] == result.lengths.max() <= MAX_LEN and result.lengths.min() >= 1
+    assert torch.equal(result.items != PAD, torch.arange(result.items.shape[1]) < result.lengths[:, None])
+    assert result.times is not None and torch.equal(result.times != 0, result.items != PAD)
+    assert same(source, batch_of(rows))
 
 
 @random_view
-def test_one_seed_gives_one_result_and_two_seeds_two(view: View) -> None:
+def test_two_seeds_give_two_results_whatever_the_global_seed_is(view: View) -> None:
     source = batch_of([[*range(1, 13)], [*range(5, 14)], [3, 1, 2]] * 5)
-    assert same(view(source, seeded(1)), view(source, seeded(1)))
-    assert not same(view(source, seeded(1)), view(source, seeded(2)))
-
-
-@random_view
-def test_the_seed_is_the_generator_given_and_not_the_global_one(view: View) -> None:
-    source = batch_of([[*range(1, 13)]] * 20)
     torch.manual_seed(1)
-    state = torch.get_rng_state()
     first = view(source, seeded(1))
-    assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
     assert same(first, view(source, seeded(1)))
-
-
-@every_view
-def test_lengths_of_1_and_2_work(view: View) -> None:
-    for rows in ([[7]], [[7, 8]], [[7], [8, 9], [3]] * 30):
-        assert len(view(batch_of(rows), seeded()).lengths) == len(rows)
+    assert not same(first, view(source, seeded(2)))
 
 
 @every_view
@@ -402,6 +379,35 @@ def test_one_of_keeps_rows_in_their_order() -> None:
     source = batch_of([[item, item, item] for item in range(1, 41)])
     result = bound(OneOf(views=[Crop(rate=0.5), Reorder(rate=1.0), Identity()]))(source, seeded())
     assert torch.equal(result.items[:, 0], source.items[:, 0])
+
+
+def test_one_of_names_the_users_of_the_rows_that_its_views_bring_in() -> None:
+    rows = [[1, 2, 3], [4, 3], [3, 5, 3, 7], [9, 8], [6, 8]]
+    view = OneOf(views=[SameTarget(), Identity()])
+    view.prepare(train_windows(rows))
+    source = SeqBatch(
+        torch.tensor([[1, 2]] * 200), torch.tensor([2] * 200), torch.tensor([[2, 3]] * 200), torch.zeros(200).long()
+    )
+    made = view(source, seeded())
+    assert made.users is not None and not view.keeps_users
+    owners = {(1, 2): 0, (4,): 1, (3, 5): 2}
+    assert made.users.tolist() == [owners[row] for row in rows_of(made)] and set(made.users.tolist()) == {0, 1, 2}
+
+
+def test_other_neighbours_reach_every_view_that_uses_some() -> None:
+    inner = Substitute(rate=1.0)
+    group = bound(Chain(views=[Crop(rate=1.0), OneOf(views=[inner, inner])]))
+    group.rebind(NEIGHBOURS.roll(1, 0))
+    assert torch.equal(inner.table(), NEIGHBOURS.roll(1, 0))
+    with pytest.raises(UserError, match="View: a view that uses neighbours needs rebind"):
+        View().rebind(NEIGHBOURS)
+
+
+def test_halves_are_the_two_batches_that_were_stacked() -> None:
+    one, two = batch_of([[1, 2, 3], [4]]), batch_of([[5, 6], [7]])
+    first, second = halves(stack(one, two))
+    assert same(first, one._replace(targets=None))
+    assert rows_of(second) == rows_of(two) and second.items.shape == first.items.shape
 
 
 def test_chain_applies_its_views_in_order() -> None:

@@ -165,7 +165,7 @@ def test_a_full_disk_is_said_and_not_a_traceback(run, capsys, monkeypatch):
     def full(*arguments, **values):
         raise OSError(28, "No space left on device", "ranks.parquet")
 
-    monkeypatch.setattr("seqcl.experiment.trial.write_ranks", full)
+    monkeypatch.setattr("seqcl.experiment.job.write_ranks", full)
     assert main(["train", *QUICK, "--train.epochs", "1", "--runs", str(run.parent)]) == 2
     assert "ranks.parquet: No space left on device" in capsys.readouterr().err
 

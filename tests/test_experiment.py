@@ -13,9 +13,10 @@ import torch
 import yaml
 
 import seqcl
+from seqcl.config import Experiment
 from seqcl.data import markov
 from seqcl.experiment import Run
-from seqcl.experiment.trial import Trial
+from seqcl.experiment.job import Job
 
 SMALL = {
     "encoder": {"dim": 32, "dropout": 0.1},
@@ -74,18 +75,18 @@ def test_the_run_folder_holds_everything(run):
 
 
 def test_peak_memory_is_read_before_any_baseline_adds_to_it(tmp_path, monkeypatch):
-    from seqcl.experiment import run as module
+    from seqcl.experiment import pipeline as module
 
     alive: list[str] = []
-    build = module.build
+    build = Experiment.build
 
-    def counted(config, split, **how):
-        model = build(config, split, **how)
-        alive.append(config.model)
-        weakref.finalize(model, alive.remove, config.model)
+    def counted(self, train, **how):
+        model = build(self, train, **how)
+        alive.append(self.options.model)
+        weakref.finalize(model, alive.remove, self.options.model)
         return model
 
-    monkeypatch.setattr(module, "build", counted)
+    monkeypatch.setattr(Experiment, "build", counted)
     seen = []
     begun = tmp_path.glob("*/baselines/*")
     monkeypatch.setattr(module, "peak_memory_bytes", lambda: seen.append([*alive, *begun]) or 1000)
@@ -98,7 +99,7 @@ def test_peak_memory_is_read_before_any_baseline_adds_to_it(tmp_path, monkeypatc
 
 def test_no_epoch_is_chosen_on_the_test_set(tmp_path, monkeypatch):
     """Validation is best in epoch 2, the test set in epoch 3 and the weights in epoch 4."""
-    rank, told = Trial.rank, {"valid": [0.1, 0.5, 0.3, 0.2], "test": [0.1, 0.2, 0.5, 0.3]}
+    rank, told = Job.rank, {"valid": [0.1, 0.5, 0.3, 0.2], "test": [0.1, 0.2, 0.5, 0.3]}
     asked, weights = [], []
 
     def made_up(self, model, part, lists=True):
@@ -109,7 +110,7 @@ def test_no_epoch_is_chosen_on_the_test_set(tmp_path, monkeypatch):
         weights.append(model.encoder.item_embeddings().clone())
         return replace(found, metrics=found.metrics | {"ndcg@10": told[part][len(asked) - 1]})
 
-    monkeypatch.setattr(Trial, "rank", made_up)
+    monkeypatch.setattr(Job, "rank", made_up)
     log = markov(users=60, items=10, length=6, branching=2, seed=1).interactions
     values = {"encoder": {"dim": 8}, "data": {"windows": "last"}, "train": {"epochs": 4, "batch_size": 16}}
     run = seqcl.train(log, model="CL4Rec", runs=str(tmp_path), progress=False, **values)

@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from seqcl import experiment
+from seqcl.config import resolve
 from seqcl.cli.main import main
 from seqcl.encoders import find_encoder
 from seqcl.errors import UserError
@@ -117,22 +117,22 @@ def test_options_are_the_keys_of_recboles_own_file():
         "--encoder.dropout_probs",
         "[0.1,0.2]",
     ]
-    config = experiment.resolve(words)
-    assert config.encoder.name == "recbole:NARM" and config.encoder.hidden_size == 16
-    assert config.encoder.dropout_probs == [0.1, 0.2] and config.encoder.embedding_size is None
+    found = resolve(words).flat
+    assert found["encoder.name"] == "recbole:NARM" and found["encoder.hidden_size"] == 16
+    assert found["encoder.dropout_probs"] == [0.1, 0.2] and found["encoder.embedding_size"] is None
     with pytest.raises(UserError, match=r"unknown option 'encoder.hiden_size': did you mean encoder\.hidden_size"):
-        experiment.resolve(["--encoder", "recbole:NARM", "--encoder.hiden_size", "16"])
+        resolve(["--encoder", "recbole:NARM", "--encoder.hiden_size", "16"])
     with pytest.raises(UserError, match=r"option encoder\.hidden_size"):
-        experiment.resolve(["--encoder", "recbole:NARM", "--encoder.hidden_size", "many"])
+        resolve(["--encoder", "recbole:NARM", "--encoder.hidden_size", "many"])
 
 
 def test_an_encoder_of_recbole_and_one_of_ours_replace_each_other(tmp_path):
     file = tmp_path / "file.yaml"
     file.write_text("model: CL4Rec\nencoder: {dim: 32, heads: 4}\n")
-    config = experiment.resolve(["--config", str(file), "--encoder", "recbole:GRU4Rec"])
-    assert config.encoder.name == "recbole:GRU4Rec" and "heads" not in config.encoder
+    found = resolve(["--config", str(file), "--encoder", "recbole:GRU4Rec"]).flat
+    assert found["encoder.name"] == "recbole:GRU4Rec" and "encoder.heads" not in found
     file.write_text('encoder: {name: "recbole:GRU4Rec", embedding_size: 32}\n')
-    assert experiment.resolve(["--config", str(file), "--encoder", "GRU"]).encoder.name == "GRU"
+    assert resolve(["--config", str(file), "--encoder", "GRU"]).flat["encoder.name"] == "GRU"
 
 
 def test_two_names_of_one_width_must_agree():
@@ -162,7 +162,7 @@ def test_a_size_that_cannot_be_is_a_users_mistake(name, options):
 
 def test_help_shows_their_options(capsys):
     with pytest.raises(SystemExit):
-        experiment.resolve(["--encoder", "recbole:Caser", "--help"])
+        resolve(["--encoder", "recbole:Caser", "--help"])
     text = capsys.readouterr().out
     assert "--encoder.nv" in text and "recbole:NAME" in text
 

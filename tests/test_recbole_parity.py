@@ -178,8 +178,8 @@ def test_recboles_keys_and_our_options_are_one_protocol(tmp_path, ours):
     config = resolve(["--recbole-config", str(tmp_path / "recbole.yaml")])
     expected = experiment({"model": "SASRec", **OURS})
     assert config.data.max_len == expected.data.max_len == 20
-    assert config["eval"].ks == (5, 10, 20) and config["eval"].exclude_seen is expected["eval"].exclude_seen is False
-    assert config.data.sequences(config.dataset).fingerprint == ours[0].fingerprint
+    assert config.eval.ks == (5, 10, 20) and config.eval.exclude_seen is expected.eval.exclude_seen is False
+    assert config.data.sequences(config.options.dataset).fingerprint == ours[0].fingerprint
 
 
 def test_the_line_of_the_benchmark_is_json_with_one_seed_too(alone, monkeypatch, capsys):

@@ -65,8 +65,8 @@ def resolved(path, *words):
 
 def test_every_key_becomes_the_option_that_means_the_same(file, tmp_path):
     config = resolved(file(WHOLE.format(folder=tmp_path)))
-    assert config.dataset == str(tmp_path / "shop") and config.seed == 3
-    data, rank = config.data, config["eval"]
+    assert config.options.dataset == str(tmp_path / "shop") and config.options.seed == 3
+    data, rank = config.data, config.eval
     assert (data.max_len, data.k_core, data.min_length, data.duplicates, data.user) == (20, 3, 5, "first", "user_id")
     assert (rank.ks, rank.candidates, rank.sampled, rank.exclude_seen) == ((5, 20), "uniform", 50, False)
     assert rank.batch_size == 256 and config.train.monitor == "ndcg@20"
@@ -74,8 +74,8 @@ def test_every_key_becomes_the_option_that_means_the_same(file, tmp_path):
 
 def test_what_a_file_does_not_say_is_as_in_recbole(file):
     config = resolved(file("dataset: ml-100k\n"))
-    assert (config.dataset, config.data.max_len, config.data.k_core, config.data.min_length) == ("ml-100k", 50, 0, 1)
-    assert config["eval"].exclude_seen is False and config["eval"].ks == (10,) and config.train.monitor == "mrr@10"
+    assert (config.options.dataset, config.data.max_len, config.data.k_core, config.data.min_length) == ("ml-100k", 50, 0, 1)
+    assert config.eval.exclude_seen is False and config.eval.ks == (10,) and config.train.monitor == "mrr@10"
 
 
 def test_options_win_over_the_file(file, capsys):
@@ -92,8 +92,8 @@ def test_configuration_files_win_over_recboles_file_wherever_it_stands(file, tmp
     later.write_text("data: {max_len: 8}\n")
     for words in (["--config", str(mine), "--recbole-config", str(path)], [f"--recbole-config={path}", "--config", str(mine)]):  # fmt: skip
         config = resolve(words)
-        assert (config.data.max_len, config["eval"].ks, config.train.monitor) == (7, (3,), "ndcg@3")
-        assert (config.dataset, config.data.min_length, config["eval"].exclude_seen) == ("shop", 4, False)
+        assert (config.data.max_len, config.eval.ks, config.train.monitor) == (7, (3,), "ndcg@3")
+        assert (config.options.dataset, config.data.min_length, config.eval.exclude_seen) == ("shop", 4, False)
         assert resolve([*words, "--config", str(later)]).data.max_len == 8
         assert resolve([*words, "--config", str(later), "--data.max_len", "9"]).data.max_len == 9
 
@@ -163,7 +163,7 @@ def test_recboles_own_file_of_ml_100k_is_taken(file):
     text = (Path(found.origin).parent / "properties" / "dataset" / "ml-100k.yaml").read_text()
     config = resolved(file(text + "\ndataset: ml-100k\n"))
     assert (config.data.user, config.data.item, config.data.time) == ("user_id", "item_id", "timestamp")
-    assert (config.dataset, config.data.max_len, config.data.k_core) == ("ml-100k", 50, 0)
+    assert (config.options.dataset, config.data.max_len, config.data.k_core) == ("ml-100k", 50, 0)
 
 
 @pytest.mark.parametrize(
@@ -294,8 +294,8 @@ def test_nothing_but_the_integration_imports_recbole():
 
 def test_recbole_is_not_imported_unless_it_is_asked_for():
     code = (
-        "import sys, seqcl.cli.main, seqcl.experiment, seqcl.integrations.recbole_yaml; "
-        "seqcl.experiment.resolve([]); assert 'recbole' not in sys.modules"
+        "import sys, seqcl.cli.main, seqcl.config, seqcl.integrations.recbole_yaml; "
+        "seqcl.config.resolve([]); assert 'recbole' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -215,7 +215,7 @@ def test_a_view_that_needs_times_gets_them_and_a_sound_one_passes():
 
 
 class Mean(nn.Module):
-    """The mean of the items so far, through one map: a sound encoder, of which the others have one defect each."""
+    """The mean of the items so far, through one map: a sound encoder; its subclasses have one defect each."""
 
     one_pass, causal, both_ways = True, True, False
 

@@ -15,7 +15,7 @@ from seqcl.types import PAD, SeqBatch, Windows
 def training_windows(*, num_items: int, max_len: int, seed: int, times: bool) -> Windows:
     """Make the training windows of a small log of a Markov chain with `num_items` items.
 
-    Users have up to 1.5 * max_len interactions, so that some rows are cut.
+    Users have up to 1.5 * max_len interactions: some rows are longer than max_len and get cut.
     """
     users = max(100, 4 * num_items)  # enough for every item to occur
     log = markov(users=users, items=num_items, length=max(max_len, 6), branching=min(4, num_items), seed=seed)

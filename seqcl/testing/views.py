@@ -42,7 +42,7 @@ def check_view(
     every = batch_for(train, lengths, seed=seed)
     for number in range(SEEDS):
         check_result(view, every, train, seed + number)
-    for some in ([1], [1, 1, 1], [2, 1], [max_len], [max_len] * 4):
+    for some in ([1], [1, 1, 1], [max_len], [max_len, 1], [max_len] * 4):
         check_result(view, batch_for(train, some, seed=seed), train, seed)
     assert every.targets is not None
     check_result(view, every._replace(targets=torch.zeros_like(every.targets)), train, seed)
