@@ -89,7 +89,7 @@ def test_data_commands(tmp_path, capsys):
         (["train", "--dataset", "Beuty"], "did you mean Beauty"),
         (["train", "--dataset", "markov", "--baseline", "SASRek"], "did you mean SASRec"),
         (["train", "--dataset", "markov", "--device", "tpu"], "--device tpu"),
-        (["train", "--resume", "nowhere"], "no run there"),
+        (["train", "--resume", "nowhere"], "is no run"),
         (["evaluate", "nowhere"], "is no run"),
         (["evaluate"], "arguments are required"),
         (["recommend", "nowhere", "--user", "1"], "is no run"),

@@ -102,8 +102,8 @@ def test_no_epoch_is_chosen_on_the_test_set(tmp_path, monkeypatch):
     rank, told = Job.rank, {"valid": [0.1, 0.5, 0.3, 0.2], "test": [0.1, 0.2, 0.5, 0.3]}
     asked, weights = [], []
 
-    def made_up(self, model, part, lists=True):
-        found = rank(self, model, part, lists)
+    def made_up(self, model, part, *, lists=True):
+        found = rank(self, model, part, lists=lists)
         if lists:  # after training
             return found
         asked.append(part)

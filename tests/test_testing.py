@@ -28,7 +28,7 @@ from seqcl.augment import (
 )
 from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError
-from seqcl.evaluation import RANK_METRICS
+from seqcl.evaluation import METRICS
 from seqcl.losses import bpr, softmax
 from seqcl.objectives.next_item import LOSSES
 from seqcl.testing import check_encoder, check_loss, check_metric, check_view
@@ -76,9 +76,9 @@ def test_every_next_item_loss_passes(name):
     check_loss(LOSSES[name])
 
 
-@pytest.mark.parametrize("name", RANK_METRICS)
+@pytest.mark.parametrize("name", METRICS)
 def test_every_metric_passes(name):
-    check_metric(RANK_METRICS[name])
+    check_metric(METRICS[name])
 
 
 def test_a_check_leaves_the_global_generator_and_the_view_as_they_were():
