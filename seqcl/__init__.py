@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seqcl import extensions
+from seqcl import extensions, registry
 from seqcl.errors import UserError
 from seqcl.version import VERSION as __version__
 
@@ -38,6 +38,7 @@ def _recbole_config(path: Path) -> dict[str, Any]:
 
 
 extensions.ENCODERS["recbole"] = _recbole
+registry.register("encoder", _recbole, name="recbole:")
 extensions.CONFIG_FILES["--recbole-config"] = _recbole_config
 
 

@@ -259,7 +259,8 @@ class Run:
             UserError: a model that does not rank by inner product, an unknown index, something is there already, or `onnx`
                 without what it needs.
         """
-        from seqcl.retrieval.bundle import Query, columns_of_users, write_bundle
+        from seqcl.retrieval.bundle import write_bundle
+        from seqcl.retrieval.query import Query, columns_of_users
 
         model, config = self.model, self.config
         if not isinstance(model, Recommender):
