@@ -20,6 +20,7 @@ from seqcl.cli.main import main
 from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.experiment import Run
+from seqcl.retrieval import FaissIndex
 from seqcl.retrieval.bundle import Bundle
 from seqcl.types import SeqBatch
 
@@ -311,6 +312,20 @@ def test_an_encoder_of_a_plugin_is_found_in_the_plugin_that_is_given_and_never_b
     for given in (plugin, "doubled.py", "doubled"):
         assert python(READ, out, given, folder=tmp_path) == wanted
     assert mark.exists()
+
+
+def test_the_biases_of_the_first_format_count_once(tmp_path):
+    run = trained(tmp_path, "SASRec with a bias")
+    folder = run.export(tmp_path / "out", index="flat")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["query"]["bias"] and manifest["query"]["temperature"] == 0.1
+    vectors = np.load(folder / "items.npy")
+    vectors[:, -1] /= 0.1  # the first format kept the bias itself
+    FaissIndex(torch.from_numpy(vectors)).save(folder / "index.faiss")
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": "seqcl-bundle-1"}), encoding="utf-8")
+    mine, theirs = Bundle(folder).recommend([5, 9], k=20), run.recommend(items=[5, 9], k=20)
+    assert [item for item, _ in mine] == [item for item, _ in theirs]
+    assert [score for _, score in mine] == pytest.approx([score for _, score in theirs], rel=1e-4)
 
 
 def test_a_bundle_of_seqcls_own_encoder_needs_no_plugin(out):

@@ -24,8 +24,10 @@ from seqcl.retrieval.onnx import check_onnx, write_onnx
 from seqcl.retrieval.query import Query, origin
 from seqcl.types import SeqBatch
 
+FIRST = "seqcl-bundle-1"
+"""In it an item's last coordinate is its bias; later it is the bias times the temperature."""
 FORMAT = "seqcl-bundle-2"
-READABLE = ("seqcl-bundle-1", FORMAT)
+READABLE = (FIRST, FORMAT)
 MANIFEST = "manifest.json"
 ANSWERING = ("query.safetensors", "item_ids.npy", "index.json")
 """Small files that every answer depends on: they are always compared with their hashes."""
@@ -148,6 +150,7 @@ class Bundle:
             raise UserError(f"{folder} cannot be read: {type(error).__name__}: {error}") from None
         self.encoder: nn.Module = encoder.eval()
         self.max_len = query.max_len
+        self.plain_bias = query.bias and self.manifest["format"] == FIRST
 
     @torch.no_grad()
     def recommend(self, items: Sequence[Any], *, k: int = 10, exclude_seen: bool = True) -> list[tuple[Any, float]]:
@@ -163,9 +166,12 @@ class Bundle:
         history = [find(self.item_ids, raw, "item", str(self.folder)) + 1 for raw in items]
         newest = torch.tensor([history[-self.max_len :]])  # (1, L)
         state = self.encoder.last(SeqBatch(newest, torch.tensor([newest.shape[1]])))  # type: ignore[operator]
+        queries = self.scoring.queries(state)  # (1, D)
+        if self.plain_bias:
+            queries[:, -1] = 1
         seen = torch.tensor(sorted(set(history)))
         exclude = (torch.zeros_like(seen), seen) if exclude_seen else None
-        scores, found = self.index.search(self.scoring.queries(state), min(k, len(self.item_ids)), exclude)
+        scores, found = self.index.search(queries, min(k, len(self.item_ids)), exclude)
         pairs = zip(found[0].tolist(), scores[0].tolist(), strict=True)
         return [(self.item_ids[item - 1].item(), score) for item, score in pairs if item]
 
