@@ -1,4 +1,4 @@
-"""indexes.png: what an index finds of the exact lists against how many queries it answers a second."""
+"""Draw indexes.png: the share of the exact lists that an index finds, over the queries that it answers in a second."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 
 def plot_indexes(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
-    """Draw a comparison of indexes to a PNG of 800 x 500 pixels: a line a kind, a point for each width of search.
+    """Draw a comparison of indexes to a PNG of 800 x 500 pixels: a line for each kind, a point for each width of search.
 
-    Rows have `kind`, `queries_per_second`, `overlap@k` for one k or more, the largest below 20 being drawn, and `value`.
+    Args:
+        rows: measurements with `kind`, `option`, `value`, `queries_per_second` and `overlap@k` for one k or more; the
+            largest k below 20 is drawn.
+        path: file to write.
+        title: title of the plot.
     """
     from matplotlib.figure import Figure
 
