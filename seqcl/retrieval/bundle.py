@@ -125,8 +125,8 @@ class Bundle:
         plugins: files or modules to import first, as `--plugin` takes them.
 
     Raises:
-        UserError: no bundle is there, a file is missing or was changed, its version cannot be read, or nobody has brought
-            its encoder.
+        UserError: no bundle is there, a file is missing or was changed, its format cannot be read, or nobody has
+            brought its encoder.
     """
 
     def __init__(self, folder: str | Path, *, check: bool = False, plugins: Iterable[str] = ()) -> None:

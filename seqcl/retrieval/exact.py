@@ -36,7 +36,7 @@ class ExactIndex:
         Args:
             queries: (B, D).
             k: number of items for each query.
-            exclude: rows (P,) of queries and item ids (P,) that they must not find; ids that are not indexed are ignored.
+            exclude: rows (P,) of queries and item ids (P,) that they must not find; ids without a vector are ignored.
 
         Raises:
             ValueError: a query holds a value that is not finite, or has another width than the vectors.

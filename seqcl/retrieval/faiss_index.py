@@ -33,16 +33,17 @@ class FaissIndex:
 
     flat misses none. In large catalogues ivf and hnsw miss some and save time, ivfpq misses more and saves memory.
 
-    The cells of ivf are made of vectors with one more coordinate, which makes all of them equally long (Bachrach et al.,
-    RecSys 2014). Queries have zero there, so scores do not change. Measured on 12,101 vectors like trained ones, with
-    16 of 310 cells: 0.87 of the exact top 20 instead of 0.65. For hnsw the same gains nothing there and loses on random
-    vectors; a wider build than 40 loses too.
+    The cells of ivf are made of vectors with one more coordinate, which makes all of them equally long (Bachrach et
+    al., RecSys 2014). Queries have zero there, so scores do not change. Measured on 12,101 vectors like trained ones,
+    with 16 of 310 cells: 0.87 of the exact top 20 instead of 0.65. For hnsw the same gains nothing there and loses on
+    random vectors; a wider build than 40 loses too.
 
     Args:
         vectors: (N, D), one for each item.
         ids: (N,) item id of each vector, at least 1 and each once; 1..N if not given.
-        kind: flat (exact), ivf (inverted lists, a k-means cell each), hnsw (graph of neighbours, arXiv 1603.09320), or ivfpq
-            (ivf with a byte for every four coordinates of a vector, Jegou et al., PAMI 2011; scores are approximate too).
+        kind: flat (exact), ivf (inverted lists, a k-means cell each), hnsw (graph of neighbours, arXiv 1603.09320), or
+            ivfpq (ivf with a byte for every four coordinates of a vector, Jegou et al., PAMI 2011; scores are
+            approximate too).
         lists: cells of ivf and ivfpq; if not given about 4 sqrt(N), with at least 39 vectors a cell.
         probes: cells that a query looks into; if not given an eighth of them.
         links: neighbours of a node of the hnsw graph.
@@ -155,8 +156,8 @@ class FaissIndex:
         """Find k items of each query: scores (B, k) float32 and item ids (B, k), best first.
 
         Where fewer than k are found, the rest is minus infinity and PAD. faiss cannot exclude different items for each
-        query, so more are fetched than asked for and the excluded ones dropped. Rows that are left with fewer than k are
-        searched again, more widely, until they have seen the whole index.
+        query, so more are fetched than asked for and the excluded ones dropped. Rows left with fewer than k are searched
+        again, more widely, until they have seen the whole index.
 
         Args:
             queries: (B, D), on any device; the results are on the same one.

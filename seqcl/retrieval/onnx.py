@@ -20,7 +20,7 @@ from seqcl.objectives import NextItem as Scoring
 from seqcl.types import PAD, SeqBatch
 
 TOLERANCE = 1e-4
-"""Largest difference allowed between a query of the graph and of torch, relative to the largest absolute value in a query."""
+"""Largest difference allowed between queries of the graph and of torch, over their largest absolute value."""
 
 
 class QueryGraph(nn.Module):
@@ -101,7 +101,7 @@ def write_onnx(path: Path, encoder: nn.Module, scoring: Scoring, *, max_len: int
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the exporter for a while: its warnings are about its own functions and about packages that it can do without."""
+    """Silence the exporter for a while: it warns about its own functions and about packages that it does not need."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -28,8 +28,8 @@ class Query:
         similarity: cosine or dot, as items are ranked.
         temperature: divisor of the similarities.
         bias: true if items have a bias: the last coordinate of an item's vector over the temperature.
-        towers: keywords of `TwoTower` and its user columns by kind, if that reads the history; else None. The weights of
-            the history's table are then the vectors that the towers read of items.
+        towers: keywords of `TwoTower` and its user columns by kind, if that reads the history; else None. The weights
+            of the history's table are then the vectors that the towers read of items.
     """
 
     encoder: str
