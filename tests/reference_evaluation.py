@@ -60,9 +60,9 @@ def gini_by_pairs(counts: list[int]) -> float:
 
 
 def crossed_error(values: list[list[float]]) -> float:
-    """Standard error of the mean of values[seed][row], both random, where neither component of variance comes out negative.
+    """Standard error of the mean of values[seed][row], both random; neither component of variance may be negative.
 
-    The squared mean, less the mean product of two values that share neither seed nor row, is the variance of the mean.
+    The variance of the mean is the squared mean less the mean product of two values that share neither seed nor row.
     """
     seeds, rows = range(len(values)), range(len(values[0]))
     mean = sum(sum(row) for row in values) / (len(seeds) * len(rows))

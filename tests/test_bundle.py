@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from seqcl.cli.main import main
 from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.experiment import Run
+from seqcl.retrieval import FaissIndex
 from seqcl.retrieval.bundle import Bundle
 from seqcl.types import SeqBatch
 
@@ -99,7 +102,7 @@ def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model):
     runtime = pytest.importorskip("onnxruntime")
     run = trained(tmp_path, model)
     folder = run.export(tmp_path / "out", index="flat", onnx=True)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert "query.onnx" in manifest["files"]
     graph = runtime.InferenceSession(str(folder / "query.onnx"), providers=["CPUExecutionProvider"])
     items, vectors = np.zeros((3, 5), np.int64), np.load(folder / "items.npy")
@@ -182,17 +185,153 @@ def test_what_cannot_be_exported_or_read_is_said(tmp_path, out, capsys):
     (copy / "index.json").unlink()
     with pytest.raises(UserError, match=r"is not whole: index\.json is missing"):
         Bundle(copy)
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     for broken in ("[]", json.dumps({"format": "seqcl-bundle-1"})):
-        (copy / "manifest.json").write_text(broken)
+        (copy / "manifest.json").write_text(broken, encoding="utf-8")
         with pytest.raises(UserError, match=r"has the format None|cannot be read: KeyError: 'files'"):
             Bundle(copy)
-    (copy / "manifest.json").write_text(json.dumps(manifest | {"format": "seqcl-bundle-9"}))
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format": "seqcl-bundle-9"}), encoding="utf-8")
     with pytest.raises(UserError, match="has the format 'seqcl-bundle-9'"):
         Bundle(copy)
 
 
 def test_what_is_missing_of_the_features_is_counted_in_the_log_of_the_run(tmp_path):
     run = trained(tmp_path, "TwoTower")
-    text = (run.folder / "log.txt").read_text()
+    text = (run.folder / "log.txt").read_text(encoding="utf-8")
     assert "feature price: a number; 0 of 20 rows have none" in text and "feature taste: 5 words" in text
+
+
+def test_bundles_of_earlier_formats_are_read(tmp_path):
+    for name, model in (("plain", "SASRec"), ("towers", "TwoTower")):
+        run = trained(tmp_path / name, model)
+        folder = run.export(tmp_path / name / "out", index="flat")
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        for version in ("seqcl-bundle-1", "seqcl-bundle-2"):
+            older = manifest | {"format": version}
+            del older["plugins"]  # neither knew of plugins
+            if version == "seqcl-bundle-1":  # the first exports had no biases
+                older["query"] = {key: value for key, value in manifest["query"].items() if key != "bias"}
+                if model == "SASRec":  # nor towers
+                    del older["query"]["towers"]
+            (folder / "manifest.json").write_text(json.dumps(older), encoding="utf-8")
+            mine, theirs = Bundle(folder, check=True).recommend([5, 9], k=20), run.recommend(items=[5, 9], k=20)
+            assert [item for item, _ in mine] == [item for item, _ in theirs]
+
+
+PLUGIN = """
+from pathlib import Path
+
+import seqcl.registry
+from seqcl.encoders import GRU
+
+Path(__file__).with_suffix(".imported").touch()
+
+
+@seqcl.registry.register("encoder")
+class Doubled(GRU):
+    \"\"\"States twice as long.\"\"\"
+
+    def forward(self, batch):
+        return 2 * super().forward(batch)
+
+    def last(self, batch):
+        return 2 * super().last(batch)
+"""
+
+WRITE = """
+import sys
+
+import numpy as np
+import torch
+
+from seqcl.encoders import ENCODERS
+from seqcl.plugins import load
+from seqcl.retrieval.bundle import Bundle, write_bundle
+from seqcl.retrieval.query import Query
+from pathlib import Path
+
+load(sys.argv[1])
+torch.manual_seed(0)
+encoder = ENCODERS.find("Doubled")(num_items=9, max_len=4, dim=8)
+query = Query(
+    encoder="Doubled", options={"dim": 8}, longest=4, max_len=4, num_items=9, similarity="dot", temperature=1.0
+)
+write_bundle(
+    Path(sys.argv[2]),
+    query=query,
+    weights=encoder.state_dict(),
+    vectors=encoder.item_embeddings()[1:-1].detach(),
+    item_ids=np.arange(9),
+    kind="flat",
+    about={"model": "Mine"},
+)
+print(Bundle(sys.argv[2]).recommend([1, 2]))
+"""
+
+READ = """
+import sys
+
+from seqcl.errors import UserError
+from seqcl.retrieval.bundle import Bundle
+
+try:
+    print(Bundle(sys.argv[1], plugins=sys.argv[2:]).recommend([1, 2]))
+except UserError as error:
+    print(error)
+"""
+
+
+def python(program, *words, folder):
+    """Output of a program in a process of its own, whose current folder is `folder`."""
+    command = [sys.executable, "-c", program, *map(str, words)]
+    path = os.pathsep.join(
+        [str(Path(seqcl.__file__).parents[1]), str(folder)]
+    )  # the plugin could be imported by its name
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environment).stdout
+
+
+def test_an_encoder_of_a_plugin_is_found_in_the_plugin_that_is_given_and_never_because_the_bundle_says_so(tmp_path):
+    plugin, out, mark = tmp_path / "doubled.py", tmp_path / "out", tmp_path / "doubled.imported"
+    plugin.write_text(PLUGIN, encoding="utf-8")
+    wanted = python(WRITE, plugin, out, folder=tmp_path)
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["plugins"] == ["doubled.py"] and str(tmp_path) not in json.dumps(manifest)
+    mark.unlink()
+    for source in ("doubled.py", str(plugin), "doubled", None):
+        known = {} if source is None else {"plugins": [source]}
+        rest = {key: value for key, value in manifest.items() if key != "plugins"}
+        (out / "manifest.json").write_text(json.dumps(rest | known), encoding="utf-8")
+        said = python(READ, out, folder=tmp_path)
+        assert not mark.exists(), f"imported {source} because the manifest says so"
+        if source is None:
+            assert f"{out}: unknown encoder 'Doubled'" in said
+        else:
+            assert f"{out}: the encoder 'Doubled' is unknown here; it came from '{source}'" in said
+            assert "--plugin FILE" in said and "plugins=[FILE]" in said
+    for given in (plugin, "doubled.py", "doubled"):
+        assert python(READ, out, given, folder=tmp_path) == wanted
+    assert mark.exists()
+
+
+def test_the_biases_of_the_first_format_count_once(tmp_path):
+    run = trained(tmp_path, "SASRec with a bias")
+    folder = run.export(tmp_path / "out", index="flat")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["query"]["bias"] and manifest["query"]["temperature"] == 0.1
+    vectors = np.load(folder / "items.npy")
+    vectors[:, -1] /= 0.1  # the first format kept the bias itself
+    FaissIndex(torch.from_numpy(vectors)).save(folder / "index.faiss")
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": "seqcl-bundle-1"}), encoding="utf-8")
+    mine, theirs = Bundle(folder).recommend([5, 9], k=20), run.recommend(items=[5, 9], k=20)
+    assert [item for item, _ in mine] == [item for item, _ in theirs]
+    assert [score for _, score in mine] == pytest.approx([score for _, score in theirs], rel=1e-4)
+
+
+def test_a_bundle_of_seqcls_own_encoder_needs_no_plugin(out):
+    assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))["plugins"] == []
+
+
+def test_a_plugin_that_is_not_there_is_named(out):
+    with pytest.raises(UserError, match=r"--plugin .*missing\.py: no such file"):
+        Bundle(out, plugins=["missing.py"])

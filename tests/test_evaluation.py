@@ -548,7 +548,7 @@ def test_metrics_equal_those_of_scikit_learn():
 
 
 def recbole_metrics(scores: Tensor, targets: Tensor, seen: list[set[int]], counts: np.ndarray) -> dict[str, float]:
-    """What RecBole's collector and evaluator make of the scores; ids 1..N as ours, its PAD column in front."""
+    """Metrics of the scores by RecBole's collector and evaluator; ids 1..N as ours, its PAD column in front."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("recbole.config", exc_type=ImportError)
@@ -678,7 +678,7 @@ def test_sampled_ranks_are_those_among_the_target_and_its_negatives(kind, candid
 
 
 def through(index, windows, scorer, counts, exact=None):
-    """What an index gives for windows, beside an exact one if there is any."""
+    """Ask an index for windows, beside an exact one if there is any."""
     asked = Questions.encode(Evaluator(), windows, batches(windows), scorer, counts)
     return asked.result(index, exact and asked.ask(exact)[1:])
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from seqcl import registry
 from seqcl.encoders.bert import BERT4Rec
 from seqcl.encoders.bsarec import BSARec
 from seqcl.encoders.gru import GRU
@@ -13,7 +14,9 @@ from seqcl.encoders.two_tower import TwoTower
 from seqcl.errors import unknown
 from seqcl.extensions import foreign
 
-ENCODERS = {"SASRec": SASRec, "BSARec": BSARec, "GRU": GRU, "HSTU": HSTU, "NARM": NARM, "BERT4Rec": BERT4Rec}
+ENCODERS = registry.table(
+    "encoder", {"SASRec": SASRec, "BSARec": BSARec, "GRU": GRU, "HSTU": HSTU, "NARM": NARM, "BERT4Rec": BERT4Rec}
+)
 """What `--encoder` takes; a new encoder is one file and one row here."""
 
 

@@ -39,7 +39,8 @@ def draw_negatives(
         if left.min() < count:
             user = int(windows.users[start + left.argmin()])
             raise UserError(
-                f"--eval.sampled {count}: row {user} of the log has only {left.min()} candidates left; lower --eval.sampled"
+                f"--eval.sampled {count}: row {user} of the log has only {left.min()} candidates left; "
+                "lower --eval.sampled"
             )
         drawn[start:stop] = draw_rows(barred, stop - start, count, weights, generator)
     return drawn

@@ -11,7 +11,7 @@ from seqcl.errors import UserError, unknown
 
 
 def recall(ranks: np.ndarray, k: int) -> np.ndarray:
-    """1 where the target is among the first k, else 0; with one target a row it is also the hit rate."""
+    """1 where the target is among the first k, else 0; with one target a row also the hit rate."""
     return (ranks <= k).astype(np.float64)
 
 
@@ -21,7 +21,7 @@ def ndcg(ranks: np.ndarray, k: int) -> np.ndarray:
 
 
 def mrr(ranks: np.ndarray, k: int) -> np.ndarray:
-    """1 / rank where the target is among the first k, else 0; with one target a row it is also the average precision."""
+    """1 / rank where the target is among the first k, else 0; with one target a row also the average precision."""
     return np.where(ranks <= k, 1.0 / ranks, 0.0)
 
 
@@ -33,7 +33,10 @@ def precision(ranks: np.ndarray, k: int) -> np.ndarray:
 METRICS = registry.table(
     "metric", {"recall": recall, "hr": recall, "ndcg": ndcg, "mrr": mrr, "map": mrr, "precision": precision}
 )
-"""Metrics of each row by name: functions of the ranks (W,), 1 being best, and k, which give a value for each row (W,)."""
+"""Metrics of each row by name: functions of the ranks (W,), 1 being best, and k, with a value (W,) for each row.
+
+A larger value is better: training keeps the epoch with the largest.
+"""
 
 
 def row_metric(name: str, ranks: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
 
 
 def rank_block_(scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int) -> Ranked:
-    """Rank the targets and find the k best columns of scores whose columns are contiguous; the scores are overwritten."""
+    """Rank the targets and find the k best columns; columns must be contiguous, and the scores are overwritten."""
     if seen is not None:
         exclude_(scores, *seen)
     own = scores.gather(1, targets[:, None])  # (B, 1)

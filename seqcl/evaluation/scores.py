@@ -52,7 +52,7 @@ class ScoreBlocks:
             check_columns(self.table.shape[0], num_items, "vectors() has rows for")
 
     def chunks(self, batches: Iterable[tuple[int, SeqBatch]]) -> Iterator[tuple[int, Tensor]]:
-        """Yield the first row of a chunk and its queries (rows, D), from many batches, or its scores (B, N), from one."""
+        """Yield the first row of a chunk and its queries (rows, D), of many batches, or its scores (B, N), of one."""
         first, waiting = 0, list[Tensor]()
         for start, batch in batches:
             if self.table is None:

@@ -68,7 +68,7 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Compar
 
 
 def standard_error(values: np.ndarray) -> tuple[float, float]:
-    """Compute the standard error of the mean of values (S, W) over random seeds and rows, and its degrees of freedom."""
+    """Standard error of the mean of values (S, W) over random seeds and rows, and its degrees of freedom."""
     seeds, rows = values.shape
     by_row, by_seed = values.mean(0), values.mean(1)  # (W,), (S,)
     of_rows = seeds * float(by_row.var(ddof=1))  # mean squares of the two-way layout

@@ -104,7 +104,7 @@ class Questions:
         )
 
     def ask(self, index: Searcher) -> tuple[np.ndarray, np.ndarray, float]:
-        """Search once: scores (W, k), items (W, k) and seconds. A small search goes first, so that no start-up counts."""
+        """Search once: scores (W, k), items (W, k) and seconds; a small search goes first, so start-up does not count."""
         k = self.ks[-1]
         index.search(self.queries[:1], k)
         started = time.perf_counter()

@@ -87,7 +87,7 @@ def row(kind: str, option: str, value: int | None, part: str, found: IndexResult
 
 
 def write_comparison(rows: Sequence[Mapping[str, Any]], folder: Path, part: str, *, title: str) -> None:
-    """Write indexes-PART.csv and indexes-PART.png; a folder that cannot be written gives a warning, as the rows remain."""
+    """Write indexes-PART.csv and indexes-PART.png; where that fails it is a warning, as the rows remain."""
     names = dict.fromkeys(name for row in rows for name in row)
     try:
         with (folder / f"indexes-{part}.csv").open("w", newline="", encoding="utf-8") as file:

@@ -132,7 +132,8 @@ class Run:
             UserError: a model that does not rank by inner product, an unknown index, a folder that is there already, or
                 `onnx` without its packages.
         """
-        from seqcl.retrieval.bundle import Query, write_bundle
+        from seqcl.retrieval.bundle import write_bundle
+        from seqcl.retrieval.query import Query
 
         model, recipe = self.model, self.experiment.recipe
         if not isinstance(model, Recommender):

@@ -1,4 +1,4 @@
-"""curves.png: losses by name, validation, and alignment against uniformity, over epochs."""
+"""Draw curves.png: losses by name, validation, and alignment and uniformity of views, over epochs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Rows = Sequence[Mapping[str, float]]
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """The rows of a history.csv; a value that an epoch lacks is absent."""
+    """Read the rows of a history.csv; a row leaves out the values that its epoch does not have."""
     with open(path, newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def plot_curves(rows: Rows, path: Path, *, title: str = "", monitor: str = "ndcg@10") -> None:
-    """Draw the history of a run to a PNG of 1500 x 450 pixels or, without observed views, 1000 x 450.
+    """Draw the history of a run to a PNG of 1500 x 450 pixels, or 1000 x 450 without observed views.
 
-    The panels are the losses, one below the other by name, validation (recall, NDCG and MRR at the cutoff of `monitor`,
-    with the best epoch marked), and, where the run observed them, alignment and uniformity of the two views
-    (arXiv 2005.10242; lower is better).
+    The first panel has the losses by name, one below the other. The second has validation: recall, NDCG and MRR at the
+    cutoff of `monitor`, with the best epoch marked. The third has alignment and uniformity of the two views, if the run
+    observed them (arXiv 2005.10242; lower is better).
     """
-    # The Figure alone, without pyplot, is half of the import and keeps no global state.
+    # Figure without pyplot takes half the time to import, and keeps no global state.
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -36,7 +36,7 @@ def plot_curves(rows: Rows, path: Path, *, title: str = "", monitor: str = "ndcg
     figure = Figure(figsize=(5 * panels, 4.5), dpi=100, layout="constrained")
     grid = figure.add_gridspec(1, panels)
     losses = _names(rows, "loss_", ())
-    # Terms differ by orders of magnitude: on one axis, linear or logarithmic, one of them would be flat.
+    # Terms differ by orders of magnitude: on a shared axis, linear or logarithmic, one of them would look flat.
     stack = list(grid[0].subgridspec(max(1, len(losses)), 1).subplots(sharex=True, squeeze=False)[:, 0])
     _losses(stack, rows, losses)
     axes = [*stack, figure.add_subplot(grid[1])]
@@ -66,7 +66,7 @@ def _losses(axes: list[Axes], rows: Rows, names: list[str]) -> None:
 
 def _validation(axis: Axes, rows: Rows, monitor: str) -> None:
     cutoff = monitor.rpartition("@")[2]
-    # With one target a row, hit rate is recall, MAP is MRR and precision is recall over k: those would lie on these.
+    # With one target a row, hit rate is recall, MAP is MRR and precision is recall over k: no lines of their own.
     shown = dict.fromkeys([f"valid_{name}@{cutoff}" for name in ("recall", "ndcg", "mrr")] + [f"valid_{monitor}"])
     for name in shown:
         alpha = 1.0 if name == f"valid_{monitor}" else 0.4
@@ -103,5 +103,5 @@ def _series(rows: Rows, name: str) -> tuple[list[float], list[float]]:
 
 
 def _marker(rows: Rows) -> str:
-    # A line through one point is invisible.
+    # A line through a single point cannot be seen.
     return "." if len(rows) <= 20 else ""

@@ -1,4 +1,4 @@
-"""indexes.png: what an index finds of the exact lists against how many queries it answers a second."""
+"""Draw indexes.png: the share of the exact lists that an index finds, over the queries that it answers in a second."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 
 def plot_indexes(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:
-    """Draw a comparison of indexes to a PNG of 800 x 500 pixels: a line a kind, a point for each width of search.
+    """Draw indexes to a PNG of 800 x 500 pixels: a line for each kind, a point for each width of search.
 
-    Rows have `kind`, `queries_per_second`, `overlap@k` for one k or more, the largest below 20 being drawn, and `value`.
+    Args:
+        rows: measurements with `kind`, `option`, `value`, `queries_per_second` and `overlap@k` for one k or more; the
+            largest k below 20 is drawn.
+        path: file to write.
+        title: title of the plot.
     """
     from matplotlib.figure import Figure
 
@@ -26,8 +30,8 @@ def plot_indexes(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str = 
         label = f"{kind} ({option.replace('_', ' ')} {points[0]['value']} to {points[-1]['value']})" if option else kind
         axis.plot(speed, found, "o-" if len(points) > 1 else "s", color=f"C{number}", label=label, markersize=5)
     axis.set_xscale("log")
-    axis.set_xlabel("queries a second")
-    axis.set_ylabel(f"recall of the exact top {k}")
+    axis.set_xlabel("queries per second")
+    axis.set_ylabel(f"overlap with the exact top {k}")
     axis.grid(alpha=0.25, which="both")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize="small")

@@ -1,12 +1,11 @@
-"""A trained retriever as a folder that answers without the training data: vectors, index, query encoder and a manifest."""
+"""A bundle: a folder that recommends without the training data. It has vectors, index, query encoder and a manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,87 +15,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from seqcl.data.files import fresh_folder
 from seqcl.data.sequences import find
-from seqcl.encoders import TwoTower, find_encoder
+from seqcl.disk import whole_folder
 from seqcl.errors import UserError
-from seqcl.objectives import NextItem
+from seqcl.plugins import load
 from seqcl.retrieval.faiss_index import FaissIndex
 from seqcl.retrieval.onnx import check_onnx, write_onnx
-from seqcl.types import Bag, Features, SeqBatch
+from seqcl.retrieval.query import Query, origin
+from seqcl.types import SeqBatch
 
+FIRST = "seqcl-bundle-1"
+"""In it an item's last coordinate is its bias; later it is the bias times the temperature."""
 FORMAT = "seqcl-bundle-2"
-READABLE = ("seqcl-bundle-1", FORMAT)
+READABLE = (FIRST, FORMAT)
 MANIFEST = "manifest.json"
 ANSWERING = ("query.safetensors", "item_ids.npy", "index.json")
-"""Small files that every answer depends on: always compared with their hashes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """How the query encoder is made again, all JSON.
-
-    Args:
-        encoder: its name, as `find_encoder` takes it.
-        options: its keywords.
-        longest: its longest row, in items.
-        max_len: most items of a history that are read.
-        num_items: N.
-        similarity: cosine or dot, as items are ranked.
-        temperature: what similarities are divided by.
-        bias: whether an item has a bias, which is its vector's last coordinate over the temperature.
-        towers: keywords of `TwoTower` and its user columns by kind, where that is what reads the history; its weights have what it
-            reads of items as the history's table.
-    """
-
-    encoder: str
-    options: dict[str, Any]
-    longest: int
-    max_len: int
-    num_items: int
-    similarity: str
-    temperature: float
-    bias: bool = False
-    towers: dict[str, Any] | None = None
-
-    def build(self) -> tuple[Any, NextItem]:
-        """The encoder, its weights new, and what turns states into queries."""
-        encoder: Any = find_encoder(self.encoder)(num_items=self.num_items, max_len=self.longest, **self.options)
-        if self.towers is not None:
-            users = nobody(**self.towers["users"])
-            encoder = TwoTower(
-                encoder,
-                items=nothing(),
-                users=users,
-                trained=np.zeros(self.num_items + 2, bool),
-                **self.towers["options"] | {"item_id": True, "reads": "ids"},
-            )
-        similarity: Any = self.similarity
-        return encoder, NextItem(similarity=similarity, temperature=self.temperature, bias=self.bias)
-
-
-def nothing() -> Features:
-    """No columns."""
-    return Features(bags={}, numbers={}, vectors={})
-
-
-def nobody(bags: Mapping[str, int], numbers: Sequence[str], vectors: Mapping[str, int]) -> Features:
-    """One row that knows nothing, of columns of so many words, of numbers, and of vectors so wide."""
-    empty = np.zeros(2, np.int64)
-    return Features(
-        bags={name: Bag(empty, empty[:0], [str(word) for word in range(size)]) for name, size in bags.items()},
-        numbers={name: np.full(1, np.nan, np.float32) for name in numbers},
-        vectors={name: np.full((1, width), np.nan, np.float32) for name, width in vectors.items()},
-    )
-
-
-def columns_of_users(users: Features) -> dict[str, Any]:
-    """What `nobody` needs to make the like of them."""
-    return {
-        "bags": {name: len(bag.names) for name, bag in users.bags.items()},
-        "numbers": list(users.numbers),
-        "vectors": {name: values.shape[1] for name, values in users.vectors.items()},
-    }
+"""Small files that every answer depends on: they are always compared with their hashes."""
 
 
 def write_bundle(
@@ -113,35 +47,36 @@ def write_bundle(
     """Write a bundle; it appears whole or not at all.
 
     Args:
-        folder: where; nothing may be there.
+        folder: a new folder.
         query: the query encoder.
-        weights: of the model's encoder; what the query encoder does not have is left out.
+        weights: weights of the model's encoder; those that the query encoder does not have are left out.
         vectors: (N, D) of items 1..N.
         item_ids: (N,) their raw ids, sorted.
-        kind: of the index: flat, ivf, hnsw or ivfpq.
-        about: what else the manifest says: model, protocol, data.
-        onnx: whether the query encoder is written as an ONNX graph too.
+        kind: kind of the index: flat, ivf, hnsw or ivfpq.
+        about: further facts for the manifest: model, protocol, data.
+        onnx: write the query encoder as an ONNX graph too.
 
     Raises:
-        UserError: something is there already, the disk is full, or what ONNX needs is not installed.
+        UserError: the folder is there already, the disk is full, or a package that ONNX needs is not installed.
     """
     if folder.exists():
         raise UserError(f"{folder} is there already: give a new folder")
     if onnx:
         check_onnx()
-    encoder, rank = query.build()
+    encoder, scoring = query.build()
     needed = {name: weights[name].detach().cpu().contiguous().clone() for name in encoder.state_dict()}
     encoder.load_state_dict(needed)
     index = FaissIndex(vectors, kind=kind)  # type: ignore[arg-type]
+    plugin = origin(query.encoder)
     try:
-        with fresh_folder(folder) as part:
+        with whole_folder(folder) as part:
             np.save(part / "items.npy", vectors.numpy(), allow_pickle=False)
             np.save(part / "item_ids.npy", item_ids, allow_pickle=False)
             write_table(part / "items.parquet", item_ids, vectors.numpy())
             save_file(needed, part / "query.safetensors")
             shutil.copymode(part / "items.npy", part / "query.safetensors")  # safetensors lets nobody else read it
             if onnx:
-                write_onnx(part / "query.onnx", encoder, rank, max_len=query.max_len, num_items=query.num_items)
+                write_onnx(part / "query.onnx", encoder, scoring, max_len=query.max_len, num_items=query.num_items)
             index.save(part / "index.faiss")
             files = {file.name: sha256(file) for file in sorted(part.iterdir())}
             manifest = {
@@ -151,15 +86,16 @@ def write_bundle(
                 "dim": vectors.shape[1],
                 "index": kind,
                 "query": vars(query),
+                "plugins": [plugin] if plugin else [],
                 "files": files,
             }
-            (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: the bundle cannot be written: {error}") from None
 
 
 def write_table(path: Path, item_ids: np.ndarray, vectors: np.ndarray) -> None:
-    """Raw ids and vectors as Parquet: columns item and vector."""
+    """Write raw ids and vectors as Parquet, with the columns item and vector."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -169,7 +105,7 @@ def write_table(path: Path, item_ids: np.ndarray, vectors: np.ndarray) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file."""
+    """Compute the hash of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -180,51 +116,48 @@ def sha256(path: Path) -> str:
 class Bundle:
     """An exported retriever.
 
+    Nothing is imported because the bundle says so: an encoder that is not seqcl's own comes from `plugins`, from an
+    installed plugin, or was registered before.
+
     Args:
-        folder: what `write_bundle` wrote.
-        check: compare every file with the hash in the manifest, the large ones too.
+        folder: a folder that `write_bundle` wrote.
+        check: compare every file with its hash in the manifest, the large ones too.
+        plugins: files or modules to import first, as `--plugin` takes them.
 
     Raises:
-        UserError: no bundle there, a file is missing or is another one, or it is of a version that cannot be read.
+        UserError: no bundle is there, a file is missing or was changed, its format cannot be read, or nobody has
+            brought its encoder.
     """
 
-    def __init__(self, folder: str | Path, *, check: bool = False) -> None:
+    def __init__(self, folder: str | Path, *, check: bool = False, plugins: Iterable[str] = ()) -> None:
         self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        for plugin in plugins:
+            load(plugin)
         try:
-            self.manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder} is no bundle: {MANIFEST}: {error}") from None
-        found = self.manifest.get("format") if isinstance(self.manifest, dict) else None
-        if found not in READABLE:
-            raise UserError(f"{folder} has the format {found!r}; this version reads {FORMAT!r}")
-        try:
-            for name, known in self.manifest["files"].items():
-                file = self.folder / name
-                if not file.is_file():
-                    raise UserError(f"{folder} is not whole: {name} is missing")
-                if (check or name in ANSWERING) and sha256(file) != known:
-                    raise UserError(f"{file} is not the file that was exported")
+            compare_files(self.folder, self.manifest["files"], check=check)
             query = Query(**self.manifest["query"])
-            encoder, self.rank = query.build()
+            encoder, self.scoring = query.build(next(iter(self.manifest.get("plugins", ())), None))
             encoder.load_state_dict(load_file(self.folder / "query.safetensors"))
             self.item_ids = np.load(self.folder / "item_ids.npy", mmap_mode="r", allow_pickle=False)
             self.index = FaissIndex.load(self.folder / "index.faiss")
-            if (
-                not len(self.item_ids) == len(self.index.ids) - 1 == query.num_items
-                or self.index.dim != self.manifest["dim"]
-            ):
+            items, dim = len(self.index.ids) - 1, self.index.dim
+            if not len(self.item_ids) == items == query.num_items or dim != self.manifest["dim"]:
                 raise ValueError("its files hold different numbers of items")
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{folder} cannot be read: {type(error).__name__}: {error}") from None
         self.encoder: nn.Module = encoder.eval()
         self.max_len = query.max_len
+        self.plain_bias = query.bias and self.manifest["format"] == FIRST
 
     @torch.no_grad()
     def recommend(self, items: Sequence[Any], *, k: int = 10, exclude_seen: bool = True) -> list[tuple[Any, float]]:
-        """The k best (raw item id, score) for a history of raw item ids, oldest first.
+        """Recommend the k best (raw item id, score) for a history of raw item ids, oldest first.
 
         Raises:
-            UserError: an id that the bundle does not hold, no id at all, or k below 1.
+            UserError: an id that the bundle does not have, no id at all, or k below 1.
         """
         if k < 1:
             raise UserError(f"recommend: k must be 1 or more, not {k}")
@@ -233,8 +166,41 @@ class Bundle:
         history = [find(self.item_ids, raw, "item", str(self.folder)) + 1 for raw in items]
         newest = torch.tensor([history[-self.max_len :]])  # (1, L)
         state = self.encoder.last(SeqBatch(newest, torch.tensor([newest.shape[1]])))  # type: ignore[operator]
+        queries = self.scoring.queries(state)  # (1, D)
+        if self.plain_bias:
+            queries[:, -1] = 1
         seen = torch.tensor(sorted(set(history)))
         exclude = (torch.zeros_like(seen), seen) if exclude_seen else None
-        scores, found = self.index.search(self.rank.queries(state), min(k, len(self.item_ids)), exclude)
+        scores, found = self.index.search(queries, min(k, len(self.item_ids)), exclude)
         pairs = zip(found[0].tolist(), scores[0].tolist(), strict=True)
         return [(self.item_ids[item - 1].item(), score) for item, score in pairs if item]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a bundle.
+
+    Raises:
+        UserError: there is none, or its format cannot be read.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is no bundle: {MANIFEST}: {error}") from None
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found not in READABLE:
+        raise UserError(f"{folder} has the format {found!r}; this version reads {', '.join(READABLE)}")
+    return dict(manifest)
+
+
+def compare_files(folder: Path, hashes: Mapping[str, str], *, check: bool) -> None:
+    """Compare the files of a bundle with the hashes of its manifest: the small ones, or all of them with `check`.
+
+    Raises:
+        UserError: a file is missing, or was changed.
+    """
+    for name, known in hashes.items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"the bundle is not whole: {name} is missing")
+        if (check or name in ANSWERING) and sha256(file) != known:
+            raise UserError(f"{name} is not the file that was exported")

@@ -12,11 +12,11 @@ from seqcl.types import PAD
 
 
 class ExactIndex:
-    """Finds the items with the largest inner product, missing none.
+    """Finds the items with the largest inner product and misses none.
 
     Args:
-        vectors: (N, D), one an item; kept in float32 on their device.
-        ids: (N,) item id of each vector, each once and at least 1; 1..N if not given.
+        vectors: (N, D), one for each item; kept in float32 on their device.
+        ids: (N,) item id of each vector, at least 1 and each once; 1..N if not given.
 
     Raises:
         ValueError: shapes do not fit, a value is not finite, an id is repeated or PAD.
@@ -29,12 +29,14 @@ class ExactIndex:
         self.columns = columns_of(self.ids)
 
     def search(self, queries: Tensor, k: int, exclude: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Scores (B, k) float32 and item ids (B, k), best first; minus infinity and PAD where fewer are left.
+        """Find the k best items of each query: scores (B, k) float32 and item ids (B, k), best first.
+
+        Where fewer than k are left, the rest is minus infinity and PAD.
 
         Args:
             queries: (B, D).
-            k: how many items for each query.
-            exclude: rows (P,) of queries and item ids (P,) they must not find; ids that are not indexed are ignored.
+            k: number of items for each query.
+            exclude: rows (P,) of queries and item ids (P,) that they must not find; ids without a vector are ignored.
 
         Raises:
             ValueError: a query holds a value that is not finite, or has another width than the vectors.
@@ -60,7 +62,7 @@ class ExactIndex:
         return scores, items
 
     def excluded(self, size: int, exclude: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows and columns to exclude, sorted by row, and where each row's begin: (size + 1,) on the CPU."""
+        """Rows and columns to exclude, sorted by row, and the places where each row's begin: (size + 1,) on the CPU."""
         device = self.vectors.device
         if exclude is None:
             none = torch.zeros(0, dtype=torch.long, device=device)
@@ -74,13 +76,15 @@ class ExactIndex:
 
 
 def checked(vectors: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Vectors in float32 and ids (N,) int64 on one device, if they can be indexed."""
+    """Bring vectors to float32 and ids to (N,) int64, on one device.
+
+    Raises:
+        ValueError: they cannot be indexed.
+    """
     vectors = vectors.detach().float().contiguous()
     if vectors.dim() != 2 or len(vectors) == 0:
         raise ValueError(f"vectors must be (N, D) with at least one row, not {tuple(vectors.shape)}")
-    if not bool(vectors.isfinite().all()):
-        row = int((~vectors.isfinite()).any(1).nonzero()[0])
-        raise ValueError(f"vector {row} holds a value that is not finite")
+    refuse_infinite("vector", vectors)
     if ids is None:
         return vectors, torch.arange(1, len(vectors) + 1, device=vectors.device)
     ids = torch.as_tensor(ids, device=vectors.device).long()
@@ -92,18 +96,31 @@ def checked(vectors: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def checked_queries(queries: Tensor, dim: int) -> Tensor:
-    """Queries in float32, if they can be compared with vectors of `dim`."""
+    """Bring queries to float32.
+
+    Raises:
+        ValueError: they cannot be compared with vectors of width `dim`.
+    """
     queries = queries.detach().float()
     if queries.dim() != 2 or queries.shape[1] != dim:
         raise ValueError(f"queries must be (B, {dim}), not {tuple(queries.shape)}")
-    if not bool(queries.isfinite().all()):
-        row = int((~queries.isfinite()).any(1).nonzero()[0])
-        raise ValueError(f"query {row} holds a value that is not finite")
+    refuse_infinite("query", queries)
     return queries
 
 
+def refuse_infinite(kind: str, rows: Tensor) -> None:
+    """Refuse rows with a value that is infinite or NaN.
+
+    Raises:
+        ValueError: names the first of them.
+    """
+    if not bool(rows.isfinite().all()):
+        row = int((~rows.isfinite()).any(1).nonzero()[0])
+        raise ValueError(f"{kind} {row} holds a value that is not finite")
+
+
 def columns_of(ids: Tensor) -> Tensor:
-    """The row of each id in `ids`, -1 where it is not there: (max id + 1,)."""
+    """The position of each id in `ids`, -1 where it is not there: (max id + 1,)."""
     columns = torch.full((int(ids.max()) + 1,), -1, device=ids.device)
     columns[ids] = torch.arange(len(ids), device=ids.device)
     return columns

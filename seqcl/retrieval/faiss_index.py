@@ -1,4 +1,4 @@
-"""Approximate search by inner product through faiss."""
+"""Search by inner product through faiss, exact or approximate."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqcl.blocks import contains
+from seqcl.disk import write_text
 from seqcl.errors import UserError, unknown
 from seqcl.retrieval.exact import checked, checked_queries
 from seqcl.types import PAD
@@ -19,35 +21,37 @@ from seqcl.types import PAD
 KINDS = ("flat", "ivf", "hnsw", "ivfpq")
 CELLS = ("ivf", "ivfpq")
 STATE = ("kind", "dim", "lists", "probes", "search_width")
-"""What of an index is not in faiss's own file."""
+"""Attributes of an index that faiss's own file does not have."""
 CODE_DIMS = 4
 """Coordinates that ivfpq keeps in a byte."""
-
 
 Kind = Literal["flat", "ivf", "hnsw", "ivfpq"]
 
 
 class FaissIndex:
-    """Finds items with a large inner product; flat misses none, ivf and hnsw trade some for time in large catalogues, ivfpq for memory.
+    """Finds items with a large inner product.
 
-    The cells of ivf are those of vectors with one more coordinate that makes all of them equally long (Bachrach et al.,
-    RecSys 2014) and that queries have as zero, so that scores stay what they are. Measured on 12,101 vectors like
-    trained ones, 16 of 310 cells: 0.87 of the exact top 20 instead of 0.65. For hnsw the same gains nothing there and
-    loses on random vectors, and a wider build than 40 loses too.
+    flat misses none. In large catalogues ivf and hnsw miss some and save time, ivfpq misses more and saves memory.
+
+    The cells of ivf are made of vectors with one more coordinate, which makes all of them equally long (Bachrach et
+    al., RecSys 2014). Queries have zero there, so scores do not change. Measured on 12,101 vectors like trained ones,
+    with 16 of 310 cells: 0.87 of the exact top 20 instead of 0.65. For hnsw the same gains nothing there and loses on
+    random vectors; a wider build than 40 loses too.
 
     Args:
-        vectors: (N, D), one an item.
-        ids: (N,) item id of each vector, each once and at least 1; 1..N if not given.
-        kind: flat (exact), ivf (inverted lists, a k-means cell each), hnsw (graph of neighbours, arXiv 1603.09320), or ivfpq
-            (ivf of vectors kept as a byte for every four coordinates, Jegou et al., PAMI 2011; scores are approximate too).
-        lists: cells of ivf and ivfpq; about 4 sqrt(N), with at least 39 vectors a cell, if not given.
-        probes: cells that a query looks into; an eighth of them if not given.
+        vectors: (N, D), one for each item.
+        ids: (N,) item id of each vector, at least 1 and each once; 1..N if not given.
+        kind: flat (exact), ivf (inverted lists, a k-means cell each), hnsw (graph of neighbours, arXiv 1603.09320), or
+            ivfpq (ivf with a byte for every four coordinates of a vector, Jegou et al., PAMI 2011; scores are
+            approximate too).
+        lists: cells of ivf and ivfpq; if not given about 4 sqrt(N), with at least 39 vectors a cell.
+        probes: cells that a query looks into; if not given an eighth of them.
         links: neighbours of a node of the hnsw graph.
         build_width: candidates kept while the hnsw graph is built.
-        search_width: candidates kept while the hnsw graph is searched; at least k is taken.
+        search_width: candidates kept while the hnsw graph is searched, never fewer than k.
 
     Raises:
-        UserError: unknown kind.
+        UserError: an unknown kind, or a width below 1.
         ValueError: as `ExactIndex`.
     """
 
@@ -72,7 +76,7 @@ class FaissIndex:
         self.name = kind
         self.kind = kind
         self.dim = vectors.shape[1]
-        self.ids = np.concatenate((ids.numpy(), [PAD]))  # the last stands for "not found", faiss's -1
+        self.ids = np.concatenate((ids.numpy(), [PAD]))  # the last one stands for faiss's -1, not found
         self.lists = lists or max(1, min(int(4 * math.sqrt(len(vectors))), len(vectors) // 39))
         self.probes = min(probes or max(1, self.lists // 8), self.lists)
         self.search_width = search_width
@@ -81,7 +85,7 @@ class FaissIndex:
         self.build_seconds = time.perf_counter() - started
 
     def built(self, vectors: np.ndarray, links: int, build_width: int) -> Any:
-        """The faiss index with all vectors in it."""
+        """Build the faiss index with all vectors in it."""
         faiss = library()
         if self.kind == "flat":
             index = faiss.IndexFlatIP(self.dim)
@@ -103,25 +107,25 @@ class FaissIndex:
                     self.cells, wide, self.lists, wide // CODE_DIMS, bits, faiss.METRIC_INNER_PRODUCT
                 )
                 index.pq.cp.min_points_per_centroid = 1
-            # Of 200,000 vectors .994 of the exact list is found with 64; with 256 .995, in more time.
+            # Of 200,000 vectors, 64 points a cell find .994 of the exact list; 256 find .995 and take longer.
             index.cp.max_points_per_centroid = 64
-            index.cp.min_points_per_centroid = 1  # faiss would warn of small cells, and do nothing about them
+            index.cp.min_points_per_centroid = 1  # faiss would warn of small cells and do nothing about them
             index.train(vectors)
         index.add(vectors)
         return index
 
     @property
     def padding(self) -> int:
-        """Zeros behind the coordinates of ivfpq, one of which is the length's, to make them a multiple of a code's."""
+        """Number of zeros that make the D + 1 coordinates of ivfpq a multiple of `CODE_DIMS`."""
         return -(self.dim + 1) % CODE_DIMS if self.kind == "ivfpq" else 0
 
     @property
     def bytes_per_item(self) -> float:
-        """Size of the index on disk and, nearly, in memory, over its items."""
+        """Size of the index over its number of items: on disk and, nearly, in memory."""
         return float(len(library().serialize_index(self.index)) / self.index.ntotal)
 
     def save(self, path: Path) -> None:
-        """Write the index to `path`, and what else it needs beside it with the suffix .json.
+        """Write the index to `path`, and its other attributes beside it with the suffix .json.
 
         Raises:
             ValueError: its ids are not 1..N.
@@ -130,17 +134,17 @@ class FaissIndex:
             raise ValueError("only an index of the items 1..N can be saved")
         library().write_index(self.index, str(path))
         about = {name: getattr(self, name) for name in STATE}
-        path.with_suffix(".json").write_text(json.dumps(about))
+        write_text(path.with_suffix(".json"), json.dumps(about))
 
     @classmethod
     def load(cls, path: Path) -> FaissIndex:
-        """Read what `save` wrote.
+        """Read an index that `save` wrote.
 
         Raises:
             RuntimeError: faiss cannot read it.
         """
         made = cls.__new__(cls)
-        about = json.loads(path.with_suffix(".json").read_text())
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         for name in STATE:
             setattr(made, name, about[name])
         made.name, made.build_seconds = made.kind, 0.0
@@ -149,14 +153,15 @@ class FaissIndex:
         return made
 
     def search(self, queries: Tensor, k: int, exclude: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Scores (B, k) float32 and item ids (B, k), best first; minus infinity and PAD where fewer are found.
+        """Find k items of each query: scores (B, k) float32 and item ids (B, k), best first.
 
-        faiss cannot leave out other items for each query, so more are fetched than asked for and the excluded ones
-        dropped; rows left with fewer than k are searched again, wider, until all of the index has been looked at.
+        Where fewer than k are found, the rest is minus infinity and PAD. faiss cannot exclude different items for each
+        query, so more are fetched than asked for and the excluded ones dropped. Rows left with fewer than k are searched
+        again, more widely, until they have seen the whole index.
 
         Args:
-            queries: (B, D), on any device; the results are on it too.
-            k: how many items for each query.
+            queries: (B, D), on any device; the results are on the same one.
+            k: number of items for each query.
             exclude: rows (P,) of queries and item ids (P,) that they must not find.
 
         Raises:
@@ -190,7 +195,7 @@ class FaissIndex:
         return torch.from_numpy(scores).to(device), torch.from_numpy(items).to(device)
 
     def fetch(self, queries: np.ndarray, count: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and places (rows, count), best first, -1 where faiss finds fewer."""
+        """Ask faiss for scores and places (rows, count), best first, -1 where it finds fewer."""
         faiss = library()
         if self.kind == "flat":
             return self.index.search(queries, count)
@@ -201,16 +206,8 @@ class FaissIndex:
         return self.index.search(longer, count, params=faiss.SearchParametersIVF(nprobe=probes))
 
 
-def contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Which of `keys` stand in `sorted_keys`."""
-    if len(sorted_keys) == 0:
-        return np.zeros(keys.shape, dtype=bool)
-    place = np.searchsorted(sorted_keys, keys).clip(max=len(sorted_keys) - 1)
-    return sorted_keys[place] == keys
-
-
 def library() -> Any:
-    """faiss, imported when first needed and on as many threads as torch: both bring an OpenMP of their own."""
+    """Import faiss, and give it as many threads as torch: each brings an OpenMP of its own."""
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())

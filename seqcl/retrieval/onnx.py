@@ -1,4 +1,4 @@
-"""A query encoder as an ONNX graph, for runtimes without Python or torch."""
+"""Write a query encoder as an ONNX graph, for runtimes without Python or torch."""
 
 from __future__ import annotations
 
@@ -16,40 +16,44 @@ from torch import Tensor, nn
 
 from seqcl.encoders import TwoTower
 from seqcl.errors import UserError
-from seqcl.objectives import NextItem
+from seqcl.objectives import NextItem as Scoring
 from seqcl.types import PAD, SeqBatch
 
 TOLERANCE = 1e-4
-"""Largest difference between a query of the graph and of torch, over the largest absolute value in a query."""
+"""Largest difference allowed between queries of the graph and of torch, over their largest absolute value."""
 
 
 class QueryGraph(nn.Module):
-    """From rows of one width and their lengths to queries, nothing being known of the users.
+    """Turns rows of one width and their lengths into queries; it knows nothing of the users.
 
     Args:
         encoder: gives the states.
-        rank: turns states into what item vectors are multiplied with.
+        scoring: turns states into queries.
     """
 
-    def __init__(self, encoder: Any, rank: NextItem) -> None:
+    def __init__(self, encoder: Any, scoring: Scoring) -> None:
         super().__init__()
         self.towers = encoder if isinstance(encoder, TwoTower) and encoder.user_features is not None else None
-        self.encoder, self.rank = encoder, rank
+        self.encoder, self.scoring = encoder, scoring
         if self.towers is not None:
             nobody = SeqBatch(torch.ones(1, 1, dtype=torch.int64), torch.ones(1, dtype=torch.int64))
             self.register_buffer("known", self.towers.known_of(nobody))  # (1, F * K)
 
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """Rows items (B, L), PAD behind their lengths (B,), as queries: (B, D)."""
+        """Turn items (B, L), PAD behind their lengths (B,), into queries (B, D)."""
         batch = SeqBatch(items, lengths)
         if self.towers is None:
-            return self.rank.queries(self.encoder.last(batch))
+            return self.scoring.queries(self.encoder.last(batch))
         states = self.towers.history.last(batch)  # (B, D)
-        return self.rank.queries(self.towers.join(states, self.known.expand(items.shape[0], -1)))  # type: ignore[operator]
+        return self.scoring.queries(self.towers.join(states, self.known.expand(items.shape[0], -1)))  # type: ignore[operator]
 
 
 def check_onnx() -> None:
-    """Raise UserError unless what an ONNX graph needs is installed."""
+    """Refuse to begin without the packages that an ONNX graph needs.
+
+    Raises:
+        UserError: one is not installed, or torch is too old.
+    """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise UserError(f"an ONNX graph needs {package}: pip install 'seqcl[onnx]'")
@@ -58,19 +62,20 @@ def check_onnx() -> None:
 
 
 @torch.no_grad()
-def write_onnx(path: Path, encoder: nn.Module, rank: NextItem, *, max_len: int, num_items: int) -> None:
-    """Write the graph: inputs `items` (B, max_len) int64, PAD behind the newest, and `lengths` (B,) int64; output `queries` (B, D).
+def write_onnx(path: Path, encoder: nn.Module, scoring: Scoring, *, max_len: int, num_items: int) -> None:
+    """Write the graph, read it back, and compare it with torch on rows of every length.
 
-    The file is read back and compared with torch on rows of every length.
+    Its inputs are `items` (B, max_len) int64, PAD behind the newest, and `lengths` (B,) int64; its output is `queries`
+    (B, D).
 
     Raises:
-        UserError: torch cannot write this encoder, or the graph's queries are others.
+        UserError: torch cannot write this encoder, or the queries of the graph differ from torch's.
     """
     import onnxruntime
 
-    graph = QueryGraph(encoder, rank).eval()
+    graph = QueryGraph(encoder, scoring).eval()
     rows = torch.Generator().manual_seed(0)
-    # More rows than places: an export takes equal sizes for one and the same.
+    # Take more rows than positions: an export takes two equal sizes for the same one.
     lengths = 1 + torch.arange(max_len + 2) % max_len  # (B,)
     items = torch.randint(1, num_items + 1, (len(lengths), max_len), generator=rows)
     items = items.masked_fill(torch.arange(max_len) >= lengths[:, None], PAD)  # (B, L)
@@ -80,7 +85,7 @@ def write_onnx(path: Path, encoder: nn.Module, rank: NextItem, *, max_len: int, 
         with quiet():
             program = torch.export.export(graph, (items, lengths), dynamic_shapes={"items": free, "lengths": free})
             torch.onnx.export(program, (), path, **names, dynamo=True, external_data=False, verbose=False)
-    except Exception as error:  # whatever the exporter raises is about operations that it does not know
+    except Exception as error:  # the exporter raises many kinds, all about operations that it does not know
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{type(encoder).__name__} cannot be written as ONNX: {reason}") from error
     found = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
@@ -96,7 +101,7 @@ def write_onnx(path: Path, encoder: nn.Module, rank: NextItem, *, max_len: int, 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, the exporter says nothing about itself: its warnings are of its own functions and of packages it can do without."""
+    """Silence the exporter for a while: it warns about its own functions and about packages that it does not need."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

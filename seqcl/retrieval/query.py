@@ -1,0 +1,113 @@
+"""The recipe of a query encoder: enough, as JSON, to build it again without the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqcl.encoders import ENCODERS, TwoTower
+from seqcl.errors import UserError
+from seqcl.objectives import NextItem as Scoring
+from seqcl.plugins import load_installed
+from seqcl.types import Bag, Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """The facts that build a query encoder, all JSON.
+
+    Args:
+        encoder: name of the encoder, as in `ENCODERS`.
+        options: its keywords.
+        longest: its longest row, in items.
+        max_len: number of items of a history that are read, the newest ones.
+        num_items: N.
+        similarity: cosine or dot, as items are ranked.
+        temperature: divisor of the similarities.
+        bias: true if items have a bias: the last coordinate of an item's vector over the temperature.
+        towers: keywords of `TwoTower` and its user columns by kind, if that reads the history; else None. The weights
+            of the history's table are then the vectors that the towers read of items.
+    """
+
+    encoder: str
+    options: dict[str, Any]
+    longest: int
+    max_len: int
+    num_items: int
+    similarity: str
+    temperature: float
+    bias: bool = False
+    towers: dict[str, Any] | None = None
+
+    def build(self, source: str | None = None) -> tuple[Any, Scoring]:
+        """Build the encoder, with new weights, and the scoring that turns its states into queries.
+
+        Args:
+            source: the plugin that the encoder came from; it is named where the encoder is unknown, never imported.
+
+        Raises:
+            UserError: nobody has brought the encoder.
+        """
+        encoder = self.component(source)(num_items=self.num_items, max_len=self.longest, **self.options)
+        if self.towers is not None:
+            encoder = TwoTower(
+                encoder,
+                items=Features(bags={}, numbers={}, vectors={}),
+                users=nobody(**self.towers["users"]),
+                trained=np.zeros(self.num_items + 2, bool),
+                **self.towers["options"] | {"item_id": True, "reads": "ids"},
+            )
+        similarity: Any = self.similarity
+        return encoder, Scoring(similarity=similarity, temperature=self.temperature, bias=self.bias)
+
+    def component(self, source: str | None = None) -> Any:
+        """Find the class of the encoder, also among the installed plugins.
+
+        Raises:
+            UserError: nobody has brought it; the plugin that it came from is named.
+        """
+        if self.encoder not in ENCODERS:
+            load_installed()
+        if self.encoder in ENCODERS or ENCODERS.source_of(self.encoder) or source is None:
+            return ENCODERS.find(self.encoder)
+        raise UserError(
+            f"the encoder {self.encoder!r} is unknown here; it came from {source!r}: "
+            "give that with --plugin FILE, or in Python with plugins=[FILE]"
+        )
+
+
+def origin(encoder: str) -> str | None:
+    """The plugin that an encoder came from: the name of its file, or its module; None for one of seqcl's own."""
+    source = ENCODERS.source_of(encoder)
+    if source is None or source.partition(".")[0] == "seqcl":
+        return None
+    # A bundle goes to other machines, so it does not tell the folders of this one.
+    return source.replace("\\", "/").rpartition("/")[2]
+
+
+def nobody(bags: Mapping[str, int], numbers: Sequence[str], vectors: Mapping[str, int]) -> Features:
+    """Make one row without any value.
+
+    Args:
+        bags: columns of words, with the number of different words.
+        numbers: columns of numbers.
+        vectors: columns of vectors, with their width.
+    """
+    empty = np.zeros(2, np.int64)
+    return Features(
+        bags={name: Bag(empty, empty[:0], [str(word) for word in range(size)]) for name, size in bags.items()},
+        numbers={name: np.full(1, np.nan, np.float32) for name in numbers},
+        vectors={name: np.full((1, width), np.nan, np.float32) for name, width in vectors.items()},
+    )
+
+
+def columns_of_users(users: Features) -> dict[str, Any]:
+    """The arguments with which `nobody` makes a row of the same columns."""
+    return {
+        "bags": {name: len(bag.names) for name, bag in users.bags.items()},
+        "numbers": list(users.numbers),
+        "vectors": {name: values.shape[1] for name, values in users.vectors.items()},
+    }
