@@ -42,6 +42,29 @@ class Query:
     bias: bool = False
     towers: dict[str, Any] | None = None
 
+    @classmethod
+    def of(cls, exported: Exported, scoring: Scoring, *, encoder: str, options: Mapping[str, Any], max_len: int) -> Query:
+        """The facts of a trained encoder and of the scoring of its recipe.
+
+        Args:
+            exported: what the encoder tells of itself.
+            scoring: how states and items become scores.
+            encoder: name of the encoder, as in `ENCODERS`.
+            options: its keywords.
+            max_len: number of items of a history that are read.
+        """
+        return cls(
+            encoder=encoder,
+            options=dict(options),
+            longest=exported.longest,
+            max_len=max_len,
+            num_items=exported.num_items,
+            similarity=scoring.similarity,
+            temperature=scoring.temperature,
+            bias=scoring.biased,
+            towers=exported.towers,
+        )
+
     def build(self, source: str | None = None) -> tuple[Any, Scoring]:
         """Build the encoder, with new weights, and the scoring that turns its states into queries.
 
