@@ -27,7 +27,7 @@ COUNTED_ON = "2026-11-22"
 
 
 class Head(NamedTuple):
-    """What the head of a configuration says was measured with it."""
+    """Read the figures in the head of a configuration."""
 
     file: str  # below configs/, without .yaml
     model: str
@@ -145,7 +145,7 @@ def chance(p: float) -> str:
 
 
 def origin(run: quality.Figures) -> str:
-    """What a run was made on and with."""
+    """Machine and versions of a run."""
     machine, versions = run.metrics["machine"], run.metrics["versions"]
     threads = f"{machine['threads']} thread" + "s" * (machine["threads"] > 1)
     on = f"{machine['processor'].replace('(R)', '')}, {threads}"

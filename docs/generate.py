@@ -174,7 +174,7 @@ def configurations() -> str:
 
 
 def differences() -> str:
-    """What each recipe does otherwise than its paper."""
+    """List the differences of each recipe from its paper."""
     told = {name: parts.differences(recipe) for name, recipe in parts.recipes().items()}
     return "\n".join(f"- **{name}**. {text}" for name, text in told.items() if text)
 
@@ -275,7 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipe options": recipe_options,
     "component options": component_options,
 }
-"""What may stand behind `generated:`."""
+"""The names that may stand behind `generated:`."""
 
 
 def fresh(text: str) -> str:

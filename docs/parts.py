@@ -104,7 +104,7 @@ def first_sentence(component: Component) -> str:
 
 
 def paper(component: Component) -> tuple[str, str]:
-    """What a thing is, by the first sentence of its docstring, and its source: in brackets there, else the papers named before `Args:`."""
+    """Split the first sentence of a docstring into text and source; without a source there, take the papers named before `Args:`."""
     text = first_sentence(component)
     match = re.fullmatch(r"(.*?)\s*\(([^()]*(?:arXiv|\d{4})[^()]*)\)\.?", text)
     if match:

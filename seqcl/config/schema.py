@@ -27,7 +27,7 @@ class Section(NamedTuple):
 
     name: str  # empty for the options without a section
     component: Component
-    values: Mapping[str, Any] = {}  # noqa: RUF012  the recipe's own values, where they differ from the component's defaults
+    values: Mapping[str, Any] = {}  # the recipe's own values, where they differ from the component's defaults
     names: Sequence[str] = ()  # the components that can be chosen here, the recipe's own first; empty without a choice
     chosen: str = ""
 

@@ -1,6 +1,6 @@
 """RecBole's sequential models as encoders: `--encoder recbole:NARM`, under any recipe, with the options of RecBole's own file.
 
-A model of theirs gives one state for a whole row, so it learns from rows with one target each: `--data.windows prefix`.
+Such a model gives one state for a whole row, so it learns from rows with one target each: `--data.windows prefix`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from seqcl.types import PAD, SeqBatch
 
 ITEM, USER = "item_id", "user_id"
 INPUTS = ("item_seq", "seq_item", "item_seq_len", "seq_item_len", "user")
-"""Names of what a forward pass may ask for."""
+"""The arguments that a forward pass may ask for."""
 
 
 class RecBoleEncoder(nn.Module):
-    """The state that a sequential model of RecBole gives for a row; the items' table and all weights are the model's own.
+    """A sequential model of RecBole as an encoder; the table of items and all weights are the model's own.
 
-    Rows are padded to the longest, as RecBole does: some of its models count the padding. A model that asks for a user is told
-    that all rows are of one user, since an encoder knows none. One that puts a MASK behind the row keeps the whole row.
+    Rows are padded to the longest, as RecBole does: some of its models count the padding. A model that asks for a user gets
+    the same user for all rows, since an encoder knows none. A model that puts a MASK behind the row keeps the whole row.
     """
 
     one_pass = False
@@ -155,7 +155,7 @@ def encoder(name: str) -> type[RecBoleEncoder]:
 
 
 class Known:
-    """The data set as a RecBole model sees it here: so many items in rows so long, and one user.
+    """A stand-in for RecBole's data set: a number of items, a length of rows, and one user.
 
     Raises:
         UserError: at anything else that the model asks for, naming it.
@@ -183,7 +183,7 @@ class Known:
 
 
 def built(name: str, kind: type, settings: dict[str, Any], *, rows: int, max_len: int) -> Any:
-    """A model of RecBole with these settings, over so many rows of items and for rows of at most so many items."""
+    """Build a model of RecBole with these settings, for a table of so many items and rows of at most so many."""
     Config = bring("recbole.config").Config
     asked = {"USER_ID_FIELD": USER, "ITEM_ID_FIELD": ITEM, "MAX_ITEM_LIST_LENGTH": max_len}
     asked |= {"loss_type": "CE", "train_neg_sample_args": None, "gpu_id": ""}
@@ -195,7 +195,7 @@ def built(name: str, kind: type, settings: dict[str, Any], *, rows: int, max_len
 
 @contextmanager
 def buildable(name: str) -> Iterator[None]:
-    """Inside, what a model of RecBole raises, which checks its options nowhere, is a user's mistake."""
+    """Inside, an error of RecBole's model is a user's mistake, as RecBole checks no options."""
     try:
         yield
     except UserError:
@@ -206,7 +206,7 @@ def buildable(name: str) -> Iterator[None]:
 
 @contextmanager
 def unseen() -> Iterator[None]:
-    """Inside, RecBole's configuration finds no words on the command line; the devices that it hides are seen again after it."""
+    """Inside, RecBole's configuration finds no words on the command line; devices that it hides come back afterwards."""
     words, devices = sys.argv, os.environ.get("CUDA_VISIBLE_DEVICES")
     sys.argv = [words[0] if words else ""]
     try:

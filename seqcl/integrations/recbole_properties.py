@@ -1,4 +1,4 @@
-"""The options of a model of RecBole, out of its own file of properties: their names, defaults, types and what they mean."""
+"""Options of a model of RecBole, read from its own file of properties: names, defaults, types and meaning."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ LEARNING = (
     *("n_facet_emb", "n_facet_hidden", "n_facet_window", "n_facet_MLP", "weight_mode", "context_norm"),
     *("partition_merging_mode", "reranker_merging_mode", "use_proj_bias", "post_remove_context"),
 )
-"""Keys of RecBole's files that say how its own loss and scores are made, which are not used here."""
+"""Keys of RecBole's files about its own loss and scores, which are not used here."""
 WIDTHS = ("embedding_size", "hidden_size")
-"""What RecBole calls the width of states and items; where a file has both, the first."""
+"""RecBole's names for the width of states and items; if a file has both, the first counts."""
 
 
 def options_of(defaults: dict[str, Any]) -> dict[str, Any]:
-    """The keys that say how states are made, the width's without a value, since `dim` may say it."""
+    """The keys about states; the width has no value, since `dim` may give it."""
     width = width_key(defaults)
     return {key: None if key == width else value for key, value in defaults.items() if key not in LEARNING}
 
 
 def properties(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The keys of a model's file with their values, and what its comments say of them."""
+    """Read the keys of a model's file with their values, and its comments on them."""
     text = path.read_text(encoding="utf-8")
     values = {key: number(value) for key, value in (yaml.safe_load(text) or {}).items()}
     comments = re.findall(r"^(\w+):[^#\n]*#\s*(?:\([^)]*\)\s*)?(.+?)\s*$", text, re.MULTILINE)
@@ -36,7 +36,7 @@ def properties(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def number(value: Any) -> Any:
-    """RecBole reads 1e-12 as a number, YAML 1.1 as text."""
+    """Read text such as 1e-12 as a number, as RecBole does; YAML 1.1 takes it for text."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -44,7 +44,7 @@ def number(value: Any) -> Any:
 
 
 def constructor(base: type, options: dict[str, Any]) -> Any:
-    """A constructor like that of `base` whose signature has an option for every key, as options are read from there."""
+    """Make a constructor like that of `base`, with an option for every key in its signature, where options are read from."""
 
     def __init__(self: Any, **values: Any) -> None:
         base.__init__(self, **values)  # type: ignore[misc]
@@ -65,14 +65,14 @@ def constructor(base: type, options: dict[str, Any]) -> Any:
 
 
 def type_of(value: Any) -> Any:
-    """The type of an option from its value in RecBole's file."""
+    """Derive the type of an option from its value in RecBole's file."""
     if isinstance(value, list):
         return list[type(value[0])] if value else list  # type: ignore[misc]
     return str | None if value is None else type(value)
 
 
 def document(name: str, defaults: dict[str, Any], texts: dict[str, str]) -> str:
-    """The documentation of a class, from which its help page is made."""
+    """Write the documentation of a class, from which its help page is made."""
     lines = [
         f"RecBole's {name}, one state a row; learns from rows with one target each (--data.windows prefix).",
         "",
@@ -85,5 +85,5 @@ def document(name: str, defaults: dict[str, Any], texts: dict[str, str]) -> str:
 
 
 def width_key(defaults: dict[str, Any]) -> str:
-    """What the model's file calls the width of its states."""
+    """The key of the width of states in a model's file."""
     return next((key for key in WIDTHS if key in defaults), WIDTHS[0])

@@ -1,4 +1,4 @@
-"""Whether RecBole can run here, and bringing it in without what its import does to the process."""
+"""Checks that RecBole can run here, and imports it without the changes that it makes to the process."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LIMITS = {
 
 
 class RecBoleUnusable(UserError, ImportError):
-    """RecBole is not here, or cannot work with what is; says what to install."""
+    """RecBole is missing, or cannot work with the installed packages; the message says what to install."""
 
 
 def check_stack() -> None:
-    """Raise RecBoleUnusable unless RecBole can run with the Python and the packages that are installed."""
+    """Raise RecBoleUnusable unless RecBole can run with this Python and the installed packages."""
     if python() >= (3, 12):
         here = ".".join(map(str, python()))
         raise RecBoleUnusable(f"RecBole {RECBOLE} needs a ray that has no wheel for Python {here}: {INSTALL}")
@@ -48,7 +48,7 @@ def check_stack() -> None:
 
 
 def python() -> tuple[int, int]:
-    """The Python that runs."""
+    """Version of the Python that runs this."""
     return sys.version_info[:2]
 
 
@@ -61,10 +61,10 @@ def installed(package: str) -> str | None:
 
 
 def bring(module: str) -> ModuleType:
-    """A module of RecBole, imported.
+    """Import a module of RecBole.
 
     Importing any of RecBole's sequential models switches autograd's anomaly mode on for the whole process, which costs a
-    stack trace for every operation; it is put back to what it was.
+    stack trace for every operation. The mode is put back to what it was.
 
     Raises:
         RecBoleUnusable: RecBole cannot run here.

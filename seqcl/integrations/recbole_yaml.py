@@ -1,6 +1,6 @@
-"""RecBole's YAML keys that concern data and evaluation, as our options: `--recbole-config file.yaml`. RecBole is not needed for it.
+"""RecBole's YAML keys for data and evaluation, as our options: `--recbole-config file.yaml`. It does not need RecBole.
 
-What a file does not say is as in RecBole for sequential models: repeats stay candidates, rows of 50 items, one top 10.
+A key that is missing has RecBole's default for sequential models: repeats stay candidates, rows of 50 items, one top 10.
 """
 
 from __future__ import annotations
@@ -14,93 +14,21 @@ import yaml
 
 from seqcl.data.datasets import DATASETS
 from seqcl.errors import UserError, unknown
+from seqcl.integrations.recbole_keys import ELSEWHERE, MADE, METRICS
 
 Values = dict[str, Any]
 """Our options by their dotted names."""
 Kind = TypeVar("Kind")
 
 WANTED = {str: "text", int: "a whole number", bool: "true or false", dict: "names with values, such as {order: TO}"}
-"""What a value of a type is called."""
-
-METRICS = {
-    "recall": "recall",
-    "hit": "hr",
-    "ndcg": "ndcg",
-    "mrr": "mrr",
-    "map": "map",
-    "precision": "precision",
-    "itemcoverage": "coverage",
-    "averagepopularity": "popularity",
-    "giniindex": "gini",
-}
-"""RecBole's metrics by the names they have here; every run reports all of them."""
-ELSEWHERE = {
-    "epochs": "--train.epochs",
-    "train_batch_size": "--train.batch_size, which counts rows of the windows chosen (--data.windows), not prefixes",
-    "learning_rate": "--train.lr",
-    "learner": "AdamW is the only optimizer",
-    "weight_decay": "--train.weight_decay",
-    "stopping_step": "--train.patience",
-    "eval_step": "--train.eval_every",
-    "clip_grad_norm": "--train.clip",
-    "train_neg_sample_args": "--next_item.loss and --next_item.negatives",
-    "loss_type": "--next_item.loss",
-    "require_pow": "the losses of the recipes have no such penalty",
-    "loss_decimal_place": "losses are not rounded",
-    "enable_amp": "--precision bf16",
-    "enable_scaler": "--precision bf16, which needs no scaling",
-    "transform": "views and masks are the recipe's",
-    "shuffle": "training rows are always shuffled",
-    "hidden_size": "--encoder.dim",
-    "embedding_size": "--encoder.dim",
-    "n_layers": "--encoder.layers",
-    "n_heads": "--encoder.heads",
-    "hidden_dropout_prob": "--encoder.dropout",
-    "checkpoint_dir": "--runs",
-    "use_gpu": "--device",
-    "gpu_id": "--device",
-    "worker": "batches are made by the process that trains",
-    "nproc": "a run is one process",
-    "state": "there are no levels of what is printed",
-    "show_progress": "the line of progress is always shown; seqcl.train(progress=False) leaves it out",
-    "reproducibility": "--seed; torch's deterministic algorithms are not switched on",
-    "config_file": "give the file itself, as --recbole-config FILE",
-    "config_files": "give the file itself, as --recbole-config FILE",
-    "save_dataset": "prepared data are kept by themselves",
-    "dataset_save_path": "prepared data are kept by themselves",
-    "save_dataloaders": "loaders are made anew in every run",
-    "dataloaders_save_path": "loaders are made anew in every run",
-    "log_wandb": "figures are written into the run's folder",
-    "wandb_project": "figures are written into the run's folder",
-    "metric_decimal_place": "metrics are not rounded",
-    "tail_ratio": "there is no TailPercentage",
-    "val_interval": "drop these rows from the file",
-    "unload_col": "say which columns are loaded, in load_col",
-    "unused_col": "say which columns are loaded, in load_col",
-    "additional_feat_suffix": "of RecBole's files the .inter, .user and .item are read",
-    "numerical_features": "the models that read columns of users and items name them themselves",
-    "discretization": "numbers of features are standardised by what training knows",
-    "normalize_field": "numbers of features are standardised by what training knows",
-    "preload_weight": "vectors of items and users are learned",
-    "alias_of_user_id": "no other column holds ids of users",
-    "alias_of_item_id": "no other column holds ids of items",
-    "alias_of_entity_id": "there are no knowledge graphs",
-    "alias_of_relation_id": "there are no knowledge graphs",
-    "entity_kg_num_interval": "there are no knowledge graphs",
-    "relation_kg_num_interval": "there are no knowledge graphs",
-    "seq_len": "--data.max_len is the only length",
-    "benchmark_filename": "the split is made here, and checked for leaks",
-    "group_by": "part of eval_args",
-    "threshold": "ratings are not read; drop rows from the file",
-}
-"""Keys that are not taken, with what there is instead, or why; one without a value says nothing, and is let pass."""
+"""The name of a type in messages."""
 
 
 def options(path: str | Path) -> Values:
-    """What a file of RecBole's says of data and evaluation, as our options.
+    """Read a file of RecBole's as our options for data and evaluation.
 
     Raises:
-        UserError: a file that cannot be read, or a key or value that there is nothing here for, with the reason.
+        UserError: a file that cannot be read, or a key or value that has no counterpart here, with the reason.
     """
     path = Path(path)
     try:
@@ -116,7 +44,7 @@ def options(path: str | Path) -> Values:
 
 
 def values_of(given: Mapping[str, Any], folder: Path) -> Values:
-    """Our options for a mapping of RecBole's keys; its paths are relative to the current folder, or else to `folder`."""
+    """Translate a mapping of RecBole's keys; its paths are relative to the current folder, or else to `folder`."""
     for key in given:
         if key not in TAKEN and key not in ELSEWHERE:
             raise unknown("key for data or evaluation", key, [*TAKEN, *ELSEWHERE])
@@ -130,7 +58,7 @@ def values_of(given: Mapping[str, Any], folder: Path) -> Values:
 
 
 def expect(key: str, value: Any, kind: type[Kind], *, least: int = 0) -> Kind:
-    """The value, if it is of this type; text is not empty, a number not below `least`.
+    """Return the value if it has this type; text must not be empty, a number not below `least`.
 
     Raises:
         UserError: it is not.
@@ -143,7 +71,7 @@ def expect(key: str, value: Any, kind: type[Kind], *, least: int = 0) -> Kind:
 
 
 def several(key: str, value: Any, kind: type[Kind], *, least: int = 0) -> list[Kind]:
-    """The values of a list of at least one, or the one that stands there alone."""
+    """Read a list of at least one value, or one value alone."""
     found = [expect(key, each, kind, least=least) for each in (value if isinstance(value, list) else [value])]
     if not found:
         raise UserError(f"{key} []: expected at least one")
@@ -151,7 +79,7 @@ def several(key: str, value: Any, kind: type[Kind], *, least: int = 0) -> list[K
 
 
 def dataset(given: Mapping[str, Any], folder: Path) -> Values:
-    """The folder data_path/dataset, which is how RecBole finds a data set, or one that is known by name."""
+    """Find the folder data_path/dataset, as RecBole does, or take a data set that is known by name."""
     if "dataset" not in given:
         if "data_path" in given:
             raise UserError("data_path: the name of the data set is missing (dataset)")
@@ -168,7 +96,7 @@ def dataset(given: Mapping[str, Any], folder: Path) -> Values:
 
 
 def k_core(given: Mapping[str, Any]) -> Values:
-    """The least interactions of users and of items; RecBole drops until none is left below them, as we do."""
+    """Read the smallest number of interactions of users and of items; like RecBole, we drop until none is below it."""
     users, items = (least_of(f"{kind}_inter_num_interval", given) for kind in ("user", "item"))
     if items > users:
         raise UserError(
@@ -190,17 +118,17 @@ def least_of(key: str, given: Mapping[str, Any]) -> int:
 
 
 def same(option: str, kind: type, *, least: int = 0) -> Callable[[str, Any], Values]:
-    """A key whose value an option takes as it is."""
+    """Hand the value of a key to an option as it is."""
     return lambda key, value: {option: expect(key, value, kind, least=least)}
 
 
 def nothing(key: str, value: Any) -> Values:
-    """A key that is read elsewhere, together with others."""
+    """Take a key that another function reads, together with others."""
     return {}
 
 
 def idle(kind: type) -> Callable[[str, Any], Values]:
-    """A key that makes no difference here, whatever its value."""
+    """Accept a key that makes no difference here."""
 
     def check(key: str, value: Any) -> Values:
         expect(key, value, kind)
@@ -210,7 +138,7 @@ def idle(kind: type) -> Callable[[str, Any], Values]:
 
 
 def only(expected: Any, reason: str) -> Callable[[str, Any], Values]:
-    """A key that can have one value."""
+    """Accept a key with one value alone."""
 
     def check(key: str, value: Any) -> Values:
         if value != expected:
@@ -221,7 +149,7 @@ def only(expected: Any, reason: str) -> Callable[[str, Any], Values]:
 
 
 def load_col(key: str, value: Any) -> Values:
-    """Columns of the log are found by their fields; those of users and items are named by the models that read them."""
+    """Check the columns of the log, which are found by their fields; models name those of users and items themselves."""
     for kind in expect(key, value, dict):
         if kind in ("user", "item"):
             raise UserError(
@@ -235,7 +163,7 @@ def load_col(key: str, value: Any) -> Values:
 
 
 def eval_args(key: str, value: Any) -> Values:
-    """Leave-one-out in the order of time, among all items or among drawn ones."""
+    """Read the split, leave-one-out in the order of time, and the candidates: all items or drawn ones."""
     found: Values = {}
     for name, setting in expect(key, value, dict).items():
         if name == "split":
@@ -256,7 +184,7 @@ def eval_args(key: str, value: Any) -> Values:
 
 
 def mode(value: Any) -> Values:
-    """Candidates: all, or drawn ones; validation and test are ranked alike here."""
+    """Read the candidates, all or drawn ones; validation and test have the same here."""
     parts = expect("eval_args mode", value, dict) if isinstance(value, dict) else {"valid": value, "test": value}
     for part in parts:
         if part not in ("valid", "test"):
@@ -275,50 +203,36 @@ def mode(value: Any) -> Values:
 
 
 def topk(key: str, value: Any) -> Values:
-    """One k or several."""
+    """Read one k or several."""
     return {"eval.ks": several(key, value, int, least=1)}
 
 
 def metrics(key: str, value: Any) -> Values:
-    """Every run reports all metrics that there are, so that only unknown ones matter."""
+    """Refuse unknown metrics; every run reports all that there are."""
     for name in several(key, value, str):
         metric(name)
     return {}
 
 
 def metric(name: str) -> str:
-    """The name that a metric of RecBole's has here."""
+    """Translate the name of a metric."""
     if name.lower() not in METRICS:
         raise unknown("metric", name, ("Recall", "Hit", "NDCG", "MRR", "MAP", "Precision", "ItemCoverage", "GiniIndex", "AveragePopularity"))  # fmt: skip
     return METRICS[name.lower()]
 
 
 def valid_metric(key: str, value: Any) -> Values:
-    """What chooses the best epoch."""
+    """Read the metric that chooses the best epoch."""
     name, at, k = expect(key, value, str).partition("@")
     return {"train.monitor": f"{metric(name)}{at}{k}"}
 
 
 def duplicates(key: str, value: Any) -> Values:
-    """Which of a user's repeats of an item stays."""
+    """Read the policy for a user's repeats of an item."""
     if value not in ("first", "last"):
         raise UserError(f"rm_dup_inter {value!r}: there are first and last")
     return {"data.duplicates": value}
 
-
-MADE = (
-    "RATING_FIELD",
-    "LABEL_FIELD",
-    "NEG_PREFIX",
-    "ITEM_LIST_LENGTH_FIELD",
-    "LIST_SUFFIX",
-    "POSITION_FIELD",
-    "HEAD_ENTITY_ID_FIELD",
-    "TAIL_ENTITY_ID_FIELD",
-    "RELATION_ID_FIELD",
-    "ENTITY_ID_FIELD",
-)
-"""Names of columns that are not read, or that RecBole makes for itself."""
 
 TAKEN: dict[str, Callable[[str, Any], Values]] = {
     "model": same("model", str),
@@ -350,4 +264,4 @@ TAKEN: dict[str, Callable[[str, Any], Values]] = {
     "valid_metric_bigger": only(True, "the greater metric is the better one"),
     "eval_batch_size": same("eval.batch_size", int, least=1),
 }
-"""The keys that are taken, and the options that each becomes."""
+"""The keys that are taken, each with the function that makes options of it."""

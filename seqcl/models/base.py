@@ -1,4 +1,4 @@
-"""What every model is: parts that a class declares, and one face by which it is ranked."""
+"""Base classes of models: parts that a class declares, and one face by which a model is ranked."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Recommender(Model):
     next_item = part(NextItem, similarity="cosine", temperature=0.1)
 
     more_items: ClassVar[int] = 0
-    """How many items longer than a training window the encoder's longest row is."""
+    """Items by which the encoder's longest row exceeds a training window."""
 
     def __init__(self, train: Windows, **parts: Part) -> None:
         super().__init__()

@@ -43,7 +43,9 @@ class Query:
     towers: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, exported: Exported, scoring: Scoring, *, encoder: str, options: Mapping[str, Any], max_len: int) -> Query:
+    def of(
+        cls, exported: Exported, scoring: Scoring, *, encoder: str, options: Mapping[str, Any], max_len: int
+    ) -> Query:
         """The facts of a trained encoder and of the scoring of its recipe.
 
         Args:

@@ -1,4 +1,4 @@
-"""RecBole's training data as the packed log that recipes learn from."""
+"""Turns RecBole's training data into the packed log that recipes learn from."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CHUNK_ROWS = 1 << 16
 
 
 def training_sequences(dataset: Any) -> Sequences:
-    """The users' items in the training rows of a data set that RecBole has split, under RecBole's ids: user 0 has none.
+    """Collect the users' items from the training rows that RecBole has split, under RecBole's ids; user 0 has none.
 
-    RecBole makes a row of every prefix; the rows of a user, in their order, tell the sequence that they were cut from.
+    RecBole makes a row of every prefix. The rows of a user, in order, give back the sequence that they were cut from.
 
     Args:
-        dataset: what `train_data.dataset` is.
+        dataset: `train_data.dataset`.
 
     Raises:
         UserError: rows that are not the prefixes of one sequence a user, as in files that were split beforehand.
@@ -37,7 +37,7 @@ def training_sequences(dataset: Any) -> Sequences:
     place = np.arange(len(owners)) + np.cumsum(before)  # (R,), where each row's target stands
 
     def sequence(field: str) -> np.ndarray:
-        """A field's values along the sequences: what each user's first row reads, and every row's target."""
+        """Values of a field along the sequences: the items that each user's first row reads, and every row's target."""
         values = np.empty(len(owners) + int(before.sum()), rows[field].numpy().dtype)
         values[place] = rows[field].numpy()[order]
         read = rows[field + suffix][order[begins]].numpy()  # (U', L)
@@ -80,7 +80,7 @@ def check_rows(items: np.ndarray, place: np.ndarray, lengths: np.ndarray, read: 
 
 
 def feature_table(dataset: Any, kind: str) -> pd.DataFrame | None:
-    """What RecBole has loaded of items (a row for 1..N) or users (0..U - 1): words as text, lists of them, numbers."""
+    """Make a table of the features that RecBole has loaded: a row for items 1..N, or for users 0..U - 1."""
     features = getattr(dataset, f"{kind}_feat")
     if features is None:
         return None

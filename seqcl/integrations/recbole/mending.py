@@ -1,4 +1,4 @@
-"""What is changed in RecBole's own modules, each for one reason, and nothing in torch."""
+"""Changes to RecBole's own modules, each for one reason; torch is left alone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from seqcl.integrations.recbole.settings import check_keys
 
 
 class TrustingTorch:
-    """`torch` as RecBole's trainer sees it: the same, but that `load` reads whole objects, as it did before torch 2.6.
+    """Stands for `torch` in RecBole's trainer; its `load` reads whole objects, as it did before torch 2.6.
 
-    RecBole's checkpoints hold its configuration object, which torch no longer reads unless told to. Reading one runs whatever
-    it says: open only files that you made.
+    RecBole's checkpoints hold its configuration object, which torch refuses by default. Reading such a file runs code that it
+    holds: open only files that you made.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -32,7 +32,7 @@ class TrustingTorch:
 
 
 def load_data_and_model(model_file: Any) -> tuple[Any, ...]:
-    """Configuration, model, data set and the three loaders of a checkpoint that RecBole saved; open only files that you made.
+    """Load a checkpoint that RecBole saved: configuration, model, data set and three loaders. Open only files that you made.
 
     RecBole's own imports torch within the function, where nothing can be put in its place.
     """

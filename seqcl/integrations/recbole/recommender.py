@@ -1,4 +1,4 @@
-"""A recipe as a sequential recommender of RecBole: the same modules, told by RecBole's loop when an epoch or a step is done."""
+"""A recipe as a sequential recommender of RecBole: the same modules, in RecBole's loop."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from seqcl.types import SeqBatch
 class RecBoleRecommender(SequentialRecommender):
     """A recipe over RecBole's training rows, in RecBole's training loop, with RecBole's ids.
 
-    RecBole's trainer tells a model nothing of epochs and steps, so they are read off what it does: it calls `train()` before an
+    RecBole's trainer does not tell a model of epochs and steps, so they are read from its calls: it calls `train()` before an
     epoch; a step is over when the next batch comes, when the model is evaluated, or when it is saved.
 
     Args:
         config: RecBole's, with our settings in it (`encoder.dim`, or a section `encoder`).
-        dataset: `train_data.dataset`; correlations, clusters, counts and rows with one target come from it and nowhere else.
+        dataset: `train_data.dataset`, the only source of correlations, clusters, counts and rows with one target.
 
     Raises:
         UserError: an unknown setting, data without what the recipe needs, or several processes.
@@ -58,12 +58,12 @@ class RecBoleRecommender(SequentialRecommender):
 
     @property
     def encoder(self) -> Any:
-        """What turns a row into a state."""
+        """The encoder of the recipe."""
         return self.recommender.encoder
 
     @property
     def objective(self) -> Any:
-        """What is minimised."""
+        """The objective of the recipe."""
         return self.recommender.objective
 
     def windows(self, kind: str) -> Any:
@@ -119,13 +119,13 @@ class RecBoleRecommender(SequentialRecommender):
         return super().state_dict(*arguments, **options)
 
     def finish_step(self) -> None:
-        """What the objective does after a step of the optimizer, once for each."""
+        """Tell the objective, once, that a step of the optimizer is done."""
         if self.step_taken:
             self.step_taken = False
             self.objective.after_step(self.encoder)
 
     def begin_epoch(self) -> None:
-        """What the objective does before an epoch: clusters, correlations; before the first one what there is of pre-training."""
+        """Let the objective prepare an epoch (clusters, correlations); before the first one, run the stage of pre-training."""
         self.epoch_due = False
         epoch, device = int(self.epochs_begun), self.epochs_begun.device
         if epoch == 0:
@@ -137,7 +137,7 @@ class RecBoleRecommender(SequentialRecommender):
         self.epochs_begun += 1
 
     def pretrain(self, device: torch.device) -> None:
-        """The stage before training, in our own loop, over whole rows."""
+        """Run the stage before training, in our own loop, over whole rows."""
         stage = self.recommender.pretraining()
         if stage is None:
             return

@@ -1,4 +1,4 @@
-"""Every recipe as a class of RecBole's, found by its name."""
+"""Registers every recipe as a class of RecBole's, found by its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seqcl.integrations.recbole.recommender import RecBoleRecommender
 from seqcl.models import MODELS, Recommender
 
 PREFIX = "Seqcl"
-"""Before the name of a recipe that RecBole has a model of."""
+"""Goes before the name of a recipe where RecBole has a model of that name."""
 
 
 def theirs() -> set[str]:
