@@ -69,18 +69,18 @@ def main() -> None:
         torch.manual_seed(0)
         encoder = SASRec(num_items=windows.num_items, max_len=windows.max_len, positions=positions)
         seconds: dict[str, list[float]] = {"padded": [], "bucketed": [], "packed": []}
-        packing = layout.pack
+        packing = layout.best_fit
         for number in range(rounds + 1):  # the first one warms up
             for name in seconds:
                 loader = Loader(windows, batch_size=256, shuffle_seed=number, bucket=name == "bucketed")
                 batches = [
                     batch for batch, _ in zip(loader.epoch(0), range(1 if chosen.smoke else BATCHES), strict=False)
                 ]
-                layout.pack = packing if name == "packed" else apart
+                layout.best_fit = packing if name == "packed" else apart
                 value = timed(encoder, batches, step)
                 if number:
                     seconds[name].append(value)
-        layout.pack = packing
+        layout.best_fit = packing
         found[positions] = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
         print(positions, found[positions], flush=True)
     about = {

@@ -1,4 +1,4 @@
-"""What every room shares: ids, batches, windows, the encoder's contract and the shape legend.
+"""What every room shares: ids, batches, windows and the shape legend.
 
 Shapes are written with these letters wherever a tensor is made:
 B batch rows, L time, T real positions (no padding), D width, N items, U users, W windows, K neighbours or negatives, C chunk.
@@ -10,10 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
+
+Similarity = Literal["cosine", "dot"]
+"""How two vectors are compared."""
 
 PAD = 0
 """Id of the padding slot; items are 1..N and the MASK token is N + 1."""
@@ -137,33 +140,6 @@ class Windows:
         np.add.at(edges, self.stop + 1, -1)
         times = np.cumsum(edges)[: len(self.items)]  # (T,)
         return np.bincount(self.items, weights=times, minlength=self.num_items + 2).astype(np.int64)
-
-
-class Encoder(Protocol):
-    """Turns sequences into states; knows nothing of losses, views or targets.
-
-    An encoder says so if it cannot be trained as a causal one: `one_pass = False` if its positions cannot all learn their
-    next item in one pass, `causal = False` if its states read the items after them. One that can do both has `causal` as an
-    attribute of its own, to be set for a while.
-    """
-
-    num_items: int
-    dim: int
-
-    def item_embeddings(self) -> Tensor:
-        """The tied table (N + 2, D): row 0 is PAD, row N + 1 is MASK."""
-        ...
-
-    def __call__(self, batch: SeqBatch) -> Tensor:
-        """The state after every position: (B, L, D); what stands at padding is undefined."""
-        ...
-
-    def last(self, batch: SeqBatch) -> Tensor:
-        """The state that predicts what follows the newest item: (B, D).
-
-        Of a causal encoder it equals the call at lengths - 1 and is cheaper where it can be.
-        """
-        ...
 
 
 class Batches(Protocol):

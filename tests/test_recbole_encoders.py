@@ -8,9 +8,9 @@ import os
 import pytest
 import torch
 
-from seqcl.config import resolve
 from seqcl.cli.main import main
-from seqcl.encoders import find_encoder
+from seqcl.config import resolve
+from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch
 from tests.recbole_world import OWN_WARNINGS, recbole_or_skip, shop
@@ -29,7 +29,7 @@ NO_ORDER = ("STAMP", "SHAN", "HGN", "NPE", "HRM", "FOSSIL", "SINE", "SRGNN", "GC
 @pytest.fixture(params=NAMES)
 def encoder(request):
     torch.manual_seed(0)
-    made = find_encoder(f"recbole:{request.param}")(num_items=ITEMS, max_len=MAX_LEN, dim=DIM).eval()
+    made = ENCODERS.find(f"recbole:{request.param}")(num_items=ITEMS, max_len=MAX_LEN, dim=DIM).eval()
     with torch.no_grad():
         for weight in made.parameters():
             if weight.ndim > 1:
@@ -103,7 +103,7 @@ def test_a_full_row_is_read_whole(encoder):
 )
 def test_a_model_that_needs_more_than_a_row_says_what(name, message):
     with pytest.raises(UserError, match=message):
-        find_encoder(f"recbole:{name}")(num_items=ITEMS, max_len=MAX_LEN)
+        ENCODERS.find(f"recbole:{name}")(num_items=ITEMS, max_len=MAX_LEN)
 
 
 def test_options_are_the_keys_of_recboles_own_file():
@@ -137,12 +137,12 @@ def test_an_encoder_of_recbole_and_one_of_ours_replace_each_other(tmp_path):
 
 def test_two_names_of_one_width_must_agree():
     with pytest.raises(UserError, match="two names of one width"):
-        find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, dim=16, hidden_size=64)  # RecBole's default
+        ENCODERS.find("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, dim=16, hidden_size=64)  # RecBole's default
     widths = [({}, 64), ({"dim": 16}, 16), ({"hidden_size": 16}, 16), ({"dim": 16, "hidden_size": 16}, 16)]
     for options, width in widths:
-        assert find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, **options).dim == width
+        assert ENCODERS.find("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, **options).dim == width
     with pytest.raises(UserError, match="recbole:SASRec cannot be built with these options"):
-        find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, n_heads=3)
+        ENCODERS.find("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN, n_heads=3)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_two_names_of_one_width_must_agree():
 )
 def test_a_size_that_cannot_be_is_a_users_mistake(name, options):
     with pytest.raises(UserError, match=r"cannot be built with these options|must be 1 or more"):
-        find_encoder(f"recbole:{name}")(num_items=9, max_len=4, **options)
+        ENCODERS.find(f"recbole:{name}")(num_items=9, max_len=4, **options)
 
 
 def test_help_shows_their_options(capsys):
@@ -171,7 +171,7 @@ def test_making_one_leaves_the_process_as_it_was(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["run.py", "--hidden_size=3", "train"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    made = find_encoder("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN)
+    made = ENCODERS.find("recbole:SASRec")(num_items=ITEMS, max_len=MAX_LEN)
     assert made.dim == 64 and os.environ["CUDA_VISIBLE_DEVICES"] == "5" and not torch.is_anomaly_enabled()
     assert not list(tmp_path.iterdir())
 

@@ -13,11 +13,11 @@ from seqcl.errors import UserError
 
 
 class BSARec(SASRec):
-    """Causal self-attention and a causal filter, mixed in every block; what a state is a function of is as in SASRec.
+    """Causal self-attention and a causal filter, mixed in every block; states read what those of SASRec read.
 
-    Differs from the paper: its filter is a low-pass of the whole row by a Fourier transform, and that of its rest, which reads
-    both ways; this one is a weighted sum of a place and those before it, with weights of their own for every channel, so that
-    all positions of a row learn in one pass. Positions are relative unless another way is chosen.
+    Differs from the paper: its filter splits the whole row into low and high frequencies by a Fourier transform, which reads
+    both ways. This filter is a weighted sum of a place and those before it, with its own weights for every channel, so all
+    positions of a row can learn in one pass. Positions are relative by default.
 
     Args:
         num_items: N, ids 1..N.
@@ -28,11 +28,11 @@ class BSARec(SASRec):
         dropout: share of embedding and block outputs dropped in training.
         positions: as in SASRec.
         hidden: width of the feed-forward part as a multiple of dim.
-        taps: places that the filter weighs, the newest being its own.
-        filtered: share of the filter in what a block reads, the rest being attention's (paper 0.1 to 0.9).
+        taps: places that the filter weighs, its own being the newest.
+        filtered: share of the filter in the output; the rest is attention (paper 0.1 to 0.9).
 
     Raises:
-        UserError: as `SASRec`, or a share that is not from 0 to 1.
+        UserError: as `SASRec`, or `filtered` is not from 0 to 1.
     """
 
     def __init__(
@@ -68,24 +68,24 @@ class BSARec(SASRec):
 
 
 class Mixed(nn.Module):
-    """What attention reads and what a filter does, in fixed shares."""
+    """Attention and a filter over the same input, weighted 1 - filtered and filtered."""
 
-    def __init__(self, attention: nn.Module, filter: nn.Module, share: float) -> None:
+    def __init__(self, attention: nn.Module, filter: nn.Module, filtered: float) -> None:
         super().__init__()
-        self.attention, self.filter, self.share = attention, filter, share
+        self.attention, self.filter, self.filtered = attention, filter, filtered
 
     def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
         """From slots x (S, D) to (S, D), or to (B, D) for the newest item of each row alone."""
         smooth = self.filter(x, layout)  # (S, D)
         if newest:
             smooth = smooth[layout.newest]
-        return (1 - self.share) * self.attention(x, layout, newest) + self.share * smooth
+        return (1 - self.filtered) * self.attention(x, layout, newest) + self.filtered * smooth
 
 
 class CausalFilter(nn.Module):
-    """A weighted sum of a place and the `taps` - 1 before it in its row, for every channel with weights of its own.
+    """A weighted sum of a place and the `taps` - 1 before it in its row, with its own weights for every channel.
 
-    The weights begin as a low-pass: they fall by e every three places and sum to 1.
+    The weights start as a low-pass filter: they fall by a factor of e every three places and sum to 1.
     """
 
     def __init__(self, dim: int, taps: int) -> None:
@@ -98,7 +98,7 @@ class CausalFilter(nn.Module):
         x, owner = x.unflatten(0, layout.blocks), layout.owner  # (n, W, D), (n, W)
         found = x * self.weight[0]
         for back in range(1, min(self.weight.shape[0], x.shape[1])):
-            other = owner[:, back:] != owner[:, :-back]  # (n, W - back), the place is of another row
+            other = owner[:, back:] != owner[:, :-back]  # (n, W - back), True where the place is of another row
             before = (x[:, :-back] * self.weight[back]).masked_fill(other[:, :, None], 0)
             found = found + F.pad(before, (0, 0, back, 0))
         return found.flatten(0, 1)

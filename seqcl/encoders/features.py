@@ -1,4 +1,4 @@
-"""What is known of items or users as vectors, a column at a time, so that columns can be hidden."""
+"""Features of items or users as vectors, a column at a time, so that columns can be hidden."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seqcl.types import Bag, Features
 
 
 def words_of(offsets: Tensor, ids: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """All words of rows (n,) of a `Bag`: which of the n each is of, and its number, (P,) each."""
+    """All words of rows (n,) of a `Bag`: the row of each word among the n, and its number, (P,) each."""
     first = offsets[rows]  # (n,)
     sizes = offsets[rows + 1] - first  # (n,)
     owner = torch.repeat_interleave(sizes)  # (P,)
@@ -32,7 +32,7 @@ class Words(nn.Module):
         self.weight = nn.Parameter(torch.randn(len(bag.names), dim) * 0.02)
 
     def forward(self, rows: Tensor, drop: float = 0.0, generator: Generator | None = None) -> Tensor:
-        """Vectors of rows (n,): (n, K); each word is left out with chance `drop`, but not the last of a row."""
+        """Vectors of rows (n,): (n, K); each word is left out with chance `drop`, except the last one of a row."""
         owner, words = words_of(self.offsets, self.ids, rows)  # (P,) each
         if drop:
             chance = torch.rand(len(owner), generator=generator, device=rows.device)
@@ -65,7 +65,7 @@ class FeatureVectors(nn.Module):
     """A vector for each of F columns of each row.
 
     Args:
-        features: what is known.
+        features: columns of words, numbers and vectors.
         dim: width K of a column's vector.
     """
 
@@ -82,9 +82,9 @@ class FeatureVectors(nn.Module):
 
         Args:
             rows: numbers of rows.
-            hidden: (n, F) bool, columns that are to be zero.
-            drop: chance that a word of a row with several is left out.
-            generator: what that is drawn from.
+            hidden: (n, F) bool, columns to set to zero.
+            drop: chance to leave out a word of a row with several.
+            generator: source of that chance.
         """
         vectors = torch.stack([part(rows, drop, generator) for part in self.parts], 1)  # (n, F, K)
         return vectors if hidden is None else vectors.masked_fill(hidden[:, :, None], 0)

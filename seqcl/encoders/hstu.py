@@ -7,18 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.encoders.attention import align, join, split
+from seqcl.encoders.blocks import BlockEncoder
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.layout import Layout
-from seqcl.encoders.table import ItemTable, at_least_one
-from seqcl.errors import UserError
 from seqcl.types import SeqBatch
 
 
-class HSTU(nn.Module):
-    """Pointwise attention over the items up to t: the state at t is a function of items 0..t alone.
+class HSTU(BlockEncoder):
+    """Pointwise attention over the items up to t: the state at t reads items 0..t alone.
 
-    Differs from the paper: times are not read, so the bias is one of distance in items alone; each head has its own; a layer norm
-    at the end, so that scores may be dot products as well as cosines.
+    Differs from the paper: times are not read, so the bias depends on the distance in items alone; each head has its own
+    bias; a layer norm at the end lets scores be dot products as well as cosines.
 
     Args:
         num_items: N, ids 1..N.
@@ -26,53 +25,28 @@ class HSTU(nn.Module):
         dim: width D of states and item embeddings.
         layers: number of blocks.
         heads: attention heads; they divide dim.
-        dropout: share of embeddings, and of what each block adds before its last map, dropped in training.
+        dropout: share of embeddings, and of each block's output before its last map, dropped in training.
 
     Raises:
         UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
     """
 
-    one_pass = True
-
     def __init__(
         self, *, num_items: int, max_len: int, dim: int = 64, layers: int = 2, heads: int = 2, dropout: float = 0.3
     ) -> None:
-        super().__init__()
-        at_least_one(dim=dim, layers=layers, heads=heads, max_len=max_len)
-        if dim % heads:
-            raise UserError(f"encoder.heads={heads} does not divide encoder.dim={dim}")
-        self.num_items, self.max_len, self.dim = num_items, max_len, dim
-        self.table = ItemTable(num_items, dim)
+        super().__init__(num_items=num_items, max_len=max_len, dim=dim, layers=layers, heads=heads)
         self.blocks = nn.ModuleList(Block(dim, heads, max_len, dropout) for _ in range(layers))
         self.last_norm = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
 
-    def item_embeddings(self) -> Tensor:
-        """The tied table (N + 2, D)."""
-        return self.table.weight
-
-    def forward(self, batch: SeqBatch) -> Tensor:
-        """States after every position: (B, L, D)."""
-        layout = Layout(batch)
-        x = self.embed(batch, layout)  # (S, D)
-        for block in self.blocks:
-            x = block(x, layout)
-        return layout.put(self.last_norm(x))
-
-    def last(self, batch: SeqBatch) -> Tensor:
-        """States after the newest items: (B, D); the last block asks for one position a row."""
-        layout = Layout(batch)
-        x = self.embed(batch, layout)  # (S, D)
-        for block in self.blocks[:-1]:
-            x = block(x, layout)
-        return self.last_norm(self.blocks[-1](x, layout, newest=True))
-
     def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
-        """Item embeddings, the distances between them being told by the attention: (S, D)."""
-        length = batch.items.shape[1]
-        if length > self.max_len:
-            raise UserError(f"a row of {length} items is longer than the encoder's max_len={self.max_len}")
+        """Item embeddings: (S, D); attention itself knows the distances between them."""
+        self.check_length(batch)
         return self.dropout(self.table(layout.take(batch.items)))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """States from the last block's output: (..., D)."""
+        return self.last_norm(x)
 
 
 class Block(nn.Module):
@@ -81,7 +55,7 @@ class Block(nn.Module):
     def __init__(self, dim: int, heads: int, distances: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.distances = heads, distances
-        # Eq. 1 in two parts, since the newest item alone may ask while all of its row are read.
+        # Eq. 1 is split in two: the newest item alone may be a query, while keys and values are of the whole row.
         self.gate_query, self.key_value = nn.Linear(dim, 2 * dim), nn.Linear(dim, 2 * dim)
         self.far_bias = nn.Parameter(torch.randn(heads, distances) * 0.02)
         self.input_norm, self.read_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -99,7 +73,7 @@ class Block(nn.Module):
         return x + self.output(self.dropout(self.read_norm(read) * gate))
 
     def read(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, newest: bool) -> Tensor:
-        """SiLU(Q K' + bias) V / n over what a query may see: query (S, D) or (B, D), to the same shape."""
+        """SiLU(Q K' + bias) V / n over the places that a query may see: from (S, D) or (B, D) to the same shape."""
         if newest:
             query = split(layout.ask(query).flatten(0, 1), layout.queries, self.heads)  # (n, H, Q, D / H)
             bias = self.far_bias[:, layout.behind.clamp(min=0)].transpose(0, 1)  # (n, H, Q, W)

@@ -1,4 +1,4 @@
-"""How the rows of a batch lie in memory while an encoder works: short rows share a block, so that little is padding."""
+"""Places the rows of a batch in memory while an encoder works: short rows share a block, so that little is padding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Layout:
 
     Args:
         batch: the rows.
-        causal: whether a place sees nothing that comes after it, or all of its row.
+        causal: true if a place sees nothing after it, false if it sees all of its row.
     """
 
     def __init__(self, batch: SeqBatch, *, causal: bool = True) -> None:
@@ -29,7 +29,7 @@ class Layout:
         if device.type != "cpu" or torch.compiler.is_compiling():
             self.as_they_are(lengths, length, number)
             return
-        width, *found = pack(lengths.tolist())
+        width, *found = best_fit(lengths.tolist())
         block, offset, rank = torch.tensor(found)
         blocks, most = int(block.max()) + 1, int(rank.max()) + 1
         start = block * width + offset  # (B,)
@@ -67,19 +67,19 @@ class Layout:
 
     @cached_property
     def visible(self) -> Tensor:
-        """Whether the second place is of the same row as the first and, if causal, not after it: (n, W, W)."""
+        """True where the second place is of the same row as the first and, if causal, not after it: (n, W, W)."""
         same = self.owner[:, :, None] == self.owner[:, None, :]
         return same.tril() if self.causal else same
 
     @cached_property
     def visible_newest(self) -> Tensor:
-        """Whether a place is of the row whose newest item asks: (n, Q, W); everything where nobody asks."""
+        """True where a place is of the row whose newest item asks: (n, Q, W); true everywhere if nobody asks."""
         rows = self.ask(torch.arange(self.asking.shape[0], device=self.owner.device), empty=-1)[:, :, None]
         return (self.owner[:, None] == rows) | (rows < 0)
 
     @cached_property
     def behind(self) -> Tensor:
-        """How many places behind the asking item a place is, negative after it: (n, Q, W)."""
+        """Number of places from a place to the asking item, negative after it: (n, Q, W)."""
         width = self.blocks[1]
         return self.ask(self.newest % width, empty=0)[:, :, None] - torch.arange(width, device=self.owner.device)
 
@@ -90,7 +90,7 @@ class Layout:
         return asked.unflatten(0, (blocks, most))
 
 
-def pack(lengths: list[int]) -> tuple[int, list[int], list[int], list[int]]:
+def best_fit(lengths: list[int]) -> tuple[int, list[int], list[int], list[int]]:
     """Best fit, longest row first: the width of a block, and of each row its block, its offset in it and its number there."""
     width = max(lengths)
     blocks, offsets, ranks = ([0] * len(lengths) for _ in range(3))

@@ -1,22 +1,20 @@
-"""NARM: a gated recurrent network and attention over what it has read (Li et al., CIKM 2017, arXiv 1711.04725)."""
+"""NARM: a gated recurrent network and attention over its outputs (Li et al., CIKM 2017, arXiv 1711.04725)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from seqcl.encoders.dropout import Dropout
-from seqcl.encoders.gru import recur
 from seqcl.encoders.layout import Layout
-from seqcl.encoders.table import ItemTable, at_least_one
+from seqcl.encoders.recurrent import RecurrentEncoder
 from seqcl.types import SeqBatch
 
 
-class NARM(nn.Module):
-    """What a GRU says at t, beside what it said up to t by attention: a function of items 0..t alone.
+class NARM(RecurrentEncoder):
+    """A GRU's output at t, beside its attention to the outputs up to t: the state reads items 0..t alone.
 
-    Differs from the paper: one GRU serves as global and as local encoder; the weights of the attention are a softmax, so that
-    the sum does not grow with the row; every position of a row learns, not its newest alone.
+    Differs from the paper: one GRU serves as global and as local encoder; attention weights are a softmax, so that the sum
+    does not grow with the row; every position of a row learns, not its newest alone.
 
     Args:
         num_items: N, ids 1..N.
@@ -24,45 +22,34 @@ class NARM(nn.Module):
         dim: width D of states and item embeddings, and of the attention (paper 50).
         layers: number of stacked GRU layers.
         hidden: width of the GRU as a multiple of dim (paper 2).
-        dropout: share of embeddings, of outputs between layers, and of what is mapped to the state, dropped in training
+        dropout: share of embeddings, of outputs between layers, and of the input of the last map, dropped in training
             (paper 0.25 and 0.5).
     """
-
-    one_pass = True
 
     def __init__(
         self, *, num_items: int, max_len: int, dim: int = 64, layers: int = 1, hidden: int = 2, dropout: float = 0.3
     ) -> None:
-        super().__init__()
-        at_least_one(dim=dim, layers=layers, hidden=hidden)
-        self.num_items, self.max_len, self.dim = num_items, max_len, dim
-        self.table = ItemTable(num_items, dim)
-        self.gru = nn.GRU(dim, hidden * dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        super().__init__(num_items=num_items, max_len=max_len, dim=dim, layers=layers, hidden=hidden, dropout=dropout)
         self.attention = AdditiveAttention(hidden * dim, dim)
         self.output = nn.Linear(2 * hidden * dim, dim, bias=False)
-        self.dropout = Dropout(dropout)
-
-    def item_embeddings(self) -> Tensor:
-        """The tied table (N + 2, D)."""
-        return self.table.weight
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position: (B, L, D)."""
         layout = Layout(batch)
-        hidden = layout.take(recur(self.gru, batch, self.table, self.dropout)[0])  # (S, hidden * D)
-        by_block = hidden.unflatten(0, layout.blocks)  # (n, W, hidden * D)
-        local = self.attention(by_block, by_block, layout.visible).flatten(0, 1)  # (S, hidden * D)
+        hidden = layout.take(self.recur(batch)[0])  # (S, H)
+        by_block = hidden.unflatten(0, layout.blocks)  # (n, W, H)
+        local = self.attention(by_block, by_block, layout.visible).flatten(0, 1)  # (S, H)
         return layout.put(self.join(hidden, local))
 
     def last(self, batch: SeqBatch) -> Tensor:
-        """States after the newest items: (B, D); one query a row."""
-        hidden, newest = recur(self.gru, batch, self.table, self.dropout)  # (B, L, hidden * D), (B, hidden * D)
+        """States after the newest items: (B, D); attention has one query a row."""
+        hidden, newest = self.recur(batch)  # (B, L, H), (B, H)
         visible = torch.arange(hidden.shape[1], device=hidden.device) < batch.lengths[:, None]  # (B, L)
-        local = self.attention(newest[:, None], hidden, visible[:, None])[:, 0]  # (B, hidden * D)
+        local = self.attention(newest[:, None], hidden, visible[:, None])[:, 0]  # (B, H)
         return self.join(newest, local)
 
     def join(self, whole: Tensor, local: Tensor) -> Tensor:
-        """The map of both halves to the width of the items: (..., D)."""
+        """Map both halves to the width of the items: (..., D)."""
         return self.output(self.dropout(torch.cat((whole, local), -1)))
 
 
@@ -76,7 +63,7 @@ class AdditiveAttention(nn.Module):
 
     def forward(self, query: Tensor, value: Tensor, visible: Tensor) -> Tensor:
         """From query (n, Q, H) and value (n, W, H) to (n, Q, H), of the values that are visible (n, Q, W)."""
-        # A vector for each pair: W times the memory of the values, which is what packed rows keep small.
+        # One vector for each pair takes W times the memory of the values; packed rows keep W small.
         pairs = torch.sigmoid(self.query(query)[:, :, None] + self.key(value)[:, None])  # (n, Q, W, D)
         scores = self.score(pairs)[..., 0].masked_fill(~visible, -torch.inf)  # (n, Q, W)
         return scores.softmax(-1) @ value

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.encoders.attention import Attention, RelativeAttention
+from seqcl.encoders.blocks import BlockEncoder
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.layout import Layout
-from seqcl.encoders.table import ItemTable, at_least_one
-from seqcl.errors import UserError, check_choice
+from seqcl.encoders.table import at_least_one
+from seqcl.errors import check_choice
 from seqcl.types import SeqBatch
 
 Activation = Literal["gelu", "relu"]
@@ -20,10 +21,11 @@ Norm = Literal["pre", "post"]
 Positions = Literal["start", "end", "relative"]
 
 
-class SASRec(nn.Module):
-    """Causal self-attention: the state at t is a function of items 0..t, and of how many follow if positions count from the end.
+class SASRec(BlockEncoder):
+    """Causal self-attention: the state at t reads items 0..t alone.
 
-    With `causal` set to False, as pre-training may do for a while, it is a function of the whole row.
+    Positions counted from the end also tell the state how many items follow. With `causal` set to False, as pre-training
+    may do for a while, each state reads the whole row.
 
     Args:
         num_items: N, ids 1..N.
@@ -32,10 +34,10 @@ class SASRec(nn.Module):
         layers: number of blocks.
         heads: attention heads; they divide dim.
         dropout: share of embedding and block outputs dropped in training (paper 0.5 on sparse data, 0.2 on ml-1m).
-        norm: layer norm before each sub-layer and once at the end (pre), or after each and on the embeddings (post).
-        positions: learned vectors for distances, in keys and values (relative, arXiv 1803.02155); learned and added to the
-            items, counted from the start of the row (start) or from its end (end, the paper, which pads in front: in one
-            pass a state knows how many items of its row follow, and one a row stands where evaluation asks).
+        norm: pre, layer norm before each sub-layer and once at the end; post, after each and on the embeddings.
+        positions: relative, learned vectors for distances in keys and values (arXiv 1803.02155); start or end, learned
+            vectors added to the items, counted from that side of the row. The paper pads in front, which is end. With end,
+            one pass over a row tells each state how many items follow it; one window a row avoids that.
         activation: non-linearity of the feed-forward part (paper relu).
         hidden: width of the feed-forward part as a multiple of dim (paper 1).
 
@@ -43,7 +45,7 @@ class SASRec(nn.Module):
         UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
     """
 
-    one_pass = True
+    both_ways = True
 
     def __init__(
         self,
@@ -59,17 +61,12 @@ class SASRec(nn.Module):
         activation: Activation = "gelu",
         hidden: int = 4,
     ) -> None:
-        super().__init__()
-        at_least_one(dim=dim, layers=layers, heads=heads, hidden=hidden, max_len=max_len)
-        if dim % heads:
-            raise UserError(f"encoder.heads={heads} does not divide encoder.dim={dim}")
+        at_least_one(hidden=hidden)
         check_choice("encoder.positions", positions, Positions)
         check_choice("encoder.norm", norm, Norm)
         check_choice("encoder.activation", activation, Activation)
-        self.num_items, self.max_len, self.dim = num_items, max_len, dim
+        super().__init__(num_items=num_items, max_len=max_len, dim=dim, layers=layers, heads=heads)
         self.positions, self.norm = positions, norm
-        self.causal = True
-        self.table = ItemTable(num_items, dim)
         self.place = None if positions == "relative" else nn.Parameter(torch.randn(max_len, dim) * 0.02)
         distances = max_len if positions == "relative" else 0
         self.blocks = nn.ModuleList(
@@ -78,41 +75,22 @@ class SASRec(nn.Module):
         self.edge_norm = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
 
-    def item_embeddings(self) -> Tensor:
-        """The tied table (N + 2, D)."""
-        return self.table.weight
-
-    def forward(self, batch: SeqBatch) -> Tensor:
-        """States after every position: (B, L, D)."""
-        layout = Layout(batch, causal=self.causal)
-        x = self.embed(batch, layout)  # (S, D)
-        for block in self.blocks:
-            x = block(x, layout)
-        return layout.put(self.edge_norm(x) if self.norm == "pre" else x)
-
-    def last(self, batch: SeqBatch) -> Tensor:
-        """States after the newest items: (B, D); the last block does its work for one position a row."""
-        layout = Layout(batch, causal=self.causal)
-        x = self.embed(batch, layout)  # (S, D)
-        for block in self.blocks[:-1]:
-            x = block(x, layout)
-        state = self.blocks[-1](x, layout, newest=True)  # (B, D)
-        return self.edge_norm(state) if self.norm == "pre" else state
-
     def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
         """Item embeddings with their places: (S, D)."""
-        length = batch.items.shape[1]
-        if length > self.max_len:
-            raise UserError(f"a row of {length} items is longer than the encoder's max_len={self.max_len}")
+        self.check_length(batch)
         x = self.table(layout.take(batch.items))
         if self.place is not None:
-            time = torch.arange(length, device=x.device)
+            time = torch.arange(batch.items.shape[1], device=x.device)
             if self.positions == "start":
                 place = time.expand_as(batch.items)  # (B, L)
             else:
-                place = (batch.lengths[:, None] - 1 - time).clamp(min=0)
+                place = (batch.lengths[:, None] - 1 - time).clamp(min=0)  # (B, L), 0 is the newest
             x = x + F.embedding(layout.take(place), self.place)
         return self.dropout(self.edge_norm(x) if self.norm == "post" else x)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """States from the last block's output: (..., D)."""
+        return self.edge_norm(x) if self.norm == "pre" else x
 
 
 class Block(nn.Module):

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from seqcl.encoders.base import Encoder
 from seqcl.errors import UserError
-from seqcl.types import Encoder, Windows
+from seqcl.types import Windows
 
 
 def spectral(train: Windows, dim: int) -> np.ndarray:

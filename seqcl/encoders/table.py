@@ -13,7 +13,7 @@ from seqcl.types import PAD
 class ItemTable(nn.Embedding):
     """Embeddings of PAD, items 1..N and MASK: (N + 2, D), normal with deviation 0.02, the PAD row zero and without gradient.
 
-    Where rows are read by something else than these embeddings, `read` says what, from ids of any shape to vectors.
+    `read`, if set, takes the place of a plain lookup: a function from ids of any shape to vectors.
     """
 
     read: Callable[[Tensor], Tensor] | None = None

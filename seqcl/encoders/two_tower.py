@@ -1,44 +1,45 @@
-"""Two towers: a history with what is known of its user, and items with what is known of them (Yao et al., arXiv 2007.12865)."""
+"""Two towers: a history with the features of its user, and items with their features (Yao et al., arXiv 2007.12865)."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from seqcl.encoders.base import Encoder, Exported, TableEncoder
 from seqcl.encoders.features import FeatureVectors
-from seqcl.encoders.table import ItemTable, at_least_one
+from seqcl.encoders.table import at_least_one
 from seqcl.errors import UserError, check_choice
-from seqcl.types import PAD, Encoder, Features, SeqBatch
+from seqcl.types import PAD, Features, SeqBatch
 
 Reads = Literal["ids", "items"]
 
 
-class TwoTower(nn.Module):
-    """An encoder whose states know the user and whose item embeddings know the item: with it every objective works as with others.
+class TwoTower(Encoder):
+    """An encoder whose states use features of the user, and whose item embeddings use features of the item.
 
-    Both towers add to what the history encoder gives (its state, its row of the item table) what a network makes of the features.
+    The user tower adds to the state of the history encoder, the item tower to the item's id embedding. Every objective works
+    with it as with other encoders.
 
     Args:
-        history: encodes the items of a row; its table is the items' id embedding.
-        items: N + 2 rows of what is known of PAD, the items and MASK.
-        users: U + 1 rows of what is known of the users and, last, of somebody unknown.
-        trained: (N + 2,) bool, items whose id embedding training reaches; that of others is left out of their vectors.
-        item_id: whether an item's vector has its id embedding in it; without, it is made of features alone.
-        reads: what the history reads of an item: its id embedding (ids), or the vector that is searched for (items), so that it
-            knows items by their features too, and those that training never met.
+        history: encodes the items of a row; its table holds the items' id embeddings.
+        items: features of PAD, the items and MASK, N + 2 rows.
+        users: features of the users, U + 1 rows; the last row is an unknown user.
+        trained: (N + 2,) bool, items whose id embedding training reaches; the vectors of others leave it out.
+        item_id: put the id embedding into an item's vector; without it, the vector is made of features alone.
+        reads: the vector of an item that the history reads: its id embedding (ids), or the vector that is searched for
+            (items), by which it reads items by their features too, also those that training never met.
         width: width K of one feature's vector.
         hidden: width of the towers' hidden layer.
-        forget: chance in training that a row's user, or an item's id, is not known, so that both towers meet what they do not know.
-        dropout: share of the hidden layers dropped in training.
-        sparse: whether a step moves only the items in it, which large catalogues need; weight decay and moments of the
-            others then stand still.
+        forget: chance in training that a row's user, or an item's id, is hidden, so that both towers learn to do without.
+        dropout: fraction of the hidden layers dropped in training.
+        sparse: move only the items of a step, which large catalogues need; weight decay and moments of the others stand still.
 
     Raises:
-        UserError: a size below 1, or items that nothing is known of and whose ids are not used either.
+        UserError: a size below 1, or items without features whose ids are not used either.
     """
 
     trained: Tensor
@@ -58,23 +59,26 @@ class TwoTower(nn.Module):
         dropout: float = 0.1,
         sparse: bool = False,
     ) -> None:
-        super().__init__()
+        if not isinstance(history, TableEncoder):
+            raise UserError(
+                f"TwoTower: {type(history).__name__} cannot read the history: its items are not in a table of ours"
+            )
+        super().__init__(num_items=history.num_items, max_len=history.max_len, dim=history.dim)
         at_least_one(width=width, hidden=hidden)
         if not 0 <= forget < 1:
             raise UserError(f"towers.forget must be from 0 to below 1, not {forget}")
         if not item_id and not items.columns:
-            raise UserError("TwoTower: nothing is known of the items but their ids, so towers.item_id must stay true")
+            raise UserError("TwoTower: the items have no features, so towers.item_id must stay true")
         check_choice("towers.reads", reads, Reads)
         if reads == "items" and not items.columns:
-            raise UserError("TwoTower: nothing is known of the items but their ids, so towers.reads must stay ids")
-        table = getattr(history, "table", None)
-        if not isinstance(table, ItemTable):
-            raise UserError(
-                f"TwoTower: {type(history).__name__} cannot read the history: its items are not in a table of ours"
-            )
+            raise UserError("TwoTower: the items have no features, so towers.reads must stay ids")
+        self.options = {
+            "item_id": item_id, "reads": reads, "width": width, "hidden": hidden, "forget": forget, "dropout": dropout,
+            "sparse": sparse,
+        }  # fmt: skip
+        table = history.table
         self.history = history
-        self.num_items, self.dim, self.max_len = history.num_items, history.dim, getattr(history, "max_len", None)
-        self.one_pass = getattr(history, "one_pass", True)
+        self.one_pass, self.both_ways = history.one_pass, history.both_ways
         self.register_buffer("trained", torch.from_numpy(trained))  # (N + 2,)
         self.forget, self.sparse = forget, sparse
         table.sparse = sparse
@@ -86,7 +90,7 @@ class TwoTower(nn.Module):
             self.item_tower = tower(len(items.columns) * width, hidden, self.dim, dropout)
         if reads == "items":
             table.read = self.read
-        with torch.no_grad():  # the noise that an id begins with says nothing where training never reaches it
+        with torch.no_grad():  # an id that training never reaches would keep its first values, which are noise
             unmet = ~self.trained
             unmet[-1] = False
             table.weight[unmet] = 0
@@ -94,13 +98,13 @@ class TwoTower(nn.Module):
             self.user_tower = tower(self.dim + len(users.columns) * width, hidden, self.dim, dropout)
 
     @property
-    def causal(self) -> bool:
-        """Whether the history's states read nothing that comes after them; not there where the history does not tell."""
-        return self.history.causal  # type: ignore[attr-defined]
+    def causal(self) -> bool:  # type: ignore[override]
+        """True if the history's states read nothing after them."""
+        return self.history.causal
 
     @causal.setter
     def causal(self, value: bool) -> None:
-        self.history.causal = value  # type: ignore[attr-defined]
+        self.history.causal = value
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """States after every position, joined with their user: (B, L, D)."""
@@ -117,7 +121,7 @@ class TwoTower(nn.Module):
         return self.join(states, self.known_of(batch))
 
     def join(self, states: Tensor, known: Tensor) -> Tensor:
-        """States (..., D) with what is known of their users (..., F * K)."""
+        """Add to states (..., D) what the user tower makes of the features (..., F * K)."""
         return states + self.user_tower(torch.cat((states, known), -1))
 
     def read(self, items: Tensor) -> Tensor:
@@ -126,12 +130,12 @@ class TwoTower(nn.Module):
         return F.embedding(place, self.item_vectors(distinct).masked_fill((distinct == PAD)[:, None], 0))
 
     def reading_table(self) -> Tensor:
-        """What the history reads of PAD, the items and MASK, as a table: (N + 2, D)."""
+        """The vectors of PAD, the items and MASK that the history reads: (N + 2, D)."""
         items = torch.arange(self.num_items + 2, device=self.trained.device)
-        return torch.cat([self.history.table(part) for part in items.split(65536)])  # type: ignore[attr-defined]
+        return torch.cat([self.history.table(part) for part in items.split(65536)])
 
     def known_of(self, batch: SeqBatch) -> Tensor:
-        """What is known of the users of a batch: (B, F * K)."""
+        """Features of the users of a batch: (B, F * K)."""
         assert self.user_features is not None
         rows = torch.full_like(batch.lengths, -1) if batch.users is None else batch.users
         unknown = rows < 0
@@ -146,9 +150,9 @@ class TwoTower(nn.Module):
 
         Args:
             items: ids.
-            hidden: (n, F) bool over `item_columns`, what is to be left out.
-            drop: chance that a word of a feature with several is left out.
-            generator: what that is drawn from.
+            hidden: (n, F) bool over `item_columns`, the columns to leave out.
+            drop: chance to leave out a word of a feature with several.
+            generator: source of that chance.
         """
         ids = F.embedding(items, self.history.item_embeddings(), sparse=self.sparse) if self.item_id else None  # (n, D)
         if ids is not None:
@@ -167,7 +171,7 @@ class TwoTower(nn.Module):
     def of_features(
         self, items: Tensor, *, hidden: Tensor | None = None, drop: float = 0.0, generator: Generator | None = None
     ) -> Tensor:
-        """What the item tower makes of the features of items (n,): (n, D)."""
+        """Outputs of the item tower for items (n,): (n, D)."""
         assert self.item_features is not None
         return self.item_tower(self.item_features(items, hidden=hidden, drop=drop, generator=generator).flatten(1))
 
@@ -175,6 +179,22 @@ class TwoTower(nn.Module):
         """Vectors of PAD, all items and MASK: (N + 2, D)."""
         items = torch.arange(self.num_items + 2, device=self.history.item_embeddings().device)
         return torch.cat([self.item_vectors(part) for part in items.split(65536)])
+
+    def exported(self) -> Exported:
+        """The facts from which a bundle makes this encoder again; the history's table becomes the vectors that it reads."""
+        history = self.history.exported()
+        weights = self.state_dict() | {"history.table.weight": self.reading_table()}
+        towers = {"options": self.options, "users": columns_of(self.users_known)}
+        return Exported(weights=weights, longest=history.longest, num_items=history.num_items, towers=towers)
+
+
+def columns_of(users: Features) -> dict[str, Any]:
+    """The columns of features without their values, as JSON: words by column, names of numbers, widths of vectors."""
+    return {
+        "bags": {name: len(bag.names) for name, bag in users.bags.items()},
+        "numbers": list(users.numbers),
+        "vectors": {name: values.shape[1] for name, values in users.vectors.items()},
+    }
 
 
 def tower(wide: int, hidden: int, dim: int, dropout: float) -> nn.Module:

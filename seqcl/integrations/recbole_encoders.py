@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqcl.encoders import Encoder
 from seqcl.encoders.table import at_least_one
 from seqcl.errors import UserError, unknown
 from seqcl.integrations.recbole_properties import constructor, document, options_of, properties, width_key
@@ -29,7 +30,7 @@ INPUTS = ("item_seq", "seq_item", "item_seq_len", "seq_item_len", "user")
 """The arguments that a forward pass may ask for."""
 
 
-class RecBoleEncoder(nn.Module):
+class RecBoleEncoder(Encoder):
     """A sequential model of RecBole as an encoder; the table of items and all weights are the model's own.
 
     Rows are padded to the longest, as RecBole does: some of its models count the padding. A model that asks for a user gets
@@ -42,10 +43,9 @@ class RecBoleEncoder(nn.Module):
     asks: ClassVar[list[str]]
 
     def __init__(self, *, num_items: int, max_len: int, dim: int | None = None, **options: Any) -> None:
-        super().__init__()
         at_least_one(max_len=max_len)
-        name = type(self).__name__
-        self.num_items, self.max_len, self.width = num_items, max_len, max_len
+        super().__init__(num_items=num_items, max_len=max_len, dim=0)  # the width is known once the model is built
+        name, self.width = type(self).__name__, max_len
         key = width_key(self.defaults)
         width = options.get(key)
         if None not in (dim, width) and dim != width:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.errors import check_choice
+from seqcl.types import Similarity
 
-Similarity = Literal["cosine", "dot"]
 Reduction = Literal["out", "in"]
 
 

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.augment import Pair, View, stack
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError, positive
 from seqcl.losses import contrast, similarities
 from seqcl.objectives.base import rng
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.momentum import check_momentum, halves
 from seqcl.objectives.views import Rows, ViewsObjective, share, users_of
-from seqcl.types import Encoder, SeqBatch, Windows
+from seqcl.types import SeqBatch, Windows
 
 
 class PIRL(ViewsObjective):

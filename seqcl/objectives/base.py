@@ -7,8 +7,9 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError
-from seqcl.types import Batches, Encoder, SeqBatch, Windows
+from seqcl.types import Batches, SeqBatch, Windows
 
 
 def rng(device: torch.device) -> Generator:

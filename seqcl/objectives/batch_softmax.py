@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import Similarity, softmax
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.next_item import NextItem
-from seqcl.types import Encoder, SeqBatch, Windows
+from seqcl.types import SeqBatch, Windows
 
 Correction = Literal["counts", "stream", "none"]
 

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError, not_negative, positive
 from seqcl.losses import cosine_margin, triplet
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.views import share
-from seqcl.types import Encoder, SeqBatch, Windows
+from seqcl.types import SeqBatch, Windows
 
 
 class Counterfactual(Objective):

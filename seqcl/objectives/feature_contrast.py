@@ -9,11 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from seqcl.augment.feature_masks import correlated_halves, mutual_information, present, random_halves
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import nt_xent
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.two_views import share_of_others
-from seqcl.types import Encoder, Features, SeqBatch, Windows
+from seqcl.types import Features, SeqBatch, Windows
 
 Masking = Literal["correlated", "random"]
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
+from seqcl.encoders import Encoder
 from seqcl.errors import check_choice, not_negative, positive
 from seqcl.losses import Similarity, nt_xent, spread
 from seqcl.objectives.two_views import related, share_of_others
 from seqcl.objectives.views import ViewsObjective
-from seqcl.types import Encoder, SeqBatch
+from seqcl.types import SeqBatch
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.augment.operators import choose
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.next_item import NextItem
-from seqcl.types import PAD, Encoder, SeqBatch, Windows
+from seqcl.types import PAD, SeqBatch, Windows
 
 
 class MaskedItems(Objective):

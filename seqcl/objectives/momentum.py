@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError, positive
 from seqcl.losses import contrast, similarities
 from seqcl.objectives.heads import Head
 from seqcl.objectives.views import Rows, ViewsObjective, share, users_of
-from seqcl.types import Encoder, SeqBatch, Windows
+from seqcl.types import SeqBatch, Windows
 
 
 class Follower(nn.Module):

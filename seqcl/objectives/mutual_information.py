@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from seqcl.augment.compose import stack
 from seqcl.augment.operators import choose, random_start
+from seqcl.encoders import Encoder
 from seqcl.encoders.features import words_of
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import Similarity, contrast, each_positive, similarities
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.masked_items import whole
 from seqcl.objectives.views import Rows, share
-from seqcl.types import PAD, Encoder, SeqBatch, Windows
+from seqcl.types import PAD, SeqBatch, Windows
 
 
 class MutualInformation(Objective):

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, positive
 from seqcl.losses import Correction, Similarity, bce, bpr, gbce, sampled_softmax, softmax
 from seqcl.objectives.base import Objective, rng
-from seqcl.types import PAD, Encoder, SeqBatch, Windows
+from seqcl.types import PAD, SeqBatch, Windows
 
 Loss = Literal["softmax", "sampled_softmax", "bce", "gbce", "bpr"]
 Sampling = Literal["uniform", "popularity"]

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
+from seqcl.encoders import Encoder
 from seqcl.losses import cosine_gap
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.momentum import Follower, check_momentum
 from seqcl.objectives.views import ViewsObjective
-from seqcl.types import Batches, Encoder, SeqBatch, Windows
+from seqcl.types import Batches, SeqBatch, Windows
 
 
 class BYOL(ViewsObjective):

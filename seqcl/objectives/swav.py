@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
+from seqcl.encoders import Encoder
 from seqcl.errors import not_negative, positive
 from seqcl.losses import similarities, sinkhorn, swapped
 from seqcl.objectives.heads import Head
 from seqcl.objectives.views import ViewsObjective
-from seqcl.types import Encoder, SeqBatch
+from seqcl.types import SeqBatch
 
 
 class SwAV(ViewsObjective):

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from seqcl.augment import Pair, View
+from seqcl.encoders import Encoder
 from seqcl.errors import check_choice, positive
 from seqcl.losses import Reduction, Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
 from seqcl.objectives.views import Rows, States, ViewsObjective, check_states, row_states
-from seqcl.types import Encoder, SeqBatch
+from seqcl.types import SeqBatch
 
 
 class TwoViews(ViewsObjective):

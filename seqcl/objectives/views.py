@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from seqcl.augment import Pair, View
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative
 from seqcl.losses import alignment, uniformity
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.heads import Head, projection
-from seqcl.types import PAD, Batches, Encoder, SeqBatch, Windows
+from seqcl.types import PAD, Batches, SeqBatch, Windows
 
 States = Literal["newest", "mean", "all"]
 

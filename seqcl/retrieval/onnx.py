@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqcl.encoders import TwoTower
+from seqcl.encoders import Scoring, TwoTower
 from seqcl.errors import UserError
-from seqcl.objectives import NextItem as Scoring
 from seqcl.types import PAD, SeqBatch
 
 TOLERANCE = 1e-4

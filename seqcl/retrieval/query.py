@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from seqcl.encoders import ENCODERS, TwoTower
+from seqcl.encoders import ENCODERS, Exported, Scoring, TwoTower
 from seqcl.errors import UserError
-from seqcl.objectives import NextItem as Scoring
 from seqcl.plugins import load_installed
 from seqcl.types import Bag, Features
 
