@@ -506,16 +506,18 @@ def test_batch_softmax_equals_cross_entropy_over_the_different_candidates():
     biased = BatchSoftmax(temperature=0.5, negatives=1000, correction="none", bias=True)
     biased.prepare(encoder, train)
     with torch.no_grad():
-        biased.next_item.bias += torch.randn(train.num_items)
-    scores = states @ table.T / 0.5 + biased.next_item.bias
-    torch.testing.assert_close(biased.queries(states) @ biased.candidates(encoder.item_embeddings()).T, scores)
+        biased.scoring.bias += torch.randn(train.num_items)
+    scores = states @ table.T / 0.5 + biased.scoring.bias
+    torch.testing.assert_close(
+        biased.scoring.queries(states) @ biased.scoring.candidates(encoder.item_embeddings()).T, scores
+    )
     found, expected = (
         biased(encoder, batch)["next_item"],
         torch.nn.functional.cross_entropy(scores, targets[targets > 0] - 1),
     )
     torch.testing.assert_close(found, expected)
-    (gradient,) = torch.autograd.grad(found, biased.next_item.bias)
-    torch.testing.assert_close(gradient, torch.autograd.grad(expected, biased.next_item.bias)[0])
+    (gradient,) = torch.autograd.grad(found, biased.scoring.bias)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, biased.scoring.bias)[0])
 
 
 @pytest.mark.parametrize("masking", ["correlated", "random"])

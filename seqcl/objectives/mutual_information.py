@@ -16,11 +16,11 @@ from seqcl.augment.operators import choose, random_start
 from seqcl.encoders import Encoder
 from seqcl.encoders.features import words_of
 from seqcl.errors import UserError, check_choice, not_negative, positive
-from seqcl.losses import Similarity, contrast, each_positive, similarities
+from seqcl.losses import contrast, each_positive, similarities
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.masked_items import whole
+from seqcl.objectives.rows import whole_rows
 from seqcl.objectives.views import Rows, share
-from seqcl.types import PAD, SeqBatch, Windows
+from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
 
 class MutualInformation(Objective):
@@ -104,7 +104,7 @@ class MutualInformation(Objective):
         nn.init.normal_(self.attributes.weight, std=0.02)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        rows = whole(batch)
+        rows = whole_rows(batch)
         distinct = rows.items.unique()
         distinct = distinct[distinct > PAD]  # (K,)
         terms: dict[str, Tensor] = {}
