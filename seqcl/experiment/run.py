@@ -54,7 +54,7 @@ def train(dataset: str | Path | Interactions | Any = "ml-100k", *, progress: boo
 
 def from_frame(frame: Any, columns: Namespace) -> Interactions:
     """A data frame whose columns are those asked for, else the usual names."""
-    from seqcl.data.columns import choose_columns  # brings pyarrow, which a start from the cache need not wait for
+    from seqcl.data.columns import choose_columns
 
     names = [str(column) for column in frame.columns]
     user, item, time = choose_columns(names, user=columns.user, item=columns.item, time=columns.time, source="frame")

@@ -8,6 +8,7 @@ import numpy as np
 
 from seqcl import encoders
 from seqcl.augment import Pair
+from seqcl.data.features import table_features
 from seqcl.errors import UserError
 from seqcl.models.base import Recommender
 from seqcl.models.cl4rec import crop_mask_reorder
@@ -35,14 +36,14 @@ def known_features(
         user_table: the same for users.
         min_count: items or users that must have a word for it to be kept.
     """
-    if train.features is None:
+    if train.tables is None:
         raise UserError("TwoTower: these windows do not tell what is known of items and users")
     trained = np.zeros(train.num_users, bool)
     trained[train.users] = True
     met = train.item_counts()[1:-1] > 0
     return (
-        train.features("items", met, items, table=item_table, min_count=min_count),
-        train.features("users", trained, users, table=user_table, min_count=min_count),
+        table_features(train.tables, "items", met, items, table=item_table, min_count=min_count),
+        table_features(train.tables, "users", trained, users, table=user_table, min_count=min_count),
     )
 
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from seqcl.data.files import fresh_folder
 from seqcl.data.sequences import find
+from seqcl.disk import whole_folder
 from seqcl.encoders import TwoTower, find_encoder
 from seqcl.errors import UserError
 from seqcl.objectives import NextItem
@@ -134,7 +134,7 @@ def write_bundle(
     encoder.load_state_dict(needed)
     index = FaissIndex(vectors, kind=kind)  # type: ignore[arg-type]
     try:
-        with fresh_folder(folder) as part:
+        with whole_folder(folder) as part:
             np.save(part / "items.npy", vectors.numpy(), allow_pickle=False)
             np.save(part / "item_ids.npy", item_ids, allow_pickle=False)
             write_table(part / "items.parquet", item_ids, vectors.numpy())

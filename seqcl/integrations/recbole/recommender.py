@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqcl import config as configuration
 from seqcl.data import Loader
-from seqcl.data.split import training_windows
+from seqcl.data.windows import training_windows
 from seqcl.encoders.spectral import begun_spectrally
 from seqcl.errors import UserError
 from seqcl.integrations.recbole.log import training_sequences
