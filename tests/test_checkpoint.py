@@ -363,5 +363,7 @@ def test_learned_biases_of_version_0_1_0_are_read_under_their_new_name(tmp_path)
     load_weights(again, run.folder / "checkpoints" / "best.safetensors")
     assert torch.equal(again.objective.scoring.bias, run.model.objective.scoring.bias)
     (run.folder / "metrics.json").unlink()
-    resumed = seqcl.experiment.execute(run.experiment, resume=run.folder, progress=False)
+    from seqcl.experiment import execute
+
+    resumed = execute(run.experiment, resume=run.folder, progress=False)
     assert resumed.metrics["test"] == run.metrics["test"]

@@ -7,6 +7,7 @@ A checkpoint is one file, because renaming a file is atomic and filling a folder
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
