@@ -1,4 +1,4 @@
-"""What is known of items and users: how tables are encoded, which columns views hide, what the towers make of them."""
+"""Features of items and users: encoded tables, columns that views hide, and the towers over them."""
 
 from __future__ import annotations
 
