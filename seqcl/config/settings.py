@@ -68,8 +68,13 @@ def of_words(words: Sequence[str]) -> Settings:
     return found
 
 
-def take(words: Sequence[str], option: str) -> tuple[list[str], list[str]]:
+def take(words: Sequence[str], option: str, what: str = "a file") -> tuple[list[str], list[str]]:
     """The words without an option that may be given several times, and its values.
+
+    Args:
+        words: the words of a command.
+        option: its name, with `--`.
+        what: what the option needs, for the message.
 
     Raises:
         UserError: the option has no value.
@@ -86,9 +91,9 @@ def take(words: Sequence[str], option: str) -> tuple[list[str], list[str]]:
         if not equals:
             value = remaining.pop(0) if remaining else ""
             if value.startswith("--"):
-                raise UserError(f"option {option} needs a value, not {value}")
+                raise UserError(f"option {option} needs {what}, not {value}")
         if not value:
-            raise UserError(f"option {option} needs a value")
+            raise UserError(f"option {option} needs {what}")
         values.append(value)
     return rest, values
 
