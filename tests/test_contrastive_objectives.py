@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqcl.augment import ByLength, Crop, Identity, Mask, Pair, Reorder, SameTarget, View, stack
+from seqcl.augment import ByLength, Crop, Identity, Mask, Pair, Reorder, SameTarget, View, halves, stack
 from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent, spread
@@ -28,11 +28,12 @@ from seqcl.objectives import (
     SwAV,
     TwoViews,
 )
+from seqcl.objectives.follower import Follower
 from seqcl.objectives.heads import projection
-from seqcl.objectives.momentum import Follower, halves
+from seqcl.objectives.kinship import Rows, related
 from seqcl.objectives.prototypes import encode, k_means
-from seqcl.objectives.two_views import related
-from seqcl.objectives.views import Rows, ViewsObjective, row_states
+from seqcl.objectives.rows import row_states
+from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
 from tests.test_augment import train_windows
 

@@ -16,7 +16,7 @@ from seqcl.losses import nt_xent, sampled_softmax
 from seqcl.objectives import OBJECTIVES, Joint, MaskedItems, NextItem, Objective, Prototypes, TwoViews, rng
 from seqcl.objectives.masked_items import whole
 from seqcl.objectives.next_item import LOSSES
-from seqcl.objectives.two_views import related
+from seqcl.objectives.kinship import related
 from seqcl.types import SeqBatch
 
 ITEMS, DIM = 9, 4

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.augment import Pair, View, stack
+from seqcl.augment import Pair, View, halves, stack
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, positive
-from seqcl.losses import contrast, similarities
 from seqcl.objectives.base import rng
+from seqcl.objectives.follower import check_momentum
 from seqcl.objectives.heads import Head, projection
-from seqcl.objectives.momentum import check_momentum, halves
-from seqcl.objectives.views import Rows, ViewsObjective, share, users_of
+from seqcl.objectives.kinship import Rows, masked_share, own_among_others
+from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Windows
 
 
@@ -81,19 +81,13 @@ class PIRL(ViewsObjective):
         others = self.bank[drawn]  # (K, D)
         empty = others.abs().sum(1) == 0
         rows, strangers = Rows.of(batch), Rows(drawn, self.targets[drawn])
-        masked = rows.like(strangers) | rows._replace(users=users_of(shown, rows)).like(strangers)  # (B, K)
-        keep = F.pad(~(masked | empty), (1, 0), value=True)
-        positives = torch.zeros_like(keep)
-        positives[:, 0] = True
-
-        def loss(queries: Tensor) -> Tensor:
-            own = (queries * mine).sum(1, keepdim=True)
-            return contrast(
-                torch.cat((own, similarities(queries, others, "dot")), 1) / self.temperature, positives, keep=keep
-            )
-
-        total = self.balance * loss(view) + (1 - self.balance) * loss(row)
-        self.observe(row, view, masked_share=share(masked, ~empty))
+        masked = rows.like(strangers) | rows.shown_as(shown).like(strangers)  # (B, K)
+        by_view, by_row = (
+            own_among_others(queries, mine, others, masked=masked, empty=empty, temperature=self.temperature)
+            for queries in (view, row)
+        )
+        total = self.balance * by_view + (1 - self.balance) * by_row
+        self.observe(row, view, masked_share=masked_share(masked, among=~empty))
         self.put(batch, row.detach())
         return {"contrast": self.weight * total}
 

@@ -11,7 +11,7 @@ from seqcl.encoders import Encoder
 from seqcl.errors import UserError, not_negative, positive
 from seqcl.losses import cosine_margin, triplet
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.views import share
+from seqcl.objectives.kinship import masked_share
 from seqcl.types import SeqBatch, Windows
 
 
@@ -83,7 +83,7 @@ class Counterfactual(Objective):
         other = torch.stack([(row != batch.items).any(1) for row in rows[1 + self.positives :]])  # (Q, B)
         with torch.no_grad():
             gap = F.cosine_similarity(anchors, near[0]).mean() - F.cosine_similarity(anchors, far[0]).mean()
-            self.observed = {"counterfactual_gap": gap, "masked_share": share(~other)}
+            self.observed = {"counterfactual_gap": gap, "masked_share": masked_share(~other)}
         return {
             "observed": self.weight * triplet(anchors, near, far, margin=self.triplet_margin, keep=other),
             "interest": self.interest * cosine_margin(table[targets], near, far, margin=self.cosine_margin, keep=other),

@@ -13,7 +13,7 @@ from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import nt_xent
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.two_views import share_of_others
+from seqcl.objectives.kinship import related_share
 from seqcl.types import Features, SeqBatch, Windows
 
 Masking = Literal["correlated", "random"]
@@ -106,7 +106,7 @@ class FeatureContrast(Objective):
         )
         same = items[:, None] == items
         self.observed = {
-            "masked_share": share_of_others(same),
+            "masked_share": related_share(same),
             "empty_share": 1 - len(told) / self.items + same.new_zeros(()),
         }
         if len(items) < 2:

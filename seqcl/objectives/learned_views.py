@@ -9,7 +9,7 @@ from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import check_choice, not_negative, positive
 from seqcl.losses import Similarity, nt_xent, spread
-from seqcl.objectives.two_views import related, share_of_others
+from seqcl.objectives.kinship import related, related_share
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
 
@@ -71,7 +71,7 @@ class LearnedViews(ViewsObjective):
         same = related(batch, both)
         first, second = encoder.last(both).chunk(2)  # (B, D), (B, D)
         self.seen = (both, same)
-        self.observe(first, second, masked_share=share_of_others(same))
+        self.observe(first, second, masked_share=related_share(same))
         contrast = self.between(first, second, same)
         return {"contrast": self.weight * contrast, "learned": self.learned * self.against(first, second, same)}
 

@@ -18,8 +18,8 @@ from seqcl.encoders.features import words_of
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import Similarity, contrast, each_positive, similarities
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.masked_items import whole
-from seqcl.objectives.views import Rows, share
+from seqcl.objectives.kinship import Rows, masked_share
+from seqcl.objectives.rows import whole_rows
 from seqcl.types import PAD, SeqBatch, Windows
 
 
@@ -104,7 +104,7 @@ class MutualInformation(Objective):
         nn.init.normal_(self.attributes.weight, std=0.02)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        rows = whole(batch)
+        rows = whole_rows(batch)
         distinct = rows.items.unique()
         distinct = distinct[distinct > PAD]  # (K,)
         terms: dict[str, Tensor] = {}
@@ -133,7 +133,7 @@ class MutualInformation(Objective):
         itself = torch.eye(len(context), dtype=torch.bool, device=context.device)
         one = (segments.items[:, None] == segments.items).all(-1)  # (B, B), the same segment
         alike = (whose.like(whose) | one) & ~itself
-        self.observed = {"masked_share": share(alike, ~itself)}
+        self.observed = {"masked_share": masked_share(alike, among=~itself)}
         return contrast(self.scores("segment", context, segment), itself, keep=~alike)
 
     def with_attributes(self, name: str, states: Tensor, items: Tensor) -> Tensor:

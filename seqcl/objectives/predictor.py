@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.losses import cosine_gap
+from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head, projection
-from seqcl.objectives.momentum import Follower, check_momentum
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import Batches, SeqBatch, Windows
 

@@ -14,8 +14,9 @@ from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.two_views import of_another, related, share_of_others
-from seqcl.objectives.views import States, ViewsObjective, check_states, row_states
+from seqcl.objectives.kinship import of_another, related, related_share
+from seqcl.objectives.rows import States, check_states, row_states
+from seqcl.objectives.views import ViewsObjective
 from seqcl.types import Batches, SeqBatch
 
 Negatives = Literal["batch", "clusters"]
@@ -121,7 +122,7 @@ class Prototypes(ViewsObjective):
         terms = {"contrast": self.weight * contrast}
         if intents:
             terms["intent"] = self.intent * torch.stack(intents).mean()
-        self.observe(first, second, masked_share=share_of_others(same))
+        self.observe(first, second, masked_share=related_share(same))
         return terms
 
     def against(self, states: Tensor, centres: Tensor, density: Tensor, own: Tensor, same: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two views of every row against those of all others in the batch: NT-Xent of CL4SRec and SimCLR, and SupCon."""
+"""Contrast two views of every row with those of all other rows in the batch: NT-Xent (CL4SRec, SimCLR) and SupCon."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from seqcl.encoders import Encoder
 from seqcl.errors import check_choice, positive
 from seqcl.losses import Reduction, Similarity, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, States, ViewsObjective, check_states, row_states
+from seqcl.objectives.kinship import Rows, related, related_share
+from seqcl.objectives.rows import States, check_states, row_states
+from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
 
 
@@ -61,7 +63,7 @@ class TwoViews(ViewsObjective):
         first, second = self.head(contrasted).chunk(2)
         same = related(batch, both) if self.mask_false_negatives else None
         loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
-        self.observe(first, second, **({} if same is None else {"masked_share": share_of_others(same)}))
+        self.observe(first, second, **({} if same is None else {"masked_share": related_share(same)}))
         return {"contrast": self.weight * loss}
 
 
@@ -106,33 +108,5 @@ class SupCon(ViewsObjective):
         logits = similarities(both, both, "cosine") / self.temperature  # (2B, 2B)
         loss = contrast(logits, positives, keep=keep, reduction=self.reduction)
         others = related_rows & ~rows.same_target(rows)
-        self.observe(*both.chunk(2), masked_share=share_of_others(others.fill_diagonal_(True)))
+        self.observe(*both.chunk(2), masked_share=related_share(others.fill_diagonal_(True)))
         return {"contrast": self.weight * loss}
-
-
-def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
-    """Which rows are no negatives of each other: of one user or with one last target; (B, B) bool, symmetric.
-
-    A view may be another user's row (`SameTarget`); two rows are related if any of their views are of one user.
-    """
-    rows = Rows.of(batch)
-    same = rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
-    if views is not None and views.users is not None and of_another(batch, views).any():
-        users = [rows.users, *views.users.chunk(2)]
-        for one in users:
-            for two in users:
-                same = same | ((one[:, None] == two) & (two >= 0))
-    return same
-
-
-def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
-    """Which of the two views of every row are another user's row: (2B,) bool."""
-    if batch.users is None or views.users is None:
-        return torch.zeros_like(views.lengths, dtype=torch.bool)
-    return views.users != batch.users.repeat(2)
-
-
-def share_of_others(same: Tensor) -> Tensor:
-    """The share of a row's other rows that are related to it: scalar from (B, B)."""
-    rows = len(same)
-    return (same.sum() - rows) / max(rows * (rows - 1), 1)
