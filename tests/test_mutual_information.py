@@ -12,7 +12,7 @@ import torch
 from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
 from seqcl.objectives import MutualInformation
-from seqcl.objectives.mutual_information import both_ways, cut
+from seqcl.objectives.mutual_information import cut, reading_both_ways
 from seqcl.types import Bag, SeqBatch
 from tests import reference_losses as slow
 from tests.test_contrastive_objectives import DIM, MAX_LEN, TRAIN, N, rows_batch
@@ -37,7 +37,7 @@ def made(**options):
 
 def one_row(encoder, items):
     """States of one row alone, read both ways: (L, D)."""
-    with both_ways(encoder):
+    with reading_both_ways(encoder):
         return encoder(SeqBatch(torch.tensor([items]), torch.tensor([len(items)])))[0]
 
 
@@ -158,7 +158,7 @@ def test_the_encoder_is_causal_again_whatever_happens():
     encoder, objective = made()
     objective(encoder, rows_batch(range(8)))
     assert encoder.causal
-    with pytest.raises(ZeroDivisionError), both_ways(encoder):
+    with pytest.raises(ZeroDivisionError), reading_both_ways(encoder):
         assert not encoder.causal
         raise ZeroDivisionError
     assert encoder.causal

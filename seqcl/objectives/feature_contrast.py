@@ -9,12 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from seqcl.augment.feature_masks import correlated_halves, mutual_information, present, random_halves
-from seqcl.encoders import Encoder
+from seqcl.encoders import Encoder, TwoTower
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import nt_xent
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.kinship import related_share
-from seqcl.types import Features, SeqBatch, Windows
+from seqcl.types import SeqBatch, Windows
 
 Masking = Literal["correlated", "random"]
 
@@ -71,13 +71,8 @@ class FeatureContrast(Objective):
         return f"weight={self.weight}, temperature={self.temperature}, masking={self.masking}, drop={self.drop}"
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
-        columns: list[str] = getattr(encoder, "item_columns", [])
-        if len(columns) < 2:
-            raise UserError(
-                "FeatureContrast: two views need two features at least, and of the items is known: "
-                f"{', '.join(columns) or 'nothing'}; give the log an item table, or ssl.weight 0"
-            )
-        features: Features = encoder.items_known  # type: ignore[attr-defined]
+        towers = of_two_towers(encoder)
+        columns, features = towers.item_columns, towers.items_known
         known = np.flatnonzero(train.item_counts() > 0)
         self.catalogue = torch.from_numpy(known).to(self.catalogue.device)
         self.item_id = columns[0] == "id"
@@ -92,7 +87,7 @@ class FeatureContrast(Objective):
             )
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        device = batch.items.device
+        towers, device = of_two_towers(encoder), batch.items.device
         generator = rng(device)
         place = torch.randint(len(self.catalogue), (self.items,), generator=generator, device=device)
         items = self.catalogue[place]  # (n,)
@@ -101,7 +96,7 @@ class FeatureContrast(Objective):
         told = ((there & ~masks[0]).any(1) & (there & ~masks[1]).any(1)).nonzero()[:, 0]  # neither view is empty
         items = items[told]
         first, second = (
-            encoder.item_vectors(items, hidden=mask[told], drop=self.drop, generator=generator)  # type: ignore[attr-defined]
+            towers.item_vectors(items, hidden=mask[told], drop=self.drop, generator=generator)
             for mask in masks
         )
         same = items[:, None] == items
@@ -128,3 +123,18 @@ class FeatureContrast(Objective):
         coin = torch.rand(rows, 1, generator=generator, device=device) < 0.5  # (n, 1)
         hidden = ~first if first.shape[1] == 1 else coin
         return torch.cat((hidden, first), 1), torch.cat((~hidden, second), 1)
+
+
+def of_two_towers(encoder: Encoder) -> TwoTower:
+    """Take an encoder whose items have two columns or more; refuse any other.
+
+    Raises:
+        UserError: names the columns.
+    """
+    columns = encoder.item_columns if isinstance(encoder, TwoTower) else []
+    if not isinstance(encoder, TwoTower) or len(columns) < 2:
+        raise UserError(
+            "FeatureContrast: two views need two features at least, and of the items is known: "
+            f"{', '.join(columns) or 'nothing'}; give the log an item table, or ssl.weight 0"
+        )
+    return encoder

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +89,11 @@ class MutualInformation(Objective):
         return ", ".join(f"{name}={weight}" for name, weight in {"rate": self.rate, **self.weights}.items())
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
-        check_reads_both_ways(encoder)
+        if encoder.causal and not encoder.both_ways:
+            raise UserError(
+                f"MutualInformation: {type(encoder).__name__} cannot read what follows a masked item; "
+                "an encoder that can: SASRec"
+            )
         if not (self.weights["item_attribute"] or self.weights["masked_attribute"]):
             return
         if train.attributes is None:
@@ -108,7 +111,7 @@ class MutualInformation(Objective):
         distinct = rows.items.unique()
         distinct = distinct[distinct > PAD]  # (K,)
         terms: dict[str, Tensor] = {}
-        with both_ways(encoder):
+        with reading_both_ways(encoder):
             if self.weights["masked_item"] or self.weights["masked_attribute"]:  # M places are masked
                 marks = choose(rows, rate=self.rate, least=1, generator=rng(rows.items.device))  # (B, L + 1)
                 masked = rows._replace(items=rows.items.masked_fill(marks, encoder.num_items + 1))
@@ -165,17 +168,9 @@ def cut(rows: SeqBatch, *, token: int) -> tuple[SeqBatch, SeqBatch]:
     return without, SeqBatch(segment.masked_fill(time >= size[:, None], PAD), size, users=rows.users)
 
 
-def check_reads_both_ways(encoder: Encoder) -> None:
-    """Raise UserError if the encoder cannot."""
-    if not hasattr(encoder, "causal"):
-        raise UserError(
-            f"MutualInformation: {type(encoder).__name__} cannot read what follows a masked item; an encoder that can: SASRec"
-        )
-
-
 @contextmanager
-def both_ways(encoder: Any) -> Iterator[None]:
-    """Inside, the states of an encoder read what comes after them too."""
+def reading_both_ways(encoder: Encoder) -> Iterator[None]:
+    """Let the states of an encoder read the items after them too, inside the `with`."""
     before, encoder.causal = encoder.causal, False
     try:
         yield

@@ -138,14 +138,11 @@ class Prototypes(ViewsObjective):
 
 
 def encode(encoder: Encoder, batches: Batches, kind: IntentStates) -> Tensor:
-    """What stands for every training row, without dropout: (W, D) of unit length."""
-    module = encoder if isinstance(encoder, torch.nn.Module) else None
-    training = module is not None and module.training
-    if module is not None:
-        module.eval()
+    """Encode every training row without dropout: (W, D) of unit length, the kind of vector asked for."""
+    training = encoder.training
+    encoder.eval()
     states = torch.cat([row_states(encoder, batch._replace(targets=None), kind)[0].float() for batch in batches])
-    if module is not None:
-        module.train(training)
+    encoder.train(training)
     return F.normalize(states, dim=1)
 
 
