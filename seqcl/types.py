@@ -1,4 +1,4 @@
-"""What every room shares: ids, batches, windows and the shape legend.
+"""Types that every room shares: ids, batches, windows, tables of features, and the legend of shapes.
 
 Shapes are written with these letters wherever a tensor is made:
 B batch rows, L time, T real positions (no padding), D width, N items, U users, W windows, K neighbours or negatives, C chunk.
@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Similarity = Literal["cosine", "dot"]
 """How two vectors are compared."""
@@ -32,21 +36,21 @@ class SeqBatch(NamedTuple):
     times: Tensor | None = None  # (B, L) float64 seconds, 0 at padding
 
     def last_targets(self) -> Tensor | None:
-        """The item after the newest one of each row, PAD where it is not to be learned: (B,)."""
+        """The target of each row's newest item, PAD where it has none: (B,)."""
         if self.targets is None or self.targets.dim() == 1:
             return self.targets
         return self.targets.gather(1, self.lengths[:, None] - 1)[:, 0]
 
 
 class Bag(NamedTuple):
-    """Words that R rows have: row r those numbered ids[offsets[r]:offsets[r + 1]], each once, out of names."""
+    """A set of words for each of R rows: row r has the words names[i] for i in ids[offsets[r]:offsets[r + 1]]."""
 
     offsets: np.ndarray  # (R + 1,) int64
     ids: np.ndarray  # (E,) int64
     names: list[str]
 
     def take(self, rows: np.ndarray) -> Bag:
-        """The words of rows (n,), in their order."""
+        """The same words for the given rows (n,), in the given order."""
         first = self.offsets[rows]  # (n,)
         sizes = self.offsets[rows + 1] - first
         offsets = np.concatenate(([0], np.cumsum(sizes)))  # (n + 1,)
@@ -56,22 +60,23 @@ class Bag(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Features:
-    """What is known of R rows, a column at a time; what is missing is an empty bag or NaN.
+    """Encoded columns of a table with R rows; a missing value is an empty set of words, or NaN.
 
-    Of items there are N + 2 rows, PAD and MASK knowing nothing; of users U + 1, the last one being somebody unknown.
+    A table of items has N + 2 rows: PAD, the items, MASK; PAD and MASK have no values.
+    A table of users has U + 1 rows; the last one stands for an unknown user and has no values.
     """
 
     bags: dict[str, Bag]
-    numbers: dict[str, np.ndarray]  # (R,) float32 each, mean 0 and deviation 1 over the rows that training knows
+    numbers: dict[str, np.ndarray]  # (R,) float32 each, mean 0 and standard deviation 1 over the training rows
     vectors: dict[str, np.ndarray]  # (R, M) float32 each
 
     @property
     def columns(self) -> list[str]:
-        """All columns, in one order wherever they are counted."""
+        """Names of all columns: words, then numbers, then vectors. Wherever columns are numbered, they stand in this order."""
         return [*self.bags, *self.numbers, *self.vectors]
 
     def fingerprint(self) -> str:
-        """Sixteen digits that change with anything that is known."""
+        """Sixteen hexadecimal digits that change with any value."""
         digest = hashlib.sha256()
         for name, bag in self.bags.items():
             digest.update(json.dumps([name, *bag.names]).encode() + bag.offsets.tobytes() + bag.ids.tobytes())
@@ -81,23 +86,37 @@ class Features:
 
     @property
     def rows(self) -> int:
-        """R, 0 where there are no columns."""
+        """R, the number of rows; 0 if there are no columns."""
         sizes = [len(bag.offsets) - 1 for bag in self.bags.values()]
         sizes += [len(values) for values in (*self.numbers.values(), *self.vectors.values())]
         return sizes[0] if sizes else 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Windows:
-    """W stretches of one packed array: window w reads items[start:stop] and predicts items[t + 1] for t in [first, stop).
+class Tables:
+    """Tables of users and items that belong to a log; rows are found by raw id.
 
-    One pass over a row has first == start, a prefix or an evaluation window has first == stop - 1.
-    What a split may know of user u is items[offsets[u]:ends[u]] and no more; counts and similarities come from there.
+    A table is a frame indexed by raw id, or the path of the Parquet file that holds this frame.
     """
 
-    items: np.ndarray  # (T,) int32, all users behind one another, memory-mappable
+    name: str  # name of the data set, for messages
+    user_ids: np.ndarray  # (U,) raw id of user u at user_ids[u]
+    item_ids: np.ndarray  # (N,) raw id of item j at item_ids[j - 1]
+    users: pd.DataFrame | Path | None = None
+    items: pd.DataFrame | Path | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Windows:
+    """W windows over one packed array: window w reads items[start:stop] and predicts items[t + 1] for t in [first, stop).
+
+    A window that learns all its positions has first == start; a prefix or an evaluation window has first == stop - 1.
+    This split may know only items[offsets[u]:ends[u]] of user u; counts and similarities are computed from there.
+    """
+
+    items: np.ndarray  # (T,) int32, the items of user 0, then those of user 1, ...; may be a memory-mapped file
     offsets: np.ndarray  # (U + 1,) int64, user u owns items[offsets[u]:offsets[u + 1]]
-    ends: np.ndarray  # (U,) int64, exclusive end of what this split may know of user u
+    ends: np.ndarray  # (U,) int64, the end of what this split may know of user u: items[offsets[u]:ends[u]]
     users: np.ndarray  # (W,) int64, the user of each window
     start: np.ndarray  # (W,) int64
     stop: np.ndarray  # (W,) int64, stop - start <= max_len; items[stop] is the last target
@@ -105,10 +124,7 @@ class Windows:
     num_items: int
     max_len: int
     times: np.ndarray | None = None  # (T,) float64 seconds
-    attributes: Callable[[str | None], Bag] | None = (
-        None  # words of PAD, items and MASK, from the columns or file named
-    )
-    features: Callable[..., Features] | None = None  # what is known of "items" or "users", from the columns named
+    tables: Tables | None = None  # of the users and items in this log
 
     def __len__(self) -> int:
         return len(self.start)
@@ -119,22 +135,22 @@ class Windows:
 
     @property
     def num_targets(self) -> int:
-        """Number of predictions, the positions that an epoch learns from."""
+        """Number of predictions in all windows: the positions that one epoch learns from."""
         return int((self.stop - self.first).sum())
 
     def known(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every (user, item) this split may know, duplicates kept: two arrays of one length."""
+        """Every interaction this split may know, repeats included: users and items, two arrays of the same length."""
         sizes = self.ends - self.offsets[:-1]  # (U,)
         users = np.repeat(np.arange(self.num_users), sizes)
         shift = np.repeat(self.offsets[:-1] - np.concatenate(([0], np.cumsum(sizes)[:-1])), sizes)
         return users, self.items[np.arange(len(users)) + shift]
 
     def item_counts(self) -> np.ndarray:
-        """How often each item occurs in what this split may know: (N + 2,), zero for PAD and MASK."""
+        """Count each item in the interactions this split may know: (N + 2,), 0 for PAD and MASK."""
         return np.bincount(self.known()[1], minlength=self.num_items + 2)
 
     def target_counts(self) -> np.ndarray:
-        """How often each item is to be predicted in these windows: (N + 2,)."""
+        """Count each item among the targets of these windows: (N + 2,)."""
         edges = np.zeros(len(self.items) + 2, np.int64)
         np.add.at(edges, self.first + 1, 1)
         np.add.at(edges, self.stop + 1, -1)
@@ -143,7 +159,7 @@ class Windows:
 
 
 class Batches(Protocol):
-    """Every row of a split once, in order: what an objective may look at before an epoch."""
+    """Every row of a split once, in order; an objective may read them before an epoch."""
 
     def __iter__(self) -> Iterator[SeqBatch]: ...
     def __len__(self) -> int: ...

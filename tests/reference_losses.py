@@ -178,7 +178,7 @@ def cosine_margin(
     return sum(near) / len(near) + sum(far) / len(far)
 
 
-def spread(first: Tensor, second: Tensor, same: Tensor, similarity=cosine) -> float:
+def view_regularizer(first: Tensor, second: Tensor, same: Tensor, similarity=cosine) -> float:
     """What partners have above, and others below, where the two would meet, pair by pair."""
     above, below, pairs = 0.0, 0.0, 0
     for i, anchor in enumerate(first):

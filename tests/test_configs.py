@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seqcl.data import DATASETS
 from seqcl.config import resolve
+from seqcl.data import DATASETS
 from seqcl.models import MODELS, Recommender
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from seqcl.augment import ByLength, Crop, Identity, Mask, Pair, Reorder, SameTarget, View, halves, stack
 from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
-from seqcl.losses import nt_xent, spread
+from seqcl.losses import nt_xent, view_regularizer
 from seqcl.objectives import (
     BYOL,
     OBJECTIVES,
@@ -583,14 +583,14 @@ def test_the_concentration_of_clusters_equals_its_reference_and_single_rows_take
     centres, density = k_means(rows, 3, seed=0)
     own = (rows @ centres.T).argmax(1)
     assert sorted(own.bincount().tolist()) == [1, 15, 25]
-    spread = []
+    expected = []
     for cluster in range(3):
         members = rows[own == cluster]
         gaps = [(row - centres[cluster]).norm().item() for row in members]
-        spread.append(sum(gaps) / (len(gaps) * math.log(len(gaps) + 10)) if len(gaps) > 1 else None)
-    spread = np.array([max(x for x in spread if x is not None) if value is None else value for value in spread])
-    spread = spread.clip(*np.quantile(spread, [0.1, 0.9]))
-    np.testing.assert_allclose(density.numpy(), spread / spread.mean(), rtol=1e-4)
+        expected.append(sum(gaps) / (len(gaps) * math.log(len(gaps) + 10)) if len(gaps) > 1 else None)
+    expected = np.array([max(x for x in expected if x is not None) if value is None else value for value in expected])
+    expected = expected.clip(*np.quantile(expected, [0.1, 0.9]))
+    np.testing.assert_allclose(density.numpy(), expected / expected.mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("clusters", [2, 4, 12])
@@ -742,7 +742,8 @@ def test_the_augmenters_take_adam_steps_down_their_own_loss_and_the_encoder_stan
             pairs = ((first, other), (second, whole), (whole, other))
             same = related(batch)
             return sum(
-                nt_xent(a, b, temperature=objective.temperature, same=same) + objective.regularise * spread(a, b, same)
+                nt_xent(a, b, temperature=objective.temperature, same=same)
+                + objective.regularise * view_regularizer(a, b, same)
                 for a, b in pairs
             )
 

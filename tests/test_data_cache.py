@@ -169,7 +169,7 @@ def test_a_write_that_fails_at_the_last_step_leaves_no_half_folder(
     def no_space(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("seqcl.data.files.os.fsync", no_space)
+    monkeypatch.setattr("seqcl.disk.os.fsync", no_space)
     sequences = load_sequences(source, cache=folder)
     assert sequences.num_users == 12
     assert packed_folders(folder) == []

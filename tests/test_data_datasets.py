@@ -62,7 +62,9 @@ def test_a_path_goes_before_a_name_and_a_name_needs_no_capitals(
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"unknown data set 'ml100k': did you mean ml-100k.*; nor is it a file"):
+    with pytest.raises(
+        UserError, match=r"unknown data set 'ml100k': did you mean ml-100k.*; there is no file or folder of this name"
+    ):
         load_sequences("ml100k")
     with pytest.raises(UserError, match=r"unknown data set 'some/where\.csv'"):
         load("some/where.csv")

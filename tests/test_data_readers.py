@@ -89,7 +89,7 @@ def test_what_is_written_as_text_reads_back_in_time_order(tmp_path: Path) -> Non
     log = Interactions.from_frame(frame())
     again = read(write(log, tmp_path / "out.txt"))
     assert pack(again).items.tolist() == pack(log).items.tolist()
-    with pytest.raises(UserError, match="parts ids by spaces, and user 'a b' has one"):
+    with pytest.raises(UserError, match="separates ids by blanks, and user 'a b' has one"):
         write(Interactions.from_frame(frame([("a b", 1, 1.0), ("c", 2, 2.0)])), tmp_path / "spaced.txt")
     with pytest.raises(UserError, match=r"unknown suffix '.cvs': did you mean .csv"):
         write(log, tmp_path / "out.cvs")
@@ -163,7 +163,7 @@ def test_a_wrong_column_names_the_nearest(tmp_path: Path) -> None:
         (HEAD, r"log.csv:2: there is a header and nothing under it"),
         ("item_id,timestamp\n1,2\n", r"log.csv:1: unknown user column 'user_id'"),
         ("user_id,user_id,item_id\n1,2,3\n", r"log.csv:1: two columns are called 'user_id'"),
-        ("1,2,3\n4,5,6\n", r"log.csv:1: the first line holds numbers; a header"),
+        ("1,2,3\n4,5,6\n", r"log.csv:1: the first line holds numbers, but it must be a header"),
         (HEAD + GOOD + "u2,b,soon\n", r"log.csv:5: column 3 'timestamp': 'soon' is not a time"),
         (HEAD + GOOD + "u2,b,\n", r"log.csv:5: column 3 'timestamp': (the time is missing|'' is not a time)"),
         (HEAD + GOOD + "u2,b,nan\n" + GOOD, r"log.csv:5: column 3 'timestamp': "),
@@ -180,7 +180,7 @@ def test_a_wrong_column_names_the_nearest(tmp_path: Path) -> None:
         (HEAD + f"1,{2**63},1\n1,2,2\n2,2,3\n", rf"log.csv:2: column 2 'item_id': the id {2**63} does not fit 64 bits"),
         (HEAD + "1,5,1\n1,2,2\n-" + "9" * 40 + ",2,3\n", r"log.csv:4: column 1 'user_id': the id -9+ does not fit"),
         (HEAD + GOOD + "u2," + "x" * 300 + ",4\n", r"log.csv:5: column 2 'item_id': the id is 300 characters long"),
-        (HEAD + "u1,a,1\nu1,b,2\n", r"the user column has one user alone, u1, in all 2 rows"),
+        (HEAD + "u1,a,1\nu1,b,2\n", r"the user column has a single user, u1, in all 2 rows"),
         (HEAD + "u1,a,1\nu2,b,2\n", r"the user column has 2 users with one item each"),
         ((HEAD + GOOD).encode() + b"u2,\xe9t\xe9,4\n", r"log.csv:5: column 2 'item_id': not UTF-8 text"),
         ((HEAD + GOOD).encode("utf-16"), r"log.csv:1: column 1: not UTF-8 text \(UTF-16"),
@@ -210,7 +210,7 @@ def test_a_malformed_csv_is_refused_with_file_line_and_column(
         ),
         ("1 2 3\n2 4 x" + "y" * 300, r"log.txt:2: column 3 \(an item\): the id is 301 characters long"),
         (b"1 2 3\n2 4 \xff 5\n", r"log.txt:2: column 3: not UTF-8 text"),
-        ("1 2 3 4\n", r"one user alone, 1"),
+        ("1 2 3 4\n", r"a single user, 1"),
         ("1 2\n2 3\n", r"2 users with one item each"),
     ],
 )
@@ -247,10 +247,10 @@ def test_a_malformed_parquet_is_refused_with_file_row_and_column(tmp_path: Path)
     path = write_as("parquet", tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"log.parquet: no whole Parquet file; cut off"):
+    with pytest.raises(UserError, match=r"log.parquet: not a whole Parquet file; is it cut off"):
         read(path)
     path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"log.parquet: no whole Parquet file"):
+    with pytest.raises(UserError, match=r"log.parquet: not a whole Parquet file"):
         read(path)
     for table, message in [
         ({"user_id": [1, None, 2], "item_id": [1, 2, 3]}, r"log.parquet: row 2: column 'user_id': the id is missing"),

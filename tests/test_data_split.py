@@ -152,7 +152,7 @@ def test_wrong_options_and_empty_parts_are_said() -> None:
     for wrong, message in [
         ({"targets": "al"}, "unknown targets 'al': did you mean all"),
         ({"valid": 0.5, "test": 0.5}, "leave nothing to train on"),
-        ({"valid": 0.1, "test": 100.0}, "both be shares"),
+        ({"valid": 0.1, "test": 100.0}, "both be fractions"),
         ({"valid": 0.0}, "above 0"),
         ({"valid": 20.0, "test": 10.0}, "must begin before the test"),
         ({"valid": 1e6, "test": 2e6}, "nothing to validate on"),
@@ -265,5 +265,5 @@ def test_a_leak_through_an_array_of_its_own_is_seen():
     user = next(user for user in split.train.users if len(set(known[users == user])) < sequences.num_items)
     strange = min(set(range(1, sequences.num_items + 1)) - set(known[users == user]))
     items[split.train.offsets[user]] = strange
-    with pytest.raises(LeakageError, match="train knows something else than what validation knows without the items"):
+    with pytest.raises(LeakageError, match="train does not know the same as validation without the cold items"):
         replace(split, train=replace(split.train, items=items))

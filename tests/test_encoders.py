@@ -12,7 +12,7 @@ from seqcl.encoders.attention import RelativeAttention
 from seqcl.encoders.bsarec import CausalFilter
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.hstu import Block
-from seqcl.encoders.layout import Layout, pack
+from seqcl.encoders.layout import Layout, best_fit
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch
 from tests import reference_encoders as reference
@@ -310,7 +310,7 @@ def test_a_layout_covers_every_item_once_in_few_slots():
 
 @pytest.mark.parametrize("lengths", [[5], [1, 1, 1], [4, 3, 2, 1, 2], [7, 7, 7]])
 def test_rows_are_packed_where_they_fit(lengths):
-    width, block, offset, rank = pack(lengths)
+    width, block, offset, rank = best_fit(lengths)
     assert width == max(lengths) and max(block) + 1 == -(-sum(lengths) // width)
     taken = [
         (number, offset + place)

@@ -16,7 +16,8 @@ import seqcl
 from seqcl.augment.feature_masks import correlated_halves, deciles, mutual_information, random_halves
 from seqcl.config import experiment
 from seqcl.data import Interactions, leave_one_out, pack
-from seqcl.data.features import Schema
+from seqcl.data.features import table_features
+from seqcl.data.schema import Schema
 from seqcl.encoders import GRU, SASRec, TwoTower
 from seqcl.encoders.features import FeatureVectors
 from seqcl.errors import UserError
@@ -77,7 +78,7 @@ def test_cells_that_do_not_fit_are_missing_and_counted_and_only_a_column_that_is
     np.testing.assert_array_equal(found.numbers["price"], [NAN, 0.0, NAN, NAN, 10.0])  # cut off at ten deviations
     assert np.isnan(found.vectors["image"]).all(1).tolist() == [True, True, True, True, False]
     assert "feature price: a number; 3 of 5 rows have none" in caplog.text
-    assert "feature image: 2 numbers; 4 of 5 rows have none" in caplog.text
+    assert "feature image: a vector of 2 numbers; 4 of 5 rows have none" in caplog.text
     with pytest.raises(UserError, match="unknown column 'price'"):
         Schema.learn(CELLS).encode({name: cells for name, cells in CELLS.items() if name != "price"})
 
@@ -92,7 +93,7 @@ def test_features_of_a_log_follow_its_ids_and_come_from_what_training_knows():
     users = pd.DataFrame({"age": [30.0, 50.0, 99.0]}, index=[2, 1, 3])
     sequences = pack(Interactions.from_frame(log, time=None, item_features=TABLE, user_features=users))
     train = leave_one_out(sequences).train
-    found = train.features("items", train.item_counts()[1:-1] > 0, "kind,price", min_count=1)
+    found = table_features(train.tables, "items", train.item_counts()[1:-1] > 0, "kind,price", min_count=1)
     assert words(found.bags["kind"]) == [
         set(),
         {"a", "b"},
@@ -103,10 +104,10 @@ def test_features_of_a_log_follow_its_ids_and_come_from_what_training_knows():
         set(),
     ]  # c is of 40, which is held out
     np.testing.assert_allclose(found.numbers["price"][[1, 2, 4]], [-1, 1, 3])
-    ages = train.features("users", np.ones(2, bool), None).numbers["age"]
+    ages = table_features(train.tables, "users", np.ones(2, bool), None).numbers["age"]
     np.testing.assert_allclose(ages, [1, -1, NAN])  # and somebody unknown
     with pytest.raises(UserError, match="unknown column in the table of items of frame 'knid': did you mean kind"):
-        train.features("items", np.ones(5, bool), "knid")
+        table_features(train.tables, "items", np.ones(5, bool), "knid")
 
 
 def test_text_that_occurs_often_is_encoded_as_if_each_cell_were_read_alone():
@@ -129,7 +130,7 @@ def test_a_column_is_read_as_it_is_asked_to_be():
     table = TABLE.assign(size=["1.5", "2.5", "x", None, "3.5"])
     train = leave_one_out(pack(Interactions.from_frame(log, time=None, item_features=table))).train
     known = np.ones(5, bool)
-    found = train.features("items", known, "year:words, size:numbers, price", min_count=1)
+    found = table_features(train.tables, "items", known, "year:words, size:numbers, price", min_count=1)
     assert set(found.bags) == {"year"} and set(found.numbers) == {"size", "price"}
     assert words(found.bags["year"]) == [set(), {"1990"}, {"2000"}, set(), {"2010"}, {"2000"}, set()]
     np.testing.assert_allclose(
@@ -137,7 +138,7 @@ def test_a_column_is_read_as_it_is_asked_to_be():
     )
     assert np.isnan(found.numbers["size"][[0, 3, 4, 6]]).all()
     with pytest.raises(UserError, match="did you mean year"):
-        train.features("items", known, "year:word")
+        table_features(train.tables, "items", known, "year:word")
 
 
 def item_files(folder):
@@ -159,7 +160,7 @@ def test_a_file_says_what_items_are(tmp_path, kind):
     log = pd.DataFrame({"user_id": [1] * 5 + [2] * 5, "item_id": [10, 20, 30, 40, 50] * 2})
     own = pd.DataFrame({"year": [1, 2, 3, 4, 5], "price": [0.0] * 5}, index=[10, 20, 30, 40, 50])
     train = leave_one_out(pack(Interactions.from_frame(log, time=None, item_features=own))).train
-    found = train.features("items", np.ones(5, bool), table=str(tmp_path / f"t.{kind}"), min_count=1)
+    found = table_features(train.tables, "items", np.ones(5, bool), table=str(tmp_path / f"t.{kind}"), min_count=1)
     price = (np.array([NAN, 1, 2, 3, NAN, 5, NAN]) - 2.75) / np.std([1, 2, 3, 5])
     np.testing.assert_allclose(found.numbers["price"], price, rtol=1e-6)  # the file's, not the log's
     assert not np.isnan(found.numbers["year"][1:6]).any()
@@ -184,9 +185,9 @@ def test_a_file_says_what_items_are(tmp_path, kind):
         (
             "t.csv",
             b"item_id,kind\n",
-            "t.csv: it has a row for none of the items, which are such as 10 in the log and none there",
+            "t.csv: it has no row for any of the items: an id is 10 in the log, and none in the file",
         ),
-        ("t.csv", b"item_id,kind\n10.0,a\n", "t.csv: it has a row for none of the items.* and 10.0 there"),
+        ("t.csv", b"item_id,kind\n10.0,a\n", "t.csv: it has no row for any of the items.* and 10.0 in the file"),
         ("t.csv", b"", "t.csv: it cannot be read"),
         ("t.csv.bz2", b"", "unknown kind of table"),
     ],
@@ -197,13 +198,13 @@ def test_a_file_that_does_not_serve_is_named(tmp_path, name, content, message):
     log = pd.DataFrame({"user_id": [1] * 5 + [2] * 5, "item_id": [10, 20, 30, 40, 50] * 2})
     train = leave_one_out(pack(Interactions.from_frame(log, time=None))).train
     with pytest.raises(UserError, match=message):
-        train.features("items", np.ones(5, bool), table=str(tmp_path / name))
+        table_features(train.tables, "items", np.ones(5, bool), table=str(tmp_path / name))
 
 
 def items_of_three(ids, path, columns=None):
     log = pd.DataFrame({"user_id": [1] * 3 + [2] * 3, "item_id": ids * 2})
     train = leave_one_out(pack(Interactions.from_frame(log, time=None))).train
-    return train.features("items", np.ones(3, bool), columns, table=str(path), min_count=1)
+    return table_features(train.tables, "items", np.ones(3, bool), columns, table=str(path), min_count=1)
 
 
 def test_ids_and_words_stay_what_they_are_in_text(tmp_path):
@@ -227,7 +228,7 @@ def test_columns_of_a_parquet_file_are_read_whole(tmp_path):
     assert words(found.bags["k"])[1:4] == [{"a"}, {"b"}, {"c"}]
     np.testing.assert_array_equal(found.vectors["place"][1:4], [[1, 2], [NAN, NAN], [3, 4]])
     frame.assign(place=[[1, 2], [3], None]).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(UserError, match="column 'place' has lists of 1, 2 numbers, and vectors are equally long"):
+    with pytest.raises(UserError, match="column 'place' has lists of 1, 2 numbers, but vectors must be equally long"):
         items_of_three([10, 20, 30], tmp_path / "t.parquet")
     as_words = items_of_three([10, 20, 30], tmp_path / "t.parquet", "place:words")
     assert words(as_words.bags["place"])[1:4] == [{"1", "2"}, {"3"}, set()]
@@ -235,7 +236,7 @@ def test_columns_of_a_parquet_file_are_read_whole(tmp_path):
 
 def test_a_column_that_is_asked_for_and_says_nothing_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("item_id,day,kind\n10,monday,a\n20,friday,b\n30,sunday,c\n")
-    with pytest.raises(UserError, match="column 'day' says nothing"):
+    with pytest.raises(UserError, match="column 'day' holds nothing to learn from"):
         items_of_three([10, 20, 30], tmp_path / "t.csv", "day:numbers")
     assert items_of_three([10, 20, 30], tmp_path / "t.csv").columns == ["day", "kind"]
 
@@ -246,14 +247,20 @@ def test_arrays_without_ids_or_of_another_length_are_refused(tmp_path):
     for arrays, message in (
         ({"image": np.ones((5, 2))}, "no array `ids`"),
         ({"ids": np.arange(4), "image": np.ones((5, 2))}, "array 'image' has the shape"),
-        ({"ids": np.array(3), "image": np.ones((5, 2))}, "`ids` must be one row of whole numbers or text"),
-        ({"ids": np.array([b"10"] * 5), "image": np.ones((5, 2))}, "`ids` must be one row of whole numbers or text"),
+        (
+            {"ids": np.array(3), "image": np.ones((5, 2))},
+            "`ids` must have one dimension and hold whole numbers or text",
+        ),
+        (
+            {"ids": np.array([b"10"] * 5), "image": np.ones((5, 2))},
+            "`ids` must have one dimension and hold whole numbers or text",
+        ),
         ({"ids": np.arange(5), "image": np.ones((5, 2), complex)}, "array 'image' holds complex128"),
-        ({"ids": np.arange(0), "image": np.ones((0, 2))}, "it has a row for none of the items"),
+        ({"ids": np.arange(0), "image": np.ones((0, 2))}, "it has no row for any of the items"),
     ):
         np.savez(tmp_path / "t.npz", **arrays)
         with pytest.raises(UserError, match=message):
-            train.features("items", np.ones(5, bool), table=str(tmp_path / "t.npz"))
+            table_features(train.tables, "items", np.ones(5, bool), table=str(tmp_path / "t.npz"))
 
 
 # Masks
@@ -506,16 +513,18 @@ def test_batch_softmax_equals_cross_entropy_over_the_different_candidates():
     biased = BatchSoftmax(temperature=0.5, negatives=1000, correction="none", bias=True)
     biased.prepare(encoder, train)
     with torch.no_grad():
-        biased.next_item.bias += torch.randn(train.num_items)
-    scores = states @ table.T / 0.5 + biased.next_item.bias
-    torch.testing.assert_close(biased.queries(states) @ biased.candidates(encoder.item_embeddings()).T, scores)
+        biased.scoring.bias += torch.randn(train.num_items)
+    scores = states @ table.T / 0.5 + biased.scoring.bias
+    torch.testing.assert_close(
+        biased.scoring.queries(states) @ biased.scoring.candidates(encoder.item_embeddings()).T, scores
+    )
     found, expected = (
         biased(encoder, batch)["next_item"],
         torch.nn.functional.cross_entropy(scores, targets[targets > 0] - 1),
     )
     torch.testing.assert_close(found, expected)
-    (gradient,) = torch.autograd.grad(found, biased.next_item.bias)
-    torch.testing.assert_close(gradient, torch.autograd.grad(expected, biased.next_item.bias)[0])
+    (gradient,) = torch.autograd.grad(found, biased.scoring.bias)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, biased.scoring.bias)[0])
 
 
 @pytest.mark.parametrize("masking", ["correlated", "random"])
@@ -523,9 +532,12 @@ def test_the_contrast_of_features_draws_the_whole_catalogue_and_sends_gradient_t
     train = windows_of([list(np.random.default_rng(n).permutation(10)) for n in range(8)])
     torch.manual_seed(0)
     history = GRU(num_items=train.num_items, max_len=10, dim=8)
-    items = train.features("items", np.ones(train.num_items, bool), None)
+    items = table_features(train.tables, "items", np.ones(train.num_items, bool), None)
     encoder = TwoTower(
-        history, items=items, users=train.features("users", np.ones(8, bool), None), trained=np.ones(12, bool)
+        history,
+        items=items,
+        users=table_features(train.tables, "users", np.ones(8, bool), None),
+        trained=np.ones(12, bool),
     )
     objective = FeatureContrast(items=64, masking=masking, weight=0.5)
     objective.prepare(encoder, train)
@@ -547,8 +559,8 @@ def contrast_of(table, **options):
     log, _ = kinds_in_turn(users=30, kinds=2, each=5)
     train = leave_one_out(pack(Interactions.from_frame(log, time=None, item_features=table))).train
     torch.manual_seed(0)
-    items = train.features("items", np.ones(10, bool), None, min_count=1)
-    users = train.features("users", np.ones(30, bool), None)
+    items = table_features(train.tables, "items", np.ones(10, bool), None, min_count=1)
+    users = table_features(train.tables, "users", np.ones(30, bool), None)
     history = GRU(num_items=10, max_len=10, dim=8)
     encoder = TwoTower(history, items=items, users=users, trained=train.item_counts() > 0)
     objective = FeatureContrast(**options)

@@ -25,10 +25,10 @@ from seqcl.losses import (
     similarities,
     sinkhorn,
     softmax,
-    spread,
     swapped,
     triplet,
     uniformity,
+    view_regularizer,
 )
 from tests import reference_losses as slow
 
@@ -501,10 +501,12 @@ def test_spread_equals_its_reference_and_passes_gradcheck(similarity):
     same = torch.eye(6, dtype=torch.bool)
     same[0, 1] = same[1, 0] = True
     same[5] = same[:, 5] = True  # a row that has no others
-    expected = slow.spread(first, second, same, getattr(slow, similarity))
-    assert spread(first, second, same, similarity=similarity).item() == pytest.approx(expected, abs=1e-12)
-    assert torch.autograd.gradcheck(lambda *views: spread(*views, same, similarity=similarity), (first, second))
-    assert spread(first, second, torch.ones_like(same)).item() == 0
+    expected = slow.view_regularizer(first, second, same, getattr(slow, similarity))
+    assert view_regularizer(first, second, same, similarity=similarity).item() == pytest.approx(expected, abs=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda *views: view_regularizer(*views, same, similarity=similarity), (first, second)
+    )
+    assert view_regularizer(first, second, torch.ones_like(same)).item() == 0
 
 
 @pytest.mark.parametrize("misspelt", [{"reduction": "outt"}, {"similarity": "cosin"}])

@@ -126,7 +126,7 @@ def learned_views(objective, encoder, first, second):
     learned = 0.0
     for left, right in ((first, two), (second, one), (one, two)):
         learned += slow.nt_xent(left, right, objective.temperature, SAME, like(objective))
-        learned += objective.regularise * slow.spread(left, right, SAME, like(objective))
+        learned += objective.regularise * slow.view_regularizer(left, right, SAME, like(objective))
     contrast = slow.nt_xent(first, second, objective.temperature, SAME, like(objective))
     return {"contrast": objective.weight * contrast, "learned": objective.learned * learned}
 

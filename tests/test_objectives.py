@@ -11,24 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.augment import Crop, Identity, Mask, Pair, Reorder
+from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError
-from seqcl.losses import nt_xent, sampled_softmax
-from seqcl.objectives import OBJECTIVES, Joint, MaskedItems, NextItem, Objective, Prototypes, TwoViews, rng
-from seqcl.objectives.masked_items import whole
-from seqcl.objectives.next_item import LOSSES
+from seqcl.losses import LOSSES, Negatives, nt_xent, sampled_softmax
+from seqcl.objectives import OBJECTIVES, ItemLoss, Joint, MaskedItems, NextItem, Objective, Prototypes, TwoViews, rng
 from seqcl.objectives.kinship import related
+from seqcl.objectives.rows import whole_rows
 from seqcl.types import SeqBatch
 
 ITEMS, DIM = 9, 4
 
 
-class Averager(nn.Module):
+class Averager(Encoder):
     """State at t: a linear map of the mean of the embeddings up to t; padding gives NaN, which must never be read."""
 
-    num_items, dim = ITEMS, DIM
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(num_items=ITEMS, max_len=50, dim=DIM)
         torch.manual_seed(0)
         self.table = nn.Embedding(ITEMS + 2, DIM)
         self.map = nn.Linear(DIM, DIM)
@@ -122,15 +120,16 @@ def test_a_loss_against_drawn_items_is_that_over_the_whole_table(
         temperature=0.5,
     ).bind(item_counts=torch.arange(items + 2))
     objective.double()
+    scoring = objective.scoring
     drawn = torch.tensor([2, 6, 6, 5]) if shared else torch.randint(items, (5, 4))  # rows
-    monkeypatch.setattr(objective, "draw", lambda *_: drawn)
+    monkeypatch.setattr(objective.negatives, "draw", lambda *_: drawn)
     states = torch.randn(5, DIM, dtype=torch.float64, requires_grad=True)
     table = torch.randn(items + 2, DIM, dtype=torch.float64, requires_grad=True)
     leaves = [states, table, *objective.parameters()]
     options = {}
     if loss == "sampled_softmax":
-        options = {"log_q": objective.log_q if sampling == "popularity" else None, "correction": correction}
-    whole = LOSSES[loss](objective.queries(states), objective.candidates(table), targets - 1, drawn, **options)
+        options = {"log_q": objective.negatives.log_q if sampling == "popularity" else None, "correction": correction}
+    whole = LOSSES[loss](scoring.queries(states), scoring.candidates(table), targets - 1, drawn, **options)
     ours = objective.mean(states, targets, table)
     torch.testing.assert_close(ours, whole)
     torch.testing.assert_close(torch.autograd.grad(ours, leaves), torch.autograd.grad(whole, leaves))
@@ -145,7 +144,7 @@ def test_next_item_learns_the_next_item():
         loss.backward()
         optimizer.step()
     states, targets = flat(encoder, batch)
-    scores = objective.queries(states) @ objective.candidates(encoder.item_embeddings()).T
+    scores = objective.scoring.queries(states) @ objective.scoring.candidates(encoder.item_embeddings()).T
     assert (scores.argmax(1) + 1 == targets).float().mean() > 0.8
 
 
@@ -153,7 +152,9 @@ def test_next_item_learns_the_next_item():
 def test_negatives_are_drawn_from_all_items_as_the_sampling_says(sampling):
     torch.manual_seed(0)
     counts = torch.tensor([99, 0, 1, 2, 3, 4, 5, 6, 7, 8, 99])
-    drawn = NextItem(negatives=200_000, sampling=sampling).bind(item_counts=counts).draw(ITEMS, 3)
+    negatives = Negatives(count=200_000, sampling=sampling)
+    negatives.bind(counts)
+    drawn = negatives.draw(ITEMS, 3, torch.default_generator)
     share = torch.bincount(drawn, minlength=ITEMS) / len(drawn)
     weight = torch.ones(ITEMS) if sampling == "uniform" else counts[1:-1] + 1.0
     assert len(share) == ITEMS
@@ -165,28 +166,28 @@ def test_sampled_softmax_by_popularity_nears_the_full_softmax_optimum():
     counts = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0])
     chance = (counts[1:-1] + 1) / (counts[1:-1] + 1).sum()
     scores = chance.flip(0).log()[:, None].requires_grad_()  # what is true differs from what is drawn
-    objective = NextItem(loss="sampled_softmax", sampling="popularity", negatives=1, shared=False)
+    negatives = Negatives(count=1, sampling="popularity", shared=False)
     loss = partial(sampled_softmax, correction="both")
-    objective.bind(item_counts=counts)
+    negatives.bind(counts)
     torch.manual_seed(0)
     targets = torch.multinomial(chance.flip(0), 400_000, replacement=True)
-    states, drawn = torch.ones(len(targets), 1), objective.draw(ITEMS, len(targets))
-    (right,) = torch.autograd.grad(loss(states, scores, targets, drawn, log_q=objective.log_q), scores)
+    states, drawn = torch.ones(len(targets), 1), negatives.draw(ITEMS, len(targets), torch.default_generator)
+    (right,) = torch.autograd.grad(loss(states, scores, targets, drawn, log_q=negatives.log_q), scores)
     (wrong,) = torch.autograd.grad(loss(states, scores, targets, drawn), scores)
     assert right.abs().max() < 0.002 < 0.02 < wrong.abs().max()
 
 
 def test_one_draw_serves_all_positions_or_each_draws_its_own():
-    assert NextItem(negatives=7).draw(ITEMS, 3).shape == (7,)
-    assert NextItem(negatives=7, shared=False).draw(ITEMS, 3).shape == (3, 7)
+    assert NextItem(negatives=7).negatives.draw(ITEMS, 3, torch.default_generator).shape == (7,)
+    assert NextItem(negatives=7, shared=False).negatives.draw(ITEMS, 3, torch.default_generator).shape == (3, 7)
 
 
 def test_cosine_scores_are_bounded_by_the_temperature_and_dot_scores_divided_by_it():
     states, table = torch.randn(5, DIM), torch.randn(ITEMS + 2, DIM)
-    cosine = NextItem(similarity="cosine", temperature=0.1)
+    cosine = Scoring(similarity="cosine", temperature=0.1)
     scores = cosine.queries(states) @ cosine.candidates(table).T
     torch.testing.assert_close(scores, 10 * F.cosine_similarity(states[:, None], table[None, 1:-1], dim=-1))
-    dot = NextItem(temperature=2.0)
+    dot = Scoring(temperature=2.0)
     torch.testing.assert_close(dot.queries(states) @ dot.candidates(table).T, states @ table[1:-1].T / 2)
 
 
@@ -311,13 +312,13 @@ class Reader(Averager):
 
 
 def masked(**options) -> MaskedItems:
-    return MaskedItems(next_item=NextItem(), **options)
+    return MaskedItems(item_loss=ItemLoss(), **options)
 
 
 def test_a_whole_row_ends_in_its_last_target_and_the_batch_is_left_alone():
     batch = sequences()
     before = batch.items.clone()
-    rows = whole(batch)
+    rows = whole_rows(batch)
     assert rows.items.tolist() == [[1, 2, 3, 4, 5], [5, 6, 7, 0, 0], [7, 8, 9, 5, 0], [2, 3, 0, 0, 0]]
     assert rows.lengths.tolist() == [5, 3, 4, 2]
     masked()(Reader(), batch)
@@ -326,7 +327,7 @@ def test_a_whole_row_ends_in_its_last_target_and_the_batch_is_left_alone():
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.5, 0.9])
 def test_a_share_of_every_row_is_masked_one_item_at_least_and_never_padding(rate):
-    rows, mask = whole(sequences()), ITEMS + 1
+    rows, mask = whole_rows(sequences()), ITEMS + 1
     seen = torch.zeros(4, 5)
     for _ in range(200):
         marks = masked(rate=rate, newest=0.0).marks(rows)
@@ -337,7 +338,7 @@ def test_a_share_of_every_row_is_masked_one_item_at_least_and_never_padding(rate
 
 
 def test_a_share_of_rows_has_its_newest_item_masked_alone():
-    rows = whole(sequences())
+    rows = whole_rows(sequences())
     newest = torch.arange(5) == rows.lengths[:, None] - 1
     assert masked(rate=0.9, newest=1.0).marks(rows).equal(newest)
     torch.manual_seed(0)
@@ -349,7 +350,7 @@ def test_masked_items_is_cross_entropy_of_what_was_masked():
     torch.manual_seed(2)
     encoder, batch = Reader(), sequences()
     terms = masked(rate=0.5)(encoder, batch)
-    rows, read = whole(batch), encoder.read
+    rows, read = whole_rows(batch), encoder.read
     hidden = read.items == ITEMS + 1
     assert hidden.any(1).all() and read.items[~hidden].equal(rows.items[~hidden])
     states = encoder.states(read)[hidden]
@@ -360,19 +361,16 @@ def test_masked_items_is_cross_entropy_of_what_was_masked():
 @pytest.mark.parametrize("loss", ["softmax", "sampled_softmax", "bce", "gbce", "bpr"])
 def test_every_loss_of_masked_items_sends_finite_gradient_to_encoder_and_mask(loss):
     encoder = Reader()
-    objective = MaskedItems(next_item=NextItem(loss=loss, sampling="popularity", negatives=20))
-    objective.next_item.bind(item_counts=torch.arange(ITEMS + 2))
+    objective = MaskedItems(item_loss=ItemLoss(loss=loss, sampling="popularity", negatives=20))
+    objective.item_loss.bind(torch.arange(ITEMS + 2))
     objective(encoder, sequences())["masked_items"].backward()
     assert encoder.map.weight.grad.isfinite().all() and encoder.map.weight.grad.any()
     assert encoder.table.weight.grad[-1].any()
 
 
 def test_masked_items_ranks_as_its_next_item_does():
-    states, table = torch.randn(5, DIM), torch.randn(ITEMS + 2, DIM)
-    inner = NextItem(similarity="cosine", temperature=0.1)
-    objective = MaskedItems(next_item=inner)
-    assert objective.queries(states).equal(inner.queries(states))
-    assert objective.candidates(table).equal(inner.candidates(table))
+    inner = ItemLoss(similarity="cosine", temperature=0.1)
+    assert MaskedItems(item_loss=inner).scoring is inner.scoring
 
 
 @pytest.mark.parametrize(("options", "said"), [({"rate": 1.0}, "rate"), ({"newest": 1.5}, "newest")])
@@ -384,12 +382,12 @@ def test_an_impossible_masked_items_is_refused_by_name(options, said):
 def test_an_objective_refuses_an_encoder_that_it_cannot_teach():
     counts = torch.ones(ITEMS + 2)
     with pytest.raises(UserError, match="BERT4Rec"):
-        NextItem().bind(item_counts=counts).check(Reader())
+        NextItem().bind(item_counts=counts).check_encoder(Reader())
     with pytest.raises(UserError, match="does not read what follows"):
-        masked().check(Averager())
-    NextItem().bind(item_counts=counts, only_last=True).check(Reader())
-    NextItem().bind(item_counts=counts).check(Averager())
-    masked().check(Reader())
+        masked().check_encoder(Averager())
+    NextItem().bind(item_counts=counts, only_last=True).check_encoder(Reader())
+    NextItem().bind(item_counts=counts).check_encoder(Averager())
+    masked().check_encoder(Reader())
 
 
 # Sums and hooks
@@ -420,8 +418,8 @@ def test_joint_gives_the_terms_of_all_and_ranks_as_its_first():
     assert list(terms) == ["next_item", "contrast"]
     assert sorted(joint.observed) == ["alignment", "masked_share", "uniformity"]
     states = torch.randn(3, DIM)
-    assert joint.queries(states).norm(dim=1).allclose(torch.ones(3))
-    assert joint.candidates(encoder.item_embeddings()).shape == (ITEMS, DIM)
+    assert joint.scoring.queries(states).norm(dim=1).allclose(torch.ones(3))
+    assert joint.scoring.candidates(encoder.item_embeddings()).shape == (ITEMS, DIM)
 
 
 def test_joint_keeps_terms_of_one_name_apart_and_passes_hooks_on():
@@ -439,10 +437,15 @@ def test_a_joint_of_nothing_is_refused():
         Joint()
 
 
-def test_an_objective_ranks_by_inner_product_with_the_items_unless_it_says_otherwise():
+def test_scores_are_inner_products_with_the_items_unless_told_otherwise():
     states, table = torch.randn(2, DIM), torch.randn(ITEMS + 2, DIM)
-    assert Objective().queries(states) is states
-    assert Objective().candidates(table).equal(table[1 : ITEMS + 1])
+    assert Scoring().queries(states) is states
+    assert Scoring().candidates(table).equal(table[1 : ITEMS + 1])
+
+
+def test_an_objective_that_cannot_rank_is_named():
+    with pytest.raises(TypeError, match=r"the objective 'first' \(Counter\) cannot rank items"):
+        _ = Joint(first=Counter(1.0)).scoring
 
 
 def test_randomness_is_that_of_the_default_generator():

@@ -49,7 +49,9 @@ def run(outside):
     words = ["train", "--plugin", "my_parts.py", *WORDS, "--train.epochs", "6", "--runs", "runs"]
     command = [sys.executable, "-m", "seqcl", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=outside, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=outside, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not list(outside.glob("runs/*/checkpoints/best.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -67,18 +69,37 @@ def run(outside):
 
 def test_a_run_with_parts_of_ones_own_learns_and_reports_ones_own_metric(run):
     metrics = json.loads((run / "metrics.json").read_text())
-    assert 0 < metrics["test"]["found@10"] <= 1 and metrics["slices"]["target_popularity"]["head"]["metrics"]["found@10"] >= 0
+    assert (
+        0 < metrics["test"]["found@10"] <= 1
+        and metrics["slices"]["target_popularity"]["head"]["metrics"]["found@10"] >= 0
+    )
     assert metrics["test"]["ndcg@10"] > 3 * metrics["baselines"]["Popularity"]["test"]["ndcg@10"]
     kept = yaml.safe_load((run / "config.yaml").read_text())
-    assert kept["next_item"]["loss"] == "hinge" and kept["objective"] | {"weight": 0} == {"name": "Near", "weight": 0, "margin": 0.05}
+    assert kept["next_item"]["loss"] == "hinge" and kept["objective"] | {"weight": 0} == {
+        "name": "Near",
+        "weight": 0,
+        "margin": 0.05,
+    }
     needs = {(one["kind"], one["name"]) for one in json.loads((run / "plugins.json").read_text())}
-    assert needs == {("model", "FadingRec"), ("encoder", "Fading"), ("objective", "Near"), ("view", "Newest"), ("loss", "hinge")}
+    assert needs == {
+        ("model", "FadingRec"),
+        ("encoder", "Fading"),
+        ("objective", "Near"),
+        ("view", "Newest"),
+        ("loss", "hinge"),
+    }
 
 
 def test_help_has_the_options_of_ones_own_parts(outside):
     done = seqcl_there(outside, "train", "--plugin", "my_parts.py", "--model", "FadingRec", "--help", COLUMNS="120")
     assert done.returncode == 0
-    for text in ("--encoder.fade", "part of the sum that stays", "--objective.margin", "views of the newest items", "hinge"):
+    for text in (
+        "--encoder.fade",
+        "part of the sum that stays",
+        "--objective.margin",
+        "views of the newest items",
+        "hinge",
+    ):
         assert text in done.stdout
 
 
@@ -95,7 +116,11 @@ def test_ones_own_parts_mix_with_ours_however_they_are_named(outside, by):
         done = seqcl_there("/", "train", "--plugin", "my_parts", *words, PYTHONPATH=f"{ROOT}:{outside}")
     assert done.returncode == 0, done.stderr
     found = yaml.safe_load(done.stdout)
-    assert found["encoder"]["name"] == "Fading" and found["encoder"]["fade"] == 0.7 and found["next_item"]["loss"] == "hinge"
+    assert (
+        found["encoder"]["name"] == "Fading"
+        and found["encoder"]["fade"] == 0.7
+        and found["next_item"]["loss"] == "hinge"
+    )
 
 
 def test_evaluate_recommend_and_export_take_the_plugin_and_refuse_to_guess_it(outside, run):
@@ -149,7 +174,11 @@ def test_nothing_is_imported_because_a_run_folder_says_so(outside, run, tmp_path
             "import seqcl\nfrom seqcl.encoders import GRU\n@seqcl.register('encoder', name='SASRec')\nclass Mine(GRU): ...\n",
             "the encoder name 'SASRec' is taken, it is seqcl's own",
         ),
-        ("kind.py", "import seqcl\nseqcl.register('encodr', object)\n", "unknown kind of part 'encodr': did you mean encoder"),
+        (
+            "kind.py",
+            "import seqcl\nseqcl.register('encodr', object)\n",
+            "unknown kind of part 'encodr': did you mean encoder",
+        ),
     ],
 )
 def test_a_plugin_that_fails_says_where_and_registers_nothing(tmp_path, name, text, message):
@@ -172,7 +201,14 @@ def parts(outside, monkeypatch):
     before = {kind: dict(table.others) for kind, table in registry.TABLES.items()}
     import my_parts
 
-    for kind, names in {"encoder": ["Fading"], "view": ["Newest"], "objective": ["Near"], "loss": ["hinge"], "metric": ["found"], "model": ["FadingRec"]}.items():
+    for kind, names in {
+        "encoder": ["Fading"],
+        "view": ["Newest"],
+        "objective": ["Near"],
+        "loss": ["hinge"],
+        "metric": ["found"],
+        "model": ["FadingRec"],
+    }.items():
         for name in names:
             registry.register(kind, getattr(my_parts, name))
     yield my_parts

@@ -16,9 +16,9 @@ import yaml
 
 import seqcl
 from seqcl.cli.main import main
+from seqcl.config import resolve
 from seqcl.data import Interactions, load_sequences, write
 from seqcl.errors import UserError
-from seqcl.config import resolve
 from seqcl.integrations import recbole_stack
 from seqcl.integrations.recbole_yaml import options, values_of
 from tests.recbole_world import shop
@@ -74,7 +74,12 @@ def test_every_key_becomes_the_option_that_means_the_same(file, tmp_path):
 
 def test_what_a_file_does_not_say_is_as_in_recbole(file):
     config = resolved(file("dataset: ml-100k\n"))
-    assert (config.options.dataset, config.data.max_len, config.data.k_core, config.data.min_length) == ("ml-100k", 50, 0, 1)
+    assert (config.options.dataset, config.data.max_len, config.data.k_core, config.data.min_length) == (
+        "ml-100k",
+        50,
+        0,
+        1,
+    )
     assert config.eval.exclude_seen is False and config.eval.ks == (10,) and config.train.monitor == "mrr@10"
 
 

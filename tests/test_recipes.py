@@ -251,7 +251,7 @@ def test_pretraining_is_not_resumed_with_other_attributes(tmp_path):
 
 def test_pretraining_without_attributes_says_what_to_do_and_leaves_no_folder_behind(tmp_path):
     log = markov(users=60, items=20, length=8, branching=2, seed=1).interactions
-    with pytest.raises(UserError, match=r"has no table of items, so that it is not known what they are"):
+    with pytest.raises(UserError, match=r"has no table of items, so the attributes of its items are not known"):
         seqcl.train(log, model="S3Rec", runs=str(tmp_path / "runs"), progress=False, **TINY)
     assert not (tmp_path / "runs").exists()
     mutual = {"item_attribute": 0, "masked_attribute": 0}

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 
 from seqcl.config import experiment
 from seqcl.data import Interactions, leave_one_out, pack
-from seqcl.encoders import SASRec
+from seqcl.encoders import SASRec, Scoring
 from seqcl.encoders.spectral import begun_spectrally, spectral
 from seqcl.errors import UserError
-from seqcl.experiment.options import check
 from seqcl.objectives import NextItem
 from seqcl.retrieval import ExactIndex, FaissIndex
 
@@ -83,21 +82,20 @@ def test_a_learned_bias_is_added_to_every_score_and_begins_with_the_counts(simil
     counts = torch.arange(ITEMS + 2)
     rank = NextItem(similarity=similarity, temperature=0.5, bias=True).bind(item_counts=counts)
     states, table, targets = torch.randn(4, DIM), torch.randn(ITEMS + 2, DIM), torch.tensor([3, 1, 9, 15])
-    plain = NextItem(similarity=similarity, temperature=0.5)
+    scoring, plain = rank.scoring, Scoring(similarity=similarity, temperature=0.5)
     begin = 0.5 * torch.log(counts[1:-1] + 1.0)
-    torch.testing.assert_close(rank.bias.detach(), begin - begin.mean())
-    scores = plain.queries(states) @ plain.candidates(table).T + rank.bias
-    torch.testing.assert_close(rank.queries(states) @ rank.candidates(table).T, scores)
+    torch.testing.assert_close(scoring.bias.detach(), begin - begin.mean())
+    scores = plain.queries(states) @ plain.candidates(table).T + scoring.bias
+    torch.testing.assert_close(scoring.queries(states) @ scoring.candidates(table).T, scores)
     loss = rank.mean(states, targets, table)
     torch.testing.assert_close(loss, F.cross_entropy(scores, targets - 1))
-    (gradient,) = torch.autograd.grad(loss, rank.bias)
+    (gradient,) = torch.autograd.grad(loss, scoring.bias)
     torch.testing.assert_close(gradient, (scores.softmax(1).sum(0) - F.one_hot(targets - 1, ITEMS).sum(0)) / 4)
 
 
 def test_a_model_without_embeddings_has_no_start():
-    config = experiment({"model": "ItemKNN", "start": "spectral", "dataset": "x"})
     with pytest.raises(UserError, match="--start spectral: ItemKNN has no item embeddings"):
-        check(config)
+        experiment({"model": "ItemKNN", "start": "spectral", "dataset": "x"})
 
 
 def test_embeddings_that_are_computed_cannot_begin_spectrally():
@@ -112,7 +110,8 @@ def test_embeddings_that_are_computed_cannot_begin_spectrally():
 def test_a_graph_index_finds_items_with_a_bias():
     torch.manual_seed(0)
     counts = (4000 / torch.arange(1, 4003) ** 0.7).round()
-    rank = NextItem(similarity="cosine", temperature=0.1, bias=True).bind(item_counts=counts)
+    rank = Scoring(similarity="cosine", temperature=0.1, bias=True)
+    rank.begin(counts)
     with torch.no_grad():
         rank.bias *= 1.5
         queries = rank.queries(torch.randn(100, 32))

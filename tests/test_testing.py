@@ -29,8 +29,7 @@ from seqcl.augment import (
 from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError
 from seqcl.evaluation import METRICS
-from seqcl.losses import bpr, softmax
-from seqcl.objectives.next_item import LOSSES
+from seqcl.losses import LOSSES, bpr, softmax
 from seqcl.testing import check_encoder, check_loss, check_metric, check_view
 from seqcl.types import PAD
 

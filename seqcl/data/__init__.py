@@ -1,18 +1,22 @@
-"""From a log of interactions to batches: readers, the packed form and its cache, splits, and the loader."""
+"""From a log of interactions to batches: readers, the packed log and its cache, splits, and the loader."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from seqcl.data.batches import Loader
-from seqcl.data.datasets import DATASETS, download, load, load_sequences, resolve
+from seqcl.data.catalog import DATASETS
+from seqcl.data.datasets import load, load_sequences, resolve
+from seqcl.data.downloads import download
 from seqcl.data.files import data_folder
 from seqcl.data.interactions import Interactions
+from seqcl.data.leakage import LeakageError, check_leakage
 from seqcl.data.packing import DUPLICATES, pack
 from seqcl.data.preparation import Preparation
 from seqcl.data.sequences import Sequences
-from seqcl.data.split import WINDOWS, LeakageError, Split, check_leakage, hold_out_items, leave_one_out, temporal
+from seqcl.data.split import Split, hold_out_items, leave_one_out, temporal
 from seqcl.data.synthetic import Markov, markov, shuffled
+from seqcl.data.windows import WINDOWS
 
 if TYPE_CHECKING:
     from seqcl.data.readers import FORMATS, read
@@ -48,7 +52,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Readers and writers bring pyarrow, which costs a third of a second that a start from the cache need not wait.
+    # Readers and writers import pyarrow, which takes a third of a second; a start from the cache does without.
     if name in ("read", "FORMATS"):
         from seqcl.data import readers
 

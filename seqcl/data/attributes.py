@@ -1,4 +1,4 @@
-"""What items are, in words: from the columns of the item table, or from a JSON file of item -> [attributes]."""
+"""Attributes of items, as words: from columns of the item table, or from a JSON file of item -> [attributes]."""
 
 from __future__ import annotations
 
@@ -8,75 +8,92 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqcl.data.cells import bag, cells_of, listed, missing, numeric, some, split
+from seqcl.data.cells import all_numbers, cells_of, examples, listed_columns, missing, to_bag, words_in
 from seqcl.data.files import ATTRIBUTES
+from seqcl.data.tables import load_table
 from seqcl.errors import UserError
-from seqcl.types import Bag
+from seqcl.types import Bag, Tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from seqcl.data.sequences import Sequences
-
-log = logging.getLogger("seqcl")
+logger = logging.getLogger("seqcl")
 
 
-def item_attributes(sequences: Sequences, chosen: str | None = None) -> Bag:
-    """The attributes of the items of a packed log: rows PAD, 1..N, MASK, words such as "class=Drama".
+def item_attributes(tables: Tables, chosen: str | None = None) -> Bag:
+    """The attributes of the items of a log: rows PAD, 1..N, MASK, words such as "class=Drama".
 
     Args:
-        sequences: the packed log.
-        chosen: a .json file of item -> [attributes]; or columns of the item table, separated by commas; None: the columns of
-            the table that hold words, without those that have as many different words as there are items, if others are left.
-            Text is split at blanks.
+        tables: the tables of the log.
+        chosen: a .json file of item -> [attributes]; or columns of the item table, separated by commas; None: all columns
+            of words. Without a choice, a column with as many different words as there are items is left out, if others
+            remain. Text is split at blanks.
 
     Raises:
         UserError: no item table, no such file or column, a column of fractions, or no item of the log has an attribute.
     """
-    names = chosen
+    names: str | None = chosen
     if chosen is not None and chosen.lower().endswith(".json"):
         source, table, names = chosen, read_attributes(Path(chosen).expanduser()), "attributes"
-    elif sequences.item_features is not None:
-        source, table = f"the item table of {sequences.name}", sequences.item_features
     else:
-        raise UserError(
-            f"{sequences.name} has no table of items, so that it is not known what they are: name a JSON file of "
-            f"item -> [attributes] (--mutual.attributes FILE.json), put one beside the log as NAME{ATTRIBUTES} "
-            "(`seqcl data download NAME` does for a published set that has one), have an .item file beside an .inter file, or "
-            "do without: --mutual.item_attribute 0 --mutual.masked_attribute 0"
-        )
-    cells = cells_of(table, sequences.item_ids, source)
-    if names is not None:
-        cells = {name: cells[name] for name in listed(names, cells, source)}
+        source, found_table = f"the item table of {tables.name}", load_table(tables.items)
+        if found_table is None:
+            raise no_item_table(tables.name)
+        table = found_table
+    cells = cells_of(table, tables.item_ids, source)
+    if names is None:
+        words = telling_words(cells, len(tables.item_ids))
+    else:
+        cells = {name: cells[name] for name in listed_columns(names, cells, source)}
         for name, column in cells.items():
             if any(isinstance(cell, float) and not cell.is_integer() for cell in column if not missing(cell)):
-                raise UserError(f"{source}: column {name!r} holds fractions, and an attribute is a word")
-    else:
-        cells = {name: column for name, column in cells.items() if not numeric(column)}
-    words = {name: [set(split(cell)) for cell in column] for name, column in cells.items()}  # of every item
-    if names is None:
-        telling = {name: rows for name, rows in words.items() if len(set().union(*rows)) < sequences.num_items}
-        words = telling or words
+                raise UserError(f"{source}: column {name!r} holds fractions, but an attribute must be a word")
+        words = word_sets(cells)
     owned = [
-        sorted((name, word) for name in words for word in words[name][item]) for item in range(sequences.num_items)
+        sorted((name, word) for name, sets in words.items() for word in sets[item])
+        for item in range(len(tables.item_ids))
     ]
     found = sorted(set().union(*owned))
     if not found:
         raise UserError(
-            f"{source}: no item of {sequences.name} has an attribute in {', '.join(words) or 'any column of words'}; items are "
-            f"such as {some(sequences.item_ids)} in the log and {some(table.index)} there"
+            f"{source}: no item of {tables.name} has an attribute in {', '.join(words) or 'any column of words'}; items are "
+            f"such as {examples(tables.item_ids)} in the log, and {examples(table.index)} in the table"
         )
-    log.info("%d attributes of items, from %s: %s", len(found), source, ", ".join(words))
+    logger.info("%d attributes of items, from %s: %s", len(found), source, ", ".join(words))
     number = {pair: place for place, pair in enumerate(found)}
     rows = [[], *([number[pair] for pair in pairs] for pairs in owned), []]  # PAD, items, MASK
-    return bag(rows, [f"{name}={word}" for name, word in found])
+    return to_bag(rows, [f"{name}={word}" for name, word in found])
+
+
+def word_sets(cells: dict[str, list[Any]]) -> dict[str, list[set[str]]]:
+    """The set of words of every cell, by column."""
+    return {name: [set(words_in(cell)) for cell in column] for name, column in cells.items()}
+
+
+def telling_words(cells: dict[str, list[Any]], num_items: int) -> dict[str, list[set[str]]]:
+    """The sets of words of the columns that hold words.
+
+    A column with as many different words as there are items, such as titles, is left out, if others remain.
+    """
+    words = word_sets({name: column for name, column in cells.items() if not all_numbers(column)})
+    return {name: sets for name, sets in words.items() if len(set().union(*sets)) < num_items} or words
+
+
+def no_item_table(name: str) -> UserError:
+    """The error for a log without a table of items; it lists the ways to give one."""
+    return UserError(
+        f"{name} has no table of items, so the attributes of its items are not known. Ways to give them: name a JSON file "
+        f"of item -> [attributes] (--mutual.attributes FILE.json); put one beside the log as NAME{ATTRIBUTES} "
+        "(`seqcl data download NAME` does so for a published data set that has one); put an .item file beside an .inter "
+        "file. Or do without: --mutual.item_attribute 0 --mutual.masked_attribute 0"
+    )
 
 
 def read_attributes(path: Path) -> pd.DataFrame:
-    """A JSON file of item -> [attributes] as a table indexed by raw item id, with the one column `attributes`.
+    """Read a JSON file of item -> [attributes] as a table indexed by raw item id, with one column `attributes`.
 
     Raises:
-        UserError: it cannot be read, is no JSON, or an item has something else than a list of words and numbers.
+        UserError: the file cannot be read, is no JSON, or gives an item anything but a list of words and numbers.
     """
     import pandas as pd
 
@@ -98,7 +115,7 @@ def read_attributes(path: Path) -> pd.DataFrame:
 
 
 def is_word(value: Any) -> bool:
-    """Whether a value of a JSON file is text or a number."""
+    """True if a value of a JSON file is text or a finite number."""
     return isinstance(value, str) or (
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     )

@@ -1,4 +1,4 @@
-"""Windows become batches on the device that holds the packed array: one gather a batch, no Python over rows."""
+"""Make batches of windows on the device that holds the packed array: one gather a batch, no Python loop over rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seqcl.errors import UserError, unknown
 from seqcl.types import PAD, SeqBatch, Windows
 
 POOL = 50
-"""Batches drawn at random together and then sorted by length: little padding, and still a different mix every epoch."""
+"""Batches whose rows are drawn at random and then sorted by length together: little padding, another mix every epoch."""
 
 TARGETS = ("all", "last", "none")
 
@@ -21,16 +21,19 @@ TARGETS = ("all", "last", "none")
 class Loader:
     """Batches of windows: right-padded, trimmed to their longest row, made on the device.
 
-    Iterating gives every window once in its order; `epoch` gives them in the order of an epoch.
+    Iterating gives every window once, in order; `epoch` gives the batches of an epoch, shuffled.
 
     Args:
-        windows: what to read.
+        windows: the windows to make batches of.
         batch_size: rows a batch; the last one of an epoch may be smaller.
-        device: where the packed array goes once and the batches are made.
-        shuffle_seed: seed of the epochs' order; None: epochs run in the order of the windows.
-        bucket: put rows of like length in one batch.
-        targets: all: the next item at every position from `first` on, (B, L); last: after the newest, (B,); none.
+        device: the packed array is copied there once, and batches are made there.
+        shuffle_seed: seed of the order of epochs; None: epochs follow the order of the windows.
+        bucket: put rows of similar length in one batch.
+        targets: all: the next item at every position from `first` on, (B, L); last: the item after the newest, (B,); none.
         times: give the times of the items too, (B, L) float64.
+
+    Raises:
+        UserError: an option is not valid, or the data has no times.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Loader:
         self.shuffle_seed = shuffle_seed
         self.bucket = bucket
         self.targets = targets
-        self.lengths = windows.stop - windows.start  # (W,) on the host, where a batch's width costs no wait
+        self.lengths = windows.stop - windows.start  # (W,) on the host, so that a width needs no wait for the device
         self.items = tensor(windows.items, self.device)  # (T,) int32
         self.times = tensor(windows.times, self.device) if times and windows.times is not None else None
         self.start = tensor(windows.start, self.device)  # (W,)
@@ -68,15 +71,15 @@ class Loader:
         return -(-len(self.windows) // self.batch_size)
 
     def __iter__(self) -> Iterator[SeqBatch]:
-        """Every window once, in order."""
+        """Batches of every window once, in order."""
         return self.walk(np.arange(len(self.windows)), range(len(self)))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[SeqBatch]:
-        """The batches of an epoch from batch `start` on; the same for the same seed and number, however often asked.
+        """The batches of an epoch, from batch `start` on; the same ones for the same seed and number.
 
         Args:
-            number: which epoch, 0 or more.
-            start: the first batch wanted, to go on in the middle of an epoch.
+            number: number of the epoch, 0 or more.
+            start: number of the first batch, to go on in the middle of an epoch.
         """
         if self.shuffle_seed is None:
             return self.walk(np.arange(len(self.windows)), range(start, len(self)))
@@ -89,24 +92,24 @@ class Loader:
         return self.walk(order, random.permutation(len(self))[start:])
 
     def walk(self, order: np.ndarray, batches: range | np.ndarray) -> Iterator[SeqBatch]:
-        """The named chunks of an order, one after the other."""
+        """Batches of windows in an order (W,): the chunks with the given numbers, one after the other."""
         on_device = tensor(order, self.device)
         for number in batches:
             chunk = slice(int(number) * self.batch_size, (int(number) + 1) * self.batch_size)
-            yield self.cut(on_device[chunk], int(self.lengths[order[chunk]].max()))
+            yield self.make_batch(on_device[chunk], int(self.lengths[order[chunk]].max()))
 
     def gather(self, index: np.ndarray | Tensor) -> SeqBatch:
-        """The batch of the windows numbered by `index`, (B,), in its order; an index on the host costs no wait."""
+        """The batch of the windows with the numbers `index` (B,), in this order; an index on the host makes no wait for the device."""
         host = index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)
-        return self.cut(torch.as_tensor(index, device=self.device), int(self.lengths[host].max()))
+        return self.make_batch(torch.as_tensor(index, device=self.device), int(self.lengths[host].max()))
 
-    def cut(self, index: Tensor, width: int) -> SeqBatch:
-        """The batch of the windows `index` (B,), whose longest has `width` items."""
+    def make_batch(self, index: Tensor, width: int) -> SeqBatch:
+        """The batch of the windows with the numbers `index` (B,); the longest of them has `width` items."""
         start = self.start[index]  # (B,)
         lengths = self.stop[index] - start  # (B,)
         time = torch.arange(width + 1, device=self.device)  # (L + 1,)
         place = (start[:, None] + time).clamp_(max=len(self.items) - 1)  # (B, L + 1)
-        read = self.items.index_select(0, place.view(-1)).view_as(place).long()  # (B, L + 1), one more than it reads
+        read = self.items.index_select(0, place.view(-1)).view_as(place).long()  # (B, L + 1), inputs and one more
         padding = time[:-1] >= lengths[:, None]  # (B, L)
         return SeqBatch(
             items=read[:, :-1].masked_fill(padding, PAD),
@@ -117,7 +120,7 @@ class Loader:
         )
 
     def pick_targets(self, read: Tensor, padding: Tensor, early: Tensor, lengths: Tensor) -> Tensor | None:
-        """Targets out of the items read; the `early` first positions (B,) of a row have none."""
+        """Take the targets from the items read; in each row the first `early` positions (B,) have none."""
         if self.targets == "none":
             return None
         if self.targets == "last":
@@ -127,7 +130,7 @@ class Loader:
 
 
 def tensor(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array on a device; on the CPU it is shared, not copied, and a mapped file stays mapped."""
+    """Put an array on a device; on the CPU memory is shared, so a mapped file stays mapped."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing here writes to it
         return torch.from_numpy(np.asarray(array)).to(device)

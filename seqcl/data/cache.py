@@ -1,6 +1,6 @@
-"""Packed logs kept on disk and found again by what their source holds, so that a second start only maps them.
+"""A cache of packed logs on disk, keyed by the content of their source, so that a second start only maps them.
 
-A cache is a convenience: what cannot be written or read back is said, and the log is packed again.
+Work goes on without it: an entry that cannot be written or read back is reported, and the log is packed again.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seqcl.data.files import data_folder, replace_text
+from seqcl.data.files import data_folder
 from seqcl.data.sequences import LAYOUT, Sequences
+from seqcl.disk import write_text
 from seqcl.errors import UserError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("seqcl")
 
 SETTLED_SECONDS = 2.0
-"""A file changed less long ago may change again within one tick of its clock, so its hash is not remembered."""
+"""A file that changed more recently may change again within one tick of its clock, so its hash is not remembered."""
 
 
 def cached(
     sources: Sequence[Path], options: dict[str, Any], build: Callable[[], Sequences], *, name: str, folder: Path | None
 ) -> Sequences:
-    """What `build` gives, mapped from the cache where the same content was packed with the same options before.
+    """Build a packed log, or map it from the cache if the same content was packed with the same options before.
 
     Args:
-        sources: the files `build` reads, at least one.
-        options: everything else its result depends on, as JSON values.
-        build: packs the log.
-        name: what the data set is called in results.
-        folder: the cache; None: `cache` in the data folder.
+        sources: the files that `build` reads, at least one.
+        options: everything else that its result depends on, as JSON values.
+        build: reads and packs the log.
+        name: name of the data set in results.
+        folder: folder of the cache; None: `cache` in the data folder.
     """
     folder = data_folder() / "cache" if folder is None else folder
     content = [content_hash(path, folder / "hashes.json") for path in sources]
@@ -46,19 +47,22 @@ def cached(
         try:
             return Sequences.load(place)
         except UserError as error:
-            log.warning("the cache is of no use, packing the log again: %s", error)
+            logger.warning("the cache cannot be used, packing the log again: %s", error)
             shutil.rmtree(place, ignore_errors=True)
     sequences = replace(build(), name=name)
     try:
         sequences.save(place)
         return Sequences.load(place)
     except UserError as error:
-        log.warning("going on without a cache: %s", error)
+        logger.warning("going on without a cache: %s", error)
         return sequences
 
 
 def content_hash(path: Path, memory: Path) -> str:
-    """sha256 of a file, remembered by its path, size and times so that a large one is not read at every start."""
+    """The sha256 of a file in hex; a large file is not read at every start.
+
+    The hash is remembered in the file `memory`, by the path, size, times and inode of the hashed file.
+    """
     state = path.stat()
     mark = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
     known = remembered(memory)
@@ -71,15 +75,15 @@ def content_hash(path: Path, memory: Path) -> str:
             digest.update(block)
     if time.time() - max(state.st_mtime, state.st_ctime) > SETTLED_SECONDS:
         known[str(path.resolve())] = [*mark, digest.hexdigest()]
-        with contextlib.suppress(OSError):  # the next start reads the file again, and `cached` has said why
-            replace_text(memory, json.dumps(known, indent=1))
+        with contextlib.suppress(OSError):  # the next start hashes again; `cached` reports a folder it cannot write
+            write_text(memory, json.dumps(known, indent=1))
     return digest.hexdigest()
 
 
 def remembered(memory: Path) -> dict[str, Any]:
-    """The hashes known so far; none where the file is not there or not whole."""
+    """The hashes in the file `memory`; none if it is missing or damaged."""
     try:
-        known = json.loads(memory.read_text())
+        known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

@@ -1,4 +1,4 @@
-"""The log as one table of codes: what every reader gives and `pack` takes."""
+"""A log of interactions as one table of codes: every reader makes it, and `pack` takes it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Interactions:
-    """T interactions in the order of their source; codes count from 0 and point into the sorted raw ids.
+    """T interactions in the order of their source; a code is a place, from 0 on, in the sorted raw ids.
 
     Args:
         users: code of each interaction's user, (T,) int32.
         items: code of each interaction's item, (T,) int32.
-        user_ids: the distinct raw ids of the users, sorted: int64, or text where one of them is no plain integer.
-        item_ids: the same for items.
-        times: seconds, (T,) float64, or None where the source has only an order.
-        name: what the data set is called in results.
-        source: where it came from, for messages.
+        user_ids: distinct raw ids of the users, sorted: int64, or text if one of them is no plain integer.
+        item_ids: distinct raw ids of the items, in the same form.
+        times: seconds, (T,) float64; None if the source has only an order.
+        name: name of the data set in results.
+        source: where the log came from, for messages.
         user_features: table of the users indexed by raw id, if any.
-        item_features: the same for items.
+        item_features: table of the items indexed by raw id, if any.
     """
 
     users: np.ndarray
@@ -55,23 +55,25 @@ class Interactions:
         user_features: pd.DataFrame | None = None,
         item_features: pd.DataFrame | None = None,
     ) -> Interactions:
-        """The interactions of a data frame, a row each.
+        """Read the interactions of a data frame, one for each row.
 
         Args:
-            frame: one row an interaction; ids are integers or text, times are seconds or datetimes.
+            frame: one row for each interaction; ids are integers or text, times are seconds or datetimes.
             user: column of the user ids.
             item: column of the item ids.
             time: column of the times; None: the order of the rows counts.
-            name: what the data set is called in results.
+            name: name of the data set in results.
             user_features: table of the users indexed by raw id.
             item_features: table of the items indexed by raw id.
 
         Raises:
-            UserError: a missing column (the nearest is named), or a value that is no id or time (row and column are).
+            UserError: a column is missing (the nearest are named), or a value is no id or time (row and column are named).
         """
-        import pyarrow as pa  # not needed, and not waited for, where the packed log comes from the cache
+        import pyarrow as pa  # slow to import, and not needed when the packed log comes from the cache
 
-        from seqcl.data.columns import NO_TIME, choose_columns, encode_ids, to_seconds
+        from seqcl.data.columns import NO_TIME, choose_columns
+        from seqcl.data.ids import encode_ids
+        from seqcl.data.times import to_seconds
 
         source = f"data frame {name!r}"
         names = [str(column) for column in frame.columns]
@@ -81,7 +83,7 @@ class Interactions:
         for column, table in ((user, user_features), (item, item_features)):
             if table is not None and column in table.columns:
                 raise UserError(
-                    f"{source}: a table of features is indexed by {column!r}: give table.set_index({column!r})"
+                    f"{source}: a table of features must be indexed by {column!r}: give table.set_index({column!r})"
                 )
 
         def where(row: int, column: str) -> str:

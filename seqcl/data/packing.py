@@ -1,4 +1,4 @@
-"""From interactions to sequences: time order, repeats, k-core, ids."""
+"""Pack a log: order by time, handle repeats, take the k-core, number users and items."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ DUPLICATES = ("keep", "first", "last")
 
 
 def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep", min_length: int = 1) -> Sequences:
-    """Sort by time within each user (ties keep file order), settle repeats, take the k-core, and number what is left.
+    """Sort each user's interactions by time (ties keep file order), drop repeats, take the k-core, number users and items.
 
     Args:
         interactions: the log.
-        k_core: drop users and items with fewer interactions, again and again until none is left; 0: none is dropped.
-        duplicates: a user's repeats of an item: keep all, or only the first or the last in time; before the k-core.
+        k_core: drop users and items with fewer interactions, again and again until none is left; 0 drops none.
+        duplicates: a user's repeats of an item: keep all, or only the first or the last in time; done before the k-core.
         min_length: drop users with fewer interactions, together with the k-core.
 
     Raises:
-        UserError: an option that is not valid, or nothing (or one user alone) is left.
+        UserError: an option is not valid, or nothing or a single user is left.
     """
     if duplicates not in DUPLICATES:
         raise unknown("duplicates policy", duplicates, DUPLICATES)
@@ -36,20 +36,20 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
     if order is not None:
         users, items, times = users[order], items[order], None if times is None else times[order]
     if duplicates != "keep":
-        kept = once(users, items, len(interactions.item_ids), last=duplicates == "last")
+        kept = distinct_rows(users, items, len(interactions.item_ids), last=duplicates == "last")
         users, items, times = users[kept], items[kept], None if times is None else times[kept]
-    alive = core(users, items, max(k_core, min_length), k_core)
+    alive = core_rows(users, items, max(k_core, min_length), k_core)
     if alive is not None:
         users, items, times = users[alive], items[alive], None if times is None else times[alive]
     if len(users) == 0 or users[0] == users[-1]:
-        left = "one user is" if len(users) else "nothing is"
+        left = "a single user is" if len(users) else "nothing is"
         raise UserError(
             f"{interactions.source or interactions.name}: {left} left of {len(interactions):,} interactions after "
-            f"k_core={k_core}, min_length={min_length}, duplicates={duplicates}; lower them"
+            f"k_core={k_core}, min_length={min_length}, duplicates={duplicates}; lower k_core or min_length"
         )
     user_counts = np.bincount(users, minlength=len(interactions.user_ids))
     item_seen = np.bincount(items, minlength=len(interactions.item_ids)) > 0
-    number = np.cumsum(item_seen, dtype=np.int32)  # 1..N for those that are left
+    number = np.cumsum(item_seen, dtype=np.int32)  # ids 1..N of the items that are left
     arrays: dict[str, Any] = {
         "items": np.take(number, items),
         "offsets": np.concatenate(([0], np.cumsum(user_counts[user_counts > 0]))).astype(np.int64),
@@ -69,7 +69,7 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
 
 
 def time_order(users: np.ndarray, times: np.ndarray | None) -> np.ndarray | None:
-    """The order that puts users together, each one's rows in time and file order in ties; None where it is so."""
+    """The order that sorts rows by user, then time, ties in file order; None if the rows are in this order already."""
     order = None
     if (users[1:] < users[:-1]).any():
         order = stable_order(users)
@@ -82,23 +82,23 @@ def time_order(users: np.ndarray, times: np.ndarray | None) -> np.ndarray | None
 
 
 def stable_order(codes: np.ndarray) -> np.ndarray:
-    """Stable argsort of codes >= 0, half a word at a time: numpy sorts 16 bits by counting, far quicker than 32."""
+    """Stable argsort of codes >= 0, 16 bits at a time: numpy sorts these by counting, much faster than 32 bits."""
     order = np.argsort((codes & 0xFFFF).astype(np.uint16), kind="stable")
     if codes.max() > 0xFFFF:
         order = order[np.argsort((codes >> 16)[order].astype(np.uint16), kind="stable")]
     return order
 
 
-def once(users: np.ndarray, items: np.ndarray, num_items: int, *, last: bool) -> np.ndarray:
-    """Rows of the first (or last) time each user met each item, in order."""
+def distinct_rows(users: np.ndarray, items: np.ndarray, num_items: int, *, last: bool) -> np.ndarray:
+    """Rows of each user's first (or last) interaction with each item, in order."""
     pairs = users * np.int64(num_items) + items
     if not last:
         return np.sort(np.unique(pairs, return_index=True)[1])
     return np.sort(len(pairs) - 1 - np.unique(pairs[::-1], return_index=True)[1])
 
 
-def core(users: np.ndarray, items: np.ndarray, user_least: int, item_least: int) -> np.ndarray | None:
-    """Rows of the largest part in which every user and item has its least count; None where that is all of it."""
+def core_rows(users: np.ndarray, items: np.ndarray, user_least: int, item_least: int) -> np.ndarray | None:
+    """Rows of the largest part in which every user and item has its least count; None if all rows stay."""
     if user_least <= 1 and item_least <= 1:
         return None
     alive = None
@@ -112,7 +112,7 @@ def core(users: np.ndarray, items: np.ndarray, user_least: int, item_least: int)
 
 
 def fingerprint(arrays: dict[str, np.ndarray | None], options: dict[str, Any]) -> str:
-    """sha256, in hex, over the content of the arrays and the options."""
+    """The sha256, in hex, of the arrays' content and the options."""
     digest = hashlib.sha256(json.dumps([LAYOUT, options], sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         if array is None:

@@ -1,4 +1,4 @@
-"""The packed log: one int32 array of items with offsets, built once and mapped into memory ever after."""
+"""The packed log: one int32 array of items with offsets, built once and then mapped into memory."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqcl.data.files import fresh_folder
+from seqcl.data.tables import load_table
+from seqcl.disk import whole_folder
 from seqcl.errors import UserError
+from seqcl.types import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LAYOUT = 1
-"""Number of the packed layout; a change makes new fingerprints and new cache entries."""
+"""Version of the packed layout; another version gives other fingerprints and other cache entries."""
 
 ARRAYS = ("items", "offsets", "times", "user_ids", "item_ids")
-OPTIONS = ("name", "fingerprint", "k_core", "duplicates", "min_length")
+FACTS = ("name", "fingerprint", "k_core", "duplicates", "min_length")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sequences:
-    """U users' items in time order: user u (0-based) owns items[offsets[u]:offsets[u + 1]], ids 1..N.
+    """The items of U users in time order, ids 1..N: user u (0-based) owns items[offsets[u]:offsets[u + 1]].
 
-    Ids follow the sorted raw ids, so the same log gives the same arrays in whatever format or row order it came.
+    Ids follow the sorted raw ids, so the same log gives the same arrays in any format and any order of rows.
 
     Args:
         items: (T,) int32, 1..N.
@@ -36,13 +38,13 @@ class Sequences:
         times: seconds, (T,) float64, or None.
         user_ids: raw id of user u is user_ids[u]; sorted, int64 or fixed-width text.
         item_ids: raw id of item j is item_ids[j - 1]; sorted.
-        name: what the data set is called in results.
-        fingerprint: sha256 over the arrays above and the options below; feature tables are not in it.
-        k_core: every user and every item has at least so many interactions.
+        name: name of the data set in results.
+        fingerprint: sha256 over the arrays above and the three options below; it leaves out the feature tables.
+        k_core: every user and every item has at least this many interactions.
         duplicates: keep, first or last; see `pack`.
-        min_length: every user has at least so many interactions.
-        user_table: features of users indexed by raw id, or the Parquet file they lie in.
-        item_table: the same for items.
+        min_length: every user has at least this many interactions.
+        user_table: features of users as a frame indexed by raw id, or the Parquet file that holds it.
+        item_table: features of items, in the same form.
     """
 
     items: np.ndarray
@@ -74,14 +76,25 @@ class Sequences:
     def num_interactions(self) -> int:
         return len(self.items)
 
+    @property
+    def tables(self) -> Tables:
+        """The feature tables with the raw ids that find their rows, for windows over this log."""
+        return Tables(
+            name=self.name,
+            user_ids=self.user_ids,
+            item_ids=self.item_ids,
+            users=self.user_table,
+            items=self.item_table,
+        )
+
     @cached_property
     def user_features(self) -> pd.DataFrame | None:
-        """Features of users indexed by raw id, read when first asked for."""
+        """Features of users indexed by raw id, read at the first use."""
         return load_table(self.user_table)
 
     @cached_property
     def item_features(self) -> pd.DataFrame | None:
-        """Features of items indexed by raw id, read when first asked for."""
+        """Features of items indexed by raw id, read at the first use."""
         return load_table(self.item_table)
 
     def row(self, user: int) -> np.ndarray:
@@ -89,15 +102,15 @@ class Sequences:
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     def find_user(self, raw: object) -> int:
-        """The 0-based row of a raw user id.
+        """The 0-based row of the user with a raw id.
 
         Raises:
-            UserError: nobody has this id.
+            UserError: no user has this id.
         """
         return find(self.user_ids, raw, "user", self.name)
 
     def find_item(self, raw: object) -> int:
-        """The id 1..N of a raw item id.
+        """The id 1..N of the item with a raw id.
 
         Raises:
             UserError: no item has this id.
@@ -108,15 +121,15 @@ class Sequences:
         """The items (ids 1..N) of the user with a raw id, oldest first.
 
         Raises:
-            UserError: nobody has this id.
+            UserError: no user has this id.
         """
         return self.row(self.find_user(raw))
 
     def encode(self, raws: Iterable[object]) -> np.ndarray:
-        """The ids 1..N of raw item ids, (n,) int32.
+        """The ids 1..N of the items with the given raw ids, (n,) int32.
 
         Raises:
-            UserError: no item has one of the ids, or none is given.
+            UserError: no item has one of the ids, or no id is given.
         """
         ids = [self.find_item(raw) for raw in raws]
         if not ids:
@@ -124,16 +137,16 @@ class Sequences:
         return np.array(ids, np.int32)
 
     def save(self, place: str | Path) -> None:
-        """Write everything as a folder of .npy files, a meta.json and Parquet features; it appears whole or not at all.
+        """Write a folder of .npy files, a meta.json and features as Parquet; it appears whole or not at all.
 
         Raises:
             UserError: the disk is full, the folder cannot be written, or a feature table cannot be stored.
         """
         place = Path(place)
         meta: dict[str, Any] = {"layout": LAYOUT, "arrays": {}, "tables": []}
-        meta |= {field: getattr(self, field) for field in OPTIONS}
+        meta |= {field: getattr(self, field) for field in FACTS}
         try:
-            with fresh_folder(place) as folder:
+            with whole_folder(place) as folder:
                 for field in ARRAYS:
                     array = getattr(self, field)
                     if array is not None:
@@ -143,23 +156,23 @@ class Sequences:
                     if table is not None:
                         table.to_parquet(folder / f"{field}.parquet")
                         meta["tables"].append(field)
-                (folder / "meta.json").write_text(json.dumps(meta, indent=1))
-        except (OSError, ValueError, TypeError) as error:  # Arrow's errors over a table are of both kinds
+                (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        except (OSError, ValueError, TypeError) as error:  # Arrow raises both of the latter over a table
             raise UserError(f"{place}: the packed log cannot be written: {error}") from None
 
     @classmethod
     def load(cls, place: str | Path) -> Sequences:
-        """Open what `save` wrote; the arrays stay on disk and are mapped read-only, features are read when asked for.
+        """Open a folder that `save` wrote; arrays are mapped read-only from disk, features are read at their first use.
 
         Raises:
-            UserError: something is missing or is not as it was written.
+            UserError: a file is missing or is not as it was written.
         """
         place = Path(place)
         try:
-            meta = json.loads((place / "meta.json").read_text())
+            meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
             if meta["layout"] != LAYOUT:
-                raise ValueError(f"it has layout {meta['layout']}, this version reads {LAYOUT}")
-            values: dict[str, Any] = {field: None for field in ARRAYS} | {field: meta[field] for field in OPTIONS}
+                raise ValueError(f"it has layout {meta['layout']}, and this version of seqcl reads layout {LAYOUT}")
+            values: dict[str, Any] = {field: None for field in ARRAYS} | {field: meta[field] for field in FACTS}
             for field, (kind, shape) in meta["arrays"].items():
                 array = np.load(place / f"{field}.npy", mmap_mode="r", allow_pickle=False)
                 if array.dtype.str != kind or list(array.shape) != shape:
@@ -173,7 +186,7 @@ class Sequences:
             raise UserError(f"{place}: no packed log to use: {type(error).__name__}: {error}") from None
 
     def stats(self) -> dict[str, Any]:
-        """Plain figures: sizes, row lengths, density, repeats and the time span (seconds; None without times)."""
+        """Sizes, row lengths, sparsity, repeats and the time span (seconds; None without times)."""
         sizes = np.diff(self.offsets)
         counts = np.bincount(self.items, minlength=self.num_items + 1)[1:]
         owner = np.repeat(np.arange(self.num_users), sizes)
@@ -200,20 +213,11 @@ class Sequences:
         }
 
 
-def load_table(table: pd.DataFrame | Path | None) -> pd.DataFrame | None:
-    """A feature table, read from its file where it is one."""
-    if not isinstance(table, Path):
-        return table
-    import pandas as pd
-
-    return pd.read_parquet(table)
-
-
 def find(ids: np.ndarray, raw: object, kind: str, name: str) -> int:
-    """Place of a raw id among sorted ones; text that is a whole number finds the integer, and the other way round.
+    """Find the place of a raw id among sorted ids; the text "7" finds the integer 7, and the integer 7 finds the text "7".
 
     Raises:
-        UserError: it is not there.
+        UserError: the id is not among them; the first ids are named.
     """
     key: Any = None
     if ids.dtype.kind == "i":

@@ -1,4 +1,4 @@
-"""Markov chains over items, whose best possible metrics are known, and their shuffled control, which gives chance."""
+"""Markov chains over items, with known best metrics, and their shuffled control, which leaves only chance."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DAY = 86400.0
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Markov:
-    """A log drawn from a chain of which the next item depends on the last `order` items, and the chain itself.
+    """A Markov chain and a log drawn from it: the next item depends on the last `order` items.
 
     Args:
         interactions: the log; the raw id of an item is its state.
-        successors: (N ** (order - 1), N, branching) int32: what may follow, by the older items and the newest one.
-        chances: (branching,) how likely each successor is, most likely first.
-        order: how many of the newest items the next one depends on.
+        successors: (N ** (order - 1), N, branching) int32: items that may follow, by the older items and the newest one.
+        chances: (branching,) probability of each successor, the highest first.
+        order: number of newest items that the next one depends on.
     """
 
     interactions: Interactions
@@ -33,13 +33,13 @@ class Markov:
     def ceiling(
         self, windows: Windows, item_ids: np.ndarray, *, ks: Sequence[int] = (5, 10, 20), exclude_seen: bool = False
     ) -> dict[str, float]:
-        """Expected recall@k and ndcg@k of who ranks by the true chances, over the given evaluation windows.
+        """Expected recall@k and ndcg@k of a ranking by the true chances, the best possible, over evaluation windows.
 
         Args:
             windows: evaluation windows, one target each.
             item_ids: raw id of item j at item_ids[j - 1], as in Sequences.
-            ks: cut-offs.
-            exclude_seen: a user's earlier items are not recommended; a target among them is then lost.
+            ks: lengths of the ranked list, in items.
+            exclude_seen: do not recommend a user's earlier items; a target among them is then never found.
 
         Raises:
             UserError: a window is shorter than the chain's order.
@@ -66,7 +66,7 @@ class Markov:
 
 
 def context(older: Sequence[np.ndarray], items: int) -> np.ndarray | int:
-    """One number for the items before the newest, which are given newest first."""
+    """One number for the items before the newest one, given newest first."""
     number: np.ndarray | int = 0
     for states in older:
         number = number * items + states
@@ -76,20 +76,20 @@ def context(older: Sequence[np.ndarray], items: int) -> np.ndarray | int:
 def markov(
     *, users: int = 2000, items: int = 500, length: int = 20, order: int = 1, branching: int = 4, seed: int = 0
 ) -> Markov:
-    """A log of a Markov chain in which every item is equally frequent, so that popularity gives chance.
+    """Draw a log from a Markov chain in which every item is equally frequent, so that popularity gives chance.
 
-    After any `order` items one of `branching` others follows, with chances that halve from one to the next.
+    After any `order` items one of `branching` items follows; each is half as likely as the one before it.
 
     Args:
-        users: sequences.
-        items: states of the chain.
-        length: mean items a user; drawn evenly from length - length // 2 to length + length // 2.
-        order: how many items the next one depends on; the chain has items ** order contexts.
-        branching: how many items may follow a context.
-        seed: of everything drawn.
+        users: number of sequences.
+        items: number of states of the chain.
+        length: mean length of a sequence; drawn uniformly from length - length // 2 to length + length // 2.
+        order: number of items that the next one depends on; the chain has items ** order contexts.
+        branching: number of items that may follow a context.
+        seed: seed of all random draws.
 
     Raises:
-        UserError: sizes that do not fit together.
+        UserError: the sizes do not fit together.
     """
     if users < 2 or order < 1 or length - length // 2 < 1 or not 1 <= branching <= items:
         raise UserError(
@@ -133,7 +133,7 @@ def markov(
 
 
 def draw_successors(random: np.random.Generator, items: int, order: int, branching: int) -> np.ndarray:
-    """For each context distinct followers; under each older part every item follows equally often, so all stay even."""
+    """Draw distinct successors of each context; whatever the older items, every item follows equally often: (contexts, N, branching)."""
     contexts = items ** (order - 1)
     shuffle = random.permuted(np.tile(np.arange(items, dtype=np.int32), (contexts, 1)), axis=1)  # (contexts, N)
     shift = random.permutation(items)[:branching]  # distinct shifts of one permutation never meet
@@ -142,6 +142,6 @@ def draw_successors(random: np.random.Generator, items: int, order: int, branchi
 
 
 def shuffled(interactions: Interactions, *, seed: int = 0) -> Interactions:
-    """The same log with its items dealt out anew over all rows: counts stay, every order is lost."""
+    """The same log with its items shuffled over all rows: counts stay, all order is lost."""
     items = np.random.default_rng(seed).permutation(interactions.items)
     return replace(interactions, items=items, name=f"{interactions.name}-shuffled")

@@ -1,4 +1,4 @@
-"""Files that say what items or users are: a row for each, found by its id."""
+"""Files with features of items or users: one row for each, found by its id."""
 
 from __future__ import annotations
 
@@ -13,60 +13,73 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqcl.data.cells import rows_of
+from seqcl.data.columns import ITEM_NAMES, USER_NAMES
 from seqcl.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
-FORMATS = (*SEPARATORS, ".parquet", ".npz")
+SUFFIXES = (*SEPARATORS, ".parquet", ".npz")
+
+
+def load_table(table: pd.DataFrame | Path | None) -> pd.DataFrame | None:
+    """A feature table as a frame, read from its Parquet file if a path is given."""
+    if not isinstance(table, Path):
+        return table
+    import pandas as pd
+
+    return pd.read_parquet(table)
 
 
 def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[str] = ()) -> dict[str, Sequence[Any]]:
-    """The columns of a file in the order of raw ids; vectors as (N, M), NaN where an id has no row, else cells, None there.
+    """Read the columns of a file, in the order of the raw ids.
+
+    Vectors come as an array (N, M), NaN where an id has no row. Other columns come as lists of cells, None there.
 
     Args:
-        path: .csv or .tsv (also with .gz behind it), or .parquet, with a column of ids; or .npz with an array `ids` and others that
-            are as long, vectors being arrays of two dimensions (`numpy.savez(path, ids=ids, image=vectors)`).
-        raw_ids: (N,)
+        path: .csv or .tsv (also gzipped: .csv.gz) or .parquet with a column of ids; or .npz with an array `ids` and other
+            arrays of the same length, vectors as arrays of two dimensions (`numpy.savez(path, ids=ids, image=vectors)`).
+        raw_ids: (N,) ids of the items or users of the log.
         which: items or users; the column of ids is found by its usual names.
-        words: columns whose cells stay text, or lists, whatever they look like.
+        words: columns whose cells stay text or lists, even if they look like numbers or vectors.
 
     Raises:
-        UserError: no such file, another format, no column of ids, none of the ids, or it cannot be read.
+        UserError: no such file, another format, no column of ids, no row for any of the ids, or a file that cannot be read.
     """
-    suffix = next((kind for kind in FORMATS if path.name.lower().endswith(kind)), None)
+    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
     if suffix is None:
-        raise unknown(f"kind of table, {path}:", path.suffix, FORMATS)
+        raise UserError(f"{path}: {unknown('kind of table', path.suffix, SUFFIXES)}")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         if suffix == ".npz":
-            ids, columns = of_arrays(path)
+            ids, columns = from_npz(path)
         elif suffix == ".parquet":
-            ids, columns = of_parquet(path, which, words)
+            ids, columns = from_parquet(path, which, words)
         else:
-            ids, columns = of_text(path, SEPARATORS[suffix], which, words)
+            ids, columns = from_text(path, SEPARATORS[suffix], which, words)
     except UserError:
         raise
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path}: it cannot be read: {str(error).strip()}"
-        ) from None  # Arrow's and pandas' are ValueErrors
+        ) from None  # errors of Arrow and pandas are ValueErrors
     rows = rows_of(ids, raw_ids, str(path))
     if not (rows >= 0).any():
-        raise UserError(f"{path}: it has a row for none of the {which}, which are such as {raw_ids[0]} in the log and {next(iter(ids), 'none')} there")  # fmt: skip
-    return {name: taken(values, rows) for name, values in columns.items()}
+        raise UserError(f"{path}: it has no row for any of the {which}: an id is {raw_ids[0]} in the log, and {next(iter(ids), 'none')} in the file")  # fmt: skip
+    return {name: rows_taken(values, rows) for name, values in columns.items()}
 
 
-def of_text(path: Path, separator: str, which: str, words: Collection[str]) -> tuple[list[str], dict[str, Any]]:
-    """The ids and columns of a text file; a column whose cells are all numbers is one of numbers.
+def from_text(path: Path, separator: str, which: str, words: Collection[str]) -> tuple[list[str], dict[str, Any]]:
+    """Read the ids and columns of a text file; a column whose cells are all numbers becomes numbers.
 
-    Quotes mean something where commas separate, and nothing where tabs do.
+    Quotes group a cell where commas separate; where tabs do, a quote is a letter like any other.
     """
     import pandas as pd
 
-    # pandas' stubs want a literal for `quoting`.
+    # the stubs of pandas want a literal for `quoting`
     quoting: Any = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
@@ -90,13 +103,11 @@ def of_text(path: Path, separator: str, which: str, words: Collection[str]) -> t
 
 
 def column_of_ids(names: Sequence[str], which: str, path: Path) -> str:
-    """The column that holds the ids.
+    """Find the column of ids by its usual names.
 
     Raises:
-        UserError: none has a usual name, or two columns have one name.
+        UserError: no column has a usual name, or two columns have the same name.
     """
-    from seqcl.data.columns import ITEM_NAMES, USER_NAMES  # brings pyarrow
-
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise UserError(f"{path}: two columns are called {', '.join(map(repr, twice))}")
     usual = ITEM_NAMES if which == "items" else USER_NAMES
@@ -107,8 +118,8 @@ def column_of_ids(names: Sequence[str], which: str, path: Path) -> str:
     raise UserError(f"{path}: no column of ids: it has {', '.join(names)}; call it {usual[0]}")
 
 
-def of_parquet(path: Path, which: str, words: Collection[str]) -> tuple[list[Any], dict[str, Any]]:
-    """The ids and columns of a Parquet file; lists of numbers are vectors."""
+def from_parquet(path: Path, which: str, words: Collection[str]) -> tuple[list[Any], dict[str, Any]]:
+    """Read the ids and columns of a Parquet file; lists of numbers become vectors."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -125,10 +136,10 @@ def of_parquet(path: Path, which: str, words: Collection[str]) -> tuple[list[Any
 
 
 def vectors_of(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
-    """A column of lists of numbers as (R, M) float32, NaN where a row has none.
+    """Turn a column of lists of numbers into (R, M) float32, NaN where a row has no list.
 
     Raises:
-        UserError: the lists are not equally long.
+        UserError: the lists have different lengths.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -138,8 +149,8 @@ def vectors_of(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
     widths = np.unique(lengths[there]).astype(int)
     if len(widths) != 1:
         raise UserError(
-            f"{path}: column {name!r} has lists of {', '.join(map(str, widths[:3])) or 'no'} numbers, and vectors are equally long; "
-            f"name it {name}:words if its numbers are words"
+            f"{path}: column {name!r} has lists of {', '.join(map(str, widths[:3])) or 'no'} numbers, but vectors must be equally long; "
+            f"write {name}:words if its numbers are words"
         )
     values = pa.concat_arrays([pc.list_flatten(chunk) for chunk in column.chunks]).to_numpy(zero_copy_only=False)
     found = np.full((len(column), int(widths[0])), np.nan, np.float32)
@@ -147,36 +158,38 @@ def vectors_of(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
     return found
 
 
-def of_arrays(path: Path) -> tuple[list[Any], dict[str, Any]]:
-    """The ids and arrays of an .npz file.
+def from_npz(path: Path) -> tuple[list[Any], dict[str, Any]]:
+    """Read the ids and arrays of an .npz file.
 
     Raises:
-        UserError: no ids, or an array is of another length or has more than two dimensions.
+        UserError: no ids, or an array of another length, of more than two dimensions, or of another type.
     """
     with path.open("rb") as handle:
         file = np.load(handle, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise UserError(
-                f"{path}: it is one array: numpy.savez({path.name!r}, ids=ids, NAME=vectors) makes what is needed"
+                f"{path}: it holds a single array; write it with numpy.savez({path.name!r}, ids=ids, NAME=vectors)"
             )
         arrays = dict(file)
     if "ids" not in arrays:
-        raise UserError(f"{path}: no array `ids`: numpy.savez({path.name!r}, ids=ids, NAME=vectors) makes such a file")
+        raise UserError(f"{path}: no array `ids`; write it with numpy.savez({path.name!r}, ids=ids, NAME=vectors)")
     ids = arrays.pop("ids")
     if ids.ndim != 1 or ids.dtype.kind not in "iuU":
-        raise UserError(f"{path}: `ids` must be one row of whole numbers or text, not {ids.dtype} of shape {ids.shape}")
+        raise UserError(
+            f"{path}: `ids` must have one dimension and hold whole numbers or text, not {ids.dtype} of shape {ids.shape}"
+        )
     for name, values in arrays.items():
         if values.ndim not in (1, 2) or len(values) != len(ids):
             raise UserError(
-                f"{path}: array {name!r} has the shape {values.shape}, where {len(ids)} ids need as many rows"
+                f"{path}: array {name!r} has the shape {values.shape}, but it needs {len(ids)} rows, one for each id"
             )
         if values.dtype.kind not in "biufU":
-            raise UserError(f"{path}: array {name!r} holds {values.dtype}, neither numbers nor text")
+            raise UserError(f"{path}: array {name!r} holds {values.dtype}; only numbers and text are read")
     return ids.tolist(), {name: values if values.ndim == 2 else values.tolist() for name, values in arrays.items()}
 
 
-def taken(values: Any, rows: np.ndarray) -> Any:
-    """The rows of a column, -1 being none: vectors (N, M) float32, or cells."""
+def rows_taken(values: Any, rows: np.ndarray) -> Any:
+    """Take the given rows of a column, -1 for a missing one: vectors (N, M) float32 with NaN, or cells with None."""
     if not isinstance(values, np.ndarray):
         cells = [*values, None]
         return [cells[row] for row in rows.tolist()]

@@ -1,8 +1,7 @@
-"""Losses: pure functions of tensors, each a scalar mean."""
+"""Losses: pure functions of tensors, each a scalar mean; and the negatives that some of them take."""
 
 from seqcl.losses.contrastive import (
     Reduction,
-    Similarity,
     alignment,
     contrast,
     each_positive,
@@ -11,16 +10,27 @@ from seqcl.losses.contrastive import (
     similarities,
     uniformity,
 )
-from seqcl.losses.margin import cosine_margin, spread, triplet
+from seqcl.losses.margin import cosine_margin, triplet, view_regularizer
+from seqcl.losses.negatives import Negatives, Sampling
 from seqcl.losses.next_item import bce, bpr, gbce
 from seqcl.losses.prototypes import cosine_gap, sinkhorn, swapped
 from seqcl.losses.sampled import Correction, sampled_softmax
 from seqcl.losses.softmax import softmax
+from seqcl.registry import table
+
+LOSSES = table("loss", {"softmax": softmax, "sampled_softmax": sampled_softmax, "bce": bce, "gbce": gbce, "bpr": bpr})
+"""The next-item losses by the name that `--next_item.loss` takes: a new one is one function and one row here.
+
+A loss takes states (T, D), a table (N, D) and targets (T,), which are rows of the table. If it has a parameter `negatives`, it
+gets rows of the table, (K,) or (T, K). It gets each of the keywords log_q, correction, t, smoothing and items that it has.
+"""
 
 __all__ = [
+    "LOSSES",
     "Correction",
+    "Negatives",
     "Reduction",
-    "Similarity",
+    "Sampling",
     "alignment",
     "bce",
     "bpr",
@@ -35,8 +45,8 @@ __all__ = [
     "similarities",
     "sinkhorn",
     "softmax",
-    "spread",
     "swapped",
     "triplet",
     "uniformity",
+    "view_regularizer",
 ]

@@ -1,4 +1,4 @@
-"""Contrastive losses: one core, `contrast`, and what is made of it; similarities are float32 under autocast too."""
+"""Contrastive losses: one core, `contrast`, and losses made of it; similarities are float32 under autocast too."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def contrast(
     weights: Tensor | None = None,
     reduction: Reduction = "out",
 ) -> Tensor:
-    """Mean over anchors of -log of the share that their positives have in sum_j w_j exp(logit_j): a scalar, never half.
+    """Mean over anchors of -log of the part that their positives have in sum_j w_j exp(logit_j): a scalar, never half.
 
-    An eye mask is InfoNCE (arXiv 1807.03748, eq. 4), a same-label mask SupCon (arXiv 2004.11362, eq. 2 and 3), columns
-    past the batch a queue (arXiv 1911.05722), a `keep` mask removes false negatives, and weights make hard negatives
-    (arXiv 2010.04592). An anchor without a positive counts for nothing; if no anchor has one the loss is 0.
+    An eye mask is InfoNCE (arXiv 1807.03748, eq. 4), a same-label mask SupCon (arXiv 2004.11362, eq. 2 and 3). Columns
+    past the batch are a queue (arXiv 1911.05722), a `keep` mask removes false negatives, and weights make hard negatives
+    (arXiv 2010.04592). An anchor without a positive is left out; if no anchor has one, the loss is 0.
 
     Args:
         logits: (M, C) similarities over the temperature, anchors by candidates.
         positives: (M, C) bool, True where the candidate is a positive of the anchor.
         keep: (M, C) or (C,) bool, False removes a candidate from the denominator; positives always stay.
         weights: (M, C) or (C,), >= 0, factors of the negatives in the denominator; positives have 1.
-        reduction: several positives are averaged outside the log (out, the better in the paper) or inside it (in).
+        reduction: average several positives outside the log (out, the better one in the paper) or inside it (in).
     """
     check_choice("reduction", reduction, Reduction)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     found = positives.sum(1)  # (M,)
     some = found > 0  # (M,)
-    # A row without a positive is left as it is: its term is dropped in the end; all -inf would make its gradient NaN.
+    # A row without a positive keeps its logits, as all -inf would make its gradient NaN; its term is dropped in the end.
     negatives = ~positives & some[:, None]  # (M, C)
     below = logits
     if weights is not None:
@@ -57,16 +57,16 @@ def contrast(
 
 
 def each_positive(logits: Tensor, positives: Tensor) -> Tensor:
-    """Mean over positives of -log of the share that each has beside the negatives of its anchor alone: a scalar, never half.
+    """Mean over positives of -log of the part that each has beside the negatives of its anchor alone: a scalar, never half.
 
-    So one positive is not held against another (S3-Rec, arXiv 2008.07873, section 4.2.1). If there is none the loss is 0.
+    Positives do not compete with each other (S3-Rec, arXiv 2008.07873, section 4.2.1). Without any, the loss is 0.
 
     Args:
         logits: (M, C) similarities, anchors by candidates.
         positives: (M, C) bool; all others are negatives.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    # An anchor without a negative has nothing to lose to; a finite floor keeps its gradient from becoming NaN.
+    # Without negatives a finite floor takes the place of minus infinity, which would make the gradient NaN.
     negatives = logits.masked_fill(positives, torch.finfo(logits.dtype).min).logsumexp(1)  # (M,)
     losses = F.softplus(negatives[:, None] - logits).masked_fill(~positives, 0.0)  # (M, C)
     return losses.sum() / positives.sum().clamp(min=1)
@@ -82,15 +82,15 @@ def nt_xent(
 ) -> Tensor:
     """NT-Xent: each of the 2B views must find its partner among the 2B - 1 others (SimCLR, arXiv 2002.05709, eq. 1).
 
-    2B equal views give log(2B - 1). Differs from the paper: rows known to belong together may be kept from being
-    negatives of each other.
+    2B equal views give log(2B - 1). Differs from the paper: rows that belong together can be kept from being negatives
+    of each other.
 
     Args:
         first: (B, D) one view of each row.
         second: (B, D) the other view.
-        temperature: What similarities are divided by; 0.1 to 1 in the paper.
+        temperature: Divisor of the similarities; 0.1 to 1 in the paper.
         similarity: cosine (the paper) or dot product (CL4SRec, arXiv 2010.14395).
-        same: (B, B) bool, symmetric, True where two rows are not to be negatives of each other.
+        same: (B, B) bool, symmetric, True where two rows are no negatives of each other.
     """
     views = torch.cat((first, second))  # (2B, D)
     logits = similarities(views, views, similarity) / temperature  # (2B, 2B)
@@ -117,7 +117,7 @@ def info_nce(
     Args:
         queries: (B, D).
         keys: (C, D), C >= B; keys past the batch are a queue of negatives.
-        temperature: What similarities are divided by; 0.07 in MoCo.
+        temperature: Divisor of the similarities; 0.07 in MoCo.
         similarity: cosine or dot product.
         positives: (B, C) bool; query b with key b if None.
         keep: (B, C) or (C,) bool, False removes a key from the denominator; positives always stay.

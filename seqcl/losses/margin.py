@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.losses.contrastive import Similarity, similarities
+from seqcl.losses.contrastive import similarities
+from seqcl.types import Similarity
 
 
 def triplet(
@@ -45,22 +46,22 @@ def cosine_margin(
     return (1 - (items * positives).sum(-1)).mean() + _mean(F.relu((items * negatives).sum(-1) - margin), keep)
 
 
-def spread(first: Tensor, second: Tensor, same: Tensor, *, similarity: Similarity = "cosine") -> Tensor:
-    """How far partners are alike, and others not, beyond where the two meet: a scalar (MCLRec, arXiv 2304.07763).
+def view_regularizer(first: Tensor, second: Tensor, same: Tensor, *, similarity: Similarity = "cosine") -> Tensor:
+    """Keep the views of different rows from becoming equally similar: a scalar (the regulariser of MCLRec, arXiv 2304.07763).
 
-    With `own` a row's likeness to its partner and `hardest` the largest one to any other: the mean of own - min(own, hardest)
-    over rows, plus the mean of max(own, hardest) - likeness over all others. Differs from the authors' code: the others are
-    those of the other view alone.
+    `own` is the similarity of a row to its partner, `hardest` the largest one to any other row. The loss is the mean of
+    own - min(own, hardest) over rows, plus the mean of max(own, hardest) - similarity over all other rows. Differs from the
+    authors' code: the other rows are those of the other view alone.
 
     Args:
         first: (B, D) one view of each row.
         second: (B, D) the other.
-        same: (B, B) bool, True where two rows are not held to be others.
+        same: (B, B) bool, True where two rows do not count as different.
         similarity: cosine, or dot (the authors' code).
     """
     alike = similarities(first, second, similarity)  # (B, B)
     own = alike.diagonal()  # (B,)
-    lonely = same.all(1)  # (B,), nothing to be too close to
+    lonely = same.all(1)  # (B,), rows without any other
     hardest = torch.where(lonely, own, alike.masked_fill(same, -torch.inf).max(1).values)  # (B,)
     low, high = torch.minimum(own, hardest), torch.maximum(own, hardest)
     below = F.relu(high[:, None] - alike).masked_fill(same, 0)  # (B, B)

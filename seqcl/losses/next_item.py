@@ -1,7 +1,8 @@
 """Binary and pairwise next-item losses against drawn negatives; softmax losses are in `softmax.py` and `sampled.py`.
 
-All take states (T, D), a table (N, D), targets (T,) and negatives (K,), shared by all positions, or (T, K), each rows
-of the table, from 0, and give the mean over positions. A negative that is the position's own target is left out.
+All take states (T, D), a table (N, D), targets (T,), and negatives (K,), shared by all positions, or (T, K). Targets and
+negatives are rows of the table, from 0. A negative that is the position's own target is left out. The result is the mean
+over positions.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 def bce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
     """Binary cross entropy of the target (1) and K negatives (0), over K + 1 (SASRec, arXiv 1808.09781, section 3.5).
 
-    Differs from the paper, where K is 1: the sum is over K + 1, as in arXiv 2308.07192, so that its scale stays.
+    Differs from the paper, where K is 1: the sum is divided by K + 1, as in arXiv 2308.07192, so that its scale stays.
     """
     return _binary(states, table, targets, negatives, power=1.0)
 
@@ -22,7 +23,7 @@ def bce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Te
 def gbce(
     states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, t: float = 0.75, items: int | None = None
 ) -> Tensor:
-    """Binary cross entropy whose positive probability is raised to the power beta, which mends overconfidence.
+    """Binary cross entropy with the positive probability raised to the power beta, against overconfidence.
 
     Source: gSASRec, arXiv 2308.07192, section 5; beta = alpha (t (1 - 1 / alpha) + 1 / alpha), alpha = K / (N - 1).
 
@@ -32,9 +33,9 @@ def gbce(
         targets: (T,) rows of the table.
         negatives: (K,) or (T, K) rows of the table, drawn uniformly.
         t: Calibration: 0 is bce, 1 is wholly calibrated; 0.75 in the paper, with 256 negatives.
-        items: N, where the table holds only the rows that are asked for.
+        items: N, if the table holds only some of the rows.
     """
-    rate = negatives.shape[-1] / max((items or len(table)) - 1, 1)  # alpha, the share of negatives that is drawn
+    rate = negatives.shape[-1] / max((items or len(table)) - 1, 1)  # alpha, the part of all negatives that is drawn
     return _binary(states, table, targets, negatives, power=rate * (t * (1 - 1 / rate) + 1 / rate))
 
 
@@ -46,7 +47,7 @@ def bpr(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Te
 
 
 def scores(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of targets (T,) and negatives (T, K), never half, and where a negative is the target: (T, K) bool."""
+    """Scores of targets (T,) and negatives (T, K), never half; and (T, K) bool, True where a negative is the target."""
     positive = (states * F.embedding(targets, table)).sum(1)  # (T,)
     rows = F.embedding(negatives, table)  # (K, D) or (T, K, D); its backward is quicker than that of table[negatives]
     negative = states @ rows.T if negatives.dim() == 1 else torch.bmm(rows, states[:, :, None])[:, :, 0]  # (T, K)

@@ -1,4 +1,4 @@
-"""Losses without negatives: predicting the other view, and codes over prototypes that are spread evenly."""
+"""Losses without negatives: predicting the other view, and codes that use all prototypes evenly."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Softmax of the target among itself and some drawn items.
 
-Negatives that all positions share go through the chunks of `softmax.py`, the target as one more column: 22 ms where
-cross entropy of concatenated logits takes 61 (1,770 positions, 2,048 negatives, D = 64, float32, value and gradients,
-one thread of an AMD EPYC, best of 15 in one run). Not so under autocast, where logits are concatenated.
+Shared negatives go through the chunks of `softmax.py`, with the target as one more column. This takes 22 ms; cross entropy
+of concatenated logits takes 61 (1,770 positions, 2,048 negatives, D = 64, float32, value and gradients, one thread of an
+AMD EPYC, best of 15 in one run). Under autocast logits are concatenated all the same.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def sampled_softmax(
 ) -> Tensor:
     """Cross entropy of the target among itself and K drawn items, corrected for the chance to be drawn.
 
-    "negatives" divides exp(j) of a drawn item by its expected count K q_j, so that the sum estimates the full softmax's
-    denominator, and leaves the target, which is there for certain, as it is (Bengio and Senecal, AISTATS 2003;
-    arXiv 2507.09331). "both" takes log q off the target's logit too (Yi et al., RecSys 2019, eq. 4): its optimum is the
-    full softmax's for any K, but it is soon content, as it competes with K items and not with all.
+    "negatives" divides exp(j) of a drawn item by its expected count K q_j, so that the sum estimates the denominator of the
+    full softmax. The target is there for certain, so its logit stays (Bengio and Senecal, AISTATS 2003;
+    arXiv 2507.09331). "both" takes log q off the target's logit too (Yi et al., RecSys 2019, eq. 4). Its optimum is that of
+    the full softmax for any K, but its gradient soon vanishes, as the target competes with K items and not with all.
     A negative that is the position's own target is left out.
 
     Args:
@@ -43,7 +43,7 @@ def sampled_softmax(
         table: (N, D).
         targets: (T,) rows of the table.
         negatives: (K,), shared by all positions, or (T, K) rows of the table.
-        log_q: (N,) log of the chance of each item at each draw; None is a uniform draw.
+        log_q: (N,) log of the chance of each item at each draw; None for a uniform draw.
         correction: negatives or both.
     """
     if log_q is None:
@@ -66,7 +66,7 @@ def _shared(
     wide = torch.promote_types(states.dtype, torch.float32)
     states, table = states.to(wide), table.to(wide)
     targets = targets.contiguous()
-    drawn = drawn.sort().values  # (K,): where one item was drawn several times, its columns are neighbours
+    drawn = drawn.sort().values  # (K,): the columns of an item that was drawn several times are neighbours
     first = torch.searchsorted(drawn, targets)  # (T,), the first column that is the target
     hits = torch.searchsorted(drawn, targets, right=True) - first  # (T,), how many are
     positive = (states * F.embedding(targets, table)).sum(1) + gain  # (T,)

@@ -50,8 +50,8 @@ def softmax(
         states: (T, D).
         table: (N, D).
         targets: (T,) rows of the table.
-        smoothing: Share of the target distribution that is spread evenly over all items (arXiv 1512.00567, section 7).
-        chunk: Positions whose logits exist at one time; None takes what was measured best.
+        smoothing: Part of the target distribution to spread evenly over all items (arXiv 1512.00567, section 7).
+        chunk: Positions whose logits exist at one time; None takes the value that was measured best.
     """
     kind = states.device.type
     low = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
@@ -102,8 +102,8 @@ def walk(
         table: (N, D).
         targets: (T,) rows of the table.
         chunk: Positions whose logits exist at one time.
-        operands: What is multiplied: the states' own type or bfloat16.
-        gradient: Whether gradients are wanted.
+        operands: Type of the operands: that of the states, or bfloat16.
+        gradient: Also return the gradients.
         adjust: Turns products (C, N) of some positions, a slice or (C,), into their logits, in place.
     """
     size, items, total = len(states), len(table), max(len(states), 1)

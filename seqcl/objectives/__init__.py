@@ -1,4 +1,4 @@
-"""Objectives: stateful wholes that turn an encoder and a batch into named losses."""
+"""Objectives: modules that turn an encoder and a batch into named losses, with state of their own."""
 
 from seqcl.objectives.bank import PIRL
 from seqcl.objectives.base import Joint, Objective, rng
@@ -6,6 +6,7 @@ from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
+from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.masked_items import MaskedItems
 from seqcl.objectives.momentum import MoCo
@@ -16,24 +17,29 @@ from seqcl.objectives.prototypes import Prototypes
 from seqcl.objectives.swav import SwAV
 from seqcl.objectives.two_views import SupCon, TwoViews
 from seqcl.objectives.views import ViewsObjective
+from seqcl.registry import table
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "NextItem": NextItem,
-    "MaskedItems": MaskedItems,
-    "TwoViews": TwoViews,
-    "SupCon": SupCon,
-    "MoCo": MoCo,
-    "BYOL": BYOL,
-    "SimSiam": SimSiam,
-    "SwAV": SwAV,
-    "Prototypes": Prototypes,
-    "PIRL": PIRL,
-    "LearnedViews": LearnedViews,
-    "Counterfactual": Counterfactual,
-    "BatchSoftmax": BatchSoftmax,
-    "FeatureContrast": FeatureContrast,
-}
-"""Every objective by name; `--objective` takes those that fit the recipe. MutualInformation is the stage `mutual` of S3Rec."""
+OBJECTIVES = table(
+    "objective",
+    {
+        "NextItem": NextItem,
+        "MaskedItems": MaskedItems,
+        "TwoViews": TwoViews,
+        "SupCon": SupCon,
+        "MoCo": MoCo,
+        "BYOL": BYOL,
+        "SimSiam": SimSiam,
+        "SwAV": SwAV,
+        "Prototypes": Prototypes,
+        "PIRL": PIRL,
+        "LearnedViews": LearnedViews,
+        "Counterfactual": Counterfactual,
+        "BatchSoftmax": BatchSoftmax,
+        "FeatureContrast": FeatureContrast,
+    },
+    Objective,
+)
+"""The objectives by name; `--objective` takes those that fit the recipe. MutualInformation is the stage `mutual` of S3Rec."""
 
 __all__ = [
     "BYOL",
@@ -42,6 +48,7 @@ __all__ = [
     "BatchSoftmax",
     "Counterfactual",
     "FeatureContrast",
+    "ItemLoss",
     "Joint",
     "LearnedViews",
     "MaskedItems",

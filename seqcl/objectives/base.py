@@ -1,4 +1,4 @@
-"""What an objective is, the sum of several, and where their randomness comes from."""
+"""The base class of objectives, the sum of several, and the source of their randomness."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
-from seqcl.encoders import Encoder
+from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError
 from seqcl.types import Batches, SeqBatch, Windows
 
 
 def rng(device: torch.device) -> Generator:
-    """PyTorch's own generator of the device, so that its saved random state is all that a resumed run needs."""
+    """PyTorch's own generator of a device; a resumed run then needs its saved random state alone."""
     if device.type == "cuda":
         torch.cuda.init()  # before it there are no generators
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -22,16 +22,19 @@ def rng(device: torch.device) -> Generator:
 
 
 class Objective(nn.Module):
-    """What training minimises: a module that knows encoder and batch and keeps whatever state it needs as buffers."""
+    """A module that gives the losses to minimise; all its state is in parameters and buffers."""
 
     observed: dict[str, Tensor]
-    """Detached scalars of the last forward pass, to be logged and not minimised."""
+    """Detached scalars of the last forward pass, to log and not to minimise."""
 
     times_needed: bool = False
-    """Whether batches must have times."""
+    """Batches must have times."""
 
     identity: dict[str, str]
-    """What else than the log it is about: a checkpoint made with something else is not resumed."""
+    """Extra facts a checkpoint must match, besides the log."""
+
+    scoring: Scoring
+    """How items are scored and ranked; an objective that cannot rank has none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,27 +45,19 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
-        """Called once, when the model is built: take from the training windows what is needed, copy the encoder."""
+        """Take from the training windows what is needed; called once, when the model is built."""
 
     def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
-        """Called before every epoch, from 0 on, of at most `epochs`; `batches` has every training row once, in order."""
+        """Prepare epoch number `epoch`, from 0 on, of at most `epochs`; `batches` has every training row once, in order."""
 
     def after_step(self, encoder: Encoder) -> None:
-        """Called after every step of the optimizer."""
-
-    def queries(self, states: Tensor) -> Tensor:
-        """The left side of a score's inner product: (B, D) -> (B, D)."""
-        return states
-
-    def candidates(self, table: Tensor) -> Tensor:
-        """The right side, items 1..N alone: (N + 2, D) -> (N, D)."""
-        return table[1:-1]
+        """Follow an update of the weights; called after every step of the optimizer."""
 
 
 class Joint(Objective):
     """The sum of objectives: all their terms, under their own names, or as objective_term where two would share one.
 
-    Items are ranked as the first objective ranks them.
+    The first objective ranks the items.
 
     Args:
         objectives: The objectives by name, e.g. next_item=NextItem(), views=TwoViews(...).
@@ -84,8 +79,17 @@ class Joint(Objective):
         return cast("dict[str, Objective]", dict(self.objectives.items()))
 
     @property
-    def first(self) -> Objective:
-        return next(iter(self.parts.values()))
+    def scoring(self) -> Scoring:  # type: ignore[override]
+        """The scoring of the first objective, by which items are ranked.
+
+        Raises:
+            TypeError: the first objective has none.
+        """
+        name, first = next(iter(self.parts.items()))
+        found = first.scoring if hasattr(first, "scoring") else None
+        if found is None:
+            raise TypeError(f"the objective {name!r} ({type(first).__name__}) cannot rank items: it has no scoring")
+        return found
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
@@ -106,12 +110,6 @@ class Joint(Objective):
     def after_step(self, encoder: Encoder) -> None:
         for objective in self.parts.values():
             objective.after_step(encoder)
-
-    def queries(self, states: Tensor) -> Tensor:
-        return self.first.queries(states)
-
-    def candidates(self, table: Tensor) -> Tensor:
-        return self.first.candidates(table)
 
 
 def _merge(into: dict[str, Tensor], name: str, part: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Next item among the items of the batch, with the chance of being in it taken off: what large catalogues train with."""
+"""Next item among the items of the batch, corrected for their chance to be in it: the loss for large catalogues."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqcl.encoders import Encoder
+from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError, check_choice, not_negative, positive
-from seqcl.losses import Similarity, softmax
+from seqcl.losses import softmax
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.next_item import NextItem
-from seqcl.types import SeqBatch, Windows
+from seqcl.objectives.positions import check_one_pass, only_newest, positions
+from seqcl.types import SeqBatch, Similarity, Windows
 
 Correction = Literal["counts", "stream", "none"]
 
@@ -22,19 +22,19 @@ Correction = Literal["counts", "stream", "none"]
 class BatchSoftmax(Objective):
     """Softmax of each state over the different targets of the batch and some items drawn at random: the term `next_item`.
 
-    Each candidate is one item, so that no hit is accidental, and has the log of its chance to be among the candidates taken off
-    its score (Yi et al., RecSys 2019, section 3.2); the random ones are mixed negative sampling (Yang et al., WWW 2020). The
-    vectors of all other items are never made, if the encoder has `item_vectors`.
+    Each candidate is one item, so that no hit is accidental. The log of its chance to be among the candidates is taken off
+    its score (Yi et al., RecSys 2019, section 3.2). The random items are mixed negative sampling (Yang et al., WWW 2020).
+    The vectors of all other items are never made, if the encoder can make those of some items alone.
 
     Args:
         similarity: cosine, or dot product.
-        temperature: what similarities are divided by.
-        negatives: items drawn uniformly from those that training knows, for each batch, besides its targets.
-        correction: chances from how often each item is a training target (counts), from the steps between two batches with
-            the item (stream, Yi et al. 2019, algorithm 2; for logs that are not counted before), or none.
-        rate: of the running mean of steps, with correction=stream.
-        bias: whether a score also has a number learned for each item, which begins as half the log of its count in training
-            plus one, less the mean; 0 for items that training never met. It moves as a whole, with towers.sparse too.
+        temperature: divisor of the similarities.
+        negatives: items drawn for each batch besides its targets, uniformly from those that training knows.
+        correction: source of the chances: the counts of training targets (counts), the steps between two batches with the
+            item (stream, Yi et al. 2019, algorithm 2; for logs that are not counted before), or none.
+        rate: rate of the running mean of steps, with correction=stream.
+        bias: add to a score a number learned for each item; it begins as half the log of its count in training plus one,
+            less the mean, and as 0 for items that training never met. All biases move in each step, with towers.sparse too.
 
     Raises:
         UserError: a value out of its range.
@@ -64,8 +64,8 @@ class BatchSoftmax(Objective):
             raise UserError(f"BatchSoftmax: rate must be above 0 and at most 1, not {rate}")
         check_choice("correction", correction, Correction)
         self.temperature, self.negatives, self.correction, self.rate = temperature, negatives, correction, rate
-        # Ranks, and finds the positions to be learned.
-        self.next_item = NextItem(similarity=similarity, temperature=temperature, bias=bias)
+        self.scoring = Scoring(similarity=similarity, temperature=temperature, bias=bias)
+        self.only_last = False
         self.register_buffer("chance", torch.empty(0, dtype=torch.float64), persistent=False)  # (N + 2,) of one target
         # Items that training knows.
         self.register_buffer("catalogue", torch.empty(0, dtype=torch.int64), persistent=False)
@@ -78,10 +78,13 @@ class BatchSoftmax(Objective):
         return f"temperature={self.temperature}, negatives={self.negatives}, correction={self.correction}"
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
-        self.next_item.prepare(encoder, train)
-        if self.next_item.bias is not None:
-            unmet = torch.from_numpy(train.item_counts()[1:-1] == 0).to(self.next_item.bias.device)
-            self.next_item.bias.data[unmet] = 0
+        self.only_last = only_newest(train)
+        if not self.only_last:
+            check_one_pass(encoder)
+        self.scoring.begin(train.item_counts())
+        if self.scoring.bias is not None:
+            unmet = torch.from_numpy(train.item_counts()[1:-1] == 0).to(self.scoring.bias.device)
+            self.scoring.bias.data[unmet] = 0
         device = self.steps.device
         counts = torch.from_numpy(train.target_counts()).double().to(device)  # (N + 2,)
         self.chance = counts / counts.sum()
@@ -90,25 +93,21 @@ class BatchSoftmax(Objective):
             self.seen, self.gap, self.times = (torch.zeros_like(counts) for _ in range(3))
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        states, targets = self.next_item.positions(encoder, batch)  # (T, D), (T,)
+        states, targets = positions(encoder, batch, newest=self.only_last)  # (T, D), (T,)
         distinct = candidates = targets.unique()  # (K,)
         if self.negatives:
             place = torch.randint(
                 len(self.catalogue), (self.negatives,), generator=rng(targets.device), device=targets.device
             )
             candidates = torch.cat((distinct, self.catalogue[place])).unique()  # (C,)
-        table = (
-            encoder.item_vectors(candidates)
-            if hasattr(encoder, "item_vectors")
-            else encoder.item_embeddings()[candidates]
-        )
+        table = encoder.item_vectors(candidates)  # (C, D)
         if self.correction == "stream" and self.training:
             self.note(distinct)
         wide = torch.promote_types(states.dtype, torch.float32)
         with torch.autocast(states.device.type, enabled=False):  # half precision would round the chances
-            queries = self.next_item.queries(states.to(wide))  # (T, D)
-            bias = self.next_item.bias
-            table = self.next_item.vectors(table.to(wide), None if bias is None else bias[candidates - 1])  # (C, D)
+            queries = self.scoring.queries(states.to(wide))  # (T, D)
+            bias = self.scoring.bias
+            table = self.scoring.vectors(table.to(wide), None if bias is None else bias[candidates - 1])  # (C, D)
             if (
                 self.correction != "none"
             ):  # one more coordinate, 1 in every query, adds a term to each candidate's logit
@@ -138,9 +137,3 @@ class BatchSoftmax(Objective):
         if self.negatives:
             absent = absent + self.negatives * math.log1p(-1 / max(len(self.catalogue), 2))
         return torch.log(-torch.expm1(absent))
-
-    def queries(self, states: Tensor) -> Tensor:
-        return self.next_item.queries(states)
-
-    def candidates(self, table: Tensor) -> Tensor:
-        return self.next_item.candidates(table)

@@ -96,8 +96,7 @@ class FeatureContrast(Objective):
         told = ((there & ~masks[0]).any(1) & (there & ~masks[1]).any(1)).nonzero()[:, 0]  # neither view is empty
         items = items[told]
         first, second = (
-            towers.item_vectors(items, hidden=mask[told], drop=self.drop, generator=generator)
-            for mask in masks
+            towers.item_vectors(items, hidden=mask[told], drop=self.drop, generator=generator) for mask in masks
         )
         same = items[:, None] == items
         self.observed = {

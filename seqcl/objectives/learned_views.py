@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import check_choice, not_negative, positive
-from seqcl.losses import Similarity, nt_xent, spread
+from seqcl.losses import nt_xent, view_regularizer
 from seqcl.objectives.kinship import related, related_share
 from seqcl.objectives.views import ViewsObjective
-from seqcl.types import SeqBatch
+from seqcl.types import SeqBatch, Similarity
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 
@@ -82,7 +82,7 @@ class LearnedViews(ViewsObjective):
         for left, right in ((first, two), (second, one), (one, two)):
             total = total + self.between(left, right, same)
             if self.regularise:
-                total = total + self.regularise * spread(left, right, same, similarity=self.similarity)
+                total = total + self.regularise * view_regularizer(left, right, same, similarity=self.similarity)
         return total
 
     def between(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from seqcl.augment.compose import stack
 from seqcl.augment.operators import choose, random_start
+from seqcl.data.attributes import item_attributes
 from seqcl.encoders import Encoder
 from seqcl.encoders.features import words_of
 from seqcl.errors import UserError, check_choice, not_negative, positive
-from seqcl.losses import Similarity, contrast, each_positive, similarities
+from seqcl.losses import contrast, each_positive, similarities
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.kinship import Rows, masked_share
 from seqcl.objectives.rows import whole_rows
-from seqcl.types import PAD, SeqBatch, Windows
+from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
 
 class MutualInformation(Objective):
@@ -96,9 +97,9 @@ class MutualInformation(Objective):
             )
         if not (self.weights["item_attribute"] or self.weights["masked_attribute"]):
             return
-        if train.attributes is None:
+        if train.tables is None:
             raise UserError("MutualInformation: these windows do not tell what their items are")
-        known = train.attributes(self.chosen)
+        known = item_attributes(train.tables, self.chosen)
         text = json.dumps([known.offsets.tolist(), known.ids.tolist(), known.names])
         self.identity = {"attributes": hashlib.sha256(text.encode()).hexdigest()[:16]}
         self.register_buffer("offsets", torch.from_numpy(known.offsets), persistent=False)  # (N + 3,)

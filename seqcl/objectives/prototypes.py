@@ -12,12 +12,12 @@ from torch import Tensor
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
-from seqcl.losses import Similarity, contrast, nt_xent, similarities
+from seqcl.losses import contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import of_another, related, related_share
 from seqcl.objectives.rows import States, check_states, row_states
 from seqcl.objectives.views import ViewsObjective
-from seqcl.types import Batches, SeqBatch
+from seqcl.types import Batches, SeqBatch, Similarity
 
 Negatives = Literal["batch", "clusters"]
 IntentStates = Literal["newest", "mean"]

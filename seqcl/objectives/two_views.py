@@ -8,12 +8,12 @@ from torch import Tensor
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import check_choice, positive
-from seqcl.losses import Reduction, Similarity, contrast, nt_xent, similarities
+from seqcl.losses import Reduction, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, related, related_share
 from seqcl.objectives.rows import States, check_states, row_states
 from seqcl.objectives.views import ViewsObjective
-from seqcl.types import SeqBatch
+from seqcl.types import SeqBatch, Similarity
 
 
 class TwoViews(ViewsObjective):

@@ -12,7 +12,7 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from seqcl.data import Loader
-from seqcl.data.split import training_windows
+from seqcl.data.windows import training_windows
 from seqcl.errors import UserError
 from seqcl.integrations.recbole.log import training_sequences
 from seqcl.integrations.recbole.settings import resolved

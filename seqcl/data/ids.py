@@ -1,0 +1,112 @@
+"""Columns of raw ids become codes, by the same rules in every reader, so that all readers give the same log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seqcl.data.arrow import null_mask, values_of
+from seqcl.data.columns import Where
+from seqcl.errors import UserError
+
+MAX_ID_LENGTH = 256
+"""Most characters of an id: ids are kept as fixed-width text, so one long id would widen them all."""
+
+
+def encode_ids(chunks: Iterable[pa.Array], column: str, where: Where) -> tuple[np.ndarray, np.ndarray]:
+    """Encode a column of raw ids: codes (T,) int32, and the sorted distinct ids that they point into.
+
+    Ids are int64 if every one is a plain integer, else text.
+
+    Raises:
+        UserError: an id is empty, missing or too long, an integer past 64 bits, a fraction, or of a type that cannot be an id.
+    """
+    encoded = []
+    row = 0
+    for chunk in chunks:
+        encoded.append(to_dictionary(chunk, column, where, row))
+        row += len(chunk)
+    if len({array.type for array in encoded}) > 1:  # parts of one log have different types; text holds both
+        text = pa.dictionary(pa.int32(), pa.string())
+        encoded = [pa.DictionaryArray.from_arrays(a.indices, a.dictionary.cast(pa.string())) for a in encoded]
+        assert all(array.type == text for array in encoded)
+    unified = pa.chunked_array(encoded).unify_dictionaries().chunks
+    codes = np.empty(row, np.int32)
+    row = 0
+    for array in unified:
+        codes[row : row + len(array)] = values_of(array.indices, np.int32)
+        row += len(array)
+    raw = unified[-1].dictionary
+
+    def refuse(index: int, why: str) -> NoReturn:
+        raise UserError(f"{where(int(np.flatnonzero(codes == index)[0]), column)}: {why}")
+
+    used = np.bincount(codes, minlength=len(raw)) > 0  # a categorical column may list values that no row has
+    ids, place = np.unique(plain_ids(raw, used, refuse), return_inverse=True)
+    sparse = np.zeros(len(raw), np.int32)
+    sparse[used] = place.reshape(-1)
+    return np.take(sparse, codes, out=codes, mode="clip"), ids
+
+
+def to_dictionary(chunk: pa.Array, column: str, where: Where, row: int) -> pa.DictionaryArray:
+    """Encode a chunk as a dictionary array: int32 indices into int64 or text values; `row` is the chunk's first row."""
+    if isinstance(chunk, pa.DictionaryArray) and (
+        chunk.dictionary.null_count or pa.types.is_floating(chunk.dictionary.type)
+    ):
+        chunk = chunk.dictionary_decode()
+    if chunk.null_count:
+        missing = int(np.flatnonzero(null_mask(chunk))[0])
+        raise UserError(f"{where(row + missing, column)}: the id is missing")
+    if isinstance(chunk, pa.DictionaryArray):
+        indices, values = chunk.indices.cast(pa.int32()), chunk.dictionary
+    else:
+        indices, values = None, chunk
+    kind = values.type
+    if pa.types.is_floating(kind):
+        values = values.cast(pa.float64())
+        number = values_of(values, np.float64)
+        bad = ~((number == np.floor(number)) & (np.abs(number) < 2.0**53))
+        if bad.any():
+            index = int(np.flatnonzero(bad)[0])
+            raise UserError(
+                f"{where(row + index, column)}: {number[index]} is not a whole number, so it cannot be an id"
+            )
+        values = values.cast(pa.int64())
+    elif pa.types.is_uint64(kind) or pa.types.is_decimal(kind):
+        values = values.cast(pa.string())  # plain_ids turns them into integers, or names the one that does not fit
+    elif pa.types.is_integer(kind):
+        values = values.cast(pa.int64())
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        values = values.cast(pa.string())
+    else:
+        raise UserError(f"{where(row, column)}: a column of type {kind} cannot hold ids")
+    if indices is not None:
+        return pa.DictionaryArray.from_arrays(indices, values)
+    return values.dictionary_encode()
+
+
+def plain_ids(raw: pa.Array, used: np.ndarray, refuse: Callable[[int, str], NoReturn]) -> np.ndarray:
+    """The used values of a dictionary: int64 if all are plain integers without leading zeros, else text."""
+    rows = np.flatnonzero(used)
+    if len(rows) < len(raw):
+        raw = raw.take(pa.array(rows))
+    if pa.types.is_integer(raw.type):
+        return values_of(raw, np.int64)
+    raw = pc.utf8_trim_whitespace(raw)
+    lengths = values_of(pc.utf8_length(raw), np.int32)
+    if lengths.min() == 0:
+        refuse(int(rows[lengths.argmin()]), "the id is empty")
+    if not pc.all(pc.match_substring_regex(raw, r"^(0|-?[1-9][0-9]*)$")).as_py():
+        if lengths.max() > MAX_ID_LENGTH:
+            refuse(int(rows[lengths.argmax()]), f"the id is {lengths.max():,} characters long; at most {MAX_ID_LENGTH}")
+        return np.array(raw.to_pylist(), np.str_)
+    try:
+        return values_of(raw.cast(pa.int64()), np.int64)
+    except pa.ArrowInvalid:
+        texts = [str(text) for text in raw.to_pylist()]
+        huge = next(i for i, text in enumerate(texts) if len(text) > 20 or not -(2**63) <= int(text) < 2**63)
+        refuse(int(rows[huge]), f"the id {texts[huge][:40]} does not fit 64 bits; put a letter in front of such ids")
