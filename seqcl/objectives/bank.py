@@ -1,4 +1,4 @@
-"""A bank of every user's vector as positives and negatives: PIRL and instance discrimination."""
+"""Contrast with a bank that holds a vector of every user: PIRL and instance discrimination."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ from seqcl.types import SeqBatch, Windows
 
 
 class PIRL(ViewsObjective):
-    """A view and the row itself must each find the row's vector in a bank among drawn others: the term `contrast`.
+    """A row and a view of it must each find the row's vector in a bank, among drawn others: the term `contrast`.
 
-    Source: PIRL, arXiv 1912.01991, eq. 5; the bank is that of instance discrimination, arXiv 1805.01978. Differs
-    from the paper: InfoNCE instead of noise contrastive estimation; one vector a user, not a row; the user itself, users whose row is
-    shown as its view and those whose vector was last made with the same last target are no negatives, nor are users without a vector yet.
+    Source: PIRL, arXiv 1912.01991, eq. 5; the bank is that of instance discrimination, arXiv 1805.01978.
+
+    Differs from the paper: InfoNCE instead of noise contrastive estimation, and one vector for each user instead of each
+    row. These users are no negatives: the row's own user, the user whose row is its view, users whose vector was last
+    made with the same last target, and users without a vector yet.
 
     Args:
-        views: What makes the view of a row; of a pair of views the second is used.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum.
-        temperature: What cosines are divided by; 0.07 in the paper.
+        views: Source of the view of a row; of a pair of views the second is used.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        temperature: Divisor of the cosines; 0.07 in the paper.
         negatives: Vectors drawn from the bank for each batch; 32,000 in the paper.
-        momentum: Share of a user's vector that stays when its row comes again; 0.5 in the paper.
-        balance: Share of the view's loss, the rest is the row's own; 0.5 in the paper.
+        momentum: Fraction of a user's vector that stays when its row comes again; 0.5 in the paper.
+        balance: Factor of the view's loss; the row's own loss has 1 - balance; 0.5 in the paper.
         head: Projection of the row and, with weights of its own, of the view.
     """
 
-    bank: Tensor  # (U, D), unit length, zero where there is none yet
-    targets: Tensor  # (U,), last target of the row that made it
+    bank: Tensor  # (U, D), unit length, zero where a user has none yet
+    targets: Tensor  # (U,), last target of the row that last changed the vector
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class PIRL(ViewsObjective):
 
     @torch.no_grad()
     def put(self, batch: SeqBatch, rows: Tensor) -> None:
-        """Move the vectors of the batch's users towards their rows; of several rows of a user one counts."""
+        """Move the vectors of the batch's users towards their rows (B, D); of several rows of a user the last counts."""
         assert batch.users is not None
         old = self.bank[batch.users]
         fresh = (old.abs().sum(1, keepdim=True) == 0).to(rows.dtype)

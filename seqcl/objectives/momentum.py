@@ -1,4 +1,4 @@
-"""Momentum contrast: keys of a slowly following copy of the encoder, and a queue of the last of them."""
+"""Momentum contrast: keys from a slow copy of the encoder, and a queue of the newest keys (MoCo)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from seqcl.types import SeqBatch, Windows
 
 
 class MoCo(ViewsObjective):
-    """Each first view must find the key of the second among the queue's: the term `contrast` (arXiv 1911.05722, eq. 1).
+    """Each first view must find the key of its second view among a queue of keys: the term `contrast`.
 
-    With head=mlp it is version 2 (arXiv 2003.04297), with head=linear version 1. Differs from the paper: keys of the same
-    user or with the same last target are no negatives, and the queue starts empty instead of random.
+    Source: MoCo, arXiv 1911.05722, eq. 1. With head=mlp it is version 2 (arXiv 2003.04297), with head=linear version 1.
+
+    Differs from the paper: keys of the same user or with the same last target are no negatives. The queue starts empty
+    instead of random.
 
     Args:
-        views: What makes the two views of a row.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum.
-        temperature: What cosines are divided by; 0.07 in the paper.
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        temperature: Divisor of the cosines; 0.07 in the paper.
         queue: Keys kept as negatives; 65536 in the paper, for a million images.
-        momentum: Share of the key encoder that stays in each step; 0.999 in the paper.
-        head: Projection before contrasting.
+        momentum: Fraction of the key encoder that stays in each step; 0.999 in the paper.
+        head: Projection before the contrast: none, linear, mlp or mlp_bn.
     """
 
     keys: Tensor  # (Q, D), unit length
     users: Tensor  # (Q,)
     targets: Tensor  # (Q,)
-    count: Tensor  # (), keys that were ever put in
+    count: Tensor  # (), number of keys ever put in
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class MoCo(ViewsObjective):
 
     @torch.no_grad()
     def put(self, keys: Tensor, rows: Rows) -> None:
-        """Replace the oldest keys."""
+        """Put new keys (B, D) and their rows in the place of the oldest ones."""
         newest = slice(max(0, len(keys) - len(self.keys)), None)
         keys, users, targets = keys[newest], rows.users[newest], rows.targets[newest]
         place = (self.count + torch.arange(len(keys), device=keys.device)) % len(self.keys)

@@ -17,20 +17,20 @@ from seqcl.types import SeqBatch, Similarity
 
 
 class TwoViews(ViewsObjective):
-    """NT-Xent over two views of each row, weighted: the term `contrast` (CL4SRec, arXiv 2010.14395, eq. 3 and 14).
+    """NT-Xent over two views of each row: the term `contrast` (CL4SRec, arXiv 2010.14395, eq. 3 and 14).
 
     Differs from the paper: rows of one user or with one last target are no negatives of each other.
 
     Args:
-        views: What makes the two views of a row; a single view is used twice, with two draws.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum; 0.1 in the paper.
-        temperature: What similarities are divided by.
-        similarity: cosine (SimCLR) or dot (the paper).
-        head: Projection before contrasting, dropped after training: none, linear, mlp or mlp_bn.
-        states: What stands for a view: its newest state, the mean of its states, or all of them, aligned at their ends (the
-            code of CoSeRec and ICLRec, where padding is contrasted too); all takes no head.
-        mask_false_negatives: Whether rows of one user or with one last target are kept out of the negatives.
+        views: Source of the two views of a row; a single view is used twice, with two draws.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term; 0.1 in the paper.
+        temperature: Divisor of the similarities.
+        similarity: cosine (SimCLR), or dot product (the paper).
+        head: Projection before the contrast, dropped after training: none, linear, mlp or mlp_bn.
+        states: Vector of a view: its newest state, the mean of its states, or all of them, aligned at their ends (the
+            code of CoSeRec and ICLRec, which contrasts padding too); all takes no head.
+        mask_false_negatives: Keep rows of one user or with one last target out of each other's negatives.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class TwoViews(ViewsObjective):
 
 
 class SupCon(ViewsObjective):
-    """All views of all rows with one last target are positives of each other: the term `contrast` (arXiv 2004.11362).
+    """Contrast with all views of rows with the same last target as positives: the term `contrast` (arXiv 2004.11362).
 
     Differs from the paper: rows of one user with different targets are no negatives of each other.
 
     Args:
-        views: What makes the two views of a row.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum.
-        temperature: What cosines are divided by; 0.1 in the paper.
-        head: Projection before contrasting; mlp in the paper.
-        reduction: out, the mean over positives outside the logarithm (eq. 2, the better), or in (eq. 3).
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        temperature: Divisor of the cosines; 0.1 in the paper.
+        head: Projection before the contrast; mlp in the paper.
+        reduction: out averages over positives outside the logarithm (eq. 2, the better one); in averages inside it (eq. 3).
     """
 
     def __init__(
