@@ -1,4 +1,4 @@
-"""Two views of items, each with other features hidden, must find each other (Yao et al., CIKM 2021, arXiv 2007.12865)."""
+"""Contrast two views of items, each with other features hidden (Yao et al., CIKM 2021, arXiv 2007.12865)."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ from seqcl.types import SeqBatch, Windows
 Masking = Literal["correlated", "random"]
 
 COUNTED = 100_000
-"""Items at most that mutual information is counted over."""
+"""Largest number of items over which mutual information is counted."""
 
 
 class FeatureContrast(Objective):
-    """NT-Xent of items drawn uniformly from those that training knows, under two complementary masks of their features: the term `features`.
+    """NT-Xent of items under two complementary masks of their features: the term `features`.
 
-    Uniformly, so that the tail is learned as well as the head. Differs from the paper: both directions of the contrast; an
-    item drawn twice is no negative of itself; an item of which one of the views shows nothing is left out.
+    Items are drawn uniformly from those that training knows, so rare items learn as much as frequent ones.
+
+    Differs from the paper: the contrast has both directions; an item drawn twice is no negative of itself; an item is left
+    out if one of its views shows nothing.
 
     Args:
-        weight: factor of the term (paper 0.3).
-        temperature: what cosines are divided by (paper 0.1 to 0.3).
-        items: items drawn for each batch.
-        masking: correlated (CFM, features that tell of each other are hidden together), or random halves (RFM).
-        drop: chance that a word of a feature with several is left out of a view.
+        weight: Factor of the term (paper 0.3).
+        temperature: Divisor of the cosines (paper 0.1 to 0.3).
+        items: Number of items drawn for each batch.
+        masking: correlated hides features together that tell of each other (CFM); random hides random halves (RFM).
+        drop: Chance that a view leaves out a word of a feature with several words.
 
     Raises:
         UserError: a value out of its range, or an encoder whose items have fewer than two columns.
     """
 
-    catalogue: Tensor
-    information: Tensor
-    there: Tensor
+    catalogue: Tensor  # (M,), items that training knows
+    information: Tensor  # (F, F), mutual information of the features, without the id
+    there: Tensor  # (N + 2, F) bool, features that an item has, with the id
 
     def __init__(
         self,
@@ -61,11 +63,9 @@ class FeatureContrast(Objective):
             raise UserError(f"FeatureContrast: drop must be from 0 to below 1, not {drop}")
         check_choice("masking", masking, Masking)
         self.weight, self.temperature, self.items, self.masking, self.drop = weight, temperature, items, masking, drop
-        self.register_buffer(
-            "catalogue", torch.empty(0, dtype=torch.int64), persistent=False
-        )  # items that training knows
-        self.register_buffer("information", torch.empty(0, 0), persistent=False)  # (F, F), without the id
-        self.register_buffer("there", torch.empty(0, 0, dtype=torch.bool), persistent=False)  # (N + 2, F), with the id
+        self.register_buffer("catalogue", torch.empty(0, dtype=torch.int64), persistent=False)
+        self.register_buffer("information", torch.empty(0, 0), persistent=False)
+        self.register_buffer("there", torch.empty(0, 0, dtype=torch.bool), persistent=False)
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, temperature={self.temperature}, masking={self.masking}, drop={self.drop}"
@@ -108,10 +108,10 @@ class FeatureContrast(Objective):
         return {"features": self.weight * nt_xent(first, second, temperature=self.temperature, same=same)}
 
     def masks(self, rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """What each view hides, the id first if it is used: two (n, F) bool.
+        """Choose the features that each view hides, the id first if it is used: two (n, F) bool.
 
-        An id tells all of every column, so that correlation says nothing of it: it goes to either view, and where there is one
-        column besides, to the one that hides that.
+        An id tells everything about every column, so correlation cannot place it: either view hides it, by chance. With
+        one column besides the id, each view hides one of the two.
         """
         device = self.there.device
         if self.masking == "random":

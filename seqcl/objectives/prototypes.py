@@ -122,8 +122,8 @@ class Prototypes(ViewsObjective):
                 intents.append(self.against(states, centres, density, own, base | (own[..., None] == own[:, None])))
                 shared = own[:, None, :, None] == own[:, None]  # (2, 2, B, B)
                 same = same | shared.flatten(0, 1).any(0)
-        contrast = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
-        terms = {"contrast": self.weight * contrast}
+        loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
+        terms = {"contrast": self.weight * loss}
         if intents:
             terms["intent"] = self.intent * torch.stack(intents).mean()
         self.observe(first, second, masked_share=related_share(same))
