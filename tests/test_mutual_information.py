@@ -135,7 +135,7 @@ def test_terms_of_weight_zero_are_left_out_and_without_their_attributes_none_are
     assert set(objective(encoder, rows_batch(range(8)))) == {"masked_item"}
     encoder, objective = made(masked_item=0, masked_attribute=0, segment=0)
     assert set(objective(encoder, rows_batch(range(8)))) == {"item_attribute"}
-    with pytest.raises(UserError, match="these windows do not tell what their items are"):
+    with pytest.raises(UserError, match="these windows come without tables"):
         MutualInformation(dim=DIM).prepare(encoder, replace(TRAIN, tables=None))
 
 

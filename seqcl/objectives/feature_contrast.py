@@ -130,10 +130,12 @@ def of_two_towers(encoder: Encoder) -> TwoTower:
     Raises:
         UserError: names the columns.
     """
-    columns = encoder.item_columns if isinstance(encoder, TwoTower) else []
-    if not isinstance(encoder, TwoTower) or len(columns) < 2:
-        raise UserError(
-            "FeatureContrast: two views need two features at least, and of the items is known: "
-            f"{', '.join(columns) or 'nothing'}; give the log an item table, or ssl.weight 0"
-        )
-    return encoder
+    columns: list[str] = []
+    if isinstance(encoder, TwoTower):
+        columns = encoder.item_columns
+        if len(columns) >= 2:
+            return encoder
+    raise UserError(
+        "FeatureContrast: two views need two features at least, and of the items is known: "
+        f"{', '.join(columns) or 'nothing'}; give the log an item table, or ssl.weight 0"
+    )
