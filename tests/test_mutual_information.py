@@ -1,4 +1,4 @@
-"""What S3-Rec is pre-trained with: its terms against loops over rows, its segments, its encoder."""
+"""Tests of the pre-training of S3-Rec: its terms against loops over rows, its segments, its encoder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def made(**options):
 
 
 def one_row(encoder, items):
-    """States of one row alone, read both ways: (L, D)."""
+    """Encode one row alone, read both ways: (L, D)."""
     with reading_both_ways(encoder):
         return encoder(SeqBatch(torch.tensor([items]), torch.tensor([len(items)])))[0]
 
