@@ -1,4 +1,4 @@
-"""What tests beside RecBole share: which of its own warnings are let pass, a small data set of its kind, and its calls."""
+"""Shared by the tests beside RecBole: the warnings of its own that pass, a small data set of its kind, and its calls."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def batch(windows: Windows, index: Sequence[int]) -> dict[str, list]:
 
 
 def predicted(windows: Windows) -> Counter[int]:
-    """How often each position of the packed array is a target."""
+    """Count how often each position of the packed array is a target."""
     return Counter(t + 1 for w in range(len(windows)) for t in range(int(windows.first[w]), int(windows.stop[w])))
 
 

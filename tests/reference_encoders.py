@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def relative_attention(attention, x: Tensor, place: int, *, stop: int | None = None) -> Tensor:
-    """What the query at `place` of one row x (L, D) reads of places before `stop` (Shaw et al., arXiv 1803.02155, eq. 3 and 4): (D,)."""
+    """The output of the query at `place` of one row x (L, D) over the places before `stop` (Shaw et al., arXiv 1803.02155, eq. 3 and 4): (D,)."""
     width, read = attention.width, []
     query = attention.query(x)
     key, value = attention.key_value(x).chunk(2, dim=-1)
@@ -26,7 +26,7 @@ def relative_attention(attention, x: Tensor, place: int, *, stop: int | None = N
 
 
 def hstu_block(block, x: Tensor, place: int) -> Tensor:
-    """What a block makes of the vector at `place` of one row x (L, D) (arXiv 2402.17152, eq. 1 to 3): (D,)."""
+    """The output of a block at `place` of one row x (L, D) (arXiv 2402.17152, eq. 1 to 3): (D,)."""
 
     def silu(value: Tensor) -> Tensor:
         return value / (1 + torch.exp(-value))

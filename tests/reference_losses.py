@@ -179,7 +179,7 @@ def cosine_margin(
 
 
 def view_regularizer(first: Tensor, second: Tensor, same: Tensor, similarity=cosine) -> float:
-    """What partners have above, and others below, where the two would meet, pair by pair."""
+    """The regulariser of MCLRec, pair by pair: partners above, and other rows below, the place where they meet."""
     above, below, pairs = 0.0, 0.0, 0
     for i, anchor in enumerate(first):
         own = similarity(anchor, second[i])

@@ -345,3 +345,25 @@ def test_there_is_nothing_to_resume_without_a_folder_or_a_checkpoint(tmp_path: P
         train(None, resume=True)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         train(tmp_path, resume=True)
+
+
+def test_learned_biases_of_version_0_1_0_are_read_under_their_new_name(tmp_path):
+    import seqcl
+    from seqcl.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+
+    values = {"data": {"windows": "last"}, "encoder": {"dim": 8}, "train": {"epochs": 1}, "next_item": {"bias": True}}
+    run = seqcl.train("markov", model="SASRec", runs=str(tmp_path), progress=False, **values)
+    for file in ("best", "last"):
+        path = run.folder / "checkpoints" / f"{file}.safetensors"
+        tensors, state = load_checkpoint(path)
+        old = {name.replace("next_item.scoring.bias", "next_item.bias"): one for name, one in tensors.items()}
+        assert old.keys() != tensors.keys()
+        save_checkpoint(path, old, state)
+    again = run.experiment.build(run.split.train, fresh=False)
+    load_weights(again, run.folder / "checkpoints" / "best.safetensors")
+    assert torch.equal(again.objective.scoring.bias, run.model.objective.scoring.bias)
+    (run.folder / "metrics.json").unlink()
+    from seqcl.experiment import execute
+
+    resumed = execute(run.experiment, resume=run.folder, progress=False)
+    assert resumed.metrics["test"] == run.metrics["test"]

@@ -80,7 +80,7 @@ def test_options_of_a_class_that_is_replaced_are_left_out_and_named_in_one_line(
     found = resolve("--config", str(file), *words)
     said = capsys.readouterr().err
     assert said == (
-        f"seqcl: {file}: left out, as the class that they are about is replaced: {', '.join(left_out)}\n"
+        f"seqcl: {file}: left out, because the class they belong to is replaced: {', '.join(left_out)}\n"
         if left_out
         else ""
     )

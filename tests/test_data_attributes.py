@@ -1,4 +1,4 @@
-"""What items are, from each place that can say it."""
+"""Attributes of items, from each place that can hold them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of items and users: how tables are encoded, which columns views hide, what the towers make of them."""
+"""Features of items and users: encoded tables, columns that views hide, and the towers over them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seqcl.config import experiment
 from seqcl.data import Interactions, leave_one_out, pack
 from seqcl.data.features import table_features
 from seqcl.data.schema import Schema
-from seqcl.encoders import GRU, SASRec, TwoTower
+from seqcl.encoders import GRU, Encoder, SASRec, TwoTower
 from seqcl.encoders.features import FeatureVectors
 from seqcl.errors import UserError
 from seqcl.experiment import training_batches
@@ -399,11 +399,11 @@ def test_a_history_may_read_items_by_their_features_too():
     assert not torch.allclose(unmet(BATCH), unmet(nobody))  # known by its features
     with pytest.raises(UserError, match="did you mean items"):
         towers(reads="item")
-    with pytest.raises(UserError, match=r"nothing is known of the items but their ids, so towers\.reads must stay ids"):
+    with pytest.raises(UserError, match=r"the items have no features, so towers\.reads must stay ids"):
         towers(reads="items", items=Schema.learn({}).encode({}))
-    made.history.table = torch.nn.Embedding(7, 8)
-    with pytest.raises(UserError, match="SASRec cannot read the history: its items are not in a table of ours"):
-        TwoTower(made.history, items=known(), users=known(), trained=np.ones(7, bool))
+    foreign = Free(5)
+    with pytest.raises(UserError, match="Free cannot read the history: its items are not in a table of ours"):
+        TwoTower(foreign, items=known(), users=known(), trained=np.ones(7, bool))
 
 
 def test_the_id_is_a_column_that_can_be_hidden_or_left_out_altogether():
@@ -420,7 +420,7 @@ def test_the_id_is_a_column_that_can_be_hidden_or_left_out_altogether():
     untrained = towers(trained=np.arange(7) != 4)
     torch.testing.assert_close(untrained.item_vectors(items)[2], without[2])  # the id of item 4 says nothing
     torch.testing.assert_close(untrained.item_vectors(items)[:2], made.item_vectors(items)[:2])
-    with pytest.raises(UserError, match="nothing is known of the items but their ids"):
+    with pytest.raises(UserError, match=r"the items have no features, so towers\.item_id must stay true"):
         nothing = Schema.learn({}).encode({})
         TwoTower(one.history, items=nothing, users=nothing, trained=np.ones(7, bool), item_id=False)
 
@@ -428,12 +428,11 @@ def test_the_id_is_a_column_that_can_be_hidden_or_left_out_altogether():
 # Objectives
 
 
-class Free(torch.nn.Module):
+class Free(Encoder):
     """One state for every row; with it the best scores are known."""
 
     def __init__(self, items):
-        super().__init__()
-        self.num_items, self.dim = items, items
+        super().__init__(num_items=items, max_len=50, dim=items)
         self.table = torch.nn.Parameter(torch.zeros(items + 2, 1))
 
     def item_embeddings(self):

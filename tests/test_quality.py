@@ -1,4 +1,4 @@
-"""What the benchmark of quality keeps of a run, and compares."""
+"""The benchmark of quality: the ranks that it keeps of a run, and its comparisons."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_every_kept_figure_is_of_its_configuration_as_it_is_now():
 
 
 def kept() -> dict[str, list[quality.Figures]]:
-    """What is kept of every configuration, by seed, from 0 on."""
+    """The kept ranks of every configuration, by seed, from 0 on."""
     found: dict[str, list[quality.Figures]] = {}
     for file in sorted(quality.MEASURED.glob("*.parquet")):
         found.setdefault(file.stem.rpartition("-")[0], []).append(quality.Figures.read(file))

@@ -19,7 +19,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (YAML,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"^    ((?:python run\.py|seqcl data) .+)$", PAGE, re.MULTILINE)
 TINY = '"epochs": 1, "user_inter_num_interval": "[20,22]", "state": "critical", "show_progress": False'
-"""What replaces the page's epochs: one, over the hundred users of ml-100k who have few items."""
+"""Takes the place of the page's epochs: one, over the hundred users of ml-100k who have few items."""
 
 
 @pytest.mark.parametrize("number", range(len(PYTHON)))

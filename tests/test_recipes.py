@@ -35,7 +35,7 @@ SLOWER = {
     # A fifth of the positions learns in one pass.
     "BERT4Rec": {"encoder": {"dim": 32, "dropout": 0.1, "layers": 1}, "train": SMALL["train"] | {"epochs": 20}},
 }
-"""What the models that need more steps to learn the chain take."""
+"""Options of the models that need more steps to learn the chain."""
 ATTRIBUTES = pd.DataFrame({"kind": [f"k{item % 7}" for item in range(500)]}, index=range(500))
 OWN = {
     "S3Rec": {"pretrain": {"epochs": 2}},
@@ -49,7 +49,7 @@ OWN = {
     "SwAVRec": {"objective": {"queue": 32, "prototypes": 8}},
     "TwoTower": {"objective": {"weight": 0.1}},
 }
-"""What makes a recipe use all that it has within three epochs."""
+"""Options with which a recipe uses all that it has within three epochs."""
 TERMS = {
     "BERT4Rec": "masked_items",
     "CauseRec": "next_item observed interest",
@@ -65,7 +65,7 @@ TERMS = {
 }
 """The terms of each recipe; those of S3Rec's pre-training have a test of their own."""
 APART = {("TwoTower", "features"): "history", ("TwoTower", "contrast"): "item_"}
-"""What of the encoder a term has nothing to do with: histories and items, besides the table of both."""
+"""Parameters of the encoder that a term does not reach, besides the table: those of histories, or of items."""
 every_recipe = pytest.mark.parametrize("model", RECIPES)
 
 

@@ -65,7 +65,7 @@ def described(section: Section, width: int) -> list[str]:
 
 def texts_of(component: Component) -> dict[str, str]:
     """Read the text on each parameter from the documentation of a component."""
-    sources = [component, component.__init__] if inspect.isclass(component) else [component]  # type: ignore[misc]
+    sources = [component, component.__init__] if inspect.isclass(component) else [component]
     documents = [parse_docstring(inspect.getdoc(source) or "") for source in sources]
     found = {one.arg_name: " ".join((one.description or "").split()) for each in documents for one in each.params}
     for base in inspect.getmro(component)[1:] if inspect.isclass(component) else ():

@@ -77,7 +77,7 @@ def left_out(places: Mapping[str, str | None]) -> list[str]:
     """A line for each file of which options were left out, as their component was replaced."""
     files = {key: (place or "").rpartition(":")[0] or place or "these options" for key, place in places.items()}
     return [
-        f"{file}: left out, as the class that they are about is replaced: "
+        f"{file}: left out, because the class they belong to is replaced: "
         + ", ".join(shown(key) for key in places if files[key] == file)
         for file in dict.fromkeys(files.values())
     ]

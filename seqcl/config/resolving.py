@@ -196,6 +196,8 @@ def baseline(of: Experiment, name: str) -> Experiment:
         other = section in KIND_OF and section not in alike  # two components may mean different things by one word
         if key in of.flat and key not in settings and word != "name" and (not other or word == "dim"):
             settings[key] = Setting(of.flat[key])
+    if not own.recipe.trained:
+        settings["start"] = Setting("random")  # a model that is counted has no item embeddings
     return build(settings)
 
 

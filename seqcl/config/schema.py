@@ -196,5 +196,5 @@ def named_options(component: Component) -> Iterator[tuple[str, str]]:
 
 def hints_of(component: Component) -> dict[str, Any]:
     """The types of a component's parameters."""
-    function: Any = component.__init__ if inspect.isclass(component) else component  # type: ignore[misc]
+    function: Any = component.__init__ if inspect.isclass(component) else component
     return get_type_hints(function, include_extras=True)

@@ -98,7 +98,7 @@ class TwoTower(Encoder):
             self.user_tower = tower(self.dim + len(users.columns) * width, hidden, self.dim, dropout)
 
     @property
-    def causal(self) -> bool:  # type: ignore[override]
+    def causal(self) -> bool:
         """True if the history's states read nothing after them."""
         return self.history.causal
 

@@ -38,7 +38,7 @@ class MaskedItems(Objective):
         self.item_loss, self.rate, self.newest = item_loss, rate, newest
 
     @property
-    def scoring(self) -> Scoring:
+    def scoring(self) -> Scoring:  # type: ignore[override]
         """The scoring of the loss."""
         return self.item_loss.scoring
 

@@ -7,6 +7,7 @@ A checkpoint is one file, because renaming a file is atomic and filling a folder
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from seqcl.disk import whole_file
 from seqcl.errors import UserError
 
 FORMAT = "seqcl-checkpoint-1"
+FORMER_BIAS = re.compile(r"^(next_item)(?:\.next_item)?\.bias$")
+"""The name, within the joint objective, of the learned biases of items in version 0.1.0."""
 
 
 class CheckpointError(UserError):
@@ -70,8 +73,19 @@ def load_weights(model: nn.Module, path: Path, *, identity: Mapping[str, Any] | 
         CheckpointError: as `load_checkpoint`, or the weights of the model have other names or shapes.
     """
     tensors, state = load_checkpoint(path, identity=identity, prefix="model.")
-    put_weights(model, tensors, path)
+    put_weights(model, with_todays_names(tensors, model), path)
     return state
+
+
+def with_todays_names(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Name the learned biases of a checkpoint of version 0.1.0 as the model does: they stand in `scoring` now."""
+    known = model.state_dict().keys()
+    found = {}
+    for name, tensor in tensors.items():
+        group, dot, rest = name.partition("objective.objectives.")
+        today = FORMER_BIAS.sub(r"\1.scoring.bias", rest)
+        found[group + dot + today if dot + today in known else name] = tensor
+    return found
 
 
 def put_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

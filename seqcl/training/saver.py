@@ -19,6 +19,7 @@ from seqcl.training.checkpoint import (
     put_weights,
     save_checkpoint,
     with_prefix,
+    with_todays_names,
     without_prefix,
 )
 from seqcl.training.clock import Clock
@@ -136,7 +137,8 @@ class Saver:
     def _resume(self, batches: int) -> State:
         if self.last is None:
             raise CheckpointError("nothing to resume without a folder")
-        tensors, saved = load_checkpoint(self.last, identity=self.identity)
+        stored, saved = load_checkpoint(self.last, identity=self.identity)
+        tensors = with_todays_names(stored, self.learner.module)
         self._check_same_run(tensors, saved, batches)
         put_weights(self.learner.module, tensors, self.last)
         self.learner.optimizer.load(without_prefix(tensors, "optimizer."))
