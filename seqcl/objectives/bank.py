@@ -22,9 +22,9 @@ class PIRL(ViewsObjective):
 
     Source: PIRL, arXiv 1912.01991, eq. 5; the bank is that of instance discrimination, arXiv 1805.01978.
 
-    Differs from the paper: InfoNCE instead of noise contrastive estimation, and one vector for each user instead of each
-    row. These users are no negatives: the row's own user, the user whose row is its view, users whose vector was last
-    made with the same last target, and users without a vector yet.
+    Differs from the paper: InfoNCE instead of noise contrastive estimation, and one vector for each user instead of
+    each row. These users are no negatives: the row's own user, the user whose row is its view, users whose vector was
+    last made with the same last target, and users without a vector yet.
 
     Args:
         views: Source of the view of a row; of a pair of views the second is used.
@@ -95,7 +95,7 @@ class PIRL(ViewsObjective):
 
     @torch.no_grad()
     def put(self, batch: SeqBatch, rows: Tensor) -> None:
-        """Move the vectors of the batch's users towards their rows (B, D); of several rows of a user the last counts."""
+        """Move the vectors of the batch's users towards their rows (B, D); a user's last row counts."""
         assert batch.users is not None
         old = self.bank[batch.users]
         fresh = (old.abs().sum(1, keepdim=True) == 0).to(rows.dtype)

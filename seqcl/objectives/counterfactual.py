@@ -18,14 +18,14 @@ from seqcl.types import SeqBatch, Windows
 class Counterfactual(Objective):
     """Keep a row near itself without its dispensable items, and far from itself without its indispensable ones.
 
-    An item is indispensable if its embedding is among the closest to the target's (CauseRec, arXiv 2109.05261, item-level
-    concepts). Positives have the dispensable items replaced, negatives the indispensable ones. The term `observed` is a
-    triplet margin between the row, its positives and its negatives. The term `interest` is a cosine margin between the
-    target, the positives and the negatives.
+    An item is indispensable if its embedding is among the closest to the target's (CauseRec, arXiv 2109.05261,
+    item-level concepts). Positives have the dispensable items replaced, negatives the indispensable ones. The term
+    `observed` is a triplet margin between the row, its positives and its negatives. The term `interest` is a cosine
+    margin between the target, the positives and the negatives.
 
-    Differs from the paper: replacements are drawn from all training interactions, each equally likely, as from a concept
-    memory without an end; the target is never put in. All of the chosen items are replaced, not a part of them. A negative
-    that equals its row is left out.
+    Differs from the paper: replacements are drawn from all training interactions, each equally likely, as from a
+    concept memory without an end; the target is never put in. All of the chosen items are replaced, not a part of them.
+    A negative that equals its row is left out.
 
     Args:
         dim: Width D of the encoder's states.
@@ -109,6 +109,6 @@ class Counterfactual(Objective):
         return place < count[:, None]
 
     def replaced(self, items: Tensor, where: Tensor, targets: Tensor, generator: Generator) -> Tensor:
-        """Replace items (B, L) at the places of `where` (B, L) by draws from the bank; a drawn target changes nothing."""
+        """Replace items at the places of `where` by draws from the bank, except where the target is drawn: (B, L)."""
         drawn = self.bank[torch.randint(len(self.bank), items.shape, generator=generator, device=items.device)]
         return torch.where(where & (drawn != targets[:, None]), drawn, items)

@@ -27,8 +27,8 @@ class FeatureContrast(Objective):
 
     Items are drawn uniformly from those that training knows, so rare items learn as much as frequent ones.
 
-    Differs from the paper: the contrast has both directions; an item drawn twice is no negative of itself; an item is left
-    out if one of its views shows nothing.
+    Differs from the paper: the contrast has both directions; an item drawn twice is no negative of itself; an item is
+    left out if one of its views shows nothing.
 
     Args:
         weight: Factor of the term (paper 0.3).

@@ -22,7 +22,7 @@ class RowsNorm(nn.BatchNorm1d):
 
 
 def projection(kind: Head, dim: int) -> nn.Module:
-    """Build a map (B, D) -> (B, D): the identity, one linear layer, or two with ReLU between (SimCLR, arXiv 2002.05709).
+    """Build a map (B, D) -> (B, D): identity, one linear layer, or two with ReLU between (SimCLR, arXiv 2002.05709).
 
     mlp_bn has batch norm before the ReLU (BYOL, arXiv 2006.07733, section 3.3). The map belongs to the objective: it is
     dropped when the encoder is used.

@@ -19,11 +19,12 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 class LearnedViews(ViewsObjective):
     """NT-Xent of two views and of their learned versions: terms `contrast` and `learned` (MCLRec, arXiv 2304.07763).
 
-    Each step trains the encoder with the augmenters fixed. Then it trains the augmenters with the encoder fixed, on states
-    of the same views from the updated encoder. The augmenters have an Adam of their own. The regulariser keeps learned
-    views from becoming equal.
+    Each step trains the encoder with the augmenters fixed. Then it trains the augmenters with the encoder fixed, on
+    states of the same views from the updated encoder. The augmenters have an Adam of their own. The regulariser keeps
+    learned views from becoming equal.
 
-    Differs from the authors' code: that trains the encoder on each batch a second time, after the augmenters have changed.
+    Differs from the authors' code: that trains the encoder on each batch a second time, after the augmenters have
+    changed.
 
     Args:
         views: Source of the two views of a row.

@@ -24,16 +24,18 @@ from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
 
 class MutualInformation(Objective):
-    """Four terms of InfoNCE with bilinear scores, over whole rows that are read both ways (S3-Rec, arXiv 2008.07873, section 4.2).
+    """Four terms of InfoNCE with bilinear scores, over whole rows that are read both ways.
+
+    Source: S3-Rec, arXiv 2008.07873, section 4.2.
 
     A whole row is a window and its last target; the encoder's longest row must be one item longer than the window's.
 
-    Differs from the paper and its code: similarities are cosines over a temperature, because dot products of new embeddings
-    hardly move at first. The negatives of an item are all other items of the batch, none left out; the code draws one. The
-    negatives of a segment are the other segments of the batch, without those of the same user, with the same target, or
-    equal to it; the code draws one. An item in several rows of a batch counts once for its attributes. A segment is encoded by
-    itself, not between MASKs. Places are masked at random; the last place is not always among them. One vector stands for a
-    distance in both directions.
+    Differs from the paper and its code: similarities are cosines over a temperature, because dot products of new
+    embeddings hardly move at first. The negatives of an item are all other items of the batch, none left out; the code
+    draws one. The negatives of a segment are the other segments of the batch, without those of the same user, with the
+    same target, or equal to it; the code draws one. An item in several rows of a batch counts once for its attributes.
+    A segment is encoded by itself, not between MASKs. Places are masked at random; the last place is not always among
+    them. One vector stands for a distance in both directions.
 
     Args:
         dim: Width D of states and item embeddings.

@@ -25,13 +25,13 @@ IntentStates = Literal["newest", "mean"]
 
 
 class Prototypes(ViewsObjective):
-    """Contrast rows with centres of k-means over all training rows, made anew every epoch: terms `contrast` and `intent`.
+    """Contrast rows with k-means centres of all training rows, made anew every epoch: terms `contrast` and `intent`.
 
-    `contrast` is NT-Xent of the two views; rows of one cluster are no negatives of each other. `intent` is InfoNCE of each
-    view and its row's centre, the mean over all numbers of clusters. Its negatives are the centres of the other rows in the
-    batch (ICLRec, arXiv 2202.02519), or all other centres, sharper where a cluster is dense (PCL, arXiv 2005.04966, eq. 11
-    and 12). A view of another user's row has the centre closest to its own state (ICSRec, arXiv 2310.14318). Clusters are
-    made of training rows alone, before the first epoch too.
+    `contrast` is NT-Xent of the two views; rows of one cluster are no negatives of each other. `intent` is InfoNCE of
+    each view and its row's centre, the mean over all numbers of clusters. Its negatives are the centres of the other
+    rows in the batch (ICLRec, arXiv 2202.02519), or all other centres, sharper where a cluster is dense (PCL,
+    arXiv 2005.04966, eq. 11 and 12). A view of another user's row has the centre closest to its own state (ICSRec,
+    arXiv 2310.14318). Clusters are made of training rows alone, before the first epoch too.
 
     Args:
         views: Source of the two views of a row.
@@ -41,12 +41,12 @@ class Prototypes(ViewsObjective):
         clusters: Number of centres, or several numbers, each with centres of its own; 256 in ICLRec.
         negatives: batch (ICLRec) or clusters (PCL).
         temperature: Divisor of the similarities; with negatives=clusters the mean of the clusters' own divisors.
-        similarity: cosine, or dot product (the authors' code of ICLRec and ICSRec); a row's own centre is always the one
-            with the largest cosine.
+        similarity: cosine, or dot product (the authors' code of ICLRec and ICSRec); a row's own centre is always the
+            one with the largest cosine.
         warmup: Epochs without `intent` at the beginning, while the states mean little.
         head: Projection of views before `contrast`; clusters are made of states without it.
-        states: Vector of a view in `contrast`: its newest state, the mean of its states, or all of them, aligned at their
-            ends; all takes no head; all in the code of ICLRec, newest in that of ICSRec.
+        states: Vector of a view in `contrast`: its newest state, the mean of its states, or all of them, aligned at
+            their ends; all takes no head; all in the code of ICLRec, newest in that of ICSRec.
         intent_states: Vector of a row in `intent` and in the clusters, newest or mean; in the code of ICLRec mean, over
             padding too.
     """
@@ -161,9 +161,9 @@ def encode(encoder: Encoder, batches: Batches, kind: IntentStates) -> Tensor:
 def k_means(states: Tensor, clusters: int, *, seed: int) -> tuple[Tensor, Tensor]:
     """Spherical k-means by faiss on the CPU: unit centres (K', D) and concentrations (K',), K' = min(clusters, W).
 
-    The concentration is that of PCL, arXiv 2005.04966, eq. 12, divided by its mean over clusters: the mean distance of a
-    cluster's rows to the centre, over log(rows + 10). A cluster of one row takes the largest of the others, a cluster of
-    equal rows the smallest.
+    The concentration is that of PCL, arXiv 2005.04966, eq. 12, divided by its mean over clusters: the mean distance of
+    a cluster's rows to the centre, over log(rows + 10). A cluster of one row takes the largest of the others, a cluster
+    of equal rows the smallest.
 
     Args:
         states: (W, D) of unit length.

@@ -20,8 +20,8 @@ def row_states(encoder: Encoder, batch: SeqBatch, *kinds: States) -> tuple[Tenso
     """Make one vector of each row, for every kind asked: its newest state, the mean of its states, or all of them.
 
     newest and mean are (B, D). all is (B, L * D), the newest state first and zeros behind the oldest: an inner product
-    is then the sum over pairs of states at one distance to the end. One encoding serves mean and all. Of a bidirectional
-    encoder, mean and all lack the MASK at which its newest state is read.
+    is then the sum over pairs of states at one distance to the end. One encoding serves mean and all. Of a
+    bidirectional encoder, mean and all lack the MASK at which its newest state is read.
     """
     others = set(kinds) - {"newest"}
     found: dict[str, Tensor] = {"newest": encoder.last(batch)} if "newest" in kinds else {}

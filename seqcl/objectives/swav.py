@@ -30,7 +30,7 @@ class SwAV(ViewsObjective):
         prototypes: Number K of learned centres; 3000 in the paper.
         temperature: Divisor of the scores in the prediction; 0.1 in the paper.
         epsilon: Weight of the codes' entropy; a larger one makes codes softer; 0.05 in the paper.
-        queue: Number of earlier projections of each view that take part in the codes, once there are so many; 0 for none.
+        queue: Number of earlier projections of each view that take part in the codes, once so many are there; 0: none.
         head: Projection before the prototypes; mlp_bn in the paper.
     """
 

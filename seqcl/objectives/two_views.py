@@ -78,7 +78,8 @@ class SupCon(ViewsObjective):
         weight: Factor of the term.
         temperature: Divisor of the cosines; 0.1 in the paper.
         head: Projection before the contrast; mlp in the paper.
-        reduction: out averages over positives outside the logarithm (eq. 2, the better one); in averages inside it (eq. 3).
+        reduction: out averages over positives outside the logarithm (eq. 2, the better one); in averages inside it
+            (eq. 3).
     """
 
     def __init__(

@@ -17,8 +17,8 @@ from seqcl.types import Batches, SeqBatch, Windows
 class ViewsObjective(Objective):
     """A weighted contrastive term over two views of every row, made from `views` and encoded in one pass.
 
-    `observed` holds alignment and uniformity (arXiv 2005.10242) of the two views. Where there are negatives it also holds
-    `masked_share`: the share of the candidates that are kept from being negatives.
+    `observed` holds alignment and uniformity (arXiv 2005.10242) of the two views. Where there are negatives it also
+    holds `masked_share`: the share of the candidates that are kept from being negatives.
     """
 
     def __init__(self, *, views: Pair | View, dim: int, weight: float, head: Head) -> None:
