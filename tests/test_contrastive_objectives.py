@@ -1,4 +1,4 @@
-"""Every contrastive objective, with real encoders: what it minimises, what it keeps, whom it takes for a negative."""
+"""Tests of every contrastive objective with real encoders: its loss, its state, its negatives."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqcl.augment import ByLength, Crop, Identity, Mask, Pair, Reorder, SameTarget, View, stack
+from seqcl.augment import ByLength, Crop, Identity, Mask, Pair, Reorder, SameTarget, View, halves, stack
 from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
-from seqcl.losses import nt_xent, spread
+from seqcl.losses import nt_xent, view_regularizer
 from seqcl.objectives import (
     BYOL,
     OBJECTIVES,
@@ -28,11 +28,12 @@ from seqcl.objectives import (
     SwAV,
     TwoViews,
 )
+from seqcl.objectives.follower import Follower
 from seqcl.objectives.heads import projection
-from seqcl.objectives.momentum import Follower, halves
+from seqcl.objectives.kinship import Rows, masked_share, own_among_others, related, related_share
 from seqcl.objectives.prototypes import encode, k_means
-from seqcl.objectives.two_views import related
-from seqcl.objectives.views import Rows, ViewsObjective, row_states
+from seqcl.objectives.rows import row_states
+from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
 from tests.test_augment import train_windows
 
@@ -61,7 +62,7 @@ every_encoder = pytest.mark.parametrize("encoder_name", ENCODERS)
 
 
 class Rowwise:
-    """Every training row once, as `before_epoch` gets them."""
+    """Gives every training row once, as `before_epoch` gets them."""
 
     def __len__(self) -> int:
         return 3
@@ -80,7 +81,7 @@ def rows_batch(users) -> SeqBatch:
 
 
 def made(name: str, encoder_name: str = "SASRec", views: Pair | View | None = None, **options):
-    """Encoder and objective, with one epoch begun."""
+    """Build encoder and objective, and begin one epoch."""
     torch.manual_seed(0)
     encoder = ENCODERS[encoder_name]()
     objective = BUILT[name](views or Pair(views=[Crop(), Mask(), Reorder()]), **options)
@@ -199,7 +200,7 @@ def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
         ]
 
     def loss(shift: torch.Tensor) -> torch.Tensor:
-        """The objective with its first encoding, that of the views, moved by `shift`."""
+        """Compute the objective with its first encoding, that of the views, moved by `shift`."""
         objective.load_state_dict({key: value.clone() for key, value in state.items()})
         codes[:] = [code.clone() for code in fixed] if name == "SwAV" else []
         waiting = [shift]
@@ -224,7 +225,7 @@ def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
 
 @pytest.mark.parametrize("name", sorted(set(BUILT) - WITHOUT_NEGATIVES))
 def test_the_masked_share_is_that_of_a_count_over_rows(name):
-    """Eight rows of four users, and two of one target: of the others of a row, which cannot be its negatives."""
+    """Take eight rows of four users, two with one target; compare the share of rows that are no negatives with a count."""
     encoder, objective = made(name, views=Identity())
     encoder.eval()
     users, targets = torch.arange(8) // 2, torch.tensor([1, 2, 3, 4, 5, 6, 7, 1])
@@ -330,6 +331,46 @@ def test_supcon_pulls_rows_of_one_target_together():
     unit = F.normalize(objective.head(encoder.last(batch)), dim=1)
     close = unit @ unit.T
     assert close[:4, :4].mean() > 0.8 and close[:4, 4:].mean() < 0.6
+
+
+def test_a_query_finds_its_own_key_among_shared_keys_without_masked_and_empty_ones():
+    draws = torch.Generator().manual_seed(0)
+    queries, keys, others = (
+        F.normalize(torch.randn(rows, DIM, generator=draws, dtype=torch.float64), dim=1) for rows in (5, 5, 7)
+    )
+    masked = torch.rand(5, 7, generator=draws) < 0.4
+    empty = torch.arange(7) >= 5
+    losses = []
+    for row in range(5):
+        own = (queries[row] @ keys[row] / 0.3).item()
+        negatives = [math.exp(queries[row] @ others[place] / 0.3) for place in range(5) if not masked[row, place]]
+        losses.append(math.log(math.exp(own) + sum(negatives)) - own)
+    found = own_among_others(queries, keys, others, masked=masked, empty=empty, temperature=0.3)
+    assert found.item() == pytest.approx(np.mean(losses), rel=1e-12)
+    assert own_among_others(
+        queries, keys, others, masked=masked, empty=torch.ones(7).bool(), temperature=0.3
+    ).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_shares_of_masks_are_counts_over_counts():
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    assert masked_share(mask).item() == pytest.approx(3 / 6)
+    assert masked_share(mask, among=torch.tensor([True, True, False])).item() == pytest.approx(1 / 4)
+    assert masked_share(mask, among=~mask).item() == 0
+    assert masked_share(mask, among=torch.zeros(3).bool()).item() == 0
+    assert masked_share(mask[:, :0]).item() == 0
+    same = torch.eye(4).bool()
+    same[0, 1] = same[1, 0] = True
+    assert related_share(same).item() == pytest.approx(2 / 12)
+    assert related_share(torch.ones(1, 1).bool()).item() == 0
+
+
+def test_rows_take_the_users_of_a_view_if_it_has_some():
+    batch = rows_batch(range(3))
+    rows = Rows.of(batch)
+    shown = rows.shown_as(batch._replace(users=torch.tensor([7, 1, 2])))
+    assert shown.users.tolist() == [7, 1, 2] and shown.targets.equal(rows.targets)
+    assert rows.shown_as(batch._replace(users=None)).users.equal(rows.users)
 
 
 # Momentum
@@ -582,14 +623,14 @@ def test_the_concentration_of_clusters_equals_its_reference_and_single_rows_take
     centres, density = k_means(rows, 3, seed=0)
     own = (rows @ centres.T).argmax(1)
     assert sorted(own.bincount().tolist()) == [1, 15, 25]
-    spread = []
+    expected = []
     for cluster in range(3):
         members = rows[own == cluster]
         gaps = [(row - centres[cluster]).norm().item() for row in members]
-        spread.append(sum(gaps) / (len(gaps) * math.log(len(gaps) + 10)) if len(gaps) > 1 else None)
-    spread = np.array([max(x for x in spread if x is not None) if value is None else value for value in spread])
-    spread = spread.clip(*np.quantile(spread, [0.1, 0.9]))
-    np.testing.assert_allclose(density.numpy(), spread / spread.mean(), rtol=1e-4)
+        expected.append(sum(gaps) / (len(gaps) * math.log(len(gaps) + 10)) if len(gaps) > 1 else None)
+    expected = np.array([max(x for x in expected if x is not None) if value is None else value for value in expected])
+    expected = expected.clip(*np.quantile(expected, [0.1, 0.9]))
+    np.testing.assert_allclose(density.numpy(), expected / expected.mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("clusters", [2, 4, 12])
@@ -741,7 +782,8 @@ def test_the_augmenters_take_adam_steps_down_their_own_loss_and_the_encoder_stan
             pairs = ((first, other), (second, whole), (whole, other))
             same = related(batch)
             return sum(
-                nt_xent(a, b, temperature=objective.temperature, same=same) + objective.regularise * spread(a, b, same)
+                nt_xent(a, b, temperature=objective.temperature, same=same)
+                + objective.regularise * view_regularizer(a, b, same)
                 for a, b in pairs
             )
 

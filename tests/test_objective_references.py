@@ -1,4 +1,4 @@
-"""Every contrastive objective as a loop over rows and views, on a batch with rows of one user, of one target and of one cluster."""
+"""Tests of contrastive objectives against loops over rows, on a batch with rows of one user, one target and one cluster."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def learned_views(objective, encoder, first, second):
     learned = 0.0
     for left, right in ((first, two), (second, one), (one, two)):
         learned += slow.nt_xent(left, right, objective.temperature, SAME, like(objective))
-        learned += objective.regularise * slow.spread(left, right, SAME, like(objective))
+        learned += objective.regularise * slow.view_regularizer(left, right, SAME, like(objective))
     contrast = slow.nt_xent(first, second, objective.temperature, SAME, like(objective))
     return {"contrast": objective.weight * contrast, "learned": objective.learned * learned}
 
@@ -171,7 +171,7 @@ def like(objective):
 
 
 def shown(objective) -> tuple[SeqBatch, SeqBatch]:
-    """The two views that the objective makes of the batch after seed 3."""
+    """Make the two views that the objective makes of the batch after seed 3."""
     torch.manual_seed(3)
     both = objective.make_views(BATCH)
     return (
@@ -181,7 +181,7 @@ def shown(objective) -> tuple[SeqBatch, SeqBatch]:
 
 
 def stand(encoder, batch: SeqBatch, kind: str) -> torch.Tensor:
-    """What stands for each row, a row at a time; all states lie behind one another from the newest on, zeros behind the oldest."""
+    """Make the vectors of rows, a row at a time; for all states, the newest comes first and zeros behind the oldest."""
     found = []
     for items, length in zip(batch.items, batch.lengths, strict=True):
         states = encoder(SeqBatch(items[None, :length], length[None]))[0]  # (length, D)

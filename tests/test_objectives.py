@@ -15,8 +15,8 @@ from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError
 from seqcl.losses import LOSSES, Negatives, nt_xent, sampled_softmax
 from seqcl.objectives import OBJECTIVES, ItemLoss, Joint, MaskedItems, NextItem, Objective, Prototypes, TwoViews, rng
+from seqcl.objectives.kinship import related
 from seqcl.objectives.rows import whole_rows
-from seqcl.objectives.two_views import related
 from seqcl.types import SeqBatch
 
 ITEMS, DIM = 9, 4

@@ -1,4 +1,4 @@
-"""A bank of every user's vector as positives and negatives: PIRL and instance discrimination."""
+"""Contrast with a bank that holds a vector of every user: PIRL and instance discrimination."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.augment import Pair, View, stack
+from seqcl.augment import Pair, View, halves, stack
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, positive
-from seqcl.losses import contrast, similarities
 from seqcl.objectives.base import rng
+from seqcl.objectives.follower import check_momentum
 from seqcl.objectives.heads import Head, projection
-from seqcl.objectives.momentum import check_momentum, halves
-from seqcl.objectives.views import Rows, ViewsObjective, share, users_of
+from seqcl.objectives.kinship import Rows, masked_share, own_among_others
+from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Windows
 
 
 class PIRL(ViewsObjective):
-    """A view and the row itself must each find the row's vector in a bank among drawn others: the term `contrast`.
+    """A row and a view of it must each find the row's vector in a bank, among drawn others: the term `contrast`.
 
-    Source: PIRL, arXiv 1912.01991, eq. 5; the bank is that of instance discrimination, arXiv 1805.01978. Differs
-    from the paper: InfoNCE instead of noise contrastive estimation; one vector a user, not a row; the user itself, users whose row is
-    shown as its view and those whose vector was last made with the same last target are no negatives, nor are users without a vector yet.
+    Source: PIRL, arXiv 1912.01991, eq. 5; the bank is that of instance discrimination, arXiv 1805.01978.
+
+    Differs from the paper: InfoNCE instead of noise contrastive estimation, and one vector for each user instead of
+    each row. These users are no negatives: the row's own user, the user whose row is its view, users whose vector was
+    last made with the same last target, and users without a vector yet.
 
     Args:
-        views: What makes the view of a row; of a pair of views the second is used.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum.
-        temperature: What cosines are divided by; 0.07 in the paper.
+        views: Source of the view of a row; of a pair of views the second is used.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        temperature: Divisor of the cosines; 0.07 in the paper.
         negatives: Vectors drawn from the bank for each batch; 32,000 in the paper.
-        momentum: Share of a user's vector that stays when its row comes again; 0.5 in the paper.
-        balance: Share of the view's loss, the rest is the row's own; 0.5 in the paper.
+        momentum: Fraction of a user's vector that stays when its row comes again; 0.5 in the paper.
+        balance: Factor of the view's loss; the row's own loss has 1 - balance; 0.5 in the paper.
         head: Projection of the row and, with weights of its own, of the view.
     """
 
-    bank: Tensor  # (U, D), unit length, zero where there is none yet
-    targets: Tensor  # (U,), last target of the row that made it
+    bank: Tensor  # (U, D), unit length, zero where a user has none yet
+    targets: Tensor  # (U,), last target of the row that last changed the vector
 
     def __init__(
         self,
@@ -81,25 +83,19 @@ class PIRL(ViewsObjective):
         others = self.bank[drawn]  # (K, D)
         empty = others.abs().sum(1) == 0
         rows, strangers = Rows.of(batch), Rows(drawn, self.targets[drawn])
-        masked = rows.like(strangers) | rows._replace(users=users_of(shown, rows)).like(strangers)  # (B, K)
-        keep = F.pad(~(masked | empty), (1, 0), value=True)
-        positives = torch.zeros_like(keep)
-        positives[:, 0] = True
-
-        def loss(queries: Tensor) -> Tensor:
-            own = (queries * mine).sum(1, keepdim=True)
-            return contrast(
-                torch.cat((own, similarities(queries, others, "dot")), 1) / self.temperature, positives, keep=keep
-            )
-
-        total = self.balance * loss(view) + (1 - self.balance) * loss(row)
-        self.observe(row, view, masked_share=share(masked, ~empty))
+        masked = rows.like(strangers) | rows.shown_as(shown).like(strangers)  # (B, K)
+        by_view, by_row = (
+            own_among_others(queries, mine, others, masked=masked, empty=empty, temperature=self.temperature)
+            for queries in (view, row)
+        )
+        total = self.balance * by_view + (1 - self.balance) * by_row
+        self.observe(row, view, masked_share=masked_share(masked, among=~empty))
         self.put(batch, row.detach())
         return {"contrast": self.weight * total}
 
     @torch.no_grad()
     def put(self, batch: SeqBatch, rows: Tensor) -> None:
-        """Move the vectors of the batch's users towards their rows; of several rows of a user one counts."""
+        """Move the vectors of the batch's users towards their rows (B, D); a user's last row counts."""
         assert batch.users is not None
         old = self.bank[batch.users]
         fresh = (old.abs().sum(1, keepdim=True) == 0).to(rows.dtype)

@@ -1,4 +1,4 @@
-"""Rows as they might have been: CauseRec."""
+"""Contrast a row with versions of it in which items are replaced: CauseRec."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from seqcl.encoders import Encoder
 from seqcl.errors import UserError, not_negative, positive
 from seqcl.losses import cosine_margin, triplet
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.views import share
+from seqcl.objectives.kinship import masked_share
 from seqcl.types import SeqBatch, Windows
 
 
 class Counterfactual(Objective):
-    """A row must stay near what it is without its dispensable items and far from what it is without the indispensable ones.
+    """Keep a row near itself without its dispensable items, and far from itself without its indispensable ones.
 
-    An item is indispensable if its embedding is among the closest to the target's (CauseRec, arXiv 2109.05261, item-level
-    concepts). The terms are `observed`, a triplet margin between row, counterfactual positives and negatives, and
-    `interest`, a cosine margin between both and the target. Differs from the paper: replacements are drawn from
-    all training interactions alike, which is a concept memory without an end, and never are the target; all of the chosen items are
-    replaced, not a share of them; a negative that came out as the row itself is left out.
+    An item is indispensable if its embedding is among the closest to the target's (CauseRec, arXiv 2109.05261,
+    item-level concepts). Positives have the dispensable items replaced, negatives the indispensable ones. The term
+    `observed` is a triplet margin between the row, its positives and its negatives. The term `interest` is a cosine
+    margin between the target, the positives and the negatives.
+
+    Differs from the paper: replacements are drawn from all training interactions, each equally likely, as from a
+    concept memory without an end; the target is never put in. All of the chosen items are replaced, not a part of them.
+    A negative that equals its row is left out.
 
     Args:
-        dim: Width of the encoder's states.
+        dim: Width D of the encoder's states.
         weight: Factor of `observed`.
         interest: Factor of `interest`.
-        replace: Share of a row that is indispensable.
-        positives: Counterfactual positives made of each row.
-        negatives: Counterfactual negatives made of each row.
-        triplet_margin: Of `observed`, on the unit sphere; 0 to 2.
-        cosine_margin: Of `interest`; -1 to 1, 0.5 in the paper's code.
+        replace: Fraction of a row that is indispensable, between 0 and 1.
+        positives: Number of counterfactual positives made of each row.
+        negatives: Number of counterfactual negatives made of each row.
+        triplet_margin: Margin of `observed`, a distance on the unit sphere; 0 to 2.
+        cosine_margin: Margin of `interest`; -1 to 1, 0.5 in the paper's code.
     """
 
     bank: Tensor  # (T,), items of the training interactions
@@ -79,11 +82,11 @@ class Counterfactual(Objective):
         copies = SeqBatch(torch.cat(rows), batch.lengths.repeat(len(rows)))  # ((1 + P + Q) B, L)
         states = encoder.last(copies).unflatten(0, (len(rows), -1))  # (1 + P + Q, B, D)
         anchors, near, far = states[0], states[1 : 1 + self.positives], states[1 + self.positives :]
-        # Where nothing else was drawn a row is no negative of itself.
+        # A row is no negative of itself, where only its own items were drawn.
         other = torch.stack([(row != batch.items).any(1) for row in rows[1 + self.positives :]])  # (Q, B)
         with torch.no_grad():
             gap = F.cosine_similarity(anchors, near[0]).mean() - F.cosine_similarity(anchors, far[0]).mean()
-            self.observed = {"counterfactual_gap": gap, "masked_share": share(~other)}
+            self.observed = {"counterfactual_gap": gap, "masked_share": masked_share(~other)}
         return {
             "observed": self.weight * triplet(anchors, near, far, margin=self.triplet_margin, keep=other),
             "interest": self.interest * cosine_margin(table[targets], near, far, margin=self.cosine_margin, keep=other),
@@ -91,7 +94,13 @@ class Counterfactual(Objective):
 
     @torch.no_grad()
     def closest(self, table: Tensor, batch: SeqBatch, targets: Tensor) -> Tensor:
-        """The share of each row's items with the largest cosine to the target, one at least: (B, L) bool."""
+        """Mark the items of each row with the largest cosines to its target, one at least: (B, L) bool.
+
+        Args:
+            table: (N + 2, D) item embeddings.
+            batch: B rows.
+            targets: (B,) last targets.
+        """
         unit = F.normalize(table, dim=1)
         scores = (unit[batch.items] * unit[targets][:, None]).sum(-1)  # (B, L)
         scores = scores.masked_fill(batch.items == 0, -torch.inf)
@@ -100,6 +109,6 @@ class Counterfactual(Objective):
         return place < count[:, None]
 
     def replaced(self, items: Tensor, where: Tensor, targets: Tensor, generator: Generator) -> Tensor:
-        """The items with others drawn from the bank where it says; the target is never put in: (B, L)."""
+        """Replace items at the places of `where` by draws from the bank, except where the target is drawn: (B, L)."""
         drawn = self.bank[torch.randint(len(self.bank), items.shape, generator=generator, device=items.device)]
         return torch.where(where & (drawn != targets[:, None]), drawn, items)

@@ -1,4 +1,4 @@
-"""Two views of items, each with other features hidden, must find each other (Yao et al., CIKM 2021, arXiv 2007.12865)."""
+"""Contrast two views of items, each with other features hidden (Yao et al., CIKM 2021, arXiv 2007.12865)."""
 
 from __future__ import annotations
 
@@ -9,39 +9,41 @@ import torch
 from torch import Generator, Tensor
 
 from seqcl.augment.feature_masks import correlated_halves, mutual_information, present, random_halves
-from seqcl.encoders import Encoder
+from seqcl.encoders import Encoder, TwoTower
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import nt_xent
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.two_views import share_of_others
-from seqcl.types import Features, SeqBatch, Windows
+from seqcl.objectives.kinship import related_share
+from seqcl.types import SeqBatch, Windows
 
 Masking = Literal["correlated", "random"]
 
 COUNTED = 100_000
-"""Items at most that mutual information is counted over."""
+"""Largest number of items over which mutual information is counted."""
 
 
 class FeatureContrast(Objective):
-    """NT-Xent of items drawn uniformly from those that training knows, under two complementary masks of their features: the term `features`.
+    """NT-Xent of items under two complementary masks of their features: the term `features`.
 
-    Uniformly, so that the tail is learned as well as the head. Differs from the paper: both directions of the contrast; an
-    item drawn twice is no negative of itself; an item of which one of the views shows nothing is left out.
+    Items are drawn uniformly from those that training knows, so rare items learn as much as frequent ones.
+
+    Differs from the paper: the contrast has both directions; an item drawn twice is no negative of itself; an item is
+    left out if one of its views shows nothing.
 
     Args:
-        weight: factor of the term (paper 0.3).
-        temperature: what cosines are divided by (paper 0.1 to 0.3).
-        items: items drawn for each batch.
-        masking: correlated (CFM, features that tell of each other are hidden together), or random halves (RFM).
-        drop: chance that a word of a feature with several is left out of a view.
+        weight: Factor of the term (paper 0.3).
+        temperature: Divisor of the cosines (paper 0.1 to 0.3).
+        items: Number of items drawn for each batch.
+        masking: correlated hides features together that tell of each other (CFM); random hides random halves (RFM).
+        drop: Chance that a view leaves out a word of a feature with several words.
 
     Raises:
         UserError: a value out of its range, or an encoder whose items have fewer than two columns.
     """
 
-    catalogue: Tensor
-    information: Tensor
-    there: Tensor
+    catalogue: Tensor  # (M,), items that training knows
+    information: Tensor  # (F, F), mutual information of the features, without the id
+    there: Tensor  # (N + 2, F) bool, features that an item has, with the id
 
     def __init__(
         self,
@@ -61,23 +63,16 @@ class FeatureContrast(Objective):
             raise UserError(f"FeatureContrast: drop must be from 0 to below 1, not {drop}")
         check_choice("masking", masking, Masking)
         self.weight, self.temperature, self.items, self.masking, self.drop = weight, temperature, items, masking, drop
-        self.register_buffer(
-            "catalogue", torch.empty(0, dtype=torch.int64), persistent=False
-        )  # items that training knows
-        self.register_buffer("information", torch.empty(0, 0), persistent=False)  # (F, F), without the id
-        self.register_buffer("there", torch.empty(0, 0, dtype=torch.bool), persistent=False)  # (N + 2, F), with the id
+        self.register_buffer("catalogue", torch.empty(0, dtype=torch.int64), persistent=False)
+        self.register_buffer("information", torch.empty(0, 0), persistent=False)
+        self.register_buffer("there", torch.empty(0, 0, dtype=torch.bool), persistent=False)
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, temperature={self.temperature}, masking={self.masking}, drop={self.drop}"
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
-        columns: list[str] = getattr(encoder, "item_columns", [])
-        if len(columns) < 2:
-            raise UserError(
-                "FeatureContrast: two views need two features at least, and of the items is known: "
-                f"{', '.join(columns) or 'nothing'}; give the log an item table, or ssl.weight 0"
-            )
-        features: Features = encoder.items_known  # type: ignore[attr-defined]
+        towers = of_two_towers(encoder)
+        columns, features = towers.item_columns, towers.items_known
         known = np.flatnonzero(train.item_counts() > 0)
         self.catalogue = torch.from_numpy(known).to(self.catalogue.device)
         self.item_id = columns[0] == "id"
@@ -92,7 +87,7 @@ class FeatureContrast(Objective):
             )
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        device = batch.items.device
+        towers, device = of_two_towers(encoder), batch.items.device
         generator = rng(device)
         place = torch.randint(len(self.catalogue), (self.items,), generator=generator, device=device)
         items = self.catalogue[place]  # (n,)
@@ -101,12 +96,11 @@ class FeatureContrast(Objective):
         told = ((there & ~masks[0]).any(1) & (there & ~masks[1]).any(1)).nonzero()[:, 0]  # neither view is empty
         items = items[told]
         first, second = (
-            encoder.item_vectors(items, hidden=mask[told], drop=self.drop, generator=generator)  # type: ignore[attr-defined]
-            for mask in masks
+            towers.item_vectors(items, hidden=mask[told], drop=self.drop, generator=generator) for mask in masks
         )
         same = items[:, None] == items
         self.observed = {
-            "masked_share": share_of_others(same),
+            "masked_share": related_share(same),
             "empty_share": 1 - len(told) / self.items + same.new_zeros(()),
         }
         if len(items) < 2:
@@ -114,10 +108,10 @@ class FeatureContrast(Objective):
         return {"features": self.weight * nt_xent(first, second, temperature=self.temperature, same=same)}
 
     def masks(self, rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """What each view hides, the id first if it is used: two (n, F) bool.
+        """Choose the features that each view hides, the id first if it is used: two (n, F) bool.
 
-        An id tells all of every column, so that correlation says nothing of it: it goes to either view, and where there is one
-        column besides, to the one that hides that.
+        An id tells everything about every column, so correlation cannot place it: either view hides it, by chance. With
+        one column besides the id, each view hides one of the two.
         """
         device = self.there.device
         if self.masking == "random":
@@ -128,3 +122,20 @@ class FeatureContrast(Objective):
         coin = torch.rand(rows, 1, generator=generator, device=device) < 0.5  # (n, 1)
         hidden = ~first if first.shape[1] == 1 else coin
         return torch.cat((hidden, first), 1), torch.cat((~hidden, second), 1)
+
+
+def of_two_towers(encoder: Encoder) -> TwoTower:
+    """Take an encoder whose items have two columns or more; refuse any other.
+
+    Raises:
+        UserError: names the columns.
+    """
+    columns: list[str] = []
+    if isinstance(encoder, TwoTower):
+        columns = encoder.item_columns
+        if len(columns) >= 2:
+            return encoder
+    raise UserError(
+        "FeatureContrast: two views need two features at least, and of the items is known: "
+        f"{', '.join(columns) or 'nothing'}; give the log an item table, or ssl.weight 0"
+    )

@@ -1,4 +1,4 @@
-"""Projection heads: between the state that is kept and the vector that is contrasted."""
+"""Projection heads, between the state that is kept and the vector that is contrasted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Head = Literal["none", "linear", "mlp", "mlp_bn"]
 
 
 class RowsNorm(nn.BatchNorm1d):
-    """Batch norm; one row alone, which has no variance, is normalised by the running statistics."""
+    """Batch norm that normalises a single row, which has no variance, by the running statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > 1 or not self.training:
@@ -22,10 +22,10 @@ class RowsNorm(nn.BatchNorm1d):
 
 
 def projection(kind: Head, dim: int) -> nn.Module:
-    """A map (B, D) -> (B, D): the identity, one linear layer, or two with ReLU between (SimCLR, arXiv 2002.05709).
+    """Build a map (B, D) -> (B, D): identity, one linear layer, or two with ReLU between (SimCLR, arXiv 2002.05709).
 
-    mlp_bn has batch norm before the ReLU (BYOL, arXiv 2006.07733, section 3.3). The map belongs to the objective, so that
-    nothing of it is left when the encoder is used.
+    mlp_bn has batch norm before the ReLU (BYOL, arXiv 2006.07733, section 3.3). The map belongs to the objective: it is
+    dropped when the encoder is used.
     """
     check_choice("head", kind, Head)
     if kind == "none":

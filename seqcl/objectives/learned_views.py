@@ -1,4 +1,4 @@
-"""Views made by small networks that are trained against what the encoder has just become: MCLRec."""
+"""Make views with small networks that are trained in turn with the encoder: MCLRec."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import check_choice, not_negative, positive
 from seqcl.losses import nt_xent, view_regularizer
-from seqcl.objectives.two_views import related, share_of_others
+from seqcl.objectives.kinship import related, related_share
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Similarity
 
@@ -19,26 +19,28 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 class LearnedViews(ViewsObjective):
     """NT-Xent of two views and of their learned versions: terms `contrast` and `learned` (MCLRec, arXiv 2304.07763).
 
-    Each step trains the encoder with the augmenters held still, and then the augmenters with the encoder held still, on
-    states of the same views that the encoder gives after its update; they have an Adam of their own. The regulariser
-    keeps learned views from becoming equal. Differs from the authors' code, which trains the encoder on each batch a second
-    time, once the augmenters have changed.
+    Each step trains the encoder with the augmenters fixed. Then it trains the augmenters with the encoder fixed, on
+    states of the same views from the updated encoder. The augmenters have an Adam of their own. The regulariser keeps
+    learned views from becoming equal.
+
+    Differs from the authors' code: that trains the encoder on each batch a second time, after the augmenters have
+    changed.
 
     Args:
-        views: What makes the two views of a row.
-        dim: Width of the encoder's states.
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
         weight: Factor of `contrast`.
         learned: Factor of `learned`.
-        temperature: What similarities are divided by.
-        similarity: cosine, or dot (the authors' code).
-        layers: Linear layers of an augmenter; 3 in the paper.
+        temperature: Divisor of the similarities.
+        similarity: cosine, or dot product (the authors' code).
+        layers: Number of linear layers of an augmenter; 3 in the paper.
         lr: Learning rate of the augmenters; 0.001 in the paper.
         regularise: Factor of the regulariser within `learned`; 0.1 in the paper.
     """
 
-    first: Tensor  # Adam's moments and steps of the augmenters, flat
-    second: Tensor
-    steps: Tensor
+    first: Tensor  # (P,), Adam's first moment of all P parameters of the augmenters
+    second: Tensor  # (P,), Adam's second moment
+    steps: Tensor  # (), number of Adam's steps done
 
     def __init__(
         self,
@@ -64,19 +66,19 @@ class LearnedViews(ViewsObjective):
         self.register_buffer("first", torch.zeros(size))
         self.register_buffer("second", torch.zeros(size))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.seen: tuple[SeqBatch, Tensor] | None = None  # views and related rows of the step under way
+        self.seen: tuple[SeqBatch, Tensor] | None = None  # views and related rows of the current step
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)
         same = related(batch, both)
         first, second = encoder.last(both).chunk(2)  # (B, D), (B, D)
         self.seen = (both, same)
-        self.observe(first, second, masked_share=share_of_others(same))
+        self.observe(first, second, masked_share=related_share(same))
         contrast = self.between(first, second, same)
         return {"contrast": self.weight * contrast, "learned": self.learned * self.against(first, second, same)}
 
     def against(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
-        """Each view against the learned version of the other, and both learned ones against each other: a scalar."""
+        """Contrast each view with the learned version of the other, and both learned ones with each other: a scalar."""
         one, two = (augment(view) for augment, view in zip(self.augmenters, (first, second), strict=True))
         total = first.new_zeros(())
         for left, right in ((first, two), (second, one), (one, two)):
@@ -86,11 +88,11 @@ class LearnedViews(ViewsObjective):
         return total
 
     def between(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
-        """NT-Xent of two views (B, D) of each row, `same` (B, B) being no negatives: a scalar."""
+        """NT-Xent of two views (B, D) of each row; rows marked in `same` (B, B) are no negatives: a scalar."""
         return nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
 
     def after_step(self, encoder: Encoder) -> None:
-        """Train the augmenters on the views of the step just done."""
+        """Train the augmenters on the views of the last step."""
         if self.seen is None:
             return
         both, same = self.seen
@@ -106,7 +108,7 @@ class LearnedViews(ViewsObjective):
 
     @torch.no_grad()
     def adam(self, gradient: Tensor) -> None:
-        """One update of the augmenters (arXiv 1412.6980, algorithm 1)."""
+        """Update the augmenters by their flat gradient (P,) (arXiv 1412.6980, algorithm 1)."""
         self.steps += 1
         self.first.lerp_(gradient, 1 - BETAS[0])
         self.second.lerp_(gradient.square(), 1 - BETAS[1])
@@ -120,7 +122,7 @@ class LearnedViews(ViewsObjective):
 
 
 def augmenter(dim: int, layers: int) -> nn.Sequential:
-    """Linear layers with ReLU between: (B, D) -> (B, D)."""
+    """Build linear layers with ReLU between: (B, D) -> (B, D)."""
     parts: list[nn.Module] = [nn.Linear(dim, dim)]
     for _ in range(layers - 1):
         parts += [nn.ReLU(), nn.Linear(dim, dim)]

@@ -1,64 +1,43 @@
-"""Momentum contrast: keys of a slowly following copy of the encoder, and a queue of the last of them."""
+"""Momentum contrast: keys from a slow copy of the encoder, and a queue of the newest keys (MoCo)."""
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import cast
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from seqcl.augment import Pair, View
+from seqcl.augment import Pair, View, halves
 from seqcl.encoders import Encoder
-from seqcl.errors import UserError, positive
-from seqcl.losses import contrast, similarities
+from seqcl.errors import positive
+from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, ViewsObjective, share, users_of
+from seqcl.objectives.kinship import Rows, masked_share, own_among_others
+from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Windows
 
 
-class Follower(nn.Module):
-    """A copy of modules that takes no gradient and follows them: theta <- m theta + (1 - m) leader."""
-
-    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
-        super().__init__()
-        self.encoder = deepcopy(cast(nn.Module, encoder)).requires_grad_(False)
-        self.head = deepcopy(head).requires_grad_(False)
-
-    @torch.no_grad()
-    def forward(self, batch: SeqBatch) -> Tensor:
-        """Projected states after the newest items: (B, D)."""
-        return self.head(cast(Encoder, self.encoder).last(batch))
-
-    @torch.no_grad()
-    def follow(self, encoder: Encoder, head: nn.Module, momentum: float) -> None:
-        """Move towards the leaders; the statistics of batch norm are its own."""
-        mine = [*self.encoder.parameters(), *self.head.parameters()]
-        leaders = [*cast(nn.Module, encoder).parameters(), *head.parameters()]
-        torch._foreach_lerp_(cast("list[Tensor]", mine), cast("list[Tensor]", leaders), 1 - momentum)
-
-
 class MoCo(ViewsObjective):
-    """Each first view must find the key of the second among the queue's: the term `contrast` (arXiv 1911.05722, eq. 1).
+    """Each first view must find the key of its second view among a queue of keys: the term `contrast`.
 
-    With head=mlp it is version 2 (arXiv 2003.04297), with head=linear version 1. Differs from the paper: keys of the same
-    user or with the same last target are no negatives, and the queue starts empty instead of random.
+    Source: MoCo, arXiv 1911.05722, eq. 1. With head=mlp it is version 2 (arXiv 2003.04297), with head=linear version 1.
+
+    Differs from the paper: keys of the same user or with the same last target are no negatives. The queue starts empty
+    instead of random.
 
     Args:
-        views: What makes the two views of a row.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum.
-        temperature: What cosines are divided by; 0.07 in the paper.
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        temperature: Divisor of the cosines; 0.07 in the paper.
         queue: Keys kept as negatives; 65536 in the paper, for a million images.
-        momentum: Share of the key encoder that stays in each step; 0.999 in the paper.
-        head: Projection before contrasting.
+        momentum: Fraction of the key encoder that stays in each step; 0.999 in the paper.
+        head: Projection before the contrast: none, linear, mlp or mlp_bn.
     """
 
     keys: Tensor  # (Q, D), unit length
     users: Tensor  # (Q,)
     targets: Tensor  # (Q,)
-    count: Tensor  # (), keys that were ever put in
+    count: Tensor  # (), number of keys ever put in
 
     def __init__(
         self,
@@ -89,24 +68,20 @@ class MoCo(ViewsObjective):
         queries = F.normalize(self.head(encoder.last(first)).float(), dim=1)  # (B, D)
         keys = F.normalize(self.follower(second).float(), dim=1)  # (B, D)
         rows = Rows.of(batch)
-        asking, kept = rows._replace(users=users_of(first, rows)), rows._replace(users=users_of(second, rows))
         empty = torch.arange(len(self.keys), device=keys.device) >= self.count  # (Q,)
         queue = Rows(self.users, self.targets)
-        masked = (rows.like(queue) | asking.like(queue)) & ~empty  # (B, Q)
-        own = (queries * keys).sum(1, keepdim=True)  # (B, 1)
-        # The queue is copied: what comes in below must not change what the backward pass reads.
-        logits = torch.cat((own, similarities(queries, self.keys.clone(), "dot")), 1) / self.temperature  # (B, 1 + Q)
-        keep = F.pad(~(masked | empty), (1, 0), value=True)
-        positives = torch.zeros_like(keep)
-        positives[:, 0] = True
-        loss = contrast(logits, positives, keep=keep)
-        self.observe(queries, keys, masked_share=share(masked, ~empty))
-        self.put(keys, kept)
+        masked = (rows.like(queue) | rows.shown_as(first).like(queue)) & ~empty  # (B, Q)
+        # The queue is copied: `put` changes it before the backward pass reads it.
+        loss = own_among_others(
+            queries, keys, self.keys.clone(), masked=masked, empty=empty, temperature=self.temperature
+        )
+        self.observe(queries, keys, masked_share=masked_share(masked, among=~empty))
+        self.put(keys, rows.shown_as(second))
         return {"contrast": self.weight * loss}
 
     @torch.no_grad()
     def put(self, keys: Tensor, rows: Rows) -> None:
-        """Replace the oldest keys."""
+        """Put new keys (B, D) and their rows in the place of the oldest ones."""
         newest = slice(max(0, len(keys) - len(self.keys)), None)
         keys, users, targets = keys[newest], rows.users[newest], rows.targets[newest]
         place = (self.count + torch.arange(len(keys), device=keys.device)) % len(self.keys)
@@ -115,18 +90,3 @@ class MoCo(ViewsObjective):
 
     def after_step(self, encoder: Encoder) -> None:
         self.follower.follow(encoder, self.head, self.momentum)
-
-
-def check_momentum(name: str, momentum: float) -> None:
-    """Raise UserError unless the momentum is in [0, 1]."""
-    if not 0 <= momentum <= 1:
-        raise UserError(f"{name}: momentum must be from 0 to 1, not {momentum}")
-
-
-def halves(both: SeqBatch) -> tuple[SeqBatch, SeqBatch]:
-    """The two views of a stacked batch."""
-    half = len(both.lengths) // 2
-    return (
-        SeqBatch._make(None if part is None else part[:half] for part in both),
-        SeqBatch._make(None if part is None else part[half:] for part in both),
-    )

@@ -1,4 +1,4 @@
-"""Mutual information of items, attributes, segments and rows: what S3-Rec is pre-trained with."""
+"""Mutual information of items, attributes, segments and rows: the pre-training of S3-Rec."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,39 +18,45 @@ from seqcl.encoders.features import words_of
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import contrast, each_positive, similarities
 from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.kinship import Rows, masked_share
 from seqcl.objectives.rows import whole_rows
-from seqcl.objectives.views import Rows, share
 from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
 
 class MutualInformation(Objective):
-    """Four terms of InfoNCE with bilinear scores, over whole rows that are read both ways (S3-Rec, arXiv 2008.07873, section 4.2).
+    """Four terms of InfoNCE with bilinear scores, over whole rows that are read both ways.
 
-    A whole row is what a window reads and its last target; the encoder's longest row must be one longer than the window's.
-    Differs from the paper and its code: cosines over a temperature, because dot products of new embeddings hardly move at first;
-    the negatives of an item are all others of the batch, none left out, and those of a segment the other segments of the
-    batch, unless they are of one user, lead to one target or are the same, where the code draws one of each; an item in several rows of a batch
-    counts once for its attributes; a segment is encoded by itself, not between MASKs; places are masked at random, without
-    the last one always among them; one vector stands for a distance whichever way it goes.
+    Source: S3-Rec, arXiv 2008.07873, section 4.2.
+
+    A whole row is a window and its last target; the encoder's longest row must be one item longer than the window's.
+
+    Differs from the paper and its code: similarities are cosines over a temperature, because dot products of new
+    embeddings hardly move at first. The negatives of an item are all other items of the batch, none left out; the code
+    draws one. The negatives of a segment are the other segments of the batch, without those of the same user, with the
+    same target, or equal to it; the code draws one. An item in several rows of a batch counts once for its attributes.
+    A segment is encoded by itself, not between MASKs. Places are masked at random; the last place is not always among
+    them. One vector stands for a distance in both directions.
 
     Args:
-        dim: width D of states and item embeddings.
-        attributes: what items are: columns of the item table, or a .json file of item -> [attributes]; all columns that suit if
-            not given.
-        rate: share of a row that is masked, one item at least.
-        item_attribute: weight of an item's embedding with its attributes (AAP, section 4.2.1); 0 leaves it out.
-        masked_item: weight of the state at a MASK with the item that belongs there (MIP, section 4.2.2).
-        masked_attribute: weight of the state at a MASK with the attributes of that item (MAP, section 4.2.3).
-        segment: weight of a row without a segment with the segment (SP, section 4.2.4).
-        similarity: cosine, or dot product (the paper), of what a bilinear map has made comparable.
-        temperature: what similarities are divided by (paper 1).
+        dim: Width D of states and item embeddings.
+        attributes: Attributes of items: columns of the item table, or a .json file of item -> [attributes]; without a
+            choice, all columns of words.
+        rate: Fraction of a row that is masked, one item at least.
+        item_attribute: Weight of the term between an item's embedding and its attributes (AAP, section 4.2.1); 0 leaves
+            it out, here and below.
+        masked_item: Weight of the term between the state at a MASK and the item it hides (MIP, section 4.2.2).
+        masked_attribute: Weight of the term between the state at a MASK and the attributes of the item it hides (MAP,
+            section 4.2.3).
+        segment: Weight of the term between a row without a segment and the segment (SP, section 4.2.4).
+        similarity: cosine, or dot product (the paper), after a bilinear map.
+        temperature: Divisor of the similarities (paper 1).
 
     Raises:
-        UserError: a value out of its range, an encoder that reads one way, or attributes are asked for and there are none.
+        UserError: a value out of its range, an encoder that reads one way, or no attributes for a term that needs them.
     """
 
-    offsets: Tensor
-    ids: Tensor
+    offsets: Tensor  # (N + 3,), first place in `ids` of PAD, every item and MASK
+    ids: Tensor  # (E,), attributes of all items
 
     def __init__(
         self,
@@ -91,16 +96,22 @@ class MutualInformation(Objective):
         return ", ".join(f"{name}={weight}" for name, weight in {"rate": self.rate, **self.weights}.items())
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
-        check_reads_both_ways(encoder)
+        if encoder.causal and not encoder.both_ways:
+            raise UserError(
+                f"MutualInformation: {type(encoder).__name__} cannot read what follows a masked item; "
+                "an encoder that can: SASRec"
+            )
         if not (self.weights["item_attribute"] or self.weights["masked_attribute"]):
             return
         if train.tables is None:
-            raise UserError("MutualInformation: these windows do not tell what their items are")
+            raise UserError(
+                "MutualInformation: these windows come without tables, so the attributes of items are unknown"
+            )
         known = item_attributes(train.tables, self.chosen)
         text = json.dumps([known.offsets.tolist(), known.ids.tolist(), known.names])
         self.identity = {"attributes": hashlib.sha256(text.encode()).hexdigest()[:16]}
-        self.register_buffer("offsets", torch.from_numpy(known.offsets), persistent=False)  # (N + 3,)
-        self.register_buffer("ids", torch.from_numpy(known.ids), persistent=False)  # (E,)
+        self.register_buffer("offsets", torch.from_numpy(known.offsets), persistent=False)
+        self.register_buffer("ids", torch.from_numpy(known.ids), persistent=False)
         self.attributes = nn.Embedding(len(known.names), encoder.dim)
         nn.init.normal_(self.attributes.weight, std=0.02)
 
@@ -109,7 +120,7 @@ class MutualInformation(Objective):
         distinct = rows.items.unique()
         distinct = distinct[distinct > PAD]  # (K,)
         terms: dict[str, Tensor] = {}
-        with both_ways(encoder):
+        with reading_both_ways(encoder):
             if self.weights["masked_item"] or self.weights["masked_attribute"]:  # M places are masked
                 marks = choose(rows, rate=self.rate, least=1, generator=rng(rows.items.device))  # (B, L + 1)
                 masked = rows._replace(items=rows.items.masked_fill(marks, encoder.num_items + 1))
@@ -128,17 +139,23 @@ class MutualInformation(Objective):
         return {name: self.weights[name] * term for name, term in terms.items()}
 
     def with_segments(self, encoder: Encoder, rows: SeqBatch, whose: Rows) -> Tensor:
-        """Rows without a segment against the segments of all rows."""
+        """InfoNCE of rows without a segment and the segments of all rows: a scalar.
+
+        Args:
+            encoder: Encoder of rows and segments.
+            rows: B whole rows.
+            whose: Users and last targets of the rows.
+        """
         without, segments = cut(rows, token=encoder.num_items + 1)
         context, segment = encoder.last(stack(without, segments)).chunk(2)  # (B, D) each
         itself = torch.eye(len(context), dtype=torch.bool, device=context.device)
         one = (segments.items[:, None] == segments.items).all(-1)  # (B, B), the same segment
         alike = (whose.like(whose) | one) & ~itself
-        self.observed = {"masked_share": share(alike, ~itself)}
+        self.observed = {"masked_share": masked_share(alike, among=~itself)}
         return contrast(self.scores("segment", context, segment), itself, keep=~alike)
 
     def with_attributes(self, name: str, states: Tensor, items: Tensor) -> Tensor:
-        """States (M, D) against all attributes, those of items (M,) being the positives."""
+        """Contrast states (M, D) with all attributes; those of `items` (M,) are the positives: a scalar."""
         assert self.attributes is not None
         owner, words = words_of(self.offsets, self.ids, items)  # (P,) each
         has = torch.zeros(len(items), self.attributes.num_embeddings, dtype=torch.bool, device=owner.device)  # (M, A)
@@ -146,12 +163,14 @@ class MutualInformation(Objective):
         return each_positive(self.scores(name, states, self.attributes.weight), has)
 
     def scores(self, name: str, states: Tensor, others: Tensor) -> Tensor:
-        """Bilinear scores of all pairs: (M, D), (C, D) -> (M, C)."""
+        """Compute bilinear scores of all pairs, over the temperature: (M, D), (C, D) -> (M, C)."""
         return similarities(self.maps[name](states), others, self.similarity) / self.temperature
 
 
 def cut(rows: SeqBatch, *, token: int) -> tuple[SeqBatch, SeqBatch]:
-    """Rows with `token` in the places of one segment, and the segments; 1 to n / 2 of n items, every length and every place equally likely.
+    """Cut a segment out of every row and put `token` in its places: the rows (B, L) and the segments (B, L / 2).
+
+    A segment has 1 to n / 2 of a row's n items; every length and every place is equally likely.
 
     Source: S3-Rec, arXiv 2008.07873, section 4.2.4; the lengths are those of the authors' code.
     """
@@ -166,17 +185,9 @@ def cut(rows: SeqBatch, *, token: int) -> tuple[SeqBatch, SeqBatch]:
     return without, SeqBatch(segment.masked_fill(time >= size[:, None], PAD), size, users=rows.users)
 
 
-def check_reads_both_ways(encoder: Encoder) -> None:
-    """Raise UserError if the encoder cannot."""
-    if not hasattr(encoder, "causal"):
-        raise UserError(
-            f"MutualInformation: {type(encoder).__name__} cannot read what follows a masked item; an encoder that can: SASRec"
-        )
-
-
 @contextmanager
-def both_ways(encoder: Any) -> Iterator[None]:
-    """Inside, the states of an encoder read what comes after them too."""
+def reading_both_ways(encoder: Encoder) -> Iterator[None]:
+    """Let the states of an encoder read the items after them too, inside the `with`."""
     before, encoder.causal = encoder.causal, False
     try:
         yield

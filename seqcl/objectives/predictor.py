@@ -1,4 +1,4 @@
-"""One view predicts the other, without negatives: BYOL and SimSiam."""
+"""Predict one view from the other, without negatives: BYOL and SimSiam."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.losses import cosine_gap
+from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head, projection
-from seqcl.objectives.momentum import Follower, check_momentum
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import Batches, SeqBatch, Windows
 
@@ -20,19 +20,19 @@ class BYOL(ViewsObjective):
     """Each view predicts the other's projection by a slow copy of the encoder: the term `predict` (arXiv 2006.07733).
 
     The loss is 2 - 2 cos, summed over both directions (eq. 2 and below). The copy's momentum rises from `momentum` to 1
-    over the planned epochs, by a cosine (section 3.3).
+    over the planned epochs, along a cosine (section 3.3).
 
     Args:
-        views: What makes the two views of a row.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum.
-        momentum: Share of the copy that stays in the first step; 0.996 in the paper.
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        momentum: Fraction of the copy that stays in the first step; 0.996 in the paper.
         head: Projection of both encoders; mlp_bn in the paper.
-        predictor: Map of the online projection alone; mlp_bn in the paper.
+        predictor: Map from the encoder's projection to the copy's; the copy has none; mlp_bn in the paper.
     """
 
-    step: Tensor  # (), updates done
-    steps: Tensor  # (), updates planned
+    step: Tensor  # (), number of updates done
+    steps: Tensor  # (), number of updates planned
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class BYOL(ViewsObjective):
         return {"predict": self.weight * loss}
 
     def rate(self) -> float:
-        """The momentum of the next update."""
+        """Momentum of the next update."""
         done = min(1.0, float(self.step) / max(1, int(self.steps)))
         return 1 - (1 - self.momentum) * (math.cos(math.pi * done) + 1) / 2
 
@@ -80,15 +80,16 @@ class BYOL(ViewsObjective):
 class SimSiam(ViewsObjective):
     """Each view predicts the other's projection, which takes no gradient: the term `predict` (arXiv 2011.10566, eq. 2).
 
-    Differs from the paper: 2 - 2 cos instead of - cos, so that the term is never negative; the gradient is twice that. The
-    projection has two layers instead of three, the predictor no bottleneck, and batch norm sees both views together.
+    Differs from the paper: the loss is 2 - 2 cos instead of - cos, so it is never negative and its gradient is twice as
+    large. The projection has two layers instead of three, the predictor has no bottleneck, and batch norm sees both
+    views together.
 
     Args:
-        views: What makes the two views of a row.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum.
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
         head: Projection of both views.
-        predictor: Map of the projection that predicts.
+        predictor: Map from one view's projection to the other's.
     """
 
     def __init__(

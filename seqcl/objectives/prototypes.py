@@ -1,7 +1,8 @@
-"""Cluster centres as positives: PCL, and the intents of ICLRec and ICSRec."""
+"""Contrast with centres of clusters as positives: PCL, and the intents of ICLRec and ICSRec."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -14,8 +15,9 @@ from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.two_views import of_another, related, share_of_others
-from seqcl.objectives.views import States, ViewsObjective, check_states, row_states
+from seqcl.objectives.kinship import of_another, related, related_share
+from seqcl.objectives.rows import States, check_states, row_states
+from seqcl.objectives.views import ViewsObjective
 from seqcl.types import Batches, SeqBatch, Similarity
 
 Negatives = Literal["batch", "clusters"]
@@ -23,33 +25,35 @@ IntentStates = Literal["newest", "mean"]
 
 
 class Prototypes(ViewsObjective):
-    """Rows against the centres of k-means over all training rows, made anew every epoch: terms `contrast` and `intent`.
+    """Contrast rows with k-means centres of all training rows, made anew every epoch: terms `contrast` and `intent`.
 
-    `contrast` is NT-Xent of the two views, without rows of one cluster as negatives of each other. `intent` is InfoNCE of
-    each view and its row's centre, the mean over all numbers of clusters: against the centres of the other rows in the batch
-    (ICLRec, arXiv 2202.02519) or against all other centres, sharper where a cluster is dense (PCL, arXiv 2005.04966, eq. 11
-    and 12). A view of another user's row has the centre closest to its own state (ICSRec, arXiv 2310.14318). Clusters are those
-    of training rows alone, before the first epoch too.
+    `contrast` is NT-Xent of the two views; rows of one cluster are no negatives of each other. `intent` is InfoNCE of
+    each view and its row's centre, the mean over all numbers of clusters. Its negatives are the centres of the other
+    rows in the batch (ICLRec, arXiv 2202.02519), or all other centres, sharper where a cluster is dense (PCL,
+    arXiv 2005.04966, eq. 11 and 12). A view of another user's row has the centre closest to its own state (ICSRec,
+    arXiv 2310.14318). Clusters are made of training rows alone, before the first epoch too.
 
     Args:
-        views: What makes the two views of a row.
-        dim: Width of the encoder's states.
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
         weight: Factor of `contrast`.
         intent: Factor of `intent`; 0.1 in ICLRec.
-        clusters: Number of centres, or several numbers that all count; 256 in ICLRec.
+        clusters: Number of centres, or several numbers, each with centres of its own; 256 in ICLRec.
         negatives: batch (ICLRec) or clusters (PCL).
-        temperature: What similarities are divided by; with negatives=clusters the mean of the clusters' own.
-        similarity: cosine, or dot (the authors' code of ICLRec and ICSRec); a row's own centre is the one with the largest cosine.
-        warmup: Epochs without `intent`, while the states mean little.
-        head: Projection of views before `contrast`; centres are of states.
-        states: What stands for a view in `contrast`: its newest state, the mean of its states, or all of them, aligned at
-            their ends, which takes no head; all in the code of ICLRec, newest in that of ICSRec.
-        intent_states: What stands for a row in `intent` and for the clusters, newest or mean; mean in the code of ICLRec, padding too.
+        temperature: Divisor of the similarities; with negatives=clusters the mean of the clusters' own divisors.
+        similarity: cosine, or dot product (the authors' code of ICLRec and ICSRec); a row's own centre is always the
+            one with the largest cosine.
+        warmup: Epochs without `intent` at the beginning, while the states mean little.
+        head: Projection of views before `contrast`; clusters are made of states without it.
+        states: Vector of a view in `contrast`: its newest state, the mean of its states, or all of them, aligned at
+            their ends; all takes no head; all in the code of ICLRec, newest in that of ICSRec.
+        intent_states: Vector of a row in `intent` and in the clusters, newest or mean; in the code of ICLRec mean, over
+            padding too.
     """
 
     centres: Tensor  # (sum of clusters, D), unit length
-    density: Tensor  # (sum of clusters,), concentration: small where a cluster is dense; its mean is 1
-    active: Tensor  # (), whether there are centres
+    density: Tensor  # (sum of clusters,), concentration, small where a cluster is dense; its mean is 1
+    active: Tensor  # (), True once there are centres
 
     def __init__(
         self,
@@ -90,12 +94,15 @@ class Prototypes(ViewsObjective):
         if epoch < self.warmup:
             return
         states = encode(encoder, batches, self.intent_states)  # (W, D)
-        parts = self.centres.split(self.clusters), self.density.split(self.clusters)
-        for seed, (centres, density) in enumerate(zip(*parts, strict=True)):
-            found, spread = k_means(states, len(centres), seed=epoch * len(self.clusters) + seed)
-            centres[: len(found)], density[: len(found)] = found, spread
+        for seed, (centres, density) in enumerate(self.by_number()):
+            found, concentration = k_means(states, len(centres), seed=epoch * len(self.clusters) + seed)
+            centres[: len(found)], density[: len(found)] = found, concentration
             centres[len(found) :] = 0  # fewer rows than clusters
         self.active.fill_(True)
+
+    def by_number(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give centres (K, D) and density (K,) of each number of clusters, as parts of the buffers."""
+        return zip(self.centres.split(self.clusters), self.density.split(self.clusters), strict=True)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)
@@ -109,23 +116,29 @@ class Prototypes(ViewsObjective):
                 (rows,) = row_states(encoder, batch._replace(targets=None), self.intent_states)
                 rows = torch.where(of_another(batch, both)[:, None], states, rows.repeat(2, 1))
                 rows = F.normalize(rows.float(), dim=1)  # (2B, D)
-            for centres, density in zip(
-                self.centres.split(self.clusters), self.density.split(self.clusters), strict=True
-            ):
-                empty = centres.abs().sum(1) == 0  # (K,), where there were fewer rows than clusters
+            for centres, density in self.by_number():
+                empty = centres.abs().sum(1) == 0  # (K,), left over where there were fewer rows than clusters
                 own = similarities(rows, centres, "dot").masked_fill(empty, -torch.inf).argmax(1).view(2, -1)  # (2, B)
                 intents.append(self.against(states, centres, density, own, base | (own[..., None] == own[:, None])))
                 shared = own[:, None, :, None] == own[:, None]  # (2, 2, B, B)
                 same = same | shared.flatten(0, 1).any(0)
-        contrast = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
-        terms = {"contrast": self.weight * contrast}
+        loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
+        terms = {"contrast": self.weight * loss}
         if intents:
             terms["intent"] = self.intent * torch.stack(intents).mean()
-        self.observe(first, second, masked_share=share_of_others(same))
+        self.observe(first, second, masked_share=related_share(same))
         return terms
 
     def against(self, states: Tensor, centres: Tensor, density: Tensor, own: Tensor, same: Tensor) -> Tensor:
-        """InfoNCE of views (2B, D) and their centres `own` (2, B), without those of `same` rows (2, B, B): a scalar."""
+        """InfoNCE of views and their own centres: a scalar.
+
+        Args:
+            states: (2B, D) views, first views first.
+            centres: (K, D).
+            density: (K,) factor of each centre's temperature.
+            own: (2, B) number of each view's own centre.
+            same: (2, B, B) bool, rows whose centres are no negatives of each other, for each of the two views.
+        """
         if self.negatives == "clusters":
             logits = similarities(states, centres, self.similarity) / (self.temperature * density)  # (2B, K)
             filled = centres.abs().sum(1) > 0  # (K,)
@@ -137,22 +150,25 @@ class Prototypes(ViewsObjective):
 
 
 def encode(encoder: Encoder, batches: Batches, kind: IntentStates) -> Tensor:
-    """What stands for every training row, without dropout: (W, D) of unit length."""
-    module = encoder if isinstance(encoder, torch.nn.Module) else None
-    training = module is not None and module.training
-    if module is not None:
-        module.eval()
+    """Make the vector of every training row, of the kind asked for, without dropout: (W, D) of unit length."""
+    training = encoder.training
+    encoder.eval()
     states = torch.cat([row_states(encoder, batch._replace(targets=None), kind)[0].float() for batch in batches])
-    if module is not None:
-        module.train(training)
+    encoder.train(training)
     return F.normalize(states, dim=1)
 
 
 def k_means(states: Tensor, clusters: int, *, seed: int) -> tuple[Tensor, Tensor]:
     """Spherical k-means by faiss on the CPU: unit centres (K', D) and concentrations (K',), K' = min(clusters, W).
 
-    The concentration is that of PCL, arXiv 2005.04966, eq. 12, over its mean: the mean distance of a cluster's rows to
-    the centre over log(rows + 10). A cluster of one row takes the widest of the others, one of equal rows the narrowest.
+    The concentration is that of PCL, arXiv 2005.04966, eq. 12, divided by its mean over clusters: the mean distance of
+    a cluster's rows to the centre, over log(rows + 10). A cluster of one row takes the largest of the others, a cluster
+    of equal rows the smallest.
+
+    Args:
+        states: (W, D) of unit length.
+        clusters: K.
+        seed: Seed of the first centres.
     """
     import faiss
 
@@ -171,15 +187,16 @@ def k_means(states: Tensor, clusters: int, *, seed: int) -> tuple[Tensor, Tensor
     assert kmeans.centroids is not None
     cosine, own = kmeans.index.search(rows, 1)
     gaps = np.sqrt(np.maximum(2 - 2 * cosine[:, 0], 0))  # distances on the sphere
-    gaps[gaps < 1e-3] = 0  # which is rounding
+    gaps[gaps < 1e-3] = 0  # no more than rounding
     count = np.bincount(own[:, 0], minlength=clusters)
-    spread = np.bincount(own[:, 0], weights=gaps, minlength=clusters) / (np.maximum(count, 1) * np.log(count + 10))
-    some = spread[spread > 0] if spread.any() else np.ones(1)
-    spread = np.where(count > 1, np.maximum(spread, some.min()), some.max())  # a cluster of one row has no spread
-    spread = np.clip(spread, *np.quantile(spread, [0.1, 0.9]))
+    total = np.bincount(own[:, 0], weights=gaps, minlength=clusters)
+    concentration = total / (np.maximum(count, 1) * np.log(count + 10))
+    some = concentration[concentration > 0] if concentration.any() else np.ones(1)
+    # A cluster of one row has no distances of its own.
+    concentration = np.where(count > 1, np.maximum(concentration, some.min()), some.max())
+    concentration = np.clip(concentration, *np.quantile(concentration, [0.1, 0.9]))
     device = states.device
-    found = (
+    return (
         torch.from_numpy(kmeans.centroids.copy()).to(device),
-        torch.from_numpy(spread / spread.mean()).float().to(device),
+        torch.from_numpy(concentration / concentration.mean()).float().to(device),
     )
-    return found

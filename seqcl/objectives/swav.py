@@ -1,4 +1,4 @@
-"""Swapped prediction of prototype codes: SwAV."""
+"""Predict the code of one view from the other, over learned prototypes: SwAV."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from seqcl.types import SeqBatch
 class SwAV(ViewsObjective):
     """Each view predicts the other's code over learned prototypes: the term `swap` (arXiv 2006.09882, eq. 1 and 2).
 
-    Codes spread the rows evenly over the prototypes, so that nothing collapses without negatives. A queue of the last
-    projections helps to spread batches that are smaller than the number of prototypes. Differs from the paper: two views of
-    one kind instead of several crops, and prototypes learn from the first step on.
+    Codes distribute the rows evenly over the prototypes, which prevents collapse without negatives. A queue of the last
+    projections helps where a batch has fewer rows than there are prototypes.
+
+    Differs from the paper: two views of one kind instead of several crops; prototypes learn from the first step on.
 
     Args:
-        views: What makes the two views of a row.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum.
-        prototypes: Learned centres K; 3000 in the paper.
-        temperature: What scores are divided by in the prediction; 0.1 in the paper.
-        epsilon: Entropy of the codes; 0.05 in the paper.
-        queue: Earlier projections of each view that take part in the codes, once there are so many; 0 for none.
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        prototypes: Number K of learned centres; 3000 in the paper.
+        temperature: Divisor of the scores in the prediction; 0.1 in the paper.
+        epsilon: Weight of the codes' entropy; a larger one makes codes softer; 0.05 in the paper.
+        queue: Number of earlier projections of each view that take part in the codes, once so many are there; 0: none.
         head: Projection before the prototypes; mlp_bn in the paper.
     """
 
     kept: Tensor  # (2, Q, D), the last projections of each view, newest first
-    count: Tensor  # (), rows that were ever put in
+    count: Tensor  # (), number of rows ever put in
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class SwAV(ViewsObjective):
 
     @torch.no_grad()
     def codes(self, scores: Tensor, kept: Tensor, prototypes: Tensor) -> Tensor:
-        """Codes of the rows, spread together with the projections kept: (B, K)."""
+        """Make the codes of rows from their scores (B, K), together with the kept projections (Q, D): (B, K)."""
         rows = len(scores)
         if len(kept) and int(self.count) >= len(kept):
             scores = torch.cat((scores, similarities(kept, prototypes, "dot")))

@@ -1,4 +1,4 @@
-"""Two views of every row against those of all others in the batch: NT-Xent of CL4SRec and SimCLR, and SupCon."""
+"""Contrast two views of every row with those of all other rows in the batch: NT-Xent (CL4SRec, SimCLR) and SupCon."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from seqcl.encoders import Encoder
 from seqcl.errors import check_choice, positive
 from seqcl.losses import Reduction, contrast, nt_xent, similarities
 from seqcl.objectives.heads import Head
-from seqcl.objectives.views import Rows, States, ViewsObjective, check_states, row_states
+from seqcl.objectives.kinship import Rows, related, related_share
+from seqcl.objectives.rows import States, check_states, row_states
+from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Similarity
 
 
 class TwoViews(ViewsObjective):
-    """NT-Xent over two views of each row, weighted: the term `contrast` (CL4SRec, arXiv 2010.14395, eq. 3 and 14).
+    """NT-Xent over two views of each row: the term `contrast` (CL4SRec, arXiv 2010.14395, eq. 3 and 14).
 
     Differs from the paper: rows of one user or with one last target are no negatives of each other.
 
     Args:
-        views: What makes the two views of a row; a single view is used twice, with two draws.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum; 0.1 in the paper.
-        temperature: What similarities are divided by.
-        similarity: cosine (SimCLR) or dot (the paper).
-        head: Projection before contrasting, dropped after training: none, linear, mlp or mlp_bn.
-        states: What stands for a view: its newest state, the mean of its states, or all of them, aligned at their ends (the
-            code of CoSeRec and ICLRec, where padding is contrasted too); all takes no head.
-        mask_false_negatives: Whether rows of one user or with one last target are kept out of the negatives.
+        views: Source of the two views of a row; a single view is used twice, with two draws.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term; 0.1 in the paper.
+        temperature: Divisor of the similarities.
+        similarity: cosine (SimCLR), or dot product (the paper).
+        head: Projection before the contrast, dropped after training: none, linear, mlp or mlp_bn.
+        states: Vector of a view: its newest state, the mean of its states, or all of them, aligned at their ends (the
+            code of CoSeRec and ICLRec, which contrasts padding too); all takes no head.
+        mask_false_negatives: Keep rows of one user or with one last target out of each other's negatives.
     """
 
     def __init__(
@@ -61,22 +63,23 @@ class TwoViews(ViewsObjective):
         first, second = self.head(contrasted).chunk(2)
         same = related(batch, both) if self.mask_false_negatives else None
         loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
-        self.observe(first, second, **({} if same is None else {"masked_share": share_of_others(same)}))
+        self.observe(first, second, **({} if same is None else {"masked_share": related_share(same)}))
         return {"contrast": self.weight * loss}
 
 
 class SupCon(ViewsObjective):
-    """All views of all rows with one last target are positives of each other: the term `contrast` (arXiv 2004.11362).
+    """Contrast with all views of rows with the same last target as positives: the term `contrast` (arXiv 2004.11362).
 
     Differs from the paper: rows of one user with different targets are no negatives of each other.
 
     Args:
-        views: What makes the two views of a row.
-        dim: Width of the encoder's states.
-        weight: Factor of the term in the sum.
-        temperature: What cosines are divided by; 0.1 in the paper.
-        head: Projection before contrasting; mlp in the paper.
-        reduction: out, the mean over positives outside the logarithm (eq. 2, the better), or in (eq. 3).
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        temperature: Divisor of the cosines; 0.1 in the paper.
+        head: Projection before the contrast; mlp in the paper.
+        reduction: out averages over positives outside the logarithm (eq. 2, the better one); in averages inside it
+            (eq. 3).
     """
 
     def __init__(
@@ -106,33 +109,5 @@ class SupCon(ViewsObjective):
         logits = similarities(both, both, "cosine") / self.temperature  # (2B, 2B)
         loss = contrast(logits, positives, keep=keep, reduction=self.reduction)
         others = related_rows & ~rows.same_target(rows)
-        self.observe(*both.chunk(2), masked_share=share_of_others(others.fill_diagonal_(True)))
+        self.observe(*both.chunk(2), masked_share=related_share(others.fill_diagonal_(True)))
         return {"contrast": self.weight * loss}
-
-
-def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
-    """Which rows are no negatives of each other: of one user or with one last target; (B, B) bool, symmetric.
-
-    A view may be another user's row (`SameTarget`); two rows are related if any of their views are of one user.
-    """
-    rows = Rows.of(batch)
-    same = rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
-    if views is not None and views.users is not None and of_another(batch, views).any():
-        users = [rows.users, *views.users.chunk(2)]
-        for one in users:
-            for two in users:
-                same = same | ((one[:, None] == two) & (two >= 0))
-    return same
-
-
-def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
-    """Which of the two views of every row are another user's row: (2B,) bool."""
-    if batch.users is None or views.users is None:
-        return torch.zeros_like(views.lengths, dtype=torch.bool)
-    return views.users != batch.users.repeat(2)
-
-
-def share_of_others(same: Tensor) -> Tensor:
-    """The share of a row's other rows that are related to it: scalar from (B, B)."""
-    rows = len(same)
-    return (same.sum() - rows) / max(rows * (rows - 1), 1)
