@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,16 +14,18 @@ from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
 from seqcl.objectives import MutualInformation
 from seqcl.objectives.mutual_information import both_ways, cut
-from seqcl.types import Bag, SeqBatch
+from seqcl.types import SeqBatch, Tables
 from tests import reference_losses as slow
 from tests.test_contrastive_objectives import DIM, MAX_LEN, TRAIN, N, rows_batch
 
 MASK = N + 1
 OWNED = {item: {item % 5, 5 + item % 3} for item in range(1, N + 1) if item % 7}  # some items have none
-KNOWN = Bag(
-    offsets=np.cumsum([0, 0, *(len(OWNED.get(item, ())) for item in range(1, N + 1)), 0]),
-    ids=np.array([one for item in range(1, N + 1) for one in sorted(OWNED.get(item, ()))]),
-    names=[f"a{number}" for number in range(8)],
+WORDS = [[f"a{one}" for one in OWNED.get(item, ())] for item in range(1, N + 1)]
+TABLES = Tables(
+    name="log",
+    user_ids=np.arange(TRAIN.num_users),
+    item_ids=np.arange(1, N + 1),
+    items=pd.DataFrame({"word": WORDS}, index=np.arange(1, N + 1)),
 )
 TERMS = ("item_attribute", "masked_item", "masked_attribute", "segment")
 
@@ -31,7 +34,7 @@ def made(**options):
     torch.manual_seed(0)
     encoder = SASRec(num_items=N, max_len=MAX_LEN, dim=DIM, dropout=0.0).double()
     objective = MutualInformation(dim=DIM, **options)
-    objective.prepare(encoder, replace(TRAIN, attributes=lambda chosen: KNOWN))
+    objective.prepare(encoder, replace(TRAIN, tables=TABLES))
     return encoder, objective.double()
 
 
@@ -129,12 +132,12 @@ def test_a_row_without_its_segment_and_the_segment_make_the_row():
 
 def test_terms_of_weight_zero_are_left_out_and_without_their_attributes_none_are_needed():
     encoder, objective = made(item_attribute=0, masked_attribute=0, segment=0)
-    objective.prepare(encoder, replace(TRAIN, attributes=None))
+    objective.prepare(encoder, replace(TRAIN, tables=None))
     assert set(objective(encoder, rows_batch(range(8)))) == {"masked_item"}
     encoder, objective = made(masked_item=0, masked_attribute=0, segment=0)
     assert set(objective(encoder, rows_batch(range(8)))) == {"item_attribute"}
     with pytest.raises(UserError, match="these windows do not tell what their items are"):
-        MutualInformation(dim=DIM).prepare(encoder, replace(TRAIN, attributes=None))
+        MutualInformation(dim=DIM).prepare(encoder, replace(TRAIN, tables=None))
 
 
 def test_rows_of_one_user_or_one_target_are_no_negatives_of_a_segment_and_their_share_is_observed():
