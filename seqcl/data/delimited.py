@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from seqcl.data.arrow import path_for_arrow
 from seqcl.data.columns import choose_columns
 from seqcl.data.ids import encode_ids
 from seqcl.data.interactions import Interactions
@@ -176,7 +177,7 @@ def parse(file: DelimitedFile, *, text_time: bool = False) -> pa.Table:
     if time:
         types[time] = pa.string() if text_time else pa.float64()
     table = arrow_csv.read_csv(
-        file.path,
+        path_for_arrow(file.path),
         read_options=arrow_csv.ReadOptions(block_size=BLOCK_BYTES, column_names=list(file.names), skip_rows=1),
         parse_options=arrow_csv.ParseOptions(
             delimiter=file.delimiter,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from seqcl.data.arrow import path_for_arrow
 from seqcl.data.columns import choose_columns
 from seqcl.data.ids import encode_ids
 from seqcl.data.interactions import Interactions
@@ -32,7 +33,7 @@ def read_parquet_log(
     for path in files:
         starts.append(rows)
         try:
-            file = parquet.ParquetFile(path)
+            file = parquet.ParquetFile(path_for_arrow(path))
             chosen = choose_columns(file.schema_arrow.names, user=user, item=item, time=time, source=str(path))
             wanted = [column for column in chosen if column]
             for batch in file.iter_batches(ROWS_A_CHUNK, columns=wanted):
