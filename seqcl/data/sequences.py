@@ -158,7 +158,7 @@ class Sequences:
                             table.to_parquet(file)
                         meta["tables"].append(field)
                 (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        except (OSError, ValueError, TypeError) as error:  # Arrow raises both of the latter over a table
+        except (OSError, ValueError, TypeError) as error:  # Arrow raises the last two for a table that it cannot store
             raise UserError(f"{place}: the packed log cannot be written: {error}") from None
 
     @classmethod
