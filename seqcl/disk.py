@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside their place and renamed. Text is UTF-8 everywhere."""
+"""Write files and folders that appear whole or not at all: beside their place first, then renamed. Text is UTF-8."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PART = ".part-"
-"""How the name of an unfinished file or folder begins; a killed process leaves it behind, and a later one removes it."""
+"""Begin of the name of an unfinished file or folder; a killed process leaves it behind, and `sweep` removes it."""
+
+DAY_SECONDS = 86400
+"""Age from which an unfinished file or folder is taken as left behind."""
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; what is there at the end is flushed to disk and renamed to `path`.
+    """Give a path beside `path` to write a file to; at the end it is flushed to disk and renamed to `path`.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; what stood under `path` is untouched.
+        OSError: the disk is full, or the folder cannot be written; the old file stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(PART + uuid.uuid4().hex)
@@ -45,12 +48,12 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def whole_folder(place: Path) -> Iterator[Path]:
-    """Give a folder to fill; at the end it is flushed to disk and renamed to `place`; nothing stays of one that fails.
+    """Give an empty folder to fill; at the end its files are flushed to disk and it is renamed to `place`.
 
-    Where another process was first, its folder stays: both hold the same.
+    If another process has made `place` meanwhile, that folder stays, and the new one is dropped: both hold the same.
 
     Raises:
-        OSError: the disk is full, or the parent folder cannot be written.
+        OSError: the disk is full, or the parent folder cannot be written; nothing is left behind.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     sweep(place.parent)
@@ -58,28 +61,30 @@ def whole_folder(place: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
-        for file in folder.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        for file in folder.rglob("*"):
+            if file.is_file():
+                with file.open("rb+") as handle:
+                    os.fsync(handle.fileno())
         try:
             folder.rename(place)
         except OSError:
             if not place.is_dir():
                 raise
+        sync_folder(place.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left in a folder more than a day ago."""
+    """Remove unfinished files and folders that killed processes left in a folder more than a day ago."""
     for left in folder.glob(PART + "*"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > 86400:
+            if time.time() - left.stat().st_mtime > DAY_SECONDS:
                 left.unlink() if left.is_file() else shutil.rmtree(left)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder durable; Windows has no such call and needs none."""
+    """Flush the renames in a folder to disk; on Windows there is no such call, and no need."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

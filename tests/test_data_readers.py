@@ -149,6 +149,13 @@ def test_a_wrong_column_names_the_nearest(tmp_path: Path) -> None:
     path = text(tmp_path, HEAD + GOOD)
     with pytest.raises(UserError, match=r"log.csv:1: unknown item column 'itemid': did you mean item_id"):
         read(path, item="itemid")
+    for one, other, held in (
+        ("user", "item", "users and items"),
+        ("user", "time", "users and times"),
+        ("item", "time", "items and times"),
+    ):
+        with pytest.raises(UserError, match=f"column 'item_id' cannot hold both {held}"):
+            read(path, **({"user": "user_id", "item": "timestamp"} | {one: "item_id", other: "item_id"}))
     with pytest.raises(UserError, match=r"log.csv:1: unknown user column 'user_id': did you mean usr_id"):
         read(text(tmp_path, "usr_id,item_id\n1,2\n"))
     with pytest.raises(UserError, match="unknown time column 'timestemp': did you mean timestamp"):

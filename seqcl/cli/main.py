@@ -62,7 +62,7 @@ def train(words: list[str]) -> int:
     from seqcl.report import print_results
     from seqcl.training import Interrupted
 
-    words, resumed = take(words, "--resume")
+    words, resumed = take(words, "--resume", "a run folder")
     folder = Path(resumed[-1]) if resumed else None
     for option in ("--config", *registry.CONFIG_FILES) if folder else ():
         if any(word.partition("=")[0] == option for word in words):

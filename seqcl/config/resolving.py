@@ -47,7 +47,7 @@ def resolve(words: Sequence[str], *, notify: Notify = to_stderr) -> Experiment:
         UserError: an unknown name, or a value that does not fit.
         SystemExit: the words ask for help, which is printed.
     """
-    words, named = take(words, "--plugin")
+    words, named = take(words, "--plugin", "a value")
     plugins.load_all(named)
     layers: list[Settings] = []
     for option, reader in registry.CONFIG_FILES.items():
@@ -216,7 +216,7 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
     Raises:
         UserError: no run there, a plugin that it needs is not loaded, or an option that may not change.
     """
-    rest, named = take(words, "--plugin")
+    rest, named = take(words, "--plugin", "a value")
     plugins.load_all(named)
     path = folder / "config.yaml"
     if not path.exists():

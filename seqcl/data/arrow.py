@@ -1,6 +1,9 @@
-"""Values of Arrow arrays as numpy arrays, without pandas."""
+"""Values of Arrow arrays as numpy arrays, without pandas; and paths for Arrow."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,3 +21,8 @@ def values_of(array: pa.Array, kind: type[np.generic]) -> np.ndarray:
 def null_mask(array: pa.Array) -> np.ndarray:
     """(T,) bool, true where an array has a null."""
     return values_of(array.is_null().cast(pa.uint8()), np.uint8).astype(bool)
+
+
+def path_for_arrow(path: Path) -> str:
+    """The path as text that Arrow can open: Arrow encodes paths as UTF-8, whatever the locale does."""
+    return os.fsencode(path).decode("utf-8", "surrogateescape")

@@ -73,7 +73,7 @@ def all_numbers(column: Iterable[Any]) -> bool:
 def distinct(column: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
     """Number the cells: (R,) the number of each cell, and the list that the numbers point into.
 
-    A column of text and whole numbers lists equal cells once, so that the work on each is done once; other columns list every cell.
+    Text and whole numbers are listed once each, to be worked on once; a column with other cells lists all of them.
     """
     if not all(type(cell) in (str, int) or (not isinstance(cell, list) and missing(cell)) for cell in column):
         return np.arange(len(column)), list(column)
@@ -97,7 +97,7 @@ def word_of(value: Any) -> str:
 
 
 def missing(cell: Any) -> bool:
-    """True for None, NaN and the NA of pandas, which do not equal even themselves."""
+    """True for None, NaN and the NA of pandas; the last two do not equal themselves."""
     if cell is None or isinstance(cell, list | tuple | set | frozenset | np.ndarray):
         return cell is None
     same = cell == cell

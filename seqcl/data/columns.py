@@ -23,7 +23,7 @@ def choose_columns(
     """Choose the user, item and time columns among `names`: the one asked for, else the first usual name that is there.
 
     Raises:
-        UserError: a column is missing (the nearest are named) or there twice.
+        UserError: a column is missing (the nearest are named), is there twice, or is chosen twice.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -33,8 +33,9 @@ def choose_columns(
         pick_column(names, item, ITEM_NAMES, "item", source),
         None if time == NO_TIME else pick_column(names, time, TIME_NAMES, "time", source, needed=time is not None),
     )
-    if found[0] == found[1]:
-        raise UserError(f"{source}: column {found[0]!r} cannot hold both users and items")
+    for one, other, held in ((0, 1, "users and items"), (0, 2, "users and times"), (1, 2, "items and times")):
+        if found[one] == found[other]:
+            raise UserError(f"{source}: column {found[one]!r} cannot hold both {held}")
     assert found[0] is not None and found[1] is not None
     return found[0], found[1], found[2]
 

@@ -13,10 +13,11 @@ from typing import IO, TYPE_CHECKING, NoReturn
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from seqcl.data.arrow import path_for_arrow
 from seqcl.data.columns import choose_columns
-from seqcl.data.ids import encode_ids
+from seqcl.data.encode import encode_log
 from seqcl.data.interactions import Interactions
-from seqcl.data.times import parse_time, to_seconds
+from seqcl.data.times import parse_time
 from seqcl.errors import UserError
 
 if TYPE_CHECKING:
@@ -147,7 +148,6 @@ def read_delimited_log(file: DelimitedFile, name: str) -> Interactions:
     Raises:
         UserError: a value does not fit; the file, line and column of the first one are named.
     """
-    user, item, time = file.columns
     try:
         table = parse(file)
     except pa.ArrowInvalid:
@@ -159,13 +159,7 @@ def read_delimited_log(file: DelimitedFile, name: str) -> Interactions:
         raise UserError(f"{file.path}:2: there is a header and nothing under it")
     chunks = {column: table[column].chunks for column in file.columns if column}
     del table  # so that each column is freed as soon as it is encoded
-    times = to_seconds(chunks.pop(time), time, file.where) if time else None
-    users, user_ids = encode_ids(chunks.pop(user), user, file.where)
-    items, item_ids = encode_ids(chunks.pop(item), item, file.where)
-    source = str(file.path)
-    return Interactions(
-        users=users, items=items, user_ids=user_ids, item_ids=item_ids, times=times, name=name, source=source
-    )
+    return encode_log(chunks, file.columns, file.where, name=name, source=str(file.path))
 
 
 def parse(file: DelimitedFile, *, text_time: bool = False) -> pa.Table:
@@ -176,7 +170,7 @@ def parse(file: DelimitedFile, *, text_time: bool = False) -> pa.Table:
     if time:
         types[time] = pa.string() if text_time else pa.float64()
     table = arrow_csv.read_csv(
-        file.path,
+        path_for_arrow(file.path),
         read_options=arrow_csv.ReadOptions(block_size=BLOCK_BYTES, column_names=list(file.names), skip_rows=1),
         parse_options=arrow_csv.ParseOptions(
             delimiter=file.delimiter,

@@ -64,7 +64,7 @@ def table_features(
     trained = {name: part_of(column, rows) for name, column in cells.items()}
     around = {"before": 1, "after": 1} if which == "items" else {"after": 1}
     schema = Schema.learn(trained, min_count=min_count, kinds=kinds)
-    for name in cells.keys() - {*schema.words, *schema.numbers, *schema.vectors}:
+    for name in (name for name in cells if name not in {*schema.words, *schema.numbers, *schema.vectors}):
         nothing = (
             f"column {name!r} holds nothing to learn from: no number, and no word that {min_count} training rows have"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,9 +43,8 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.users)
 
-    @classmethod
+    @staticmethod
     def from_frame(
-        cls,
         frame: pd.DataFrame,
         *,
         user: str = "user_id",
@@ -72,8 +71,7 @@ class Interactions:
         import pyarrow as pa  # slow to import, and not needed when the packed log comes from the cache
 
         from seqcl.data.columns import NO_TIME, choose_columns
-        from seqcl.data.ids import encode_ids
-        from seqcl.data.times import to_seconds
+        from seqcl.data.encode import encode_log
 
         source = f"data frame {name!r}"
         names = [str(column) for column in frame.columns]
@@ -97,16 +95,6 @@ class Interactions:
                 raise UserError(f"{source}: column {column!r} mixes types: {error}") from None
             return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
-        users, user_ids = encode_ids([arrow(user)], user, where)
-        items, item_ids = encode_ids([arrow(item)], item, where)
-        return cls(
-            users=users,
-            items=items,
-            user_ids=user_ids,
-            item_ids=item_ids,
-            times=to_seconds([arrow(time)], time, where) if time else None,
-            name=name,
-            source=source,
-            user_features=user_features,
-            item_features=item_features,
-        )
+        chunks = {column: [arrow(column)] for column in (user, item, time) if column}
+        log = encode_log(chunks, (user, item, time), where, name=name, source=source)
+        return replace(log, user_features=user_features, item_features=item_features)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from seqcl.data.arrow import path_for_arrow
 from seqcl.data.columns import choose_columns
-from seqcl.data.ids import encode_ids
+from seqcl.data.encode import encode_log
 from seqcl.data.interactions import Interactions
-from seqcl.data.times import to_seconds
 from seqcl.errors import UserError
 
 ROWS_A_CHUNK = 1 << 20
@@ -32,7 +32,7 @@ def read_parquet_log(
     for path in files:
         starts.append(rows)
         try:
-            file = parquet.ParquetFile(path)
+            file = parquet.ParquetFile(path_for_arrow(path))
             chosen = choose_columns(file.schema_arrow.names, user=user, item=item, time=time, source=str(path))
             wanted = [column for column in chosen if column]
             for batch in file.iter_batches(ROWS_A_CHUNK, columns=wanted):
@@ -52,11 +52,5 @@ def read_parquet_log(
 
     if not rows or chosen is None:
         raise UserError(f"{files[0]}: row 1: there are no rows")
-    user, item, time = chosen
-    times = to_seconds(chunks.pop(time), time, where) if time else None
-    users, user_ids = encode_ids(chunks.pop(user), user, where)
-    items, item_ids = encode_ids(chunks.pop(item), item, where)
     source = str(files[0] if len(files) == 1 else files[0].parent)
-    return Interactions(
-        users=users, items=items, user_ids=user_ids, item_ids=item_ids, times=times, name=name, source=source
-    )
+    return encode_log(chunks, chosen, where, name=name, source=source)

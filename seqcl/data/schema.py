@@ -1,4 +1,4 @@
-"""How tables of items and users are encoded: words as numbers, numbers standardised, vectors as they are."""
+"""Encode tables of items and users: words as numbers, numbers standardised, vectors as they are."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from seqcl.types import Bag, Features
 logger = logging.getLogger("seqcl")
 
 LARGEST = 10.0
-"""A number this many standard deviations from the mean, or more, is clipped to this distance."""
+"""Distance from the mean, in standard deviations, at which numbers are clipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """How to encode the columns of a table: learned from the rows that training knows, then used for any rows.
+    """An encoding of the columns of a table: learned from the rows that training knows, then used for any rows.
 
     Args:
         words: the known words of each column of words, sorted.

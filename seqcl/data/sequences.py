@@ -154,10 +154,11 @@ class Sequences:
                         meta["arrays"][field] = [array.dtype.str, list(array.shape)]
                 for field, table in (("user_table", self.user_features), ("item_table", self.item_features)):
                     if table is not None:
-                        table.to_parquet(folder / f"{field}.parquet")
+                        with (folder / f"{field}.parquet").open("wb") as file:
+                            table.to_parquet(file)
                         meta["tables"].append(field)
                 (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        except (OSError, ValueError, TypeError) as error:  # Arrow raises both of the latter over a table
+        except (OSError, ValueError, TypeError) as error:  # Arrow raises the last two for a table that it cannot store
             raise UserError(f"{place}: the packed log cannot be written: {error}") from None
 
     @classmethod

@@ -30,7 +30,8 @@ def load_table(table: pd.DataFrame | Path | None) -> pd.DataFrame | None:
         return table
     import pandas as pd
 
-    return pd.read_parquet(table)
+    with table.open("rb") as file:
+        return pd.read_parquet(file)
 
 
 def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[str] = ()) -> dict[str, Sequence[Any]]:
@@ -123,7 +124,9 @@ def from_parquet(path: Path, which: str, words: Collection[str]) -> tuple[list[A
     import pyarrow as pa
     from pyarrow import parquet
 
-    table = parquet.read_table(path)
+    from seqcl.data.arrow import path_for_arrow
+
+    table = parquet.read_table(path_for_arrow(path))
     owner = column_of_ids(table.column_names, which, path)
     columns: dict[str, Any] = {}
     for name, kind in zip(table.schema.names, table.schema.types, strict=True):
