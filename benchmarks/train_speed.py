@@ -139,6 +139,7 @@ def start(dataset: str) -> dict[str, Any]:
 def first_step(dataset: str) -> None:
     """Do what `run.py --model CL4Rec` does up to the end of its first step; then end the process."""
     from seqcl import experiment
+    from seqcl.config import resolve
     from seqcl.objectives import Joint
 
     def exit_now(self: Joint, encoder: Any) -> None:
