@@ -154,8 +154,8 @@ def slices(config: str, words: list[str], protocol: dict[str, Any]) -> dict[str,
 
     Stops if the data are not those that the protocol names.
     """
-    from seqcl.evaluation.slices import by_popularity
     from seqcl.config import resolve
+    from seqcl.evaluation.slices import by_popularity
 
     resolved = resolve([*options_of(config), *words])
     sequences = resolved.data.sequences(resolved.options.dataset)

@@ -78,7 +78,6 @@ def our_loop(path: str, steps: int, windows: str, clock: Clock) -> dict[str, Any
     from benchmarks.peers import extrapolated
     from seqcl.config import experiment
     from seqcl.experiment import training_batches
-    from seqcl.training import Trainer
 
     train = {"epochs": 1, "batch_size": BATCH, "patience": 0}
     values = {"model": "CL4Rec", "data": {"windows": windows, "max_len": MAX_LEN}, "encoder": SIZES, "train": train}

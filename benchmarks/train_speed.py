@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

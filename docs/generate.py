@@ -219,14 +219,7 @@ def component_options() -> str:
     lines = []
     for section, found in parts.components().items():
         for name, component in found.items():
-            lines += [
-                f"### {section}: {name}",
-                "",
-                parts.first_sentence(component),
-                "",
-                options_of(component, section),
-                "",
-            ]
+            lines += described(f"{section}: {name}", component, section)
     return "\n".join(lines).rstrip()
 
 
@@ -234,15 +227,13 @@ def shared_options() -> str:
     """The options that every run has."""
     lines = []
     for section, component in parts.shared().items():
-        lines += [
-            f"### {section or 'run'}",
-            "",
-            parts.first_sentence(component),
-            "",
-            options_of(component, section),
-            "",
-        ]
+        lines += described(section or "run", component, section)
     return "\n".join(lines).rstrip()
+
+
+def described(title: str, component: parts.Component, section: str) -> list[str]:
+    """A component under its title: what it is, and its options."""
+    return [f"### {title}", "", parts.first_sentence(component), "", options_of(component, section), ""]
 
 
 def options_of(component: parts.Component, section: str) -> str:
