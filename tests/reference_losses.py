@@ -43,23 +43,34 @@ def sampled_softmax(
     table: Tensor,
     targets: Sequence[int],
     negatives: Sequence[Sequence[int]],
-    chance: Sequence[float],
-    correction: str,
+    chance: Sequence[float] | None = None,
+    correction: str = "negatives",
 ) -> float:
     total = 0.0
     for state, target, drawn in zip(states, targets, negatives, strict=True):
-        above = math.exp(dot(state, table[target])) / (chance[target] * len(drawn) if correction == "both" else 1)
-        below = above + sum(math.exp(dot(state, table[j])) / (chance[j] * len(drawn)) for j in drawn if j != target)
+        expected = [share * len(drawn) for share in chance or [1 / len(table)] * len(table)]  # times that each is drawn
+        above = math.exp(dot(state, table[target])) / (expected[target] if correction == "both" else 1)
+        below = above + sum(math.exp(dot(state, table[j])) / expected[j] for j in drawn if j != target)
         total -= math.log(above / below)
     return total / len(states)
 
 
-def gbce(states: Tensor, table: Tensor, targets: Sequence[int], negatives: Sequence[Sequence[int]], t: float) -> float:
+def gbce(
+    states: Tensor, table: Tensor, targets: Sequence[int], negatives: Sequence[Sequence[int]], t: float = 0.75
+) -> float:
     total = 0.0
     for state, target, drawn in zip(states, targets, negatives, strict=True):
         alpha = len(drawn) / (len(table) - 1)
         beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
         total -= math.log(sigmoid(dot(state, table[target])) ** beta) / (len(drawn) + 1)
+        total -= sum(math.log(1 - sigmoid(dot(state, table[j]))) for j in drawn if j != target) / (len(drawn) + 1)
+    return total / len(states)
+
+
+def bce(states: Tensor, table: Tensor, targets: Sequence[int], negatives: Sequence[Sequence[int]]) -> float:
+    total = 0.0
+    for state, target, drawn in zip(states, targets, negatives, strict=True):
+        total -= math.log(sigmoid(dot(state, table[target]))) / (len(drawn) + 1)
         total -= sum(math.log(1 - sigmoid(dot(state, table[j]))) for j in drawn if j != target) / (len(drawn) + 1)
     return total / len(states)
 

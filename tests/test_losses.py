@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from seqcl.errors import UserError
 from seqcl.losses import (
+    LOSSES,
     alignment,
     bce,
-    bpr,
     contrast,
     cosine_gap,
     cosine_margin,
@@ -155,7 +156,9 @@ STATES, TABLE, TARGETS = normal(T, 5), normal(N, 5, seed=3), numbers(N, T)
 OWN = numbers(N, T, K, seed=4).index_put((torch.tensor([0, 3]), torch.tensor([1, 2])), TARGETS[[0, 3]])  # two hits
 SHARED = torch.cat((TARGETS[:1], numbers(N, K - 1, seed=5)))
 DRAWS = pytest.mark.parametrize("drawn", [OWN, SHARED], ids=["own", "shared"])
-DRAWN_LOSSES = pytest.mark.parametrize("loss", [sampled_softmax, bce, gbce, bpr])
+DRAWN_LOSSES = pytest.mark.parametrize(
+    "loss", [LOSSES.find(name) for name in LOSSES if "negatives" in signature(LOSSES.find(name)).parameters]
+)
 
 
 def listed(drawn: Tensor) -> list[list[int]]:
@@ -216,10 +219,11 @@ def test_gbce_equals_its_reference_and_is_bce_at_t_zero(drawn, t):
         assert bce(STATES, TABLE, TARGETS, drawn).item() == pytest.approx(expected, abs=1e-12)
 
 
+@DRAWN_LOSSES
 @DRAWS
-def test_bpr_equals_its_reference(drawn):
-    expected = slow.bpr(STATES, TABLE, TARGETS.tolist(), listed(drawn))
-    assert bpr(STATES, TABLE, TARGETS, drawn).item() == pytest.approx(expected, abs=1e-12)
+def test_every_loss_of_drawn_negatives_equals_the_slow_version_of_its_name(loss, drawn):
+    expected = getattr(slow, loss.__name__)(STATES, TABLE, TARGETS.tolist(), listed(drawn))
+    assert loss(STATES, TABLE, TARGETS, drawn).item() == pytest.approx(expected, abs=1e-12)
 
 
 @DRAWN_LOSSES
