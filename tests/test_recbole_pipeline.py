@@ -268,7 +268,7 @@ def test_settings_reach_the_part_that_they_name(data):
     }
     config, train, *_ = prepared(ours("CL4Rec"), data, **values)
     model = ours("CL4Rec")(config, train.dataset)
-    assert model.objective.first.temperature == 0.3 and len(model.encoder.blocks) == 1
+    assert model.objective.scoring.temperature == 0.3 and len(model.encoder.blocks) == 1
     contrast = model.objective.parts["contrast"]
     assert type(contrast).__name__ == "SupCon" and contrast.weight == 0.7
     assert model.encoder.dim == 8  # a dotted name goes before its section
