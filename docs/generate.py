@@ -70,11 +70,12 @@ def results(data: str) -> str:
         marks = [origins.setdefault(figures.origin(run), str(len(origins) + 1)) for run in row.runs]
         made = marks[0] if len(set(marks)) == 1 else ", ".join(marks)
         minutes = f"{row.figures['minutes']:.0f}"
-        cells = [row.label, f"`configs/{row.name}.yaml`", *quality_of(row), *difference_of(row)]
-        rows.append([*cells, minutes, dates[row.name], made])
+        ndcg, recall, valid = quality_of(row)
+        how = [f"`configs/{row.name}.yaml`", minutes, dates[row.name], made]
+        rows.append([row.label, ndcg, recall, *difference_of(row), valid, *how])
     head = (
-        "model | configuration | NDCG@10 | HR@10 | NDCG@10, valid | difference [95 %] | p | p, Holm | seeds ahead | "
-        "minutes | date | made on"
+        "model | NDCG@10 | HR@10 | difference [95 %] | p | p, Holm | seeds ahead | NDCG@10, valid | "
+        "configuration | minutes | date | made on"
     )
     compared = sum(row.base is not None for row in figures.rows(data))
     notes = [
@@ -83,7 +84,7 @@ def results(data: str) -> str:
         "",
         *(f"{mark}. {origin}" for origin, mark in origins.items()),
     ]
-    return table(head, rows, "  rrrrrrrrrr") + "\n\n" + "\n".join(notes)
+    return table(head, rows, " rrrrrrr rrr") + "\n\n" + "\n".join(notes)
 
 
 def other_results(data: str) -> str:
@@ -132,13 +133,10 @@ def models() -> str:
         own = [component_of(found, section) for section in ("encoder", "views", "objective")]
         usual = ("encoder", "views", "objective", "next_item")
         others = ", ".join(f"`{section}`" for section in found if section not in usual)
-        file = f"`{recipe.__module__.replace('.', '/')}.py`"
         also = "".join(f", alias {alias}" for alias in parts.aliases(recipe))
         link = f"[{name}](options.md#{anchor(name)}){also}"
-        rows.append([link, what, parts.linked(source), *own, others, best(name), file])
-    head = (
-        "name | what it learns | paper | encoder | views | objective | further parts | NDCG@10, Beauty (seeds) | file"
-    )
+        rows.append([link, best(name), what, parts.linked(source), *own, others])
+    head = "name | NDCG@10, Beauty (seeds) | what it learns | paper | encoder | views | objective | further parts"
     return table(head, rows)
 
 
