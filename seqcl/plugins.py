@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import entry_points
@@ -41,6 +42,10 @@ def load(name: str, folder: Path | None = None) -> None:
         path = ((folder or Path()) / Path(name).expanduser()).resolve()
         load_file(path)
         return
+    if not all(word.isidentifier() for word in name.split(".")):
+        raise UserError(
+            f"plugin {name!r}: expected the path of a file that ends in .py, or a module such as my_package.parts"
+        )
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # as `python -m` does, for a package beside the run
     with_source(name, lambda: importlib.import_module(name))
@@ -57,9 +62,11 @@ def load_all(names: Iterable[str], folder: Path | None = None) -> None:
 def load_file(path: Path) -> None:
     """Import a file as a module of its own."""
     if not path.is_file():
-        raise UserError(f"--plugin {path}: no such file")
-    if path.stem in sys.modules:
-        raise UserError(f"--plugin {path}: a module {path.stem!r} is loaded already: give the file another name")
+        raise UserError(f"plugin {path}: no such file")
+    if (other := module_file(path.stem)) == path and path.stem in sys.modules:
+        return  # the caller has imported it
+    if path.stem in sys.modules or other not in (None, path):
+        raise UserError(f"plugin {path}: there is a module {path.stem!r} already, {other}: give the file another name")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module, loader = importlib.util.module_from_spec(spec), spec.loader
@@ -71,16 +78,28 @@ def load_file(path: Path) -> None:
         raise
 
 
+def module_file(name: str) -> Path | str | None:
+    """The file of a module that is loaded or could be; None where there is no such module."""
+    if name in sys.modules:
+        found = getattr(sys.modules[name], "__file__", None)
+    else:
+        spec = None if "." in name else importlib.util.find_spec(name)
+        if spec is None:
+            return None
+        found = spec.origin
+    return Path(found).resolve() if found else "without a file"
+
+
 def with_source(name: str, work: Callable[[], object]) -> None:
     """Run an import; what it registers belongs to the plugin `name`."""
     registry.loading.append(name)
     try:
         work()
     except UserError as error:
-        raise UserError(f"--plugin {name}: {error}") from error
-    except Exception as error:  # a plugin may raise anything
+        raise UserError(f"plugin {name}: {error}") from error
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
         raise UserError(
-            f"--plugin {name}: it cannot be imported: {type(error).__name__}: {error}{place(error)}"
+            f"plugin {name}: it cannot be imported: {type(error).__name__}: {error}{place(error)}"
         ) from error
     finally:
         registry.loading.pop()
@@ -88,10 +107,11 @@ def with_source(name: str, work: Callable[[], object]) -> None:
 
 def place(error: BaseException) -> str:
     """File and line in which an error was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})"
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}:{error.lineno})"
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    outside = [frame for frame in frames if not frame[0].startswith("<frozen")]
+    return f" ({outside[-1][0]}:{outside[-1][1]})" if outside else ""
 
 
 @cache
@@ -100,7 +120,7 @@ def load_installed() -> None:
     for point in entry_points(group=GROUP):
         owner = point.dist.name if point.dist else point.value
         try:
-            with_source(owner, point.load)
+            with_source(point.module, point.load)
         except UserError as error:
             log.warning("the plugin %s of %s is left out: %s", point.name, owner, error)
 
@@ -123,7 +143,11 @@ def check_needs(folder: Path) -> None:
         try:
             registry.TABLES[need["kind"]].find(need["name"])
         except UserError:
+            source = need["source"]
+            way = f"give it with --plugin {source} or, in Python, plugins=[{source!r}]"
+            if source == "__main__":
+                way = "it was made in a script or notebook: register it before, or put it into a file of its own and give that with --plugin"
             raise UserError(
-                f"{folder} needs the {need['kind']} {need['name']!r} of {need['source']}: give it with --plugin {need['source']} "
-                "or, in Python, register it before. Nothing is imported because a run folder says so"
+                f"{folder} needs the {need['kind']} {need['name']!r} of {source}: {way}. "
+                "Nothing is imported because a run folder says so"
             ) from None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from seqcl.errors import UserError, unknown
+from seqcl.parts import Part, declared
 
 KINDS = ("model", "encoder", "view", "objective", "loss", "metric")
 """What can be registered."""
 
-Registered = TypeVar("Registered")
+KIND_OF = {"encoder": "encoder", "objective": "objective", "views": "view"}
+"""The sections of a recipe whose component is chosen by name (`--encoder GRU`), and the kind of part that each takes."""
 
 CONFIG_FILES: dict[str, Callable[[Path], Mapping[str, Any]]] = {}
 """By option, a function that reads another project's configuration file as our options; its docstring is the option's help."""
@@ -87,7 +89,8 @@ def register(kind: str, part: Any = None, *, name: str | None = None) -> Any:
         @seqcl.register("view")
         class Halve(View): ...
 
-    A class of the same module and name replaces itself, as when a notebook's cell runs twice.
+    A class of the same module and name replaces itself, as when a notebook's cell runs twice. With a model, the classes that
+    it declares as its parts are registered too.
 
     Args:
         kind: model, encoder, view, objective, loss (of the next item) or metric.
@@ -101,6 +104,8 @@ def register(kind: str, part: Any = None, *, name: str | None = None) -> Any:
         raise unknown("kind of part", kind, KINDS)
     if part is None:
         return lambda one: register(kind, one, name=name)
+    if not (inspect.isclass(part) or inspect.isroutine(part)):
+        raise UserError(f"a {kind} must be a class or a function, such as part(Class, option=value), not {part!r}")
     found, label = TABLES[kind], name or part.__name__
     source = loading[-1] if loading else str(part.__module__)
     if label.endswith(":"):
@@ -110,14 +115,44 @@ def register(kind: str, part: Any = None, *, name: str | None = None) -> Any:
         if found.bases and not (inspect.isclass(part) and issubclass(part, found.bases)):
             wanted = " or ".join(f"{base.__module__.rpartition('.')[0]}.{base.__name__}" for base in found.bases)
             raise UserError(f"{label} cannot be registered as {kind}: it must be a class derived from {wanted}")
-        if not callable(part):
-            raise UserError(f"{label} cannot be registered as {kind}: it must be a function or a class, not {part!r}")
+        if kind in ("loss", "metric"):
+            check_signature(kind, label, part)
     if known is not None and (label in found.ours or identity(known) != identity(part)):
         owner = "seqcl's own" if label in found.ours else f"of {found.sources[label]}"
         raise UserError(f"the {kind} name {label!r} is taken, it is {owner}: register yours under another name=")
+    if kind == "model":
+        register_parts(part)
     (found.families if label.endswith(":") else found.others)[label] = part
     found.sources[label] = source
     return part
+
+
+def register_parts(recipe: Any) -> None:
+    """Register the classes that a recipe declares as encoder, objective or views, where they have no name yet."""
+    for section, kind in KIND_OF.items():
+        bare = getattr(recipe, section, None)
+        if inspect.isclass(bare):
+            raise UserError(f"{recipe.__name__}: write {section} = part({bare.__name__}), not the class alone")
+        own: Part | None = declared(recipe).get(section)
+        if own is not None and inspect.isclass(own.component) and TABLES[kind].name_of(own.component) is None:
+            register(kind, own.component)
+
+
+def check_signature(kind: str, label: str, part: Any) -> None:
+    """Refuse a loss or a metric that cannot be called as ours are."""
+    first = {"loss": ("states", "table", "targets"), "metric": ("ranks", "k")}[kind]
+    given = set() if kind == "metric" else {"negatives", "log_q", "correction", "t", "smoothing", "items"}
+    parameters = inspect.signature(part).parameters.values()
+    named = [one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    placed, rest = named[: len(first)], named[len(first) :]
+    wrong = [one for one in placed if one.name in given or one.kind is one.KEYWORD_ONLY]
+    wrong += [one for one in rest if one.default is one.empty and one.name not in given]
+    if wrong or (len(placed) < len(first) and not any(one.kind is one.VAR_POSITIONAL for one in parameters)):
+        more = f" and, by these names, {', '.join(sorted(given))}" if given else ""
+        raise UserError(
+            f"{label} cannot be registered as {kind}: its parameters are ({', '.join(one.name for one in parameters)}); "
+            f"a {kind} takes {', '.join(first)}{more}"
+        )
 
 
 def identity(part: Any) -> tuple[str, str]:

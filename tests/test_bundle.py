@@ -333,5 +333,5 @@ def test_a_bundle_of_seqcls_own_encoder_needs_no_plugin(out):
 
 
 def test_a_plugin_that_is_not_there_is_named(out):
-    with pytest.raises(UserError, match=r"--plugin .*missing\.py: no such file"):
+    with pytest.raises(UserError, match=r"plugin .*missing\.py: no such file"):
         Bundle(out, plugins=["missing.py"])

@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 import seqcl
-from seqcl import config, plugins, registry
+from seqcl import config, objectives, plugins, registry
 from seqcl.cli.main import main
+from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
+from seqcl.models import Contrastive, Recommender
+from seqcl.objectives import MoCo
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -87,6 +91,7 @@ def test_a_run_with_parts_of_ones_own_learns_and_reports_ones_own_metric(run):
         ("objective", "Near"),
         ("view", "Newest"),
         ("loss", "hinge"),
+        ("metric", "found"),
     }
 
 
@@ -190,7 +195,7 @@ def test_a_plugin_that_fails_says_where_and_registers_nothing(tmp_path, name, te
 
 
 def test_a_module_that_does_not_exist_is_named():
-    with pytest.raises(UserError, match="--plugin no_such_module: it cannot be imported: ModuleNotFoundError"):
+    with pytest.raises(UserError, match="plugin no_such_module: it cannot be imported: ModuleNotFoundError"):
         plugins.load("no_such_module")
 
 
@@ -256,7 +261,7 @@ def test_our_checks_pass_for_the_pages_parts(parts):
 
 def test_an_installed_plugin_that_fails_is_named_and_left_out(monkeypatch, caplog):
     class Point:
-        name, value, dist = "mine", "no_such_package.parts", None
+        name, value, module, dist = "mine", "no_such_package.parts", "no_such_package.parts", None
 
         def load(self):
             raise ImportError("no_such_package is not here")
@@ -274,3 +279,125 @@ def test_recbole_is_an_ordinary_plugin():
     plugins.load_installed()
     assert registry.TABLES["encoder"].families["recbole:"].__module__ == "seqcl.integrations.recbole_plugin"
     assert main(["train", "--encoder", "reckbole:NARM"]) == 2
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """The tables of parts, as they were afterwards."""
+    for table in registry.TABLES.values():
+        monkeypatch.setattr(table, "others", dict(table.others))
+        monkeypatch.setattr(table, "sources", dict(table.sources))
+
+
+def test_what_a_recipe_declares_is_registered_with_it(tables):
+    class Own(SASRec):
+        """An encoder that only its recipe names."""
+
+    class OwnRec(Recommender):
+        """A recipe (mine)."""
+
+        encoder = seqcl.part(Own, dim=8)
+
+    registry.register("model", OwnRec)
+    assert registry.TABLES["encoder"].find("Own") is Own
+    assert config.experiment({"model": OwnRec}).recipe.chosen == {"encoder": "Own"}
+    assert {("encoder", "Own", __name__), ("model", "OwnRec", __name__)} <= set(
+        config.experiment({"model": "OwnRec"}).needs()
+    )
+
+
+def test_a_recipe_that_is_not_well_declared_is_refused_at_once(tables):
+    class TwoViews(objectives.TwoViews):
+        """Named as ours is."""
+
+    class Clash(Contrastive):
+        """A recipe (mine)."""
+
+        objective = seqcl.part(TwoViews)
+
+    class Bare(Contrastive):
+        """A recipe (mine)."""
+
+        objective = MoCo
+
+    class Nothing(Contrastive):
+        """A recipe (mine)."""
+
+    with pytest.raises(UserError, match="the objective name 'TwoViews' is taken, it is seqcl's own"):
+        registry.register("model", Clash)
+    with pytest.raises(UserError, match=r"Bare: write objective = part\(MoCo\), not the class alone"):
+        registry.register("model", Bare)
+    assert {"Clash", "Bare"}.isdisjoint(registry.TABLES["model"])
+    with pytest.raises(UserError, match=r"Nothing declares no objective: write objective = part"):
+        seqcl.train("markov", model=Nothing, train={"epochs": 1}, progress=False)
+
+
+def test_a_class_goes_where_a_name_goes(tables):
+    def mine(states, table, targets, negatives):
+        return (states * 0).sum()
+
+    class OtherRec(Recommender):
+        """A recipe (mine)."""
+
+    chosen = config.experiment(
+        {"next_item": {"loss": mine}, "encoder": {"name": GRU, "dim": 8}, "baseline": [OtherRec, "NARM"]}
+    )
+    assert chosen.flat["next_item.loss"] == "mine" and chosen.flat["encoder.name"] == "GRU"
+    assert chosen.options.baselines == ["Popularity", "OtherRec", "NARM"]
+    assert config.experiment({"model": seqcl.part(OtherRec)}).options.model == "OtherRec"
+    for wrong in (partial(GRU, dim=8), GRU(num_items=3, max_len=3)):
+        with pytest.raises(UserError, match="must be a class or a function"):
+            config.experiment({"encoder": wrong})
+
+
+def test_a_loss_or_metric_that_cannot_be_called_is_refused(tables):
+    def drawn(states, table, targets, drawn):
+        return 0
+
+    def short(states, t, targets):
+        return 0
+
+    def one(ranks):
+        return ranks
+
+    for kind, wrong, takes in (("loss", drawn, "negatives"), ("loss", short, "table"), ("metric", one, "ranks, k")):
+        with pytest.raises(UserError, match=f"{wrong.__name__} cannot be registered as {kind}: .*{takes}"):
+            registry.register(kind, wrong)
+
+
+def test_why_a_part_does_not_fit_is_said(tables):
+    class NeedsMore(MoCo):
+        """Asks for more."""
+
+        def __init__(self, *, views, extra, weight: float = 0.1) -> None:
+            super().__init__(views=views, dim=3)
+
+    with pytest.raises(UserError, match=r"it needs extra, which .*; it has no parameter dim, which"):
+        config.experiment({"objective": NeedsMore})
+
+
+def test_a_file_that_is_imported_already_is_not_imported_again(tmp_path, monkeypatch, tables):
+    (tmp_path / "twice_parts.py").write_text("made = []\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    import twice_parts
+
+    plugins.load(str(tmp_path / "twice_parts.py"))
+    assert sys.modules["twice_parts"] is twice_parts
+    (tmp_path / "json.py").write_text("", encoding="utf-8")
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)\n", encoding="utf-8")
+    (tmp_path / "wrong.py").write_text("\nx = = 1\n", encoding="utf-8")
+    for name, message in (
+        ("json.py", "there is a module 'json' already"),
+        ("ends.py", r"SystemExit: 3 \(.*ends\.py:1\)"),
+        ("wrong.py", r"SyntaxError: .*\(.*wrong\.py:2\)$"),
+    ):
+        with pytest.raises(UserError, match=message):
+            plugins.load(str(tmp_path / name))
+    for name in ("..rel", ".", ""):
+        with pytest.raises(UserError, match="expected the path of a file"):
+            plugins.load(name)
+
+
+def test_help_of_a_run_does_not_go_on_with_it(run, outside):
+    done = seqcl_there(outside, "train", "--plugin", "my_parts.py", "--resume", run, "--help")
+    assert done.returncode == 0 and "--objective.margin" in done.stdout and "recall" not in done.stdout, done.stderr

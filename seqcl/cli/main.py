@@ -48,11 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def print_anything(stream: Any) -> None:
     """Let a stream take every letter: a file or pipe as UTF-8, a terminal that lacks a letter by its escape."""
-    if isinstance(stream, TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
-        if stream.isatty():
+    if isinstance(stream, TextIOWrapper):
+        if stream.encoding.lower().replace("-", "") == "utf8":
+            stream.reconfigure(errors="surrogateescape")  # the bytes of a name that is no UTF-8
+        elif stream.isatty():
             stream.reconfigure(errors="backslashreplace")
         else:
-            stream.reconfigure(encoding="utf-8")
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def train(words: list[str]) -> int:

@@ -61,7 +61,7 @@ class Options:
         names = [name.strip() for name in self.baseline.split(",") if name.strip()]
         for name in names:
             if name not in MODELS:
-                raise unknown("model in --baseline", name, MODELS)
+                raise UserError(f"{unknown('model in --baseline', name, MODELS)}, or one that --plugin brings")
         return [name for name in dict.fromkeys(["Popularity", *names]) if name != self.model]
 
 
@@ -126,6 +126,14 @@ class Experiment:
             raise unknown("metric in --train.monitor", self.train.monitor, known)
         if self.options.start != "random" and not self.recipe.trained:
             raise UserError(f"--start {self.options.start}: {self.options.model} has no item embeddings")
+
+    def needs(self) -> Iterator[tuple[str, str, str]]:
+        """Kind, name and source of every part that is not ours: those of the recipe, and the metric that training watches."""
+        yield from self.recipe.needs()
+        metric = self.train.monitor.partition("@")[0]
+        source = registry.TABLES["metric"].source_of(metric)
+        if source is not None:
+            yield "metric", metric, source
 
     def build(self, train: Windows, *, fresh: bool = True) -> Model:
         """Make the model, with weights that the seed decides.

@@ -18,6 +18,7 @@ class File(NamedTuple):
     path: Path
     settings: Settings
     base: Path | None
+    base_place: str | None  # the file and line that name it
     plugins: list[str]
     notes: list[str]  # a line for each option that has another name now
 
@@ -37,17 +38,17 @@ def chain(path: Path) -> list[File]:
         if any(file.path.resolve() == after.resolve() for file in found):
             circle = " -> ".join(str(file.path) for file in [*found, found[0]])
             raise UserError(f"--config {path}: these files build on each other in a circle: {circle}")
-        found.append(read(after, named_by=found[-1].path if found else None))
+        found.append(read(after, named_by=found[-1].base_place if found else None))
         after = found[-1].base
     return found[::-1]
 
 
-def read(path: Path, *, named_by: Path | None = None, stored: bool = False) -> File:
+def read(path: Path, *, named_by: str | None = None, stored: bool = False) -> File:
     """One file, with `file:line` for every setting.
 
     Args:
         path: the file.
-        named_by: the file that names it as its base.
+        named_by: the file and line that name it as their base.
         stored: true where a run wrote it, so that options under their former names are read.
 
     Raises:
@@ -62,26 +63,48 @@ def read(path: Path, *, named_by: Path | None = None, stored: bool = False) -> F
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: byte {error.start + 1} is not UTF-8 text; save the file as UTF-8") from None
     except yaml.YAMLError as error:
-        raise UserError(f"--config {error}".replace("<unicode string>", str(path))) from None
+        raise UserError(f"{source}: {yaml_problem(error)}") from None
     if root is None:
-        return File(path, {}, None, [], [])
+        return File(path, {}, None, None, [], [])
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{source}: the file must hold `key: value` lines")
-    settings = {key: Setting(value, f"{path}:{line}") for key, value, line in leaves(root, text)}
+    try:
+        settings = {key: Setting(value, f"{path}:{line}") for key, value, line in leaves(root, text)}
+    except RecursionError:
+        raise UserError(f"{source}: a value holds itself, through an anchor &name and *name") from None
+    except UserError as error:
+        raise UserError(f"{path}:{error}") from None
     base, plugins = settings.pop("base", None), settings.pop("plugins", None)
     today, notes = renamed(settings, stored=stored)
-    return File(path, today, base_of(base, path), plugins_of(plugins), [f"{path}: {note}" for note in notes])
+    place = base.place if base else None
+    return File(path, today, base_of(base, path), place, plugins_of(plugins), [f"{path}: {note}" for note in notes])
 
 
 def leaves(node: yaml.MappingNode, text: str, prefix: str = "") -> Iterator[tuple[str, Any, int]]:
     """Dotted name, value and line of every leaf; `encoder: GRU` is short for `encoder: {name: GRU}`."""
     loader = yaml.SafeLoader(text)
+    lines: dict[str, int] = {}
     for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise UserError(f"{line}: a key must be one word")
         name = f"{prefix}{key.value}"
+        if lines.setdefault(name, line) != line:
+            raise UserError(f"{line}: {name} stands on line {lines[name]} already")
         if isinstance(value, yaml.MappingNode) and value.value:
             yield from leaves(value, text, f"{name}.")
         else:
-            yield full_name(name), loader.construct_object(value, deep=True), key.start_mark.line + 1
+            try:
+                made = loader.construct_object(value, deep=True)
+            except (yaml.YAMLError, ValueError) as error:
+                raise UserError(f"{line}: {name}: {getattr(error, 'problem', None) or error}") from None
+            yield full_name(name), made, line
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong with a file that is no YAML, and where, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
 
 
 def base_of(setting: Setting | None, path: Path) -> Path | None:

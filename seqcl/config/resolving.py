@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from seqcl import plugins, registry
 from seqcl.config import messages
@@ -58,20 +58,28 @@ def resolve(words: Sequence[str], *, notify: Notify = to_stderr) -> Experiment:
     words, paths = take(words, "--config")
     for path in existing(paths):
         for file in chain(path):
-            plugins.load_all(file.plugins, file.path.parent)
+            try:
+                plugins.load_all(file.plugins, file.path.parent)
+            except UserError as error:
+                raise UserError(f"{file.path}: {error}") from None
             layers.append(file.settings)
     typed, _ = renamed(of_words(words))
     asks_help = typed.pop(HELP, None) is not None
     settings, left_out = merge([*layers, typed])
-    sections = recipe_sections(settings)
     if asks_help:
-        parse(sections + list(SHARED), settings)
-        print(help_page(model_of(settings), [Section("", Options), *sections, *SHARED]))
-        sys.exit(0)
+        print_help(settings)
     found = build(settings)
     for line in messages.left_out(left_out):
         notify(line)
     return found
+
+
+def print_help(settings: Settings) -> NoReturn:
+    """Print the options of the recipe that the settings name, and end."""
+    sections = recipe_sections(settings)
+    parse([*sections, *SHARED], settings)
+    print(help_page(model_of(settings), [Section("", Options), *sections, *SHARED]))
+    sys.exit(0)
 
 
 def experiment(values: Mapping[str, Any], *, stored: bool = False) -> Experiment:
@@ -94,7 +102,10 @@ def build(settings: Settings) -> Experiment:
     values = parse([*sections, *SHARED], settings)
     made: dict[str, Any] = {"options": checked(Section("", Options), values[""], settings)}
     made |= {section.name: checked(section, values[section.name], settings) for section in SHARED}
-    return Experiment(**made, recipe=recipe_of(sections, values, settings))
+    try:
+        return Experiment(**made, recipe=recipe_of(sections, values, settings))
+    except UserError as error:
+        raise messages.of_section(error, "", settings) from None
 
 
 def checked(section: Section, values: Mapping[str, Any], settings: Settings) -> Any:
@@ -125,6 +136,7 @@ def recipe(name: str, values: Mapping[str, Any]) -> tuple[Recipe, Start]:
     Raises:
         UserError: an unknown name, or a value that does not fit.
     """
+    plugins.load_all([])
     settings = of_mapping({"model": name, **values})
     sections = recipe_sections(settings)
     parsed = parse(sections, settings, alone=recipe_alone)
@@ -225,8 +237,11 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
     stored = read(path, stored=True)
     for note in stored.notes:
         notify(note)
+    typed, _ = renamed(of_words(rest))
+    if typed.pop(HELP, None) is not None:
+        print_help(stored.settings)
     before = build(stored.settings)
-    now, _ = merge([stored.settings, renamed(of_words(rest))[0]])
+    now, _ = merge([stored.settings, typed])
     after = build(now)
     for key in sorted(after.flat, key=lambda one: not one.endswith(("model", ".name"))):
         if key not in FREE and before.flat.get(key) != after.flat[key]:

@@ -86,11 +86,13 @@ def section_of(recipe: Any, name: str, settings: Settings) -> Section:
     if choice in fitting:
         return Section(name, fitting[choice], {}, names, choice)
     if choice in table:
-        raise located(
-            UserError(f"{name} {choice} does not fit {recipe.__name__}, which takes: {', '.join(fitting)}"), place
-        )
+        text = f"{name} {choice} does not fit {recipe.__name__}, which takes: {', '.join(fitting)}"
+        raise located(UserError(f"{text}{misfit(table[choice], part.component)}"), place)
     if choice.partition(":")[0] + ":" in table.families:
-        return Section(name, table.find(choice), {}, names, choice)
+        try:
+            return Section(name, table.find(choice), {}, names, choice)
+        except UserError as error:
+            raise located(error, place) from None
     raise located(unknown(name, choice, names), place)
 
 
@@ -103,6 +105,14 @@ def choices(section: str, default: Component) -> dict[str, Component]:
         if handed_in(component) <= handed <= set(inspect.signature(component).parameters)
     }
     return fitting if default in fitting.values() else {default.__name__: default, **fitting}
+
+
+def misfit(component: Component, default: Component) -> str:
+    """The parameters by which a component does not fit in the place of a recipe's own."""
+    handed, taken = handed_in(default), set(inspect.signature(component).parameters)
+    missing, foreign = sorted(handed_in(component) - handed), sorted(handed - taken)
+    needs = f"; it needs {', '.join(missing)}, which the recipe does not hand in" if missing else ""
+    return needs + (f"; it has no parameter {', '.join(foreign)}, which the recipe hands in" if foreign else "")
 
 
 def default_name(section: str, component: Component) -> str:
@@ -197,4 +207,7 @@ def named_options(component: Component) -> Iterator[tuple[str, str]]:
 def hints_of(component: Component) -> dict[str, Any]:
     """The types of a component's parameters."""
     function: Any = component.__init__ if inspect.isclass(component) else component
-    return get_type_hints(function, include_extras=True)
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise UserError(f"{component.__name__}: a type of its parameters cannot be read: {error}") from None

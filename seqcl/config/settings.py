@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 from seqcl import registry
 from seqcl.errors import UserError
 from seqcl.parts import Part, declared
-
-KIND_OF = {"encoder": "encoder", "objective": "objective", "views": "view"}
-"""The sections whose component is chosen by name (`--encoder GRU`), and the kind of part that each takes."""
+from seqcl.registry import KIND_OF
 
 SHORT = {"--precision": "--train.precision"}
 """Options that may be written without their section."""
@@ -113,7 +111,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     """Dotted name and value of every leaf of nested values."""
     for key, value in values.items():
         name = f"{prefix}{key}"
-        kind = "model" if name == "model" else KIND_OF.get(name)
+        kind = kind_of(name)
         if isinstance(value, Mapping):
             yield from flatten(value, f"{name}.")
         elif isinstance(value, Part):
@@ -121,12 +119,21 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
                 raise UserError(
                     f"option {name}: a part can stand for {', '.join(KIND_OF)}; give {name} its options by name"
                 )
-            yield f"{name}.name", named(kind, value.component)
-            yield from flatten(value.options, f"{name}.")
+            yield full_name(name), named(kind, value.component)
+            yield from flatten(value.options, f"{name.removesuffix('.name')}.")
+        elif name == "baseline" and isinstance(value, list | tuple):
+            yield name, ",".join(one if isinstance(one, str) else named("model", one) for one in value)
         elif kind and callable(value):
             yield full_name(name), named(kind, value)
         else:
             yield full_name(name), value
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of part that an option names; None where it names none."""
+    if name in ("model", "baseline"):
+        return "model"
+    return "loss" if name.endswith(".loss") else KIND_OF.get(name.removesuffix(".name"))
 
 
 def named(kind: str, component: Any) -> str:
@@ -135,7 +142,7 @@ def named(kind: str, component: Any) -> str:
     name = table.name_of(component)
     if name is None and not is_default(kind, component):
         registry.register(kind, component)
-    return name or component.__name__
+    return name or str(component.__name__)
 
 
 def is_default(kind: str, component: Any) -> bool:

@@ -56,8 +56,8 @@ def write_ranks(result: Result, sequences: Sequences, path: Path) -> None:
         "target": sequences.item_ids[result.targets - 1],
         "rank": result.ranks,
     }
-    with disk.whole_file(path) as beside:
-        pd.DataFrame(columns).to_parquet(beside, index=False)
+    with disk.whole_file(path) as beside, beside.open("wb") as file:  # a path need not be ASCII
+        pd.DataFrame(columns).to_parquet(file, index=False)
 
 
 @contextmanager

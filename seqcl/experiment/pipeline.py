@@ -131,7 +131,7 @@ def begun(folder: Path, experiment: Experiment) -> Path:
     """The folder of one model, with its configuration and the list of parts that are not ours."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", experiment.to_yaml())
-    plugins.write_needs(folder, experiment.recipe.needs())
+    plugins.write_needs(folder, experiment.needs())
     return folder
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from seqcl import encoders
 from seqcl.augment import crop_mask_reorder
+from seqcl.errors import UserError
 from seqcl.objectives import Joint, NextItem, Objective
 from seqcl.parts import Part, chosen, part
 from seqcl.types import SeqBatch, Windows
@@ -113,6 +114,10 @@ class Contrastive(Recommender):
 
     def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
         next_item = super().terms(encoder, parts)
+        if "objective" not in parts:
+            raise UserError(
+                f"{type(self).__name__} declares no objective: write objective = part(TwoViews), or another one"
+            )
         return {**next_item, "contrast": parts["objective"](views=parts["views"](), dim=encoder.dim)}
 
 
