@@ -56,8 +56,10 @@ def write_ranks(result: Result, sequences: Sequences, path: Path) -> None:
         "target": sequences.item_ids[result.targets - 1],
         "rank": result.ranks,
     }
-    with disk.whole_file(path) as beside, beside.open("wb") as file:  # a path need not be ASCII
-        pd.DataFrame(columns).to_parquet(file, index=False)
+    with disk.whole_file(path) as beside:
+        beside.write_bytes(
+            pd.DataFrame(columns).to_parquet(index=False)
+        )  # pandas takes no path that is not ASCII under LC_ALL=C
 
 
 @contextmanager

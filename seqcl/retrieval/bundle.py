@@ -101,7 +101,8 @@ def write_table(path: Path, item_ids: np.ndarray, vectors: np.ndarray) -> None:
 
     flat = pa.array(vectors.reshape(-1))
     lists = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    parquet.write_table(pa.table({"item": pa.array(item_ids), "vector": lists}), path)
+    with path.open("wb") as file:  # Arrow takes no path that is not ASCII under LC_ALL=C
+        parquet.write_table(pa.table({"item": pa.array(item_ids), "vector": lists}), file)
 
 
 def sha256(path: Path) -> str:

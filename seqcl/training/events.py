@@ -17,7 +17,7 @@ log = logging.getLogger("seqcl")
 class Events:
     """Writes rows as TensorBoard events; nothing is imported and no file is made before the first row.
 
-    A full disk costs the events alone: the run goes on without them.
+    A full disk, or a path that TensorBoard cannot take, costs the events alone: the run goes on without them.
 
     Args:
         folder: folder of the event files.
@@ -36,7 +36,7 @@ class Events:
             return
         try:
             self._add(row)
-        except OSError as error:
+        except (OSError, UnicodeEncodeError) as error:
             self._give_up(error)
 
     def _add(self, row: Row) -> None:
@@ -62,6 +62,6 @@ class Events:
         except OSError as error:
             self._give_up(error)
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: Exception) -> None:
         self.broken = True
         log.warning("TensorBoard events cannot be written (%s); going on without them", error)
