@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import locale, os, sys
 from pathlib import Path
@@ -68,14 +69,14 @@ print(prints.pop())
 def test_ids_that_are_not_ascii_are_read_packed_cached_loaded_and_written_under_an_ascii_locale(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    root = Path(__file__).parents[1]
+
     outputs = []
     for number, locale in enumerate(({"LC_ALL": "C", "PYTHONUTF8": "0"}, {"LC_ALL": "C", "PYTHONUTF8": "1"})):
         folder = tmp_path / f"{number}"
         folder.mkdir()
         if locale["PYTHONUTF8"] == "1":  # the same bits as under UTF-8
             script.write_text(SCRIPT.replace("not in (", "in ("), encoding="utf-8")
-        paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+        paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         done = subprocess.run(
             [sys.executable, str(script), str(folder)],
             env=os.environ | locale | {"PYTHONPATH": paths},
@@ -85,3 +86,16 @@ def test_ids_that_are_not_ascii_are_read_packed_cached_loaded_and_written_under_
         assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
         outputs.append(done.stdout)
     assert outputs[0] == outputs[1]
+
+
+def test_a_run_and_a_bundle_lie_under_a_path_that_is_not_ascii(tmp_path: Path) -> None:
+    def seqcl(*words: object) -> str:
+        told = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-m", "seqcl", *map(str, words)], env=told, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode("utf-8")
+        return done.stdout.decode("utf-8")
+
+    runs, bundle = tmp_path / "läufe", tmp_path / "bündel"
+    seqcl("train", "--model", "SASRec", "--dataset", "markov", "--train.epochs", 1, "--encoder.dim", 8, "--runs", runs)
+    seqcl("export", next(runs.iterdir()), bundle)
+    assert len(seqcl("recommend", bundle, "--items", "1,2", "--k", 3).splitlines()) == 3

@@ -132,7 +132,8 @@ class FaissIndex:
         """
         if not np.array_equal(self.ids[:-1], np.arange(1, len(self.ids))):
             raise ValueError("only an index of the items 1..N can be saved")
-        library().write_index(self.index, str(path))
+        with path.open("wb") as file:  # faiss takes no path that is not ASCII under LC_ALL=C
+            library().write_index(self.index, library().PyCallbackIOWriter(file.write))
         about = {name: getattr(self, name) for name in STATE}
         write_text(path.with_suffix(".json"), json.dumps(about))
 
@@ -148,7 +149,8 @@ class FaissIndex:
         for name in STATE:
             setattr(made, name, about[name])
         made.name, made.build_seconds = made.kind, 0.0
-        made.index = library().read_index(str(path))
+        with path.open("rb") as file:
+            made.index = library().read_index(library().PyCallbackIOReader(file.read))
         made.ids = np.concatenate((np.arange(1, made.index.ntotal + 1), [PAD]))
         return made
 
