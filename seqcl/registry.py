@@ -11,7 +11,7 @@ from seqcl.errors import UserError, unknown
 from seqcl.parts import Part, declared
 
 KINDS = ("model", "encoder", "view", "objective", "loss", "metric")
-"""What can be registered."""
+"""The kinds of part that can be registered."""
 
 KIND_OF = {"encoder": "encoder", "objective": "objective", "views": "view"}
 """The sections of a recipe whose component is chosen by name (`--encoder GRU`), and the kind of part that each takes."""

@@ -102,7 +102,7 @@ def leaves(node: yaml.MappingNode, text: str, prefix: str = "") -> Iterator[tupl
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:
-    """What is wrong with a file that is no YAML, and where, in one line."""
+    """The problem of a file that is no YAML, and its line."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     return f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
 
