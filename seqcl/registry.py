@@ -105,7 +105,7 @@ def register(kind: str, part: Any = None, *, name: str | None = None) -> Any:
     if part is None:
         return lambda one: register(kind, one, name=name)
     if not (inspect.isclass(part) or inspect.isroutine(part)):
-        raise UserError(f"a {kind} must be a class or a function, such as part(Class, option=value), not {part!r}")
+        raise UserError(f"{kind}: expected a class, a function or part(Class, option=value), not {part!r}")
     found, label = TABLES[kind], name or part.__name__
     source = loading[-1] if loading else str(part.__module__)
     if label.endswith(":"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Similarity = Literal["cosine", "dot"]
-"""How two vectors are compared."""
+"""The measure by which two vectors are compared."""
 
 PAD = 0
 """Id of the padding slot; items are 1..N and the MASK token is N + 1."""

@@ -70,6 +70,7 @@ def test_a_base_is_a_layer_of_its_own_so_that_what_a_file_replaces_in_it_is_said
         ({"a": "dataset: 2020-99-99\n"}, r"a\.yaml:1: dataset: month must be in 1\.\.12"),
         ({"a": "train: &a\n  lr: *a\n"}, r"a\.yaml.*through an anchor"),
         ({"a": "model: CL4Rec\nseed: 1\nmodel: SASRec\n"}, r"a\.yaml:3: model stands on line 1 already"),
+        ({"a": "train: {lr: 1, lr: 2}\n"}, r"a\.yaml:1: train\.lr stands on line 1 already"),
         ({"a": "? {a: 1}\n: 2\n"}, r"a\.yaml:1: a key must be one word"),
         ({"a": "seed: [1\nmodel: CL4Rec\n"}, r"a\.yaml: line 2: [^\n]*$"),
         ({"a": "\ntrain: {monitor: ndgc@10}\n"}, r"a\.yaml:2: unknown metric in --train\.monitor 'ndgc@10'"),

@@ -346,7 +346,7 @@ def test_a_class_goes_where_a_name_goes(tables):
     assert chosen.options.baselines == ["Popularity", "OtherRec", "NARM"]
     assert config.experiment({"model": seqcl.part(OtherRec)}).options.model == "OtherRec"
     for wrong in (partial(GRU, dim=8), GRU(num_items=3, max_len=3)):
-        with pytest.raises(UserError, match="must be a class or a function"):
+        with pytest.raises(UserError, match="expected a class, a function or part"):
             config.experiment({"encoder": wrong})
 
 

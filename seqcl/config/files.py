@@ -89,8 +89,9 @@ def leaves(node: yaml.MappingNode, text: str, prefix: str = "") -> Iterator[tupl
         if not isinstance(key, yaml.ScalarNode):
             raise UserError(f"{line}: a key must be one word")
         name = f"{prefix}{key.value}"
-        if lines.setdefault(name, line) != line:
+        if name in lines:
             raise UserError(f"{line}: {name} stands on line {lines[name]} already")
+        lines[name] = line
         if isinstance(value, yaml.MappingNode) and value.value:
             yield from leaves(value, text, f"{name}.")
         else:

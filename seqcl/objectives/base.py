@@ -34,7 +34,7 @@ class Objective(nn.Module):
     """Extra facts a checkpoint must match, besides the log."""
 
     scoring: Scoring
-    """How items are scored and ranked; an objective that cannot rank has none."""
+    """The scoring by which items are ranked; an objective that cannot rank has none."""
 
     def __init__(self) -> None:
         super().__init__()
