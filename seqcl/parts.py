@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, overload
 
 from seqcl.errors import UserError, unknown
@@ -27,7 +28,7 @@ class Part:
     """
 
     def __init__(self, component: Component, /, **options: Any) -> None:
-        known = inspect.signature(component).parameters
+        known = parameters_of(component)
         for name in options:
             if name not in known:
                 raise unknown(f"option of {component.__name__}", name, options_of(component))
@@ -57,15 +58,20 @@ def part(component: Component, /, **options: Any) -> Any:
     return Part(component, **options)
 
 
+@cache
+def parameters_of(component: Component) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a component by name."""
+    return inspect.signature(component).parameters
+
+
 def options_of(component: Component) -> dict[str, inspect.Parameter]:
     """The options of a component: its parameters with a default, by name."""
-    parameters = inspect.signature(component).parameters
-    return {name: one for name, one in parameters.items() if one.default is not inspect.Parameter.empty}
+    return {name: one for name, one in parameters_of(component).items() if one.default is not inspect.Parameter.empty}
 
 
 def handed_in(component: Component) -> set[str]:
     """The parameters of a component without a default: the recipe hands them in."""
-    return set(inspect.signature(component).parameters) - options_of(component).keys()
+    return set(parameters_of(component)) - options_of(component).keys()
 
 
 def declared(recipe: Component) -> dict[str, Part]:

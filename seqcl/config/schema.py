@@ -16,7 +16,7 @@ from seqcl.data import Preparation
 from seqcl.errors import UserError, unknown
 from seqcl.evaluation import Evaluator
 from seqcl.models import MODELS
-from seqcl.parts import Component, declared, handed_in, options_of
+from seqcl.parts import Component, declared, handed_in, options_of, parameters_of
 from seqcl.training import Trainer
 
 DEFAULT_MODEL = Options.model
@@ -102,14 +102,14 @@ def choices(section: str, default: Component) -> dict[str, Component]:
     fitting = {
         name: component
         for name, component in registry.TABLES[KIND_OF[section]].items()
-        if handed_in(component) <= handed <= set(inspect.signature(component).parameters)
+        if handed_in(component) <= handed <= set(parameters_of(component))
     }
     return fitting if default in fitting.values() else {default.__name__: default, **fitting}
 
 
 def misfit(component: Component, default: Component) -> str:
     """The parameters by which a component does not fit in the place of a recipe's own."""
-    handed, taken = handed_in(default), set(inspect.signature(component).parameters)
+    handed, taken = handed_in(default), set(parameters_of(component))
     missing, foreign = sorted(handed_in(component) - handed), sorted(handed - taken)
     needs = f"; it needs {', '.join(missing)}, which the recipe does not hand in" if missing else ""
     return needs + (f"; it has no parameter {', '.join(foreign)}, which the recipe hands in" if foreign else "")
