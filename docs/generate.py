@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import quality  # noqa: E402
-from docs import figures, parts  # noqa: E402
+from docs import figures, layouts, parts  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 DATA = {"Beauty": "beauty", "Sports_and_Outdoors": "sports"}
@@ -263,6 +263,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shared options": shared_options,
     "recipe options": recipe_options,
     "component options": component_options,
+    "layouts": lambda: table("file | first line (→ is a tab) | what seqcl says", layouts.rows()),
 }
 """The names that may stand behind `generated:`."""
 

@@ -65,7 +65,7 @@ def test_other_content_or_other_options_are_packed_anew(source: Path, folder: Pa
     prints.add(load_sequences(source, cache=folder, k_core=3).fingerprint)
     prints.add(load_sequences(source, cache=folder, duplicates="last").fingerprint)
     prints.add(load_sequences(source, cache=folder, min_length=3).fingerprint)
-    prints.add(load_sequences(source, cache=folder, time="-").fingerprint)
+    prints.add(load_sequences(source, cache=folder, order="file").fingerprint)
     prints.add(load_sequences(source, cache=folder, user="item_id", item="user_id").fingerprint)
     source.write_text(source.read_text() + "3,4,99\n")
     prints.add(load_sequences(source, cache=folder).fingerprint)

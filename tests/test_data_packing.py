@@ -14,7 +14,7 @@ from tests.reference_data import Row, k_core, random_log, rows_by_user
 
 def interactions(log: list[Row], *, times: bool = True) -> Interactions:
     table = pd.DataFrame(log, columns=["user_id", "item_id", "timestamp"])
-    return Interactions.from_frame(table, time="timestamp" if times else None)
+    return Interactions.from_frame(table, order="time" if times else "file")
 
 
 def as_lists(packed: Sequences) -> dict[object, list[tuple]]:

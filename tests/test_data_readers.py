@@ -142,7 +142,7 @@ def test_columns_are_found_by_their_usual_names_or_by_the_given_ones(tmp_path: P
     assert read(path, time="when").times.tolist() == [3.0, 2.0, 1.0]
     assert raw(read(path, user="movieId", item="userId")) == [(1, 7), (2, 7), (1, 8)]
     timed = text(tmp_path, HEAD + GOOD)
-    assert read(timed, time="-").times is None
+    assert read(timed, order="file").times is None
 
 
 def test_a_wrong_column_names_the_nearest(tmp_path: Path) -> None:
@@ -170,13 +170,13 @@ def test_a_wrong_column_names_the_nearest(tmp_path: Path) -> None:
         (HEAD, r"log.csv:2: there is a header and nothing under it"),
         ("item_id,timestamp\n1,2\n", r"log.csv:1: unknown user column 'user_id'"),
         ("user_id,user_id,item_id\n1,2,3\n", r"log.csv:1: two columns are called 'user_id'"),
-        ("1,2,3\n4,5,6\n", r"log.csv:1: the first line holds numbers, but it must be a header"),
+        ("1,2,3\n4,5,6\n", r"log.csv: no header, and no user has two rows, .* add --data.columns user,item,_, or a first line"),
         (HEAD + GOOD + "u2,b,soon\n", r"log.csv:5: column 3 'timestamp': 'soon' is not a time"),
         (HEAD + GOOD + "u2,b,\n", r"log.csv:5: column 3 'timestamp': (the time is missing|'' is not a time)"),
         (HEAD + GOOD + "u2,b,nan\n" + GOOD, r"log.csv:5: column 3 'timestamp': "),
         (HEAD + GOOD + "u2,b,-1\n", r"log.csv:5: column 3 'timestamp': -1.0 is not a time"),
         (HEAD + GOOD + "u2,b,inf\n", r"log.csv:5: column 3 'timestamp': inf is not a time"),
-        (HEAD + GOOD + ",b,4\n", r"log.csv:5: column 1 'user_id': the id is empty"),
+        (HEAD + GOOD + ",b,4\n", r"log.csv:5: column 1 'user_id': the id is missing, as in 25% of the rows"),
         (HEAD + GOOD + "u2, ,4\n", r"log.csv:5: column 2 'item_id': the id is empty"),
         (HEAD + GOOD + ",,\n", r"log.csv:5: column . '[a-z_]+': "),
         (HEAD + GOOD + "u2,b\n", r"log.csv:5: column 2: the row has 2 columns, the header 3"),
@@ -208,16 +208,16 @@ def test_a_malformed_csv_is_refused_with_file_line_and_column(
     [
         ("", r"log.txt:1: the file is empty"),
         ("1 2 3\n2\n3 4 5\n", r"log.txt:2: column 2: user '2' has no items"),
-        ("1 2 3\n\n3 4 5\n", r"log.txt:2: column 1: the row is empty"),
-        ("1,2,3\n2,3,4\n", r"log.txt:1: column 2: user '1,2,3' has no items \(a CSV file needs a first line"),
+        ("1 2 3\n\n3 4 5 6\n", r"log.txt:2: column 1: the row is empty"),
+        ("1,2,3\n2,3\n1,5,6,7\n", r"log.txt:1: column 2: user '1,2,3' has no items \(a table separated by commas"),
         ("1 2 3\n2 4 99999999999999999999 5\n", r"log.txt:2: column 3 \(an item\): the id 9+ does not fit 64 bits"),
         (
-            "1 2 3\n2 4 5\n99999999999999999999 4 5\n",
+            "1 2 3\n2 4 5 6\n99999999999999999999 4 5\n",
             r"log.txt:3: column 1 \(the user\): the id 9+ does not fit 64 bits",
         ),
-        ("1 2 3\n2 4 x" + "y" * 300, r"log.txt:2: column 3 \(an item\): the id is 301 characters long"),
+        ("1 2\n2 4 x" + "y" * 300, r"log.txt:2: column 3 \(an item\): the id is 301 characters long"),
         (b"1 2 3\n2 4 \xff 5\n", r"log.txt:2: column 3: not UTF-8 text"),
-        ("1 2 3 4\n", r"a single user, 1"),
+        ("1 2 3 4\n1 5\n", r"a single user, 1"),
         ("1 2\n2 3\n", r"2 users with one item each"),
     ],
 )
@@ -270,7 +270,8 @@ def test_a_malformed_parquet_is_refused_with_file_row_and_column(tmp_path: Path)
             {"user_id": [1, 1, 2], "item_id": [1, 2, 3], "time": [1.0, -1.0, 2.0]},
             r"row 2: column 'time': -1.0 is not a",
         ),
-        ({"user_id": [1, 1, 2], "item_id": [[1], [2], [3]]}, r"row 1: column 'item_id': a column of type list"),
+        ({"user_id": [1, 1, 2], "item_id": [[1], None, [3]]}, r"row 2: column 'item_id': the list of items is missing"),
+        ({"user_id": [1, 1, 2], "item_id": [{"a": 1}] * 3}, r"row 1: column 'item_id': a column of type struct"),
         ({"user_id": [1, 1, 2], "item_id": pa.array([1, 2**63, 3], pa.uint64())}, r"row 2: .* does not fit 64 bits"),
         ({"user_id": pa.array([], pa.int64()), "item_id": pa.array([], pa.int64())}, r"row 1: there are no rows"),
         ({"user": [1, 2], "itm": [1, 2]}, r"log.parquet: unknown item column 'item_id'.*itm"),

@@ -22,7 +22,7 @@ def packed(lengths: list[int], *, times: bool = False) -> Sequences:
     table = pd.DataFrame(
         {"user_id": users, "item_id": np.arange(len(users)), "timestamp": np.arange(len(users)) * 10.0}
     )
-    return pack(Interactions.from_frame(table, time="timestamp" if times else None))
+    return pack(Interactions.from_frame(table, order="time" if times else "file"))
 
 
 def log(seed: int, *, rows: int = 120, ties: bool = True) -> Sequences:

@@ -8,12 +8,28 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from seqcl.errors import UserError, unknown
 from seqcl.version import VERSION
 
+if TYPE_CHECKING:
+    from seqcl.data.columns import ReadOptions
+
 COMMANDS = ("train", "evaluate", "recommend", "export", "data")
+
+
+READ_OPTIONS = {
+    "format": "atomic, csv, json, parquet, text or tsv, if not found by itself",
+    "columns": "columns of a file without a header, such as user,item,_,time",
+    "user": "column of the users, if not found by itself",
+    "item": "column of the items, if not found by itself",
+    "time": "column of the times, if not found by itself",
+    "order": "time, or file: the rows are in time order as they stand (default: time)",
+    "where": "keep rows for which this holds, such as \"event == 'buy'\"",
+    "min_rating": "keep rows with at least this rating",
+}
+"""Options of `seqcl data` that say how a file is read; the same as in --data."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -127,8 +143,9 @@ def other(words: list[str]) -> int:
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("dataset", help="name or path")
-        for column in ("user", "item", "time") if name != "download" else ():
-            action.add_argument(f"--{column}", help=f"column of the {column}, if not found by itself")
+        for option, about in READ_OPTIONS.items() if name != "download" else ():
+            kind = float if option == "min_rating" else str
+            action.add_argument(f"--{option}", type=kind, help=about, default="time" if option == "order" else None)
         if name == "convert":
             action.add_argument("target", help="file to write: .csv, .tsv, .parquet, .inter or .txt")
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
@@ -194,6 +211,11 @@ def recommend(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def read_options(chosen: argparse.Namespace) -> ReadOptions:
+    """The options that say how a file is read."""
+    return {option: getattr(chosen, option) for option in READ_OPTIONS}  # type: ignore[return-value]
+
+
 def data(chosen: argparse.Namespace) -> int:
     """`seqcl data list|stats|convert|download`."""
     from seqcl import data as room
@@ -202,10 +224,13 @@ def data(chosen: argparse.Namespace) -> int:
         for name, about in room.DATASETS.items():
             print(f"{name:<22}{about.description}")
     elif chosen.action == "stats":
-        columns = {"user": chosen.user, "item": chosen.item, "time": chosen.time}
-        print(json.dumps(room.load_sequences(chosen.dataset, **columns).stats(), indent=2))
+        sequences = room.load_sequences(chosen.dataset, **read_options(chosen))
+        print(sequences.told, file=sys.stderr)
+        print(json.dumps(sequences.stats(), indent=2))
     elif chosen.action == "convert":
-        room.write(room.load(chosen.dataset, user=chosen.user, item=chosen.item, time=chosen.time), chosen.target)
+        log = room.load(chosen.dataset, **read_options(chosen))
+        print(log.told, file=sys.stderr)
+        room.write(log, chosen.target)
         print(chosen.target)
     else:
         print(room.download(chosen.dataset))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqcl.data.delimited import open_delimited, read_delimited_log
 from seqcl.data.files import feature_files
 from seqcl.data.interactions import Interactions
 from seqcl.errors import UserError, unknown
@@ -18,11 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_atomic_log(path: Path, name: str, *, user: str | None, item: str | None, time: str | None) -> Interactions:
-    """Read an .inter file (typed header, separated by tabs), with the .user and .item files beside it as features."""
-    file = open_delimited(path, user=user, item=item, time=time, delimiter="\t", quoted=False)
-    log = read_delimited_log(file, name)
-    owners = {"user": (file.columns[0], log.user_ids.dtype), "item": (file.columns[1], log.item_ids.dtype)}
+def with_features(log: Interactions, path: Path) -> Interactions:
+    """A log of an .inter file with the .user and .item files beside it as features."""
+    columns = log.reading["columns"]
+    owners = {"user": (columns["user"], log.user_ids.dtype), "item": (columns["item"], log.item_ids.dtype)}
     tables = {kind: read_features(near, *owners[kind]) for kind, near in feature_files(path).items()}
     return replace(log, user_features=tables.get("user"), item_features=tables.get("item"))
 

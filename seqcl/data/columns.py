@@ -1,59 +1,256 @@
-"""Choose the columns of users, items and times: the ones asked for, else those with usual names."""
+"""Choose the columns of users, items, times and ratings: the ones asked for, else by name, else times by content."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
+from seqcl.data.evidence import looks_like_times
 from seqcl.errors import UserError, unknown
 
-USER_NAMES = ("user_id", "user", "userid", "uid", "user_idx", "reviewerid", "visitorid", "customer_id", "session_id")
-ITEM_NAMES = ("item_id", "item", "itemid", "iid", "item_idx", "parent_asin", "asin", "movie_id", "movieid")
-TIME_NAMES = ("timestamp", "time", "ts", "unixreviewtime", "datetime", "date")
+Names = tuple[tuple[str, ...], ...]
+"""Names of one role in ranks: a name of an earlier rank wins, two of one rank are a question."""
 
-NO_TIME = "-"
-"""Given as the time column, it means: take the order of the file and ignore its times."""
+USER_NAMES: Names = (
+    (
+        *("userid", "user", "uid", "useridx", "reviewerid", "visitorid", "customerid", "memberid", "buyerid"),
+        *("clientid", "accountid", "profileid", "username", "customer", "visitor", "member", "personid", "userhash"),
+    ),
+    ("sessionid", "session", "sess", "sessid", "usersession", "sessionhash", "visitid"),
+)
+ITEM_NAMES: Names = (
+    ("itemid", "item", "iid", "itemidx"),
+    ("parentasin",),
+    ("asin",),
+    (
+        *("productid", "movieid", "articleid", "clickarticleid", "newsid", "trackid", "songid", "artistid", "bookid"),
+        *("isbn", "businessid", "videoid", "venueid", "locationid", "poiid", "placeid", "gmapid", "gameid", "appid"),
+        *(
+            "adid",
+            "aid",
+            "pid",
+            "sesspid",
+            "contentid",
+            "showid",
+            "animeid",
+            "recipeid",
+            "listingid",
+            "hotelid",
+            "sku",
+            "skuid",
+        ),
+        *("product", "movie", "article", "track", "song", "artist", "book", "business", "video", "venue", "poi"),
+    ),
+)
+TIME_NAMES: Names = (
+    ("timestamp", "unixreviewtime", "unixtimestamp", "eventtimestamp"),
+    ("time", "ts", "eventtime", "datetime", "unixtime", "utctime", "localtime", "clicktime", "createdat"),
+    ("date", "eventdate", "tdat", "reviewdate", "reviewtime", "ratingdate", "createddate", "transactiondate"),
+)
+RATING_NAMES: Names = (("rating", "ratings", "overall", "stars", "score", "reviewrating", "reviewoverall"),)
+
+ROLES = ("user", "item", "time", "rating")
+"""What a column can be for seqcl; `_` in --data.columns is a column that is not read."""
+
+TIME_WORDS = {"time", "times", "timestamp", "date", "dates", "datetime", "ts", "dat"}
+"""Words in a name that make a column of times likely; its content must agree."""
 
 Where = Callable[[int, str], str]
 """A function of a 0-based row and a column that gives their place, for messages: log.csv:7: column 2 'item_id'."""
 
 
+class ReadOptions(TypedDict, total=False):
+    """The options of `read`, for functions that hand them on; the attributes of `Wanted` say what they do."""
+
+    format: str | None
+    columns: str | None
+    user: str | None
+    item: str | None
+    time: str | None
+    order: str
+    where: str | None
+    min_rating: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the user says of how a log is read; what is not said is found by evidence.
+
+    Args:
+        format: one of FORMATS.
+        columns: the columns of a file without a header, from the left: user, item, time, rating, or _ for any other.
+        user: column of the user ids.
+        item: column of the item ids.
+        time: column of the times.
+        order: time, or file: the rows are in time order as they stand, and times are not read.
+        where: keep the rows for which this holds, such as "event == 'transaction'".
+        min_rating: keep the rows with at least this rating.
+    """
+
+    format: str | None = None
+    columns: str | None = None
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    order: str = "time"
+    where: str | None = None
+    min_rating: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.order not in ("time", "file"):
+            raise unknown("order", self.order, ("time", "file"))
+        if self.time == "-":
+            raise UserError("--data.time -: for the order of the file write --data.order file")
+        if self.time is not None and self.order == "file":
+            raise UserError(f"--data.order file does not read times, so --data.time {self.time} has no use; give one")
+
+    def positions(self) -> tuple[str, ...] | None:
+        """The roles in `columns`, None if there are none.
+
+        Raises:
+            UserError: a role is not known, is there twice, or users or items are missing.
+        """
+        if self.columns is None:
+            return None
+        roles = tuple(role.strip().lower() or "_" for role in self.columns.split(","))
+        for role in roles:
+            if role not in (*ROLES, "_"):
+                raise UserError(f"--data.columns {self.columns}: {unknown('role', role, (*ROLES, '_'))}")
+        for role in ROLES:
+            if roles.count(role) > 1 or (role in ("user", "item") and role not in roles):
+                how = "twice" if role in roles else "not"
+                raise UserError(
+                    f"--data.columns {self.columns}: {role} is {how} there; an example is user,item,rating,time"
+                )
+        return roles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The columns that are read.
+
+    Args:
+        user: column of the user ids.
+        item: column of the item ids.
+        time: column of the times; None if the order of the rows counts.
+        rating: column of the ratings; None if they are not needed.
+        tested: columns that `where` looks at.
+        others: other columns that might have been meant, by role.
+    """
+
+    user: str
+    item: str
+    time: str | None = None
+    rating: str | None = None
+    tested: tuple[str, ...] = ()
+    others: Mapping[str, Sequence[str]]
+
+    @property
+    def needed(self) -> list[str]:
+        """All columns to read, each once."""
+        return list(
+            dict.fromkeys(name for name in (self.user, self.item, self.time, self.rating, *self.tested) if name)
+        )
+
+
 def choose_columns(
-    names: Sequence[str], *, user: str | None, item: str | None, time: str | None, source: str
-) -> tuple[str, str, str | None]:
-    """Choose the user, item and time columns among `names`: the one asked for, else the first usual name that is there.
+    names: Sequence[str],
+    sample: Mapping[str, Sequence[Any]],
+    wanted: Wanted,
+    source: str,
+    *,
+    tested: Sequence[str] = (),
+) -> Chosen:
+    """Choose columns among `names`: the one asked for, else the one with a usual name, else, for times, by content.
+
+    Args:
+        names: the columns of the log.
+        sample: the first values of each column.
+        wanted: what the user says.
+        source: where the columns are, for messages.
+        tested: columns that a filter looks at.
 
     Raises:
-        UserError: a column is missing (the nearest are named), is there twice, or is chosen twice.
+        UserError: a column is missing (the nearest are named), is there twice, is chosen twice, or several could be meant.
     """
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise UserError(f"{source}: two columns are called {', '.join(map(repr, twice))}")
-    found = (
-        pick_column(names, user, USER_NAMES, "user", source),
-        pick_column(names, item, ITEM_NAMES, "item", source),
-        None if time == NO_TIME else pick_column(names, time, TIME_NAMES, "time", source, needed=time is not None),
-    )
-    for one, other, held in ((0, 1, "users and items"), (0, 2, "users and times"), (1, 2, "items and times")):
-        if found[one] == found[other]:
-            raise UserError(f"{source}: column {found[one]!r} cannot hold both {held}")
-    assert found[0] is not None and found[1] is not None
-    return found[0], found[1], found[2]
+    others: dict[str, list[str]] = {}
+    user = pick(names, wanted.user, USER_NAMES, "user", source, others)
+    item = pick(names, wanted.item, ITEM_NAMES, "item", source, others)
+    if user is None or item is None:
+        role, usual = ("user", "user_id") if user is None else ("item", "item_id")
+        raise UserError(
+            f"{source}: {unknown(f'{role} column', usual, names)} (name it with --data.{role}, or with --{role} in `seqcl data`)"
+        )
+    time = None
+    if wanted.order == "time":
+        time = pick(names, wanted.time, TIME_NAMES, "time", source, others) or time_by_content(
+            [name for name in names if name not in (user, item)], sample, source
+        )
+    rating = None
+    if wanted.min_rating is not None:
+        rating = pick(names, None, RATING_NAMES, "rating", source, others)
+        if rating is None:
+            raise UserError(
+                f"{source}: {unknown('rating column', 'rating', names)}; write --data.where 'COLUMN >= {wanted.min_rating:g}' instead"
+            )
+    for one, other, held in ((user, item, "users and items"), (user, time, "users and times"), (item, time, "items and times")):  # fmt: skip
+        if one == other:
+            raise UserError(f"{source}: column {one!r} cannot hold both {held}")
+    for name in tested:
+        if name not in names:
+            raise UserError(f"--data.where: {source}: {unknown('column', name, names)}")
+    return Chosen(user=user, item=item, time=time, rating=rating, tested=tuple(tested), others=others)
 
 
-def pick_column(
-    names: Sequence[str], asked: str | None, usual: Sequence[str], role: str, source: str, *, needed: bool = True
+def pick(
+    names: Sequence[str], asked: str | None, usual: Names, role: str, source: str, others: dict[str, list[str]]
 ) -> str | None:
-    """Choose the column of one role; None if the role is not needed and no usual name is there."""
+    """Choose the column of one role; None if no name is usual for it. Names of later ranks are put down in `others`."""
     if asked is not None:
         if asked not in names:
             raise UserError(f"{source}: {unknown(f'{role} column', asked, names)}")
         return asked
-    lower = {name.lower(): name for name in reversed(names)}
-    for name in usual:
-        if name in lower:
-            return lower[name]
-    if needed:
-        raise UserError(
-            f"{source}: {unknown(f'{role} column', usual[0], names)} (name it with --data.{role}, or with --{role} in `seqcl data`)"
-        )
-    return None
+    ranked = [[name for name in names if plain(name) in rank] for rank in usual]
+    found = [rank for rank in ranked if rank]
+    if not found:
+        return None
+    if len(found[0]) > 1:
+        raise several(found[0], role, source)
+    others[role] = [name for rank in found[1:] for name in rank]
+    return found[0][0]
+
+
+def time_by_content(names: Sequence[str], sample: Mapping[str, Sequence[Any]], source: str) -> str | None:
+    """The only column whose values look like times, one with a word for time in its name first; None if there is none."""
+    found = [name for name in names if looks_like_times(sample.get(name, ()))]
+    found = [name for name in found if words(name) & TIME_WORDS] or found
+    if len(found) > 1:
+        raise several(found, "time", source)
+    return found[0] if found else None
+
+
+def several(names: Sequence[str], role: str, source: str) -> UserError:
+    """The error for several columns that could have one role."""
+    way_out = ", or take the rows as they stand with --data.order file" if role == "time" else ""
+    option = f"--data.{role}" if role != "rating" else "--data.where"
+    return UserError(f"{source}: the {role} could be {' or '.join(names)}; choose with {option} {names[0]}{way_out}")
+
+
+def plain(name: str) -> str:
+    """A name without case, underscores and the endings of columns that hold lists: Item_ID-list becomes itemid."""
+    found = re.sub(r"[^0-9a-z]+", "", re.sub(r"([-_](list|seq|trim))+$", "", name.lower()))
+    return found or name.lower()
+
+
+def words(name: str) -> set[str]:
+    """The words of a name: eventTime, event_time and event-time have event and time."""
+    return set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ").replace("-", " ").lower().split())
+
+
+def usual(name: str) -> bool:
+    """True for a name that is usual for any role."""
+    return any(plain(name) in rank for names in (USER_NAMES, ITEM_NAMES, TIME_NAMES, RATING_NAMES) for rank in names)

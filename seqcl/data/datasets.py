@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqcl.data.cache import cached
 from seqcl.data.catalog import DATASETS
+from seqcl.data.columns import ReadOptions, Wanted
 from seqcl.data.downloads import download
-from seqcl.data.files import attribute_file, data_folder, feature_files, log_files, log_name
+from seqcl.data.files import archive_of, attribute_file, data_folder, feature_files, log_files, log_name, real_file
 from seqcl.data.interactions import Interactions
 from seqcl.data.packing import pack
 from seqcl.data.sequences import Sequences
 from seqcl.data.synthetic import markov, shuffled
 from seqcl.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from typing import Unpack  # of Python 3.11
+
+READING = 2
+"""Version of the rules by which files are read; another version makes other cache entries."""
 
 MADE: dict[str, Callable[[], Interactions]] = {
     "markov": lambda: markov().interactions,
@@ -24,22 +32,12 @@ MADE: dict[str, Callable[[], Interactions]] = {
 """Functions that make the synthetic data sets, by name."""
 
 
-def load(
-    source: str | Path = "ml-100k",
-    *,
-    format: str | None = None,
-    user: str | None = None,
-    item: str | None = None,
-    time: str | None = None,
-) -> Interactions:
+def load(source: str | Path = "ml-100k", **options: Unpack[ReadOptions]) -> Interactions:
     """Read the log of a data set, in the order of its source.
 
     Args:
-        source: a file, a folder, or a name from `DATASETS`.
-        format: atomic, csv, tsv, parquet or text; None: found by the suffix, else by the first line.
-        user: column of the user ids; None: found by its usual names.
-        item: column of the item ids; None: found by its usual names.
-        time: column of the times (seconds or dates); None: found by its usual names, if there; "-": the order of the file.
+        source: a file, a folder, a member of an archive (ARCHIVE.zip/MEMBER), or a name from `DATASETS`.
+        options: as in `read`.
 
     Raises:
         UserError: no such data set (the nearest are named), or a fault in a file (its line and column are named).
@@ -49,53 +47,59 @@ def load(
         return place
     from seqcl.data.readers import read  # imports pyarrow, which a start from the cache does not need
 
-    return read(place, format=format, user=user, item=item, time=time)
+    return read(place, **options)
 
 
 def load_sequences(
     source: str | Path | Interactions = "ml-100k",
     *,
-    format: str | None = None,
-    user: str | None = None,
-    item: str | None = None,
-    time: str | None = None,
     k_core: int = 0,
     duplicates: str = "keep",
     min_length: int = 1,
     cache: str | Path | bool = True,
+    **options: Unpack[ReadOptions],
 ) -> Sequences:
     """A packed data set. Files are read and packed once; after that the packed log is mapped from the cache.
 
     Args:
         source: a file, a folder, a name from `DATASETS`, or interactions already read (these are not cached).
-        format: as in `load`.
-        user: as in `load`.
-        item: as in `load`.
-        time: as in `load`.
         k_core: as in `pack`.
         duplicates: as in `pack`.
         min_length: as in `pack`.
         cache: true: keep the packed log in `cache` in the data folder; a path: in this folder; false: nowhere.
+        options: as in `read`.
 
     Raises:
         UserError: as `load` and `pack`.
     """
+    wanted = asdict(Wanted(**options))
     place = source if isinstance(source, Interactions) else resolve(source)
     if isinstance(place, Interactions):
         return pack(place, k_core=k_core, duplicates=duplicates, min_length=min_length)
-    columns: dict[str, Any] = {"format": format, "user": user, "item": item, "time": time}
-    options: dict[str, Any] = {"k_core": k_core, "duplicates": duplicates, "min_length": min_length}
+    packing: dict[str, Any] = {"k_core": k_core, "duplicates": duplicates, "min_length": min_length}
 
     def build() -> Sequences:
-        return pack(load(place, **columns), **options)
+        return pack(load(place, **options), **packing)
 
     if cache is False:
         return build()
-    files = [near for file in log_files(place) for near in (file, *feature_files(file).values())]
+    files = [near for file in log_files(place) for near in (real_file(file), *feature_files(file).values())]
     near = attribute_file(place)
     files += [near] if near else []
     folder = None if cache is True else Path(cache)
-    return cached(files, columns | options, build, name=log_name(place), folder=folder)
+    return cached(
+        files,
+        {"read": READING, "place": member_of(place), **wanted, **packing},
+        build,
+        name=log_name(place),
+        folder=folder,
+    )
+
+
+def member_of(place: Path) -> str:
+    """The part of a path inside an archive; empty for any other path."""
+    archive = archive_of(place)
+    return place.relative_to(archive).as_posix() if archive else ""
 
 
 def resolve(source: str | Path) -> Path | Interactions:
@@ -107,7 +111,7 @@ def resolve(source: str | Path) -> Path | Interactions:
         UserError: neither a path nor a name; or the download failed: the message says what to do instead.
     """
     path = Path(source).expanduser()
-    if path.exists():
+    if path.exists() or archive_of(path):
         return path
     lower = {name.lower(): name for name in DATASETS}
     name = lower.get(str(source).lower())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import zipfile
 from pathlib import Path
+from typing import IO, Any
 
-from seqcl.errors import UserError
+from seqcl.errors import UserError, unknown
 
 ATTRIBUTES = "_item2attributes.json"
 """End of the name NAME_item2attributes.json, the file of item attributes beside a log NAME.txt, NAME.csv, ... (S3-Rec's)."""
@@ -19,26 +23,135 @@ def data_folder() -> Path:
     return (tree if (tree / "setup.cfg").is_file() else Path.cwd()) / "data"
 
 
+GZIP = b"\x1f\x8b"
+"""The first bytes of every gzipped file."""
+
+TEXT_ENDS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".dat", ".data")
+PARQUET_ENDS = (".parquet", ".pq")
+
+
 def log_files(path: Path) -> list[Path]:
-    """The files that hold one log: the path itself if it is a file, else the log files in the folder.
+    """The files that hold one log: the path itself if it is a file, the member of a .zip, or the parts in a folder, sorted.
+
+    A member of an archive has the path ARCHIVE/MEMBER.
 
     Raises:
-        UserError: nothing is there, or a folder holds no log, or several.
+        UserError: nothing is there, or a folder or an archive holds no log, or several.
     """
     if path.is_file():
-        return [path]
+        return [only_member(path)] if path.suffix.lower() == ".zip" else [path]
+    if archive_of(path):
+        return [named_member(path)]
     if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder")
+        raise UserError(f"{path}: {'no such file or folder' if not path.exists() else 'neither a file nor a folder'}")
     atomic = sorted(path.glob("*.inter"))
     if atomic:
         own = [file for file in atomic if file.stem == path.name]
         if len(atomic) > 1 and not own:
             raise UserError(f"{path}: several .inter files, name one: {', '.join(file.name for file in atomic)}")
         return own or atomic
-    found = sorted(path.glob("*.parquet"))
-    if not found:
-        raise UserError(f"{path}: the folder holds neither a .inter file nor .parquet parts")
-    return found
+    for found in (path.glob("*"), path.rglob("*")):  # the second for folders such as date=2024-01-31
+        kinds: dict[str, list[Path]] = {}
+        for file in sorted(found):
+            if (end := part_end(file)) and file.is_file() and not hidden(file.relative_to(path)):
+                kinds.setdefault(end, []).append(file)
+        if len(kinds) > 1:
+            raise UserError(
+                f"{path}: the folder holds files that end in {' and in '.join(sorted(kinds))}; name one file, or keep one kind in a folder"
+            )
+        if kinds:
+            return next(iter(kinds.values()))
+    raise UserError(
+        f"{path}: the folder holds neither a .inter file nor parts that end in .parquet, .csv, .tsv or .jsonl"
+    )
+
+
+def part_end(path: Path) -> str:
+    """How the name of a part of a log ends, without .gz; empty for a file that is none."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((end for end in (*PARQUET_ENDS, *TEXT_ENDS) if name.endswith(end)), "")
+
+
+def hidden(path: Path) -> bool:
+    """True if a name on the way begins with a dot or an underscore, as marks of finished jobs do."""
+    return any(part.startswith((".", "_")) for part in path.parts) or path.name.endswith(ATTRIBUTES)
+
+
+def archive_of(path: Path) -> Path | None:
+    """The .zip file on the way to a path; None if there is none."""
+    return next((above for above in path.parents if above.suffix.lower() == ".zip" and above.is_file()), None)
+
+
+def real_file(path: Path) -> Path:
+    """The file on disk that holds a file of a log: itself, or the archive that it is a member of."""
+    return archive_of(path) or path
+
+
+def members(archive: Path) -> list[str]:
+    """The names of the files in a .zip, sorted.
+
+    Raises:
+        UserError: it is no whole archive.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = [one.filename for one in file.infolist() if not one.is_dir()]
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(f"{archive}: not a whole .zip file: {error}") from None
+    return sorted(name for name in names if not name.startswith("__MACOSX/") and not Path(name).name.startswith("."))
+
+
+def only_member(archive: Path) -> Path:
+    """The path of the only file in a .zip.
+
+    Raises:
+        UserError: there are several, or none.
+    """
+    names = members(archive)
+    if len(names) != 1:
+        listed = ", ".join(str(archive / name) for name in names[:4]) or "it is empty"
+        raise UserError(f"{archive}: {len(names)} files inside, name one: {listed}{', ...' if len(names) > 4 else ''}")
+    return archive / names[0]
+
+
+def named_member(path: Path) -> Path:
+    """The path of a file in a .zip, if it is there.
+
+    Raises:
+        UserError: it is not there; the nearest are named.
+    """
+    archive = archive_of(path)
+    assert archive is not None
+    names, name = members(archive), path.relative_to(archive).as_posix()
+    if name not in names:
+        raise UserError(f"{archive}: {unknown('member', name, names)}"[:300])
+    return path
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file of a log for its bytes: a gzipped one is unpacked, whatever its name is, and so is a member of a .zip.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    archive = archive_of(path)
+    if archive is not None:
+        member: Any = zipfile.ZipFile(archive).open(path.relative_to(archive).as_posix())  # noqa: SIM115
+        if member.peek(2)[:2] != GZIP:
+            return member
+        with member:
+            return io.BytesIO(gzip.decompress(member.read()))
+    if not path.is_file():
+        raise OSError("no such file, or no regular one")
+    return gzip.open(path) if is_packed(path) else path.open("rb")  # type: ignore[return-value]
+
+
+def is_packed(path: Path) -> bool:
+    """True if the bytes of a file must be unpacked first."""
+    if archive_of(path):
+        return True
+    with path.open("rb") as file:
+        return file.read(2) == GZIP
 
 
 def feature_files(path: Path) -> dict[str, Path]:
@@ -50,7 +163,7 @@ def feature_files(path: Path) -> dict[str, Path]:
 
 def attribute_file(place: Path) -> Path | None:
     """The NAME_item2attributes.json beside a log (a file or a folder); None if it is missing or the log has feature files."""
-    near = place.with_name(log_name(place) + ATTRIBUTES)
+    near = real_file(place).with_name(log_name(place) + ATTRIBUTES)
     return near if near.is_file() and not feature_files(log_files(place)[0]) else None
 
 

@@ -81,7 +81,11 @@ def to_dictionary(chunk: pa.Array, column: str, where: Where, row: int) -> pa.Di
     elif pa.types.is_integer(kind):
         values = values.cast(pa.int64())
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
-        values = values.cast(pa.string())
+        try:
+            values = values.cast(pa.string())
+            values.validate(full=True)
+        except pa.ArrowInvalid:
+            raise UserError(f"{where(row, column)}: this or a later id is not UTF-8 text") from None
     else:
         raise UserError(f"{where(row, column)}: a column of type {kind} cannot hold ids")
     if indices is not None:
@@ -100,6 +104,8 @@ def plain_ids(raw: pa.Array, used: np.ndarray, refuse: Callable[[int, str], NoRe
     lengths = values_of(pc.utf8_length(raw), np.int32)
     if lengths.min() == 0:
         refuse(int(rows[lengths.argmin()]), "the id is empty")
+    if pc.any(nul := pc.match_substring(raw, "\0")).as_py():  # fixed-width text would lose it and merge two ids
+        refuse(int(rows[nul.index(True).as_py()]), "the id holds a NUL character")
     if not pc.all(pc.match_substring_regex(raw, r"^(0|-?[1-9][0-9]*)$")).as_py():
         if lengths.max() > MAX_ID_LENGTH:
             refuse(int(rows[lengths.argmax()]), f"the id is {lengths.max():,} characters long; at most {MAX_ID_LENGTH}")

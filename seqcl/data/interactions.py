@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqcl.data.said import sentence
 from seqcl.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,6 +28,7 @@ class Interactions:
         source: where the log came from, for messages.
         user_features: table of the users indexed by raw id, if any.
         item_features: table of the items indexed by raw id, if any.
+        reading: how the source was read: layout, columns, order, times, rows dropped; JSON values, empty if nothing was read.
     """
 
     users: np.ndarray
@@ -39,28 +40,41 @@ class Interactions:
     source: str = ""
     user_features: pd.DataFrame | None = None
     item_features: pd.DataFrame | None = None
+    reading: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.users)
 
+    @property
+    def told(self) -> str:
+        """One line about how the source was read."""
+        return sentence(self.reading, self.name)
+
     @staticmethod
     def from_frame(
-        frame: pd.DataFrame,
+        frame: Any,
         *,
-        user: str = "user_id",
-        item: str = "item_id",
-        time: str | None = "timestamp",
+        user: str | None = None,
+        item: str | None = None,
+        time: str | None = None,
+        order: str = "time",
+        where: str | None = None,
+        min_rating: float | None = None,
         name: str = "frame",
         user_features: pd.DataFrame | None = None,
         item_features: pd.DataFrame | None = None,
     ) -> Interactions:
-        """Read the interactions of a data frame, one for each row.
+        """Read the interactions of a data frame: one a row, or a list of items a row.
 
         Args:
-            frame: one row for each interaction; ids are integers or text, times are seconds or datetimes.
-            user: column of the user ids.
-            item: column of the item ids.
-            time: column of the times; None: the order of the rows counts.
+            frame: a frame of pandas, polars or anything else that narwhals knows, or a table of Arrow; ids are integers or
+                text, times are seconds or datetimes. A named index of pandas counts as a column.
+            user: column of the user ids; None: found by its usual names.
+            item: column of the item ids, or of lists of them; None: found by its usual names.
+            time: column of the times; None: found by its usual names, else by content.
+            order: time, or file: the order of the rows counts, and times are not read.
+            where: keep the rows for which this holds, such as "event == 'transaction'".
+            min_rating: keep the rows with at least this rating.
             name: name of the data set in results.
             user_features: table of the users indexed by raw id.
             item_features: table of the items indexed by raw id.
@@ -68,33 +82,14 @@ class Interactions:
         Raises:
             UserError: a column is missing (the nearest are named), or a value is no id or time (row and column are named).
         """
-        import pyarrow as pa  # slow to import, and not needed when the packed log comes from the cache
+        from seqcl.data.columns import Wanted  # slow to import, and not needed when the packed log comes from the cache
+        from seqcl.data.frames import read_frame
 
-        from seqcl.data.columns import NO_TIME, choose_columns
-        from seqcl.data.encode import encode_log
-
-        source = f"data frame {name!r}"
-        names = [str(column) for column in frame.columns]
-        choose_columns(names, user=user, item=item, time=time or NO_TIME, source=source)
-        if frame.empty:
-            raise UserError(f"{source}: it has no rows")
-        for column, table in ((user, user_features), (item, item_features)):
+        wanted = Wanted(user=user, item=item, time=time, order=order, where=where, min_rating=min_rating)
+        log = read_frame(frame, wanted, name)
+        for column, table in ((log.reading["columns"]["user"], user_features), (log.reading["columns"]["item"], item_features)):  # fmt: skip
             if table is not None and column in table.columns:
                 raise UserError(
-                    f"{source}: a table of features must be indexed by {column!r}: give table.set_index({column!r})"
+                    f"{log.source}: a table of features must be indexed by {column!r}: give table.set_index({column!r})"
                 )
-
-        def where(row: int, column: str) -> str:
-            return f"{source}: row {row} (index {frame.index[row]!r}), column {column!r}"
-
-        def arrow(column: str) -> pa.Array:
-            series = frame[column]
-            try:
-                array = pa.Array.from_pandas(series)
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                raise UserError(f"{source}: column {column!r} mixes types: {error}") from None
-            return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-        chunks = {column: [arrow(column)] for column in (user, item, time) if column}
-        log = encode_log(chunks, (user, item, time), where, name=name, source=source)
         return replace(log, user_features=user_features, item_features=item_features)

@@ -65,6 +65,7 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
         fingerprint=fingerprint(arrays, options),
         user_table=interactions.user_features,
         item_table=interactions.item_features,
+        reading=interactions.reading,
     )
 
 

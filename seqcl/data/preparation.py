@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from seqcl.data.columns import ReadOptions
 from seqcl.data.datasets import load_sequences
 from seqcl.data.interactions import Interactions
 from seqcl.data.sequences import Sequences
@@ -25,10 +26,14 @@ class Preparation:
         k_core: drop users and items with fewer interactions, again and again until none is left; 0 keeps all.
         min_length: drop users with fewer interactions, together with the k-core.
         duplicates: a user's repeats of an item: keep all, or only the first or the last in time.
-        format: atomic, text, csv, tsv or parquet; found from the file if not given.
+        format: atomic, csv, json, parquet, text or tsv; found from the file if not given.
+        columns: columns of a file without a header, from the left, such as user,item,_,time; found by content if not given.
         user: column of the user ids; found by its usual names if not given.
-        item: column of the item ids; found by its usual names if not given.
-        time: column of the times; found by its usual names if not given; "-" takes the order of the file instead.
+        item: column of the item ids, or of lists of them; found by its usual names if not given.
+        time: column of the times; found by its usual names, else by content, if not given.
+        order: time, or file: the rows are in time order as they stand, and times are not read.
+        where: keep the rows for which this holds, such as "event == 'transaction'".
+        min_rating: keep the rows with at least this rating.
         valid: fraction of the interactions that validates, the newest ones before the test; 1 or more is the second at
             which validation begins; temporal split only.
         test: fraction of the interactions that tests, the newest ones; 1 or more is the second at which the test begins;
@@ -49,9 +54,13 @@ class Preparation:
     min_length: int = 1
     duplicates: Literal["keep", "first", "last"] = "keep"
     format: str | None = None
+    columns: str | None = None
     user: str | None = None
     item: str | None = None
     time: str | None = None
+    order: Literal["time", "file"] = "time"
+    where: str | None = None
+    min_rating: float | None = None
     valid: float = 0.1
     test: float = 0.1
     targets: Literal["first", "all"] = "first"
@@ -68,11 +77,26 @@ class Preparation:
         Raises:
             UserError: a column is missing, or a value is no id or time.
         """
-        from seqcl.data.columns import choose_columns  # brings pyarrow, which a start from the cache need not wait for
+        options = self.read_options()
+        for name in ("format", "columns"):
+            if options.pop(name) is not None:  # type: ignore[misc]
+                raise UserError(
+                    f"--data.{name} is for files; name the columns of a data frame with data.user, data.item and data.time"
+                )
+        return Interactions.from_frame(frame, **options)  # type: ignore[misc]
 
-        names = [str(column) for column in frame.columns]
-        user, item, time = choose_columns(names, user=self.user, item=self.item, time=self.time, source="frame")
-        return Interactions.from_frame(frame, user=user, item=item, time=time)
+    def read_options(self) -> ReadOptions:
+        """The options of `read`."""
+        return ReadOptions(
+            format=self.format,
+            columns=self.columns,
+            user=self.user,
+            item=self.item,
+            time=self.time,
+            order=self.order,
+            where=self.where,
+            min_rating=self.min_rating,
+        )
 
     def sequences(self, source: str | Path | Interactions) -> Sequences:
         """The packed log of a data set: a name, a path, or interactions already read.
@@ -82,13 +106,10 @@ class Preparation:
         """
         return load_sequences(
             source,
-            format=self.format,
-            user=self.user,
-            item=self.item,
-            time=self.time,
             k_core=self.k_core,
             min_length=self.min_length,
             duplicates=self.duplicates,
+            **self.read_options(),
         )
 
     def split_windows(self, sequences: Sequences) -> Split:

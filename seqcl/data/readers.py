@@ -1,73 +1,80 @@
-"""Read a log from a file or folder of any format: `read` finds out the format."""
+"""Read a log from a file or folder of any layout: `read` finds out the layout and says it."""
 
 from __future__ import annotations
 
-import csv
 import logging
+import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from seqcl.data.atomic import read_atomic_log
+from seqcl.data.atomic import with_features
 from seqcl.data.attributes import read_attributes
-from seqcl.data.columns import ITEM_NAMES, USER_NAMES
-from seqcl.data.delimited import check_encoding, open_bytes, open_delimited, read_delimited_log
-from seqcl.data.files import attribute_file, log_files, log_name
+from seqcl.data.columns import Chosen, Wanted, choose_columns
+from seqcl.data.conditions import Condition
+from seqcl.data.delimited import TextTable, check_encoding, read_text_table
+from seqcl.data.encode import Chunks, encode_log
+from seqcl.data.files import attribute_file, log_files, log_name, open_bytes
 from seqcl.data.interactions import Interactions
+from seqcl.data.json_log import choose_keys, read_json
+from seqcl.data.layout import Layout, cells_of_line, recognise, sample_lines
 from seqcl.data.parquet_log import read_parquet_log
 from seqcl.data.text_log import read_text_log
 from seqcl.errors import UserError, unknown
 
 logger = logging.getLogger("seqcl")
 
-FORMATS = ("atomic", "csv", "parquet", "text", "tsv")
-SUFFIXES = {".inter": "atomic", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet"}
+FORMATS = ("atomic", "csv", "json", "parquet", "text", "tsv")
+SUFFIXES = {
+    **{".inter": "atomic", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet"},
+    **{".jsonl": "json", ".ndjson": "json", ".json": "json"},
+}
+HEAD_BYTES = 1 << 16
 
 
 def read(
     path: str | Path,
     *,
     format: str | None = None,
+    columns: str | None = None,
     user: str | None = None,
     item: str | None = None,
     time: str | None = None,
+    order: str = "time",
+    where: str | None = None,
+    min_rating: float | None = None,
     name: str | None = None,
 ) -> Interactions:
-    """Read the log in a file or folder, in file order: RecBole atomic, S3-Rec / CoSeRec text, CSV, TSV or Parquet.
+    """Read the log in a file or folder, in file order; the layout is recognised by evidence, and logged in one line.
 
     Args:
-        path: a file (also gzipped text), a folder with one .inter file, or a folder of Parquet parts.
-        format: atomic, csv, tsv, parquet or text; None: found by the suffix, else by the first line.
+        path: a file (also in .gz, or as ARCHIVE.zip/MEMBER), a folder with one .inter file, or a folder of parts.
+        format: atomic, csv, json, parquet, text or tsv; None: found by the suffix and the first lines.
+        columns: columns of a file without a header, such as user,item,_,time; None: found by their content.
         user: column of the user ids; None: found by its usual names (user_id, user, ...).
-        item: column of the item ids; None: found by its usual names (item_id, item, ...).
-        time: column of the times (seconds or dates); None: found by its usual names (timestamp, ...), if there; "-": the order
-            of the file.
+        item: column of the item ids, or of lists of them; None: found by its usual names (item_id, item, ...).
+        time: column of the times (numbers or dates); None: found by its usual names (timestamp, ...), else by content.
+        order: time, or file: the order of the file counts, and times are not read.
+        where: keep the rows for which this holds, such as "event == 'transaction'".
+        min_rating: keep the rows with at least this rating.
         name: name of the data set in results; None: the name of the file.
 
     Raises:
-        UserError: a value does not fit; its file, line and column are named.
+        UserError: no layout fits or two do, or a value does not fit; its file, line and column are named.
     """
+    wanted = Wanted(
+        format=format, columns=columns, user=user, item=item, time=time, order=order, where=where, min_rating=min_rating
+    )
     if format is not None and format not in FORMATS:
         raise unknown("format", format, FORMATS)
     path = Path(path)
     try:
-        files = log_files(path)
-        kind = format or detect(files[0], user, item)
-        label = name or log_name(path)
-        if kind == "parquet":
-            log = read_parquet_log(files, label, user=user, item=item, time=time)
-        elif kind == "atomic":
-            log = read_atomic_log(files[0], label, user=user, item=item, time=time)
-        elif kind == "text":
-            log = read_text_log(files[0], label)
-        else:
-            delimiter = "\t" if kind == "tsv" else None
-            log = read_delimited_log(
-                open_delimited(files[0], user=user, item=item, time=time, delimiter=delimiter), label
-            )
-    except (OSError, EOFError) as error:  # gzip raises EOFError for a file that is cut off
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        log = read_files(log_files(path), path, name or log_name(path), wanted)
+    except (OSError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:  # of gzip and zipfile
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     near = attribute_file(path)
     if near is not None:
         try:
@@ -76,26 +83,127 @@ def read(
             logger.warning("%s; going on without attributes of items", error)
     pa.default_memory_pool().release_unused()
     check_sequences(log)
+    log = replace(log, reading=log.reading | {"source": path.name})
+    logger.info("%s", log.told)
     return log
 
 
-def detect(path: Path, user: str | None, item: str | None) -> str:
-    """Find the format of a file by its suffix, else by its first bytes."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
+def read_files(files: Sequence[Path], path: Path, name: str, wanted: Wanted) -> Interactions:
+    """Read the files of one log by the layout of the first."""
+    kind = wanted.format or SUFFIXES.get(Path(files[0].name.lower().removesuffix(".gz")).suffix, "")
+    source = str(files[0] if len(files) == 1 else path)
+    with open_bytes(files[0]) as file:
+        head = file.read(HEAD_BYTES)
+    if kind == "parquet" or (not kind and head.startswith(b"PAR1")):
+        if wanted.columns:
+            raise UserError(
+                f"{source}: a Parquet file has names of columns; choose them with --data.user, --data.item and --data.time"
+            )
+        return read_parquet_log(list(files), name, wanted, source)
+    check_encoding(head, files[0])
+    layout = recognise(head, files[0], wanted, kind)
+    if layout.kind in ("text", "colon"):
+        return whole_lines(files, name, layout, wanted)
+    if wanted.columns and (layout.header or layout.kind == "json"):
+        raise UserError(
+            f"--data.columns {wanted.columns}: {source} has names of its own ({layout}); choose them with --data.user, --data.item and --data.time"
+        )
+    if layout.kind == "json":
+        log = read_json_log(files, name, layout, wanted, source)
+    else:
+        log = read_table_log(files, name, layout, wanted, source)
+    return with_features(log, files[0]) if layout.kind == "atomic" else log
+
+
+def whole_lines(files: Sequence[Path], name: str, layout: Layout, wanted: Wanted) -> Interactions:
+    """Read a log whose lines have a user and its items, which has no columns to choose.
+
+    Raises:
+        UserError: several files, or an option that needs columns.
+    """
+    for option in ("user", "item", "time", "where", "min_rating", "columns"):
+        if (value := getattr(wanted, option)) is not None:
+            raise UserError(f"--data.{option} {value}: {files[0]} has no columns ({layout})")
+    if len(files) > 1:
+        raise UserError(f"{files[0].parent}: {len(files)} files with {layout}; name one of them")
+    return read_text_log(files[0], name, layout)
+
+
+def read_table_log(files: Sequence[Path], name: str, layout: Layout, wanted: Wanted, source: str) -> Interactions:
+    """Read tables of text as one log; every part may have its columns in another order."""
+    tables: list[TextTable] = []
+    starts: list[int] = []
+    chunks: Chunks = {}
+    chosen: Chosen | None = None
+    rows = 0
+    for path in files:
+        if tables:
+            layout = layout_of_part(path, layout, wanted)
+        table = TextTable(path, layout)
+        chosen = chosen or chosen_columns(table, wanted)
+        found = read_text_table(table, chosen)
+        for column in chosen.needed:
+            chunks.setdefault(column, []).extend(found[column].chunks)
+        tables.append(table)
+        starts.append(rows)
+        rows += len(found)
+        del found  # so that each column is freed as soon as it is encoded
+    assert chosen is not None
+
+    def where(row: int, column: str) -> str:
+        part = bisect_right(starts, row) - 1
+        return tables[part].where(row - starts[part], column)
+
+    told = str(layout) + (f", {len(files)} parts" if len(files) > 1 else "")
+    log = encode_log(chunks, chosen, where, wanted, name=name, source=source, layout=told)
+    return log if layout.header else replace(log, reading=log.reading | {"positions": list(layout.names)})
+
+
+def layout_of_part(path: Path, first: Layout, wanted: Wanted) -> Layout:
+    """The layout of a further part, whose header may have another order.
+
+    Raises:
+        UserError: the part is empty, in another encoding, or laid out in another way.
+    """
     with open_bytes(path) as file:
-        head = file.read(1 << 16)
-    if head.startswith(b"PAR1"):
-        return "parquet"
+        head = file.read(HEAD_BYTES)
     check_encoding(head, path)
-    title = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace").strip()
-    for delimiter in ",\t;|":
-        cells = [cell.strip() for cell in next(csv.reader([title], delimiter=delimiter))]
-        names = {cell.split(":")[0].lower() for cell in cells}
-        if names & {*USER_NAMES, str(user).lower()} and names & {*ITEM_NAMES, str(item).lower()}:
-            return "atomic" if all(":" in cell for cell in cells) else "csv"
-    return "text"
+    if not first.header:
+        return first
+    found = recognise(head, path, wanted, "atomic" if first.kind == "atomic" else "")
+    if (found.kind, found.delimiter, found.header) != (first.kind, first.delimiter, True):
+        raise UserError(f"{path}:1: {found}, but the parts before it are {first}")
+    return found
+
+
+def chosen_columns(table: TextTable, wanted: Wanted) -> Chosen:
+    """Choose the columns of a table of text by its names, and by its content where these do not say."""
+    layout = table.layout
+    with open_bytes(table.path) as file:
+        lines = sample_lines(file.read(HEAD_BYTES))[int(layout.header) :]
+    rows = [cells for line in lines if len(cells := cells_of_line(line, layout.delimiter)) == len(layout.names)]
+    sample = {name: [row[place] for row in rows] for place, name in enumerate(layout.names)}
+    tested = tuple(Condition.parse(wanted.where).names.values()) if wanted.where is not None else ()
+    return choose_columns(layout.names, sample, wanted, f"{table.path}:1", tested=tested)
+
+
+def read_json_log(files: Sequence[Path], name: str, layout: Layout, wanted: Wanted, source: str) -> Interactions:
+    """Read files of a JSON object a line as one log."""
+    chosen = choose_keys(files[0], wanted)
+    chunks: Chunks = {}
+    places: list[tuple[Path, int]] = []
+    for path in files:
+        found, lines = read_json(path, chosen)
+        for column, arrays in found.items():
+            chunks.setdefault(column, []).extend(arrays)
+        places += [(path, line) for line in lines]
+
+    def where(row: int, column: str) -> str:
+        path, line = places[row]
+        return f"{path}:{line}: {column!r}"
+
+    told = str(layout) + (f", {len(files)} parts" if len(files) > 1 else "")
+    return encode_log(chunks, chosen, where, wanted, name=name, source=source, layout=told)
 
 
 def check_sequences(log: Interactions) -> None:

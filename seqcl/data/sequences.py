@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqcl.data.said import sentence
 from seqcl.data.tables import load_table
 from seqcl.disk import whole_folder
 from seqcl.errors import UserError
@@ -45,6 +46,7 @@ class Sequences:
         min_length: every user has at least this many interactions.
         user_table: features of users as a frame indexed by raw id, or the Parquet file that holds it.
         item_table: features of items, in the same form.
+        reading: how the source was read, as in `Interactions`.
     """
 
     items: np.ndarray
@@ -59,10 +61,16 @@ class Sequences:
     min_length: int = 1
     user_table: pd.DataFrame | Path | None = None
     item_table: pd.DataFrame | Path | None = None
+    reading: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         sizes = f"{self.num_users:,} users, {self.num_items:,} items, {self.num_interactions:,} interactions"
         return f"{self.name} ({sizes})"
+
+    @property
+    def told(self) -> str:
+        """One line about how the source was read."""
+        return sentence(self.reading, self.name)
 
     @property
     def num_users(self) -> int:
@@ -143,7 +151,7 @@ class Sequences:
             UserError: the disk is full, the folder cannot be written, or a feature table cannot be stored.
         """
         place = Path(place)
-        meta: dict[str, Any] = {"layout": LAYOUT, "arrays": {}, "tables": []}
+        meta: dict[str, Any] = {"layout": LAYOUT, "arrays": {}, "tables": [], "reading": self.reading}
         meta |= {field: getattr(self, field) for field in FACTS}
         try:
             with whole_folder(place) as folder:
@@ -154,8 +162,9 @@ class Sequences:
                         meta["arrays"][field] = [array.dtype.str, list(array.shape)]
                 for field, table in (("user_table", self.user_features), ("item_table", self.item_features)):
                     if table is not None:
-                        with (folder / f"{field}.parquet").open("wb") as file:
-                            table.to_parquet(file)
+                        (folder / f"{field}.parquet").write_bytes(
+                            table.to_parquet()
+                        )  # pandas would open a path of its own
                         meta["tables"].append(field)
                 (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         except (OSError, ValueError, TypeError) as error:  # Arrow raises the last two for a table that it cannot store
@@ -182,7 +191,7 @@ class Sequences:
             for field in meta["tables"]:
                 values[field] = place / f"{field}.parquet"
                 values[field].stat()
-            return cls(**values)
+            return cls(**values, reading=dict(meta.get("reading", {})))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             raise UserError(f"{place}: no packed log to use: {type(error).__name__}: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import warnings
 import zipfile
@@ -13,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqcl.data.cells import rows_of
-from seqcl.data.columns import ITEM_NAMES, USER_NAMES
+from seqcl.data.columns import ITEM_NAMES, USER_NAMES, pick
+from seqcl.data.files import open_bytes
+from seqcl.data.layout import best_delimiter, sample_lines
 from seqcl.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
-SUFFIXES = (*SEPARATORS, ".parquet", ".npz")
+SEPARATORS = (",", "\t", ";", "|")
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".npz")
 
 
 def load_table(table: pd.DataFrame | Path | None) -> pd.DataFrame | None:
@@ -60,7 +63,7 @@ def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[
         elif suffix == ".parquet":
             ids, columns = from_parquet(path, which, words)
         else:
-            ids, columns = from_text(path, SEPARATORS[suffix], which, words)
+            ids, columns = from_text(path, which, words)
     except UserError:
         raise
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -73,20 +76,22 @@ def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[
     return {name: rows_taken(values, rows) for name, values in columns.items()}
 
 
-def from_text(path: Path, separator: str, which: str, words: Collection[str]) -> tuple[list[str], dict[str, Any]]:
-    """Read the ids and columns of a text file; a column whose cells are all numbers becomes numbers.
+def from_text(path: Path, which: str, words: Collection[str]) -> tuple[list[str], dict[str, Any]]:
+    """Read the ids and columns of a text file with a header; a column whose cells are all numbers becomes numbers.
 
-    Quotes group a cell where commas separate; where tabs do, a quote is a letter like any other.
+    Cells are separated as in logs: by what cuts the header and the rows alike. Quotes group a cell unless tabs separate.
     """
     import pandas as pd
 
+    with open_bytes(path) as file:
+        separator = best_delimiter(sample_lines(file.read(1 << 16)) or [""], SEPARATORS) or ","
     # the stubs of pandas want a literal for `quoting`
-    quoting: Any = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    with warnings.catch_warnings():
+    quoting: Any = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    with warnings.catch_warnings(), open_bytes(path) as file:
         warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
         try:
             table = pd.read_csv(
-                path, sep=separator, header=None, dtype="str", keep_default_na=False, na_values=[""],
+                file, sep=separator, header=None, dtype="str", keep_default_na=False, na_values=[""],
                 index_col=False, quoting=quoting, encoding="utf-8-sig",
             )  # fmt: skip
         except pd.errors.ParserWarning as error:
@@ -99,8 +104,30 @@ def from_text(path: Path, separator: str, which: str, words: Collection[str]) ->
         if name != owner:
             numbers = None if name in words else pd.to_numeric(cells, errors="coerce")
             plain = numbers is not None and bool((numbers.isna() == cells.isna()).all())
-            columns[name] = (numbers if plain else cells.astype(object).where(cells.notna(), None)).tolist()  # type: ignore[union-attr]
+            found = (numbers if plain else cells.astype(object).where(cells.notna(), None)).tolist()  # type: ignore[union-attr]
+            columns[name] = lists_in(found, path, name) if not plain else found
     return table.iloc[1:, names.index(owner)].tolist(), columns
+
+
+def lists_in(cells: list[Any], path: Path, name: str) -> list[Any]:
+    """Cells as they are, or, if all that are there look like Python's or JSON's lists, the lists: "[10, 11]" holds two words.
+
+    Raises:
+        UserError: most cells are lists and one cannot be read.
+    """
+    texts = [cell for cell in cells if cell is not None]
+    if not texts or not all(text.lstrip().startswith("[") and text.rstrip().endswith("]") for text in texts):
+        return cells
+    found = []
+    for row, cell in enumerate(cells, 2):
+        try:
+            value = None if cell is None else ast.literal_eval(cell.strip())  # reads values, runs nothing
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            raise UserError(
+                f"{path}:{row}: column {name!r}: {cell[:40]!r} is no list, as the cells above it are"
+            ) from None
+        found.append(value)
+    return found
 
 
 def column_of_ids(names: Sequence[str], which: str, path: Path) -> str:
@@ -111,12 +138,11 @@ def column_of_ids(names: Sequence[str], which: str, path: Path) -> str:
     """
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise UserError(f"{path}: two columns are called {', '.join(map(repr, twice))}")
-    usual = ITEM_NAMES if which == "items" else USER_NAMES
-    for name in usual:
-        for column in names:
-            if column.lower() == name:
-                return column
-    raise UserError(f"{path}: no column of ids: it has {', '.join(names)}; call it {usual[0]}")
+    role, usual, example = ("item", ITEM_NAMES, "item_id") if which == "items" else ("user", USER_NAMES, "user_id")
+    found = pick(names, None, usual, role, str(path), {})
+    if found is None:
+        raise UserError(f"{path}: no column of ids: it has {', '.join(names)}; call it {example}")
+    return found
 
 
 def from_parquet(path: Path, which: str, words: Collection[str]) -> tuple[list[Any], dict[str, Any]]:
@@ -130,7 +156,7 @@ def from_parquet(path: Path, which: str, words: Collection[str]) -> tuple[list[A
     owner = column_of_ids(table.column_names, which, path)
     columns: dict[str, Any] = {}
     for name, kind in zip(table.schema.names, table.schema.types, strict=True):
-        if name == owner:
+        if name in (owner, "__index_level_0__"):  # the second is the index of a pandas frame, which says nothing
             continue
         lists = isinstance(kind, pa.FixedSizeListType | pa.ListType | pa.LargeListType)
         number = lists and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))

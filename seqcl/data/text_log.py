@@ -1,4 +1,4 @@
-"""Logs in the text format of S3-Rec and CoSeRec: one line for each user."""
+"""Logs with one line for each user: 'user item item ...' as S3-Rec and CoSeRec have it, or 'user:item item ...'."""
 
 from __future__ import annotations
 
@@ -8,34 +8,42 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from seqcl.data.delimited import check_encoding, open_bytes
+from seqcl.data.delimited import check_encoding
+from seqcl.data.files import open_bytes
 from seqcl.data.ids import encode_ids
 from seqcl.data.interactions import Interactions
+from seqcl.data.layout import Layout
 from seqcl.errors import UserError
 
 TOKENS_A_CHUNK = 1 << 20
 
 
-def read_text_log(path: Path, name: str) -> Interactions:
+def read_text_log(path: Path, name: str, layout: Layout) -> Interactions:
     """Read a log with one line for each user, 'user item item ...' in time order; a user may have several lines.
+
+    Args:
+        path: the file.
+        name: name of the data set in results.
+        layout: text, or colon: a colon ends the user.
 
     Raises:
         UserError: a value does not fit; its file, line and column are named.
     """
+    colon = layout.kind == "colon"
     sizes: list[int] = []
     lines: list[int] = []
     owners: list[bytes] = []
     chunks: list[pa.Array] = []
     tokens: list[bytes] = []
-    for line, cells in text_records(path):
+    for line, cells in text_records(path, colon):
         owners.append(cells[0])
         tokens += cells[1:]
         sizes.append(len(cells) - 1)
         lines.append(line)
         if len(tokens) > TOKENS_A_CHUNK:
-            chunks.append(decode(tokens, path))
+            chunks.append(decode(tokens, path, colon))
             tokens = []
-    chunks.append(decode(tokens, path))
+    chunks.append(decode(tokens, path, colon))
     stops = np.cumsum(sizes)
 
     def where_user(row: int, column: str) -> str:
@@ -45,14 +53,20 @@ def read_text_log(path: Path, name: str) -> Interactions:
         record = int(np.searchsorted(stops, row, side="right"))
         return f"{path}:{lines[record]}: column {row - stops[record] + sizes[record] + 2} (an item)"
 
-    users, user_ids = encode_ids([decode(owners, path)], "user", where_user)
+    users, user_ids = encode_ids([decode(owners, path, colon)], "user", where_user)
     items, item_ids = encode_ids(chunks, "item", where_item)
     return Interactions(
-        users=np.repeat(users, sizes), items=items, user_ids=user_ids, item_ids=item_ids, name=name, source=str(path)
+        users=np.repeat(users, sizes),
+        items=items,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        name=name,
+        source=str(path),
+        reading={"layout": str(layout), "columns": {}, "order": "file", "times": None, "dropped": {}, "others": {}},
     )
 
 
-def text_records(path: Path) -> Iterator[tuple[int, list[bytes]]]:
+def text_records(path: Path, colon: bool) -> Iterator[tuple[int, list[bytes]]]:
     """Give the number and the tokens of every line; blank lines may only stand at the end.
 
     Raises:
@@ -63,7 +77,8 @@ def text_records(path: Path) -> Iterator[tuple[int, list[bytes]]]:
         file.seek(0)
         blank = 0
         for line, text in enumerate(file, 1):
-            cells = (text.removeprefix(b"\xef\xbb\xbf") if line == 1 else text).split()
+            text = text.removeprefix(b"\xef\xbb\xbf") if line == 1 else text
+            cells = (text.replace(b":", b" ", 1) if colon else text).split()
             if not cells:
                 blank = blank or line
                 continue
@@ -76,7 +91,7 @@ def text_records(path: Path) -> Iterator[tuple[int, list[bytes]]]:
             yield line, cells
 
 
-def decode(tokens: list[bytes], path: Path) -> pa.Array:
+def decode(tokens: list[bytes], path: Path, colon: bool) -> pa.Array:
     """Encode tokens as a dictionary array of text.
 
     Raises:
@@ -87,7 +102,7 @@ def decode(tokens: list[bytes], path: Path) -> pa.Array:
     try:  # from buffers, because pa.array would import pandas
         return pa.Array.from_buffers(pa.binary(), len(tokens), buffers).cast(pa.string()).dictionary_encode()
     except pa.ArrowInvalid:
-        for line, cells in text_records(path):
+        for line, cells in text_records(path, colon):
             for column, cell in enumerate(cells, 1):
                 if not is_utf8(cell):
                     raise UserError(f"{path}:{line}: column {column}: not UTF-8 text; save the file as UTF-8") from None

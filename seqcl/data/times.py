@@ -2,50 +2,114 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seqcl.data.arrow import null_mask, values_of
 from seqcl.data.columns import Where
+from seqcl.data.evidence import UNITS, unit_of
 from seqcl.errors import UserError
 
+NUMBERS, DATES, ZONED = "numbers", "dates in UTC", "dates with a zone"
 
-def to_seconds(chunks: Iterable[pa.Array], column: str, where: Where) -> np.ndarray:
-    """Turn a column of times into seconds (T,) float64.
+ZONE = r"(?i)(Z|UTC|GMT|[+-]\d\d:?\d\d)$"
 
-    Numbers stay as they are; dates and ISO 8601 text become seconds since 1970 (in UTC if no zone is given).
+WRITTEN = (
+    "%a %b %d %H:%M:%S %z %Y",
+    "%m %d, %Y",
+    "%b %d, %Y",
+    "%B %d, %Y",
+    "%Y/%m/%d",
+    "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d %H:%M",
+)
+"""Dates besides ISO 8601 whose order of day and month is clear: Foursquare's, Amazon's, and those that begin with the year."""
+
+UNCLEAR = re.compile(r"\s*\d{1,2}[/.]\d{1,2}[/.]\d{2,4}\b")
+"""Dates such as 11/1/2000, of which nobody can tell whether the day or the month comes first."""
+
+
+def to_seconds(chunks: Iterable[pa.Array], column: str, where: Where) -> tuple[np.ndarray, str]:
+    """Turn a column of times into seconds (T,) float64, and say what the times are.
+
+    Dates become seconds since 1970 (in UTC if no zone is given). Numbers that are plausible times since 1970 in
+    milliseconds, microseconds or nanoseconds become seconds; days such as 20240131 too; other numbers stay as they are.
 
     Raises:
-        UserError: a time is missing, negative, not finite, or no time at all.
+        UserError: a time is missing, negative, not finite, or no time at all, or seconds and other units are mixed.
     """
-    parts = []
+    parts, kinds = [], set()
     row = 0
     for chunk in chunks:
-        part, bad = seconds(chunk)
+        part, bad, kind = seconds(chunk)
         if bad.any():
             index = int(np.flatnonzero(bad)[0])
-            value = chunk[index].as_py()
-            what = "the time is missing" if value is None else f"{value!r} is not a time"
-            raise UserError(f"{where(row + index, column)}: {what}; it must be seconds, 0 or more, or a date")
+            raise UserError(f"{where(row + index, column)}: {why_not(chunk[index].as_py())}")
         parts.append(part)
+        kinds.add(kind)
         row += len(chunk)
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+    times = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    if len(kinds) > 1 and NUMBERS in kinds:
+        raise UserError(f"{where(0, column)}: some times are numbers and some are dates; write all in one way")
+    return in_seconds(times, column, where) if NUMBERS in kinds else (times, sorted(kinds)[-1])
 
 
-def seconds(chunk: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """The seconds of one chunk, and (T,) bool, true where a value is no usable time."""
+def why_not(value: object) -> str:
+    """Say why a value is no time."""
+    if isinstance(value, str) and UNCLEAR.match(value):
+        return f"{value[:40]!r}: is the day or the month first? Write dates as 2000-12-31"
+    what = "the time is missing" if value is None else f"{value!r}"[:60] + " is not a time"
+    return f"{what}; it must be seconds, 0 or more, or a date"
+
+
+def in_seconds(times: np.ndarray, column: str, where: Where) -> tuple[np.ndarray, str]:
+    """Numbers in a unit that is found by their size, as seconds."""
+    unit = unit_of(float(times.max()))
+    if unit is None:
+        if is_days(times):
+            year, rest = np.divmod(times.astype(np.int64), 10_000)
+            month, day = np.divmod(rest, 100)
+            days = (year - 1970).astype("M8[Y]") + (month - 1).astype("m8[M]") + (day - 1).astype("m8[D]")
+            return days.astype("M8[s]").astype(np.float64), "days such as 20240131"
+        return times, "numbers of no known unit"
+    other = unit_of(float(times.min()))
+    if other not in (None, unit):
+        low = float(np.sqrt(UNITS[unit] * UNITS[other or unit]) * 1e9)
+        first = times[0] < low
+        row = int(np.flatnonzero((times < low) != first)[0])
+        raise UserError(
+            f"{where(row, column)}: {times[row]:.0f} is in other units than the rows before ({other} and {unit} are mixed)"
+        )
+    return (times, "seconds since 1970") if unit == "seconds" else (times / UNITS[unit], f"{unit} since 1970")
+
+
+def is_days(times: np.ndarray) -> bool:
+    """True if all numbers are days such as 20240131."""
+    if not (times.min() >= 19_000_101 and times.max() <= 21_001_231 and (times == np.floor(times)).all()):
+        return False
+    month, day = np.divmod(times.astype(np.int64) % 10_000, 100)
+    return bool(((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
+
+
+def seconds(chunk: pa.Array) -> tuple[np.ndarray, np.ndarray, str]:
+    """The seconds of one chunk, (T,) bool, true where a value is no usable time, and whether they were numbers or dates."""
     if isinstance(chunk, pa.DictionaryArray):
         chunk = chunk.dictionary_decode()
     kind = chunk.type
+    told = NUMBERS
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        chunk = text_times(chunk)
+        chunk, told = text_times(chunk)
         kind = chunk.type
     scale = 1.0
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        chunk = chunk.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
+        zone = getattr(kind, "tz", None)
+        told = told if told != NUMBERS else ZONED if zone else DATES
+        chunk = chunk.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
         scale = 1e6
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         chunk = pa.nulls(len(chunk), pa.float64())
@@ -53,27 +117,40 @@ def seconds(chunk: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     number = number if scale == 1.0 else number / scale
     with np.errstate(invalid="ignore"):
         bad = ~(np.isfinite(number) & (number >= 0))
-    return number, bad | null_mask(chunk) if chunk.null_count else bad
+    return number, bad | null_mask(chunk) if chunk.null_count else bad, told
 
 
-def text_times(chunk: pa.Array) -> pa.Array:
-    """Parse text as float64 if all of it is numbers, else as timestamps; a value that is neither becomes null."""
-    for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+def text_times(chunk: pa.Array) -> tuple[pa.Array, str]:
+    """Parse text as float64 if all of it is numbers, else as dates; a value that is neither becomes null."""
+    chunk = pc.utf8_trim_whitespace(chunk)
+    zoned = ZONED if pc.any(pc.match_substring_regex(chunk, ZONE)).as_py() else DATES
+    for kind, told in ((pa.float64(), NUMBERS), (pa.timestamp("us"), DATES), (pa.timestamp("us", "UTC"), ZONED)):
         try:
-            return chunk.cast(kind)
+            return chunk.cast(kind), told
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             continue
-    return pa.array([parse_time(text) for text in chunk.to_pylist()], pa.float64())
+    coded = chunk.dictionary_encode()  # days repeat, so each is parsed once
+    parsed = pa.array([parse_time(text) for text in coded.dictionary.to_pylist()], pa.float64())
+    return parsed.take(coded.indices), zoned
 
 
 def parse_time(text: str | None) -> float | None:
-    """Parse one time as seconds; None if the text is no time."""
+    """Parse one time as seconds; None if the text is no time, or one whose order of day and month is not clear."""
+    text = str(text or "").strip()
     try:
-        return float(text or "")
+        return float(text)
     except ValueError:
         pass
+    moment = None
     try:
-        moment = datetime.fromisoformat(str(text).strip().replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(re.sub(r"\s*(Z|UTC|GMT)$", "+00:00", text))
     except ValueError:
+        for form in WRITTEN:
+            try:
+                moment = datetime.strptime(text, form)
+                break
+            except ValueError:
+                continue
+    if moment is None:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

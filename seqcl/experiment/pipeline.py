@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,10 +72,13 @@ def execute(
     experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
     with early_log() as early:
         model = first_model(experiments, split, resume)
+    if progress and sequences.reading:
+        print(sequences.told, file=sys.stderr, flush=True)
     folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
     with resumable(folder), log_file(folder / "log.txt", early):
         if source is not None:
             sequences.save(folder / PACKED)
+        log.info("%s", sequences.told)
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)
         outcomes: dict[str, Outcome] = {}
         peak, earlier = None, 0.0

@@ -58,11 +58,12 @@ def slices_of(result: Result, split: Split, part: Part, evaluator: Evaluator) ->
 
 def full_protocol(result: Result, sequences: Sequences, split: Split, seed: int) -> dict[str, Any]:
     """Everything that a figure must be quoted with."""
-    prepared = {
+    prepared: dict[str, Any] = {
         "k_core": sequences.k_core,
         "min_length": sequences.min_length,
         "duplicates": sequences.duplicates,
         "data_fingerprint": sequences.fingerprint,
+        **{key: sequences.reading[key] for key in ("columns", "order", "dropped") if key in sequences.reading},
     }
     return {**split.protocol, **prepared, "seed": seed, **result.protocol}
 
