@@ -49,13 +49,24 @@ TIME_NAMES: Names = (
     ("time", "ts", "eventtime", "datetime", "unixtime", "utctime", "localtime", "clicktime", "createdat"),
     ("date", "eventdate", "tdat", "reviewdate", "reviewtime", "ratingdate", "createddate", "transactiondate"),
 )
+PART_NAMES: Names = (("split", "part", "subset", "fold", "splitset"),)
 RATING_NAMES: Names = (("rating", "ratings", "overall", "stars", "score", "reviewrating", "reviewoverall"),)
+
+PARTS = {
+    **{"train": 0, "training": 0, "tr": 0, "0": 0},
+    **{"valid": 1, "validation": 1, "val": 1, "dev": 1, "1": 1},
+    **{"test": 2, "testing": 2, "te": 2, "2": 2},
+}
+"""Parts of a split by the words for them."""
 
 ROLES = ("user", "item", "time", "rating")
 """What a column can be for seqcl; `_` in --data.columns is a column that is not read."""
 
 TIME_WORDS = {"time", "times", "timestamp", "date", "dates", "datetime", "ts", "dat"}
 """Words in a name that make a column of times likely; its content must agree."""
+
+LISTED = re.compile(r"([-_](list|seq|trim))+$")
+"""The end of the name of a column of lists."""
 
 Where = Callable[[int, str], str]
 """A function of a 0-based row and a column that gives their place, for messages: log.csv:7: column 2 'item_id'."""
@@ -72,6 +83,8 @@ class ReadOptions(TypedDict, total=False):
     order: str
     where: str | None
     min_rating: float | None
+    given: bool
+    split_column: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +100,8 @@ class Wanted:
         order: time, or file: the rows are in time order as they stand, and times are not read.
         where: keep the rows for which this holds, such as "event == 'transaction'".
         min_rating: keep the rows with at least this rating.
+        given: the split was made elsewhere: read the part of each row.
+        split_column: column of the parts, train, valid or test.
     """
 
     format: str | None = None
@@ -97,12 +112,16 @@ class Wanted:
     order: str = "time"
     where: str | None = None
     min_rating: float | None = None
+    given: bool = False
+    split_column: str | None = None
 
     def __post_init__(self) -> None:
         if self.order not in ("time", "file"):
             raise unknown("order", self.order, ("time", "file"))
         if self.time == "-":
             raise UserError("--data.time -: for the order of the file write --data.order file")
+        if self.split_column is not None and not self.given:
+            raise UserError(f"--data.split_column {self.split_column} has no use without --data.split given")
         if self.time is not None and self.order == "file":
             raise UserError(f"--data.order file does not read times, so --data.time {self.time} has no use; give one")
 
@@ -136,6 +155,7 @@ class Chosen:
         item: column of the item ids.
         time: column of the times; None if the order of the rows counts.
         rating: column of the ratings; None if they are not needed.
+        part: column of the parts of a split; None if they are not needed.
         tested: columns that `where` looks at.
         others: other columns that might have been meant, by role.
     """
@@ -144,6 +164,7 @@ class Chosen:
     item: str
     time: str | None = None
     rating: str | None = None
+    part: str | None = None
     tested: tuple[str, ...] = ()
     others: Mapping[str, Sequence[str]]
 
@@ -151,7 +172,9 @@ class Chosen:
     def needed(self) -> list[str]:
         """All columns to read, each once."""
         return list(
-            dict.fromkeys(name for name in (self.user, self.item, self.time, self.rating, *self.tested) if name)
+            dict.fromkeys(
+                name for name in (self.user, self.item, self.time, self.rating, self.part, *self.tested) if name
+            )
         )
 
 
@@ -203,7 +226,14 @@ def choose_columns(
     for name in tested:
         if name not in names:
             raise UserError(f"--data.where: {source}: {unknown('column', name, names)}")
-    return Chosen(user=user, item=item, time=time, rating=rating, tested=tuple(tested), others=others)
+    part = None
+    if wanted.given:
+        part = pick(names, wanted.split_column, PART_NAMES, "split", source, others)
+        if part is None:
+            raise UserError(
+                f"{source}: {unknown('split column', 'split', names)}; name it with --data.split_column, or give a folder with train, valid and test files"
+            )
+    return Chosen(user=user, item=item, time=time, rating=rating, part=part, tested=tuple(tested), others=others)
 
 
 def pick(
@@ -218,10 +248,11 @@ def pick(
     found = [rank for rank in ranked if rank]
     if not found:
         return None
-    if len(found[0]) > 1:
+    single = [name for name in found[0] if not LISTED.search(name.lower())]  # item_id goes before item_id_list
+    if len(found[0]) > 1 and len(single) != 1:
         raise several(found[0], role, source)
     others[role] = [name for rank in found[1:] for name in rank]
-    return found[0][0]
+    return (single or found[0])[0]
 
 
 def time_by_content(names: Sequence[str], sample: Mapping[str, Sequence[Any]], source: str) -> str | None:
@@ -242,7 +273,7 @@ def several(names: Sequence[str], role: str, source: str) -> UserError:
 
 def plain(name: str) -> str:
     """A name without case, underscores and the endings of columns that hold lists: Item_ID-list becomes itemid."""
-    found = re.sub(r"[^0-9a-z]+", "", re.sub(r"([-_](list|seq|trim))+$", "", name.lower()))
+    found = re.sub(r"[^0-9a-z]+", "", LISTED.sub("", name.lower()))
     return found or name.lower()
 
 

@@ -12,7 +12,16 @@ from seqcl.data.cache import cached
 from seqcl.data.catalog import DATASETS
 from seqcl.data.columns import ReadOptions, Wanted
 from seqcl.data.downloads import download
-from seqcl.data.files import archive_of, attribute_file, data_folder, feature_files, log_files, log_name, real_file
+from seqcl.data.files import (
+    archive_of,
+    attribute_file,
+    data_folder,
+    feature_files,
+    log_files,
+    log_name,
+    part_files,
+    real_file,
+)
 from seqcl.data.interactions import Interactions
 from seqcl.data.packing import pack
 from seqcl.data.sequences import Sequences
@@ -83,7 +92,10 @@ def load_sequences(
 
     if cache is False:
         return build()
-    files = [near for file in log_files(place) for near in (real_file(file), *feature_files(file).values())]
+    own = part_files(place).values() if wanted["given"] and not wanted["split_column"] else ()
+    files = [
+        near for file in list(own) or log_files(place) for near in (real_file(file), *feature_files(file).values())
+    ]
     near = attribute_file(place)
     files += [near] if near else []
     folder = None if cache is True else Path(cache)

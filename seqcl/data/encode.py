@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seqcl.data.arrow import null_mask, values_of
-from seqcl.data.columns import Chosen, Wanted, Where
+from seqcl.data.columns import PARTS, Chosen, Wanted, Where
 from seqcl.data.conditions import Condition
 from seqcl.data.ids import encode_ids
 from seqcl.data.interactions import Interactions
@@ -49,7 +49,7 @@ def encode_log(
     dropped: dict[str, int] = {}
     kept = kept_rows(chunks, chosen, where, wanted, dropped, source)
     for column in list(chunks):
-        if column not in (chosen.user, chosen.item, chosen.time):
+        if column not in (chosen.user, chosen.item, chosen.time, chosen.part):
             del chunks[column]
     if kept is not None:
         chunks, where = take_rows(chunks, kept, where)
@@ -60,18 +60,21 @@ def encode_log(
     times = None
     if chosen.time:
         times, told = to_seconds(chunks.pop(chosen.time), chosen.time, where)
+    parts = to_parts(chunks.pop(chosen.part), chosen.part, where) if chosen.part else None
     users, user_ids = encode_ids(chunks.pop(chosen.user), chosen.user, where)
     items, item_ids = encode_ids(chunks.pop(chosen.item), chosen.item, where)
     reading: dict[str, Any] = {
         "layout": layout,
-        "columns": {role: column for role in ("user", "item", "time", "rating") if (column := getattr(chosen, role))},
+        "columns": {
+            role: column for role in ("user", "item", "time", "rating", "part") if (column := getattr(chosen, role))
+        },
         "order": "time" if chosen.time else "file",
         "times": told,
         "dropped": dropped,
         "others": {role: list(names) for role, names in chosen.others.items() if names},
     }
     return Interactions(
-        users=users, items=items, user_ids=user_ids, item_ids=item_ids, times=times, name=name, source=source, reading=reading
+        users=users, items=items, user_ids=user_ids, item_ids=item_ids, times=times, parts=parts, name=name, source=source, reading=reading
     )  # fmt: skip
 
 
@@ -159,6 +162,29 @@ def take_rows(chunks: Chunks, kept: np.ndarray, where: Where) -> tuple[Chunks, W
             row += len(array)
     rows = np.flatnonzero(kept)
     return taken, lambda row, column: where(int(rows[row]), column)
+
+
+def to_parts(chunks: list[pa.Array], column: str, where: Where) -> np.ndarray:
+    """A column of parts as (T,) int8: 0 for training, 1 for validation, 2 for the test.
+
+    Raises:
+        UserError: a value is no part.
+    """
+    found, row = [], 0
+    for chunk in chunks:
+        coded = chunk if isinstance(chunk, pa.DictionaryArray) else chunk.dictionary_encode()
+        words = [str(word).strip().lower() for word in coded.dictionary.to_pylist()]
+        codes = np.array([PARTS.get(word, -1) for word in words] or [-1], np.int8)[
+            coded.indices.fill_null(0).to_numpy()
+        ]
+        if len(bad := np.flatnonzero(codes < 0)) or chunk.null_count:
+            at = int(bad[0]) if len(bad) else int(np.flatnonzero(null_mask(chunk))[0])
+            raise UserError(
+                f"{where(row + at, column)}: {str(chunk[at].as_py())[:40]!r} is no part of a split; write train, valid or test"
+            )
+        found.append(codes)
+        row += len(chunk)
+    return np.concatenate(found)
 
 
 def is_list(array: pa.Array) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import IO, Any
 
+from seqcl.data.columns import PARTS
 from seqcl.errors import UserError, unknown
 
 ATTRIBUTES = "_item2attributes.json"
@@ -25,6 +27,9 @@ def data_folder() -> Path:
 
 GZIP = b"\x1f\x8b"
 """The first bytes of every gzipped file."""
+
+WORD = re.compile(r"(?:^|[._-])(train|training|valid|validation|val|dev|test)\.[a-z.]+$")
+"""The word for a part before the suffix of a file: shop.train.inter, Beauty_test.txt, valid.csv.gz."""
 
 TEXT_ENDS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".dat", ".data")
 PARQUET_ENDS = (".parquet", ".pq")
@@ -64,6 +69,25 @@ def log_files(path: Path) -> list[Path]:
     raise UserError(
         f"{path}: the folder holds neither a .inter file nor parts that end in .parquet, .csv, .tsv or .jsonl"
     )
+
+
+def part_files(path: Path) -> dict[int, Path]:
+    """The files of the parts in a folder, by part; none if it is no folder, or has no file of training and one of a test.
+
+    Raises:
+        UserError: two files are of one part.
+    """
+    found: dict[int, Path] = {}
+    for file in sorted(path.iterdir()) if path.is_dir() else ():
+        if not file.is_file() or hidden(Path(file.name)) or not (word := WORD.search(file.name.lower())):
+            continue
+        part = PARTS[word[1]]
+        if part in found:
+            raise UserError(
+                f"{path}: {found[part].name} and {file.name} are both of one part; keep one, or name a file"
+            )
+        found[part] = file
+    return found if 0 in found and 2 in found else {}
 
 
 def part_end(path: Path) -> str:

@@ -26,6 +26,7 @@ class Interactions:
         times: seconds, (T,) float64; None if the source has only an order.
         name: name of the data set in results.
         source: where the log came from, for messages.
+        parts: 0 for a row of training, 1 of validation, 2 of the test, (T,) int8, where the split was made elsewhere.
         user_features: table of the users indexed by raw id, if any.
         item_features: table of the items indexed by raw id, if any.
         reading: how the source was read: layout, columns, order, times, rows dropped; JSON values, empty if nothing was read.
@@ -38,6 +39,7 @@ class Interactions:
     times: np.ndarray | None = None
     name: str = "log"
     source: str = ""
+    parts: np.ndarray | None = None
     user_features: pd.DataFrame | None = None
     item_features: pd.DataFrame | None = None
     reading: dict[str, Any] = field(default_factory=dict)
@@ -60,6 +62,8 @@ class Interactions:
         order: str = "time",
         where: str | None = None,
         min_rating: float | None = None,
+        given: bool = False,
+        split_column: str | None = None,
         name: str = "frame",
         user_features: pd.DataFrame | None = None,
         item_features: pd.DataFrame | None = None,
@@ -75,6 +79,8 @@ class Interactions:
             order: time, or file: the order of the rows counts, and times are not read.
             where: keep the rows for which this holds, such as "event == 'transaction'".
             min_rating: keep the rows with at least this rating.
+            given: the split was made elsewhere: read the part of each row, train, valid or test.
+            split_column: column of the parts; None: found by its usual names.
             name: name of the data set in results.
             user_features: table of the users indexed by raw id.
             item_features: table of the items indexed by raw id.
@@ -85,7 +91,16 @@ class Interactions:
         from seqcl.data.columns import Wanted  # slow to import, and not needed when the packed log comes from the cache
         from seqcl.data.frames import read_frame
 
-        wanted = Wanted(user=user, item=item, time=time, order=order, where=where, min_rating=min_rating)
+        wanted = Wanted(
+            user=user,
+            item=item,
+            time=time,
+            order=order,
+            where=where,
+            min_rating=min_rating,
+            given=given,
+            split_column=split_column,
+        )
         log = read_frame(frame, wanted, name)
         for column, table in ((log.reading["columns"]["user"], user_features), (log.reading["columns"]["item"], item_features)):  # fmt: skip
             if table is not None and column in table.columns:

@@ -31,16 +31,20 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
         raise unknown("duplicates policy", duplicates, DUPLICATES)
     if k_core < 0 or min_length < 1:
         raise UserError(f"k_core must be 0 or more and min_length 1 or more, not {k_core} and {min_length}")
-    users, items, times = interactions.users, interactions.items, interactions.times
-    order = time_order(users, times)
+    users, items, times, parts = interactions.users, interactions.items, interactions.times, interactions.parts
+
+    def take(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+        return users[rows], items[rows], None if times is None else times[rows], None if parts is None else parts[rows]
+
+    order = time_order(users, times) if parts is None else split_order(users, times, parts)
     if order is not None:
-        users, items, times = users[order], items[order], None if times is None else times[order]
+        users, items, times, parts = take(order)
     if duplicates != "keep":
         kept = distinct_rows(users, items, len(interactions.item_ids), last=duplicates == "last")
-        users, items, times = users[kept], items[kept], None if times is None else times[kept]
+        users, items, times, parts = take(kept)
     alive = core_rows(users, items, max(k_core, min_length), k_core)
     if alive is not None:
-        users, items, times = users[alive], items[alive], None if times is None else times[alive]
+        users, items, times, parts = take(alive)
     if len(users) == 0 or users[0] == users[-1]:
         left = "a single user is" if len(users) else "nothing is"
         raise UserError(
@@ -54,6 +58,7 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
         "items": np.take(number, items),
         "offsets": np.concatenate(([0], np.cumsum(user_counts[user_counts > 0]))).astype(np.int64),
         "times": times,
+        "parts": parts,
         "user_ids": interactions.user_ids[user_counts > 0],
         "item_ids": interactions.item_ids[item_seen],
     }
@@ -80,6 +85,11 @@ def time_order(users: np.ndarray, times: np.ndarray | None) -> np.ndarray | None
     by_time = np.argsort(times, kind="stable")
     by_time = by_time[stable_order(users[by_time])]
     return by_time if order is None else order[by_time]
+
+
+def split_order(users: np.ndarray, times: np.ndarray | None, parts: np.ndarray) -> np.ndarray:
+    """The order that sorts rows by user, then time, then part of a given split, ties in file order."""
+    return np.lexsort((parts, users) if times is None else (parts, times, users))
 
 
 def stable_order(codes: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from seqcl.data.columns import ReadOptions
 from seqcl.data.datasets import load_sequences
+from seqcl.data.given import given
 from seqcl.data.interactions import Interactions
 from seqcl.data.sequences import Sequences
 from seqcl.data.split import Split, hold_out_items, leave_one_out, temporal
@@ -19,7 +20,8 @@ class Preparation:
     """From a log to training, validation and test windows.
 
     Args:
-        split: leave_one_out (each user's last item tests, the one before validates), or temporal (two global cuts in time).
+        split: leave_one_out (each user's last item tests, the one before validates), temporal (two global cuts in time), or
+            given (made elsewhere: a column, or a folder with train, valid and test files).
         windows: training rows: last (the newest max_len items, all positions in one pass), sliding (all of a long row,
             in overlapping pieces), or prefix (a row for every target).
         max_len: longest input, in items.
@@ -34,6 +36,7 @@ class Preparation:
         order: time, or file: the rows are in time order as they stand, and times are not read.
         where: keep the rows for which this holds, such as "event == 'transaction'".
         min_rating: keep the rows with at least this rating.
+        split_column: column with the part of each row: train, valid or test; found by its usual names; given split only.
         valid: fraction of the interactions that validates, the newest ones before the test; 1 or more is the second at
             which validation begins; temporal split only.
         test: fraction of the interactions that tests, the newest ones; 1 or more is the second at which the test begins;
@@ -47,7 +50,7 @@ class Preparation:
         UserError: cold_items is not from 0 to below 1.
     """
 
-    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    split: Literal["leave_one_out", "temporal", "given"] = "leave_one_out"
     windows: Literal["last", "sliding", "prefix"] = "sliding"
     max_len: int = 50
     k_core: int = 0
@@ -61,6 +64,7 @@ class Preparation:
     order: Literal["time", "file"] = "time"
     where: str | None = None
     min_rating: float | None = None
+    split_column: str | None = None
     valid: float = 0.1
     test: float = 0.1
     targets: Literal["first", "all"] = "first"
@@ -96,6 +100,8 @@ class Preparation:
             order=self.order,
             where=self.where,
             min_rating=self.min_rating,
+            given=self.split == "given",
+            split_column=self.split_column,
         )
 
     def sequences(self, source: str | Path | Interactions) -> Sequences:
@@ -120,6 +126,8 @@ class Preparation:
         """
         if self.split == "leave_one_out":
             split = leave_one_out(sequences, max_len=self.max_len, windows=self.windows)
+        elif self.split == "given":
+            split = given(sequences, max_len=self.max_len, windows=self.windows)
         else:
             split = temporal(
                 sequences,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from seqcl.data.columns import Chosen, Wanted, choose_columns
 from seqcl.data.conditions import Condition
 from seqcl.data.delimited import TextTable, check_encoding, read_text_table
 from seqcl.data.encode import Chunks, encode_log
-from seqcl.data.files import attribute_file, log_files, log_name, open_bytes
+from seqcl.data.files import attribute_file, log_files, log_name, open_bytes, part_files
 from seqcl.data.interactions import Interactions
 from seqcl.data.json_log import choose_keys, read_json
 from seqcl.data.layout import Layout, cells_of_line, recognise, sample_lines
 from seqcl.data.parquet_log import read_parquet_log
+from seqcl.data.part_files import join, list_column, unroll
 from seqcl.data.text_log import read_text_log
 from seqcl.errors import UserError, unknown
 
@@ -46,6 +47,8 @@ def read(
     order: str = "time",
     where: str | None = None,
     min_rating: float | None = None,
+    given: bool = False,
+    split_column: str | None = None,
     name: str | None = None,
 ) -> Interactions:
     """Read the log in a file or folder, in file order; the layout is recognised by evidence, and logged in one line.
@@ -60,19 +63,34 @@ def read(
         order: time, or file: the order of the file counts, and times are not read.
         where: keep the rows for which this holds, such as "event == 'transaction'".
         min_rating: keep the rows with at least this rating.
+        given: the split was made elsewhere: a column says the part of each row, or a folder has train, valid and test files.
+        split_column: column of the parts; None: found by its usual names (split, ...).
         name: name of the data set in results; None: the name of the file.
 
     Raises:
         UserError: no layout fits or two do, or a value does not fit; its file, line and column are named.
     """
     wanted = Wanted(
-        format=format, columns=columns, user=user, item=item, time=time, order=order, where=where, min_rating=min_rating
+        format=format,
+        columns=columns,
+        user=user,
+        item=item,
+        time=time,
+        order=order,
+        where=where,
+        min_rating=min_rating,
+        given=given,
+        split_column=split_column,
     )
     if format is not None and format not in FORMATS:
         raise unknown("format", format, FORMATS)
     path = Path(path)
     try:
-        log = read_files(log_files(path), path, name or log_name(path), wanted)
+        own = part_files(path) if given and split_column is None else {}
+        if own:
+            log = read_parts(own, path, name or log_name(path), wanted)
+        else:
+            log = read_files(log_files(path), path, name or log_name(path), wanted)
     except (OSError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:  # of gzip and zipfile
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     near = attribute_file(path)
@@ -88,9 +106,57 @@ def read(
     return log
 
 
+def read_parts(files: Mapping[int, Path], path: Path, name: str, wanted: Wanted) -> Interactions:
+    """Read the files of a split that was made elsewhere, each as what the first is."""
+    plain = replace(wanted, given=False)
+    logs: dict[int, Interactions] = {}
+    like: Layout | None = None
+    for part in sorted(files):
+        file = files[part]
+        if part and like is not None and like.kind in ("text", "colon"):
+            logs[part] = read_text_log(file, name, like)
+            continue
+        with open_bytes(file) as opened:
+            head = opened.read(HEAD_BYTES)
+        if not part and not head.startswith(b"PAR1"):
+            check_encoding(head, file)
+            like = recognise(head, file, plain, suffix_format(file))
+            chosen = chosen_columns(TextTable(file, like), plain) if like.header else None
+            if chosen and list_column(like.names, chosen.item):
+                return read_unrolled(files, path, name, like, chosen, plain)
+        logs[part] = read_files([file], file, name, plain)
+    return join(logs, name, str(path))
+
+
+def read_unrolled(
+    files: Mapping[int, Path], path: Path, name: str, layout: Layout, chosen: Chosen, wanted: Wanted
+) -> Interactions:
+    """Read files of rows with a list of items and the target after it, such as RecBole's for sequential models."""
+    tables = {part: TextTable(files[part], layout_of_part(files[part], layout, wanted)) for part in sorted(files)}
+    logs = {}
+    for part, rows in unroll(tables, chosen.user, chosen.item).items():
+        if not rows:
+            raise UserError(f"{files[part]}:2: there is a header and nothing under it")
+        values = {chosen.user: [user for user, _ in rows], chosen.item: [item for _, item in rows]}
+        chunks = {column: [pa.array(texts, pa.string())] for column, texts in values.items()}
+        own = replace(chosen, time=None, rating=None, tested=())
+
+        def where(row: int, column: str, file: Path = files[part]) -> str:
+            return f"{file}: interaction {row + 1:,}, column {column!r}"
+
+        told = f"{layout}, lists of items and targets"
+        logs[part] = encode_log(chunks, own, where, Wanted(), name=name, source=str(path), layout=told)
+    return join(logs, name, str(path))
+
+
+def suffix_format(path: Path) -> str:
+    """The format that the name of a file suggests; empty if it suggests none."""
+    return SUFFIXES.get(Path(path.name.lower().removesuffix(".gz")).suffix, "")
+
+
 def read_files(files: Sequence[Path], path: Path, name: str, wanted: Wanted) -> Interactions:
     """Read the files of one log by the layout of the first."""
-    kind = wanted.format or SUFFIXES.get(Path(files[0].name.lower().removesuffix(".gz")).suffix, "")
+    kind = wanted.format or suffix_format(files[0])
     source = str(files[0] if len(files) == 1 else path)
     with open_bytes(files[0]) as file:
         head = file.read(HEAD_BYTES)
@@ -121,6 +187,10 @@ def whole_lines(files: Sequence[Path], name: str, layout: Layout, wanted: Wanted
     Raises:
         UserError: several files, or an option that needs columns.
     """
+    if wanted.given:
+        raise UserError(
+            f"--data.split given: {files[0]} has no column of parts ({layout}); give a folder with train, valid and test files"
+        )
     for option in ("user", "item", "time", "where", "min_rating", "columns"):
         if (value := getattr(wanted, option)) is not None:
             raise UserError(f"--data.{option} {value}: {files[0]} has no columns ({layout})")

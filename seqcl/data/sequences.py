@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LAYOUT = 1
 """Version of the packed layout; another version gives other fingerprints and other cache entries."""
 
-ARRAYS = ("items", "offsets", "times", "user_ids", "item_ids")
+ARRAYS = ("items", "offsets", "times", "user_ids", "item_ids", "parts")
 FACTS = ("name", "fingerprint", "k_core", "duplicates", "min_length")
 
 
@@ -47,6 +47,7 @@ class Sequences:
         user_table: features of users as a frame indexed by raw id, or the Parquet file that holds it.
         item_table: features of items, in the same form.
         reading: how the source was read, as in `Interactions`.
+        parts: 0 for an interaction of training, 1 of validation, 2 of the test, (T,) int8, where the split was made elsewhere.
     """
 
     items: np.ndarray
@@ -62,6 +63,7 @@ class Sequences:
     user_table: pd.DataFrame | Path | None = None
     item_table: pd.DataFrame | Path | None = None
     reading: dict[str, Any] = field(default_factory=dict)
+    parts: np.ndarray | None = None
 
     def __str__(self) -> str:
         sizes = f"{self.num_users:,} users, {self.num_items:,} items, {self.num_interactions:,} interactions"
