@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -48,5 +48,21 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     names = sorted(choices)
     lower = {choice.lower(): choice for choice in names}
     near = [lower[match] for match in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return UserError(f"unknown {kind} {name!r}: {hint}valid: {', '.join(names)}")
+    hint = f"did you mean {' or '.join(cut(one) for one in near)}? " if near else ""
+    return UserError(f"unknown {kind} {cut(name)!r}: {hint}valid: {listed(names)}")
+
+
+def listed(names: Sequence[str], longest: int = 400) -> str:
+    """Names with commas between them; of a list that would be too long, the first ones and how many there are."""
+    cuts = [cut(name) for name in names]
+    if len(", ".join(cuts)) <= longest:
+        return ", ".join(cuts)
+    shown: list[str] = []
+    while sum(map(len, shown)) + 2 * len(shown) + len(cuts[len(shown)]) < longest // 2:
+        shown.append(cuts[len(shown)])
+    return f"{', '.join(shown)}, ... ({len(cuts):,} in all)"
+
+
+def cut(text: str, longest: int = 60) -> str:
+    """Text as it is, or its begin with dots."""
+    return text if len(text) <= longest else f"{text[:longest]}..."

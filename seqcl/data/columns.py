@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from seqcl.data.evidence import looks_like_times
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, cut, unknown
 
 Names = tuple[tuple[str, ...], ...]
 """Names of one role in ranks: a name of an earlier rank wins, two of one rank are a question."""
@@ -58,6 +58,9 @@ PARTS = {
     **{"test": 2, "testing": 2, "te": 2, "2": 2},
 }
 """Parts of a split by the words for them."""
+
+LONGEST_NAME = 100
+"""Most characters of the name of a column."""
 
 ROLES = ("user", "item", "time", "rating")
 """What a column can be for seqcl; `_` in --data.columns is a column that is not read."""
@@ -198,6 +201,8 @@ def choose_columns(
     Raises:
         UserError: a column is missing (the nearest are named), is there twice, is chosen twice, or several could be meant.
     """
+    if long := next((name for name in names if len(name) > LONGEST_NAME), None):
+        raise UserError(f"{source}: a column is called {cut(long)!r}, {len(long):,} characters long; is this a header?")
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise UserError(f"{source}: two columns are called {', '.join(map(repr, twice))}")
     others: dict[str, list[str]] = {}
@@ -268,7 +273,9 @@ def several(names: Sequence[str], role: str, source: str) -> UserError:
     """The error for several columns that could have one role."""
     way_out = ", or take the rows as they stand with --data.order file" if role == "time" else ""
     option = f"--data.{role}" if role != "rating" else "--data.where"
-    return UserError(f"{source}: the {role} could be {' or '.join(names)}; choose with {option} {names[0]}{way_out}")
+    return UserError(
+        f"{source}: the {role} could be {' or '.join(names[:4])}; choose with {option} {names[0]}{way_out}"
+    )
 
 
 def plain(name: str) -> str:

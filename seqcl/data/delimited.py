@@ -29,7 +29,7 @@ def check_encoding(head: bytes, path: Path) -> None:
     Raises:
         UserError: the file is empty, in UTF-16 or UTF-32, no text at all, or its lines end with a carriage return alone.
     """
-    if not head.strip(b"\xef\xbb\xbf\r\n\t "):
+    if not head.removeprefix(b"\xef\xbb\xbf").strip():
         raise UserError(f"{path}:1: the file is empty" if not head else f"{path}:1: there is nothing but blank space")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
         raise UserError(f"{path}:1: column 1: not UTF-8 text (UTF-16, or a binary file); save it as UTF-8")
@@ -77,7 +77,9 @@ class TextTable:
         Raises:
             UserError: the record is an empty line, a better message than one about a column.
         """
-        line, cells = next(record for index, record in enumerate(self.records()) if index == row)
+        line, cells = next((one for index, one in enumerate(self.records()) if index == row), (None, []))
+        if line is None:  # Arrow and Python's csv cut the lines in different ways
+            return f"{self.path}: row {row + 1}, {column!r}"
         if not cells:
             raise UserError(f"{self.path}:{line}: column 1: the row is empty")
         return self.place(line, column)

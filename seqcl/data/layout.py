@@ -65,6 +65,8 @@ def recognise(head: bytes, path: Path, wanted: Wanted, suffix: str = "") -> Layo
         UserError: nothing fits, or two readings do.
     """
     lines = sample_lines(head)
+    if not lines[0].strip():
+        raise UserError(f"{path}:1: there is nothing but blank space")
     format = wanted.format or suffix
     if wanted.format == "text":
         return Layout(kind="colon" if colon_rows(lines) else "text")
@@ -98,9 +100,9 @@ def recognise(head: bytes, path: Path, wanted: Wanted, suffix: str = "") -> Layo
 
 def sample_lines(head: bytes) -> list[str]:
     """The first lines that are not blank, without the last one where it may be cut off."""
-    lines = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").splitlines()
+    lines = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
     lines = lines[:-1] if len(head) >= 1 << 16 and len(lines) > 1 else lines
-    return [line for line in lines[:SAMPLE_LINES] if line.strip()]
+    return [line for line in lines[:SAMPLE_LINES] if line.strip()] or [""]
 
 
 def cells_of_line(line: str, delimiter: str) -> list[str]:

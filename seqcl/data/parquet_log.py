@@ -45,7 +45,7 @@ def read_parquet_log(files: list[Path], name: str, wanted: Wanted, source: str) 
                         compact = column in (chosen.user, chosen.item) and array.type in (pa.int64(), pa.string())
                         compact = compact and not array.null_count
                         chunks.setdefault(column, []).append(array.dictionary_encode() if compact else array)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             why = " ".join(str(error).split())[:160]
             raise UserError(
                 f"{path}: not a whole Parquet file; is it cut off, or still being written? ({why})"

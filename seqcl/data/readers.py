@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -91,7 +92,7 @@ def read(
             log = read_parts(own, path, name or log_name(path), wanted)
         else:
             log = read_files(log_files(path), path, name or log_name(path), wanted)
-    except (OSError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:  # of gzip and zipfile
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     near = attribute_file(path)
     if near is not None:
