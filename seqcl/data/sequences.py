@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqcl.data.sealed import seal, unsealed
 from seqcl.data.tables import load_table
 from seqcl.disk import whole_folder
 from seqcl.errors import UserError
@@ -23,7 +25,8 @@ LAYOUT = 1
 """Version of the packed layout; another version gives other fingerprints and other cache entries."""
 
 ARRAYS = ("items", "offsets", "times", "user_ids", "item_ids")
-FACTS = ("name", "fingerprint", "k_core", "duplicates", "min_length")
+OPTIONS = ("k_core", "duplicates", "min_length")
+FACTS = ("name", "fingerprint", *OPTIONS)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,6 +48,7 @@ class Sequences:
         min_length: every user has at least this many interactions.
         user_table: features of users as a frame indexed by raw id, or the Parquet file that holds it.
         item_table: features of items, in the same form.
+        place: the folder that the log was loaded from, whose files never change; None for one in memory, or without hashes.
     """
 
     items: np.ndarray
@@ -59,6 +63,7 @@ class Sequences:
     min_length: int = 1
     user_table: pd.DataFrame | Path | None = None
     item_table: pd.DataFrame | Path | None = None
+    place: Path | None = None
 
     def __str__(self) -> str:
         sizes = f"{self.num_users:,} users, {self.num_items:,} items, {self.num_interactions:,} interactions"
@@ -137,7 +142,7 @@ class Sequences:
         return np.array(ids, np.int32)
 
     def save(self, place: str | Path) -> None:
-        """Write a folder of .npy files, a meta.json and features as Parquet; it appears whole or not at all.
+        """Write a folder of .npy files, features as Parquet and a meta.json with their hashes; it appears whole or not at all.
 
         Raises:
             UserError: the disk is full, the folder cannot be written, or a feature table cannot be stored.
@@ -157,7 +162,7 @@ class Sequences:
                         with (folder / f"{field}.parquet").open("wb") as file:
                             table.to_parquet(file)
                         meta["tables"].append(field)
-                (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+                seal(folder, meta)
         except (OSError, ValueError, TypeError) as error:  # Arrow raises the last two for a table that it cannot store
             raise UserError(f"{place}: the packed log cannot be written: {error}") from None
 
@@ -165,12 +170,14 @@ class Sequences:
     def load(cls, place: str | Path) -> Sequences:
         """Open a folder that `save` wrote; arrays are mapped read-only from disk, features are read at their first use.
 
+        Every file is compared with its hash. Version 0.1.0 wrote none: there the arrays are compared with the fingerprint.
+
         Raises:
             UserError: a file is missing or is not as it was written.
         """
         place = Path(place)
         try:
-            meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
+            meta = unsealed(place)
             if meta["layout"] != LAYOUT:
                 raise ValueError(f"it has layout {meta['layout']}, and this version of seqcl reads layout {LAYOUT}")
             values: dict[str, Any] = {field: None for field in ARRAYS} | {field: meta[field] for field in FACTS}
@@ -182,8 +189,11 @@ class Sequences:
             for field in meta["tables"]:
                 values[field] = place / f"{field}.parquet"
                 values[field].stat()
-            return cls(**values)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+            sealed = "files" in meta
+            if not sealed and fingerprint(values) != values["fingerprint"]:
+                raise ValueError("the arrays are not those of the fingerprint")
+            return cls(**values, place=place if sealed else None)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError) as error:
             raise UserError(f"{place}: no packed log to use: {type(error).__name__}: {error}") from None
 
     def stats(self) -> dict[str, Any]:
@@ -212,6 +222,18 @@ class Sequences:
             "duplicates": self.duplicates,
             "min_length": self.min_length,
         }
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """The sha256, in hex, of the content of the arrays and of the options of packing."""
+    options = {option: values[option] for option in OPTIONS}
+    digest = hashlib.sha256(json.dumps([LAYOUT, options], sort_keys=True).encode())
+    for name in sorted(ARRAYS):
+        array = values[name]
+        if array is not None:
+            digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def find(ids: np.ndarray, raw: object, kind: str, name: str) -> int:
