@@ -121,7 +121,7 @@ def other(words: list[str]) -> int:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     actions.add_parser("list", help="data sets known by name")
     for name, text in (
-        ("stats", "size, sparsity and lengths"),
+        ("stats", "size, sparsity and lengths; or what a run folder holds"),
         ("convert", "write another format"),
         ("download", "fetch"),
     ):
@@ -202,11 +202,25 @@ def data(chosen: argparse.Namespace) -> int:
         for name, about in room.DATASETS.items():
             print(f"{name:<22}{about.description}")
     elif chosen.action == "stats":
-        columns = {"user": chosen.user, "item": chosen.item, "time": chosen.time}
-        print(json.dumps(room.load_sequences(chosen.dataset, **columns).stats(), indent=2))
+        print(json.dumps(stats(chosen), indent=2))
     elif chosen.action == "convert":
         room.write(room.load(chosen.dataset, user=chosen.user, item=chosen.item, time=chosen.time), chosen.target)
         print(chosen.target)
     else:
         print(room.download(chosen.dataset))
     return 0
+
+
+def stats(chosen: argparse.Namespace) -> dict[str, Any]:
+    """`seqcl data stats`: what there is to know of a log, or of a run folder."""
+    columns = {"user": chosen.user, "item": chosen.item, "time": chosen.time}
+    place = Path(chosen.dataset)
+    if not all((place / name).is_file() for name in ("config.yaml", "log.txt")):
+        from seqcl.data import load_sequences
+
+        return load_sequences(chosen.dataset, **columns).stats()
+    from seqcl.experiment.holdings import holdings
+
+    if named := [column for column, name in columns.items() if name is not None]:
+        raise UserError(f"--{named[0]}: {place} is a run, and its columns were chosen when it began")
+    return holdings(place)

@@ -82,6 +82,11 @@ class Sequences:
         return len(self.items)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, in memory or on disk."""
+        return sum(array.nbytes for field in ARRAYS if (array := getattr(self, field)) is not None)
+
+    @property
     def tables(self) -> Tables:
         """The feature tables with the raw ids that find their rows, for windows over this log."""
         return Tables(
