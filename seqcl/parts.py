@@ -5,12 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from seqcl.errors import UserError, unknown
 
 Component = Callable[..., Any]
 """A class or a function that makes a part of a model."""
+
+
+class FileName(NamedTuple):
+    """Mark an option that names a file, so that a run keeps a copy: `table: Annotated[str | None, FileName()] = None`."""
+
+    suffix: str = ""  # the option names a file only where it ends so
 
 
 class Part:

@@ -124,6 +124,75 @@ def test_a_damaged_cache_is_said_and_mended(
     assert Sequences.load(place).fingerprint == good.fingerprint
 
 
+def shop(tmp_path: Path) -> Path:
+    """A log with times, text ids and a table of items."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    rows = "".join(f"u{user}\ti{(user + step) % 5}\t{step}\n" for user in range(6) for step in range(4))
+    (folder / "shop.inter").write_text(f"user_id:token\titem_id:token\ttimestamp:float\n{rows}")
+    (folder / "shop.item").write_text("item_id:token\tprice:float\ni0\t1.5\ni1\t2\n")
+    return folder
+
+
+def test_a_flipped_byte_anywhere_in_a_cache_is_noticed_and_said_in_one_line(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = shop(tmp_path)
+    load_sequences(source, cache=folder)
+    good = load_sequences(source, cache=False)
+    (place,) = packed_folders(folder)
+    files = sorted(place.iterdir())
+    assert len(files) == 7
+    random = np.random.default_rng(0)
+    for file in files:
+        whole = file.read_bytes()
+        for spot in (0, len(whole) - 1, *random.integers(len(whole), size=10)):
+            broken = bytearray(whole)
+            broken[spot] ^= 1 << int(random.integers(8))
+            file.write_bytes(broken)
+            try:
+                meant = json.loads(broken) == json.loads(whole)  # a blank may become a tab between two values
+            except ValueError:
+                meant = False
+            if not meant:
+                with pytest.raises(UserError, match="no packed log to use"):
+                    Sequences.load(place)
+        caplog.clear()
+        assert same(load_sequences(source, cache=folder), good)
+        warned = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+        assert [message.count("packing the log again") for message in warned] == [1]
+        assert same(Sequences.load(place), good)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(source: Path, folder: Path) -> None:
+    place = load_sequences(source, cache=folder).place
+    assert place is not None
+    for name in ("items.npy", "meta.json"):
+        (place / name).unlink()
+        os.mkfifo(place / name)
+        with pytest.raises(UserError, match="no regular file"):
+            Sequences.load(place)
+
+
+def test_a_packed_log_of_version_0_1_0_is_compared_with_its_fingerprint(
+    source: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sequences = load_sequences(source, cache=folder)
+    (place,) = packed_folders(folder)
+    meta = json.loads((place / "meta.json").read_text())
+    (place / "meta.json").write_text(json.dumps({key: meta[key] for key in meta if key not in ("files", "seal")}))
+    assert same(Sequences.load(place), sequences)
+    with caplog.at_level(logging.WARNING):
+        assert same(load_sequences(source, cache=folder), sequences)  # the cache is made again, as tables had no hash
+    assert "without hashes" in caplog.text and "files" in json.loads((place / "meta.json").read_text())
+    (place / "meta.json").write_text(json.dumps({key: meta[key] for key in meta if key not in ("files", "seal")}))
+    items = np.array(sequences.items)
+    items[0] = items[0] % sequences.num_items + 1
+    np.save(place / "items.npy", items)
+    with pytest.raises(UserError, match="not those of the fingerprint"):
+        Sequences.load(place)
+
+
 def test_a_cache_that_cannot_be_made_is_said_and_done_without(
     source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -192,7 +261,7 @@ def test_where_another_process_was_first_both_use_what_it_wrote(
     assert same(late, made[0])
     assert late.items.filename == made[0].items.filename
     assert len(list(folder.iterdir())) == 1
-    assert caplog.text == ""
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_what_a_killed_process_left_is_cleared_after_a_day(source: Path, folder: Path) -> None:

@@ -147,18 +147,6 @@ def test_an_unknown_id_is_named(run):
         run.recommend()
 
 
-def test_a_run_cannot_be_read_with_other_data(chain, tmp_path):
-    log = tmp_path / "log.csv"
-    frame = pd.DataFrame({"user_id": np.repeat(range(20), 6), "item_id": np.tile(range(6), 20)})
-    frame.to_csv(log, index=False)
-    values = {"data": {"windows": "last"}, "encoder": {"dim": 8}, "train": {"epochs": 1}}
-    made = seqcl.train(log, runs=str(tmp_path), progress=False, **values)
-    frame["item_id"] = frame["item_id"][::-1].to_numpy()
-    frame.to_csv(log, index=False)
-    with pytest.raises(seqcl.UserError, match="fingerprint"):
-        Run.load(made.folder)
-
-
 def test_a_data_frame_needs_no_file(tmp_path):
     frame = pd.DataFrame({"user_id": np.repeat(list("abcdefgh"), 5), "item_id": list("vwxyz") * 8})
     values = {"data": {"windows": "last"}, "encoder": {"dim": 8}, "train": {"epochs": 2}}

@@ -137,7 +137,7 @@ def other(words: list[str]) -> int:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     actions.add_parser("list", help="data sets known by name")
     for name, text in (
-        ("stats", "size, sparsity and lengths"),
+        ("stats", "size, sparsity and lengths; or what a run folder holds"),
         ("convert", "write another format"),
         ("download", "fetch"),
     ):
@@ -224,9 +224,7 @@ def data(chosen: argparse.Namespace) -> int:
         for name, about in room.DATASETS.items():
             print(f"{name:<22}{about.description}")
     elif chosen.action == "stats":
-        sequences = room.load_sequences(chosen.dataset, **read_options(chosen))
-        print(sequences.told, file=sys.stderr)
-        print(json.dumps(sequences.stats(), indent=2))
+        print(json.dumps(stats(chosen), indent=2))
     elif chosen.action == "convert":
         log = room.load(chosen.dataset, **read_options(chosen))
         print(log.told, file=sys.stderr)
@@ -235,3 +233,20 @@ def data(chosen: argparse.Namespace) -> int:
     else:
         print(room.download(chosen.dataset))
     return 0
+
+
+def stats(chosen: argparse.Namespace) -> dict[str, Any]:
+    """`seqcl data stats`: what there is to know of a log, or of a run folder."""
+    place = Path(chosen.dataset)
+    if not all((place / name).is_file() for name in ("config.yaml", "log.txt")):
+        from seqcl.data import load_sequences
+
+        sequences = load_sequences(chosen.dataset, **read_options(chosen))
+        print(sequences.told, file=sys.stderr)
+        return sequences.stats()
+    from seqcl.experiment.holdings import holdings
+
+    default = {option: None for option in READ_OPTIONS} | {"order": "time"}
+    if named := [option for option in READ_OPTIONS if getattr(chosen, option) != default[option]]:
+        raise UserError(f"--{named[0]}: {place} is a run, and its log was read when it began")
+    return holdings(place)

@@ -37,6 +37,8 @@ class Options:
         seed: seed of initial weights, order of batches, dropout and views.
         device: auto takes a GPU if there is one.
         runs: folder in which each run makes a new folder of its own.
+        keep_gib: largest packed log in GiB that a run folder holds whole where it cannot be linked to the cache; a larger
+            one is kept without its times, unless the split or the views of the run read them.
     """
 
     model: str = "CL4Rec"
@@ -46,10 +48,13 @@ class Options:
     seed: int = 0
     device: str = "auto"
     runs: str = "runs"
+    keep_gib: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed {self.seed}: must be from 0 to {2**32 - 1}")
+        if not self.keep_gib >= 0:
+            raise UserError(f"--keep_gib {self.keep_gib}: must be 0 or more")
 
     @property
     def baselines(self) -> list[str]:

@@ -45,10 +45,14 @@ def cached(
     place = folder / f"{name}-{key}"
     if place.is_dir():
         try:
-            return Sequences.load(place)
+            found = Sequences.load(place)
+            if found.place is not None:
+                return found
+            problem = f"{place}: version 0.1.0 wrote it without hashes"
         except UserError as error:
-            logger.warning("the cache cannot be used, packing the log again: %s", error)
-            shutil.rmtree(place, ignore_errors=True)
+            problem = str(error)
+        logger.warning("the cache cannot be used, packing the log again: %s", problem)
+        shutil.rmtree(place, ignore_errors=True)
     sequences = replace(build(), name=name)
     try:
         sequences.save(place)
@@ -84,6 +88,6 @@ def remembered(memory: Path) -> dict[str, Any]:
     """The hashes in the file `memory`; none if it is missing or damaged."""
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}

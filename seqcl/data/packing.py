@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import numpy as np
 
 from seqcl.data.interactions import Interactions
-from seqcl.data.sequences import LAYOUT, Sequences
+from seqcl.data.sequences import Sequences, fingerprint
 from seqcl.errors import UserError, unknown
 
 DUPLICATES = ("keep", "first", "last")
@@ -67,7 +65,7 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
         **arrays,
         **options,
         name=interactions.name,
-        fingerprint=fingerprint(arrays, options),
+        fingerprint=fingerprint(arrays | options),
         user_table=interactions.user_features,
         item_table=interactions.item_features,
         reading=interactions.reading,
@@ -120,14 +118,3 @@ def core_rows(users: np.ndarray, items: np.ndarray, user_least: int, item_least:
             return alive
         alive = np.flatnonzero(enough) if alive is None else alive[enough]
         users, items = users[enough], items[enough]
-
-
-def fingerprint(arrays: dict[str, np.ndarray | None], options: dict[str, Any]) -> str:
-    """The sha256, in hex, of the arrays' content and the options."""
-    digest = hashlib.sha256(json.dumps([LAYOUT, options], sort_keys=True).encode())
-    for name, array in sorted(arrays.items()):
-        if array is None:
-            continue
-        digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return digest.hexdigest()

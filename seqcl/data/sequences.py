@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqcl.data.said import sentence
+from seqcl.data.sealed import seal, unsealed
 from seqcl.data.tables import load_table
 from seqcl.disk import whole_folder
 from seqcl.errors import UserError
@@ -24,7 +26,8 @@ LAYOUT = 1
 """Version of the packed layout; another version gives other fingerprints and other cache entries."""
 
 ARRAYS = ("items", "offsets", "times", "user_ids", "item_ids", "parts")
-FACTS = ("name", "fingerprint", "k_core", "duplicates", "min_length")
+OPTIONS = ("k_core", "duplicates", "min_length")
+FACTS = ("name", "fingerprint", *OPTIONS)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,6 +51,7 @@ class Sequences:
         item_table: features of items, in the same form.
         reading: how the source was read, as in `Interactions`.
         parts: 0 for an interaction of training, 1 of validation, 2 of the test, (T,) int8, where the split was made elsewhere.
+        place: the folder that the log was loaded from, whose files never change; None for one in memory, or without hashes.
     """
 
     items: np.ndarray
@@ -64,6 +68,7 @@ class Sequences:
     item_table: pd.DataFrame | Path | None = None
     reading: dict[str, Any] = field(default_factory=dict)
     parts: np.ndarray | None = None
+    place: Path | None = None
 
     def __str__(self) -> str:
         sizes = f"{self.num_users:,} users, {self.num_items:,} items, {self.num_interactions:,} interactions"
@@ -85,6 +90,11 @@ class Sequences:
     @property
     def num_interactions(self) -> int:
         return len(self.items)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, in memory or on disk."""
+        return sum(array.nbytes for field in ARRAYS if (array := getattr(self, field)) is not None)
 
     @property
     def tables(self) -> Tables:
@@ -147,7 +157,7 @@ class Sequences:
         return np.array(ids, np.int32)
 
     def save(self, place: str | Path) -> None:
-        """Write a folder of .npy files, a meta.json and features as Parquet; it appears whole or not at all.
+        """Write a folder of .npy files, features as Parquet and a meta.json with their hashes; it appears whole or not at all.
 
         Raises:
             UserError: the disk is full, the folder cannot be written, or a feature table cannot be stored.
@@ -168,7 +178,7 @@ class Sequences:
                             table.to_parquet()
                         )  # pandas would open a path of its own
                         meta["tables"].append(field)
-                (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+                seal(folder, meta)
         except (OSError, ValueError, TypeError) as error:  # Arrow raises the last two for a table that it cannot store
             raise UserError(f"{place}: the packed log cannot be written: {error}") from None
 
@@ -176,12 +186,14 @@ class Sequences:
     def load(cls, place: str | Path) -> Sequences:
         """Open a folder that `save` wrote; arrays are mapped read-only from disk, features are read at their first use.
 
+        Every file is compared with its hash. Version 0.1.0 wrote none: there the arrays are compared with the fingerprint.
+
         Raises:
             UserError: a file is missing or is not as it was written.
         """
         place = Path(place)
         try:
-            meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
+            meta = unsealed(place)
             if meta["layout"] != LAYOUT:
                 raise ValueError(f"it has layout {meta['layout']}, and this version of seqcl reads layout {LAYOUT}")
             values: dict[str, Any] = {field: None for field in ARRAYS} | {field: meta[field] for field in FACTS}
@@ -193,8 +205,11 @@ class Sequences:
             for field in meta["tables"]:
                 values[field] = place / f"{field}.parquet"
                 values[field].stat()
-            return cls(**values, reading=dict(meta.get("reading", {})))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+            sealed = "files" in meta
+            if not sealed and fingerprint(values) != values["fingerprint"]:
+                raise ValueError("the arrays are not those of the fingerprint")
+            return cls(**values, reading=dict(meta.get("reading", {})), place=place if sealed else None)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, OverflowError) as error:
             raise UserError(f"{place}: no packed log to use: {type(error).__name__}: {error}") from None
 
     def stats(self) -> dict[str, Any]:
@@ -223,6 +238,18 @@ class Sequences:
             "duplicates": self.duplicates,
             "min_length": self.min_length,
         }
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """The sha256, in hex, of the content of the arrays and of the options of packing."""
+    options = {option: values[option] for option in OPTIONS}
+    digest = hashlib.sha256(json.dumps([LAYOUT, options], sort_keys=True).encode())
+    for name in sorted(ARRAYS):
+        array = values[name]
+        if array is not None:
+            digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def find(ids: np.ndarray, raw: object, kind: str, name: str) -> int:

@@ -16,9 +16,6 @@ from seqcl.evaluation import Result
 
 log = logging.getLogger("seqcl")
 
-PACKED = "sequences"
-"""The folder in a run that holds the packed log, where that came as a data frame and cannot be found again."""
-
 
 def new_folder(parent: Path, name: str) -> Path:
     """Make a folder named after `name` and the time, with a number if two runs start in one second."""

@@ -14,6 +14,7 @@ from seqcl.config import Experiment, Model
 from seqcl.data import Loader, Sequences, Split
 from seqcl.evaluation import Result
 from seqcl.experiment.folder import log, write_ranks
+from seqcl.experiment.keeping import state_log
 from seqcl.experiment.ranking import Part, identity, rank, slices_of
 from seqcl.models import Pretraining, Recommender
 from seqcl.training import Clock, FitResult, Trainer, last_checkpoint, load_checkpoint
@@ -66,6 +67,8 @@ class Job:
                 self.folder,
                 validate=lambda: self.rank(model, "valid", lists=False).metrics,
             )
+        else:
+            state_log(self.folder, self.sequences)
         test = self.rank(model, "test")
         outcome = Outcome(
             slices=slices_of(test, self.split, "test", self.experiment.eval),

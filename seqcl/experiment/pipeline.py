@@ -16,10 +16,11 @@ from seqcl import config, plugins
 from seqcl.config import Experiment, Model
 from seqcl.data import Interactions, Sequences, Split
 from seqcl.errors import UserError
-from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder, write_text
+from seqcl.experiment.folder import early_log, log, log_file, new_folder, write_text
 from seqcl.experiment.job import Job, Outcome
+from seqcl.experiment.keeping import check_counted, keep_files, keep_log, packed_log, with_kept_files
 from seqcl.experiment.ranking import full_protocol
-from seqcl.experiment.run import Run, load, packed_log
+from seqcl.experiment.run import Run, load
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
 from seqcl.training import Clock, Interrupted, last_checkpoint
@@ -68,18 +69,24 @@ def execute(
     clock, started = Clock(), time.monotonic()
     device = pick_device(experiment.options.device)
     sequences = packed_log(experiment, resume, source)
+    if resume is not None and not experiment.recipe.trained:
+        check_counted(resume, sequences)
     split = experiment.data.split_windows(sequences)
     experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
     with early_log() as early:
-        model = first_model(experiments, split, resume)
+        model, times_read = first_model([with_kept_files(one, resume) for one in experiments], split, resume)
     if progress and sequences.reading:
         print(sequences.told, file=sys.stderr, flush=True)
     folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
     with resumable(folder), log_file(folder / "log.txt", early):
-        if source is not None:
-            sequences.save(folder / PACKED)
         log.info("%s", sequences.told)
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)
+        begun(folder, experiment)
+        if not any(
+            folder.rglob("*.safetensors")
+        ):  # a run of version 0.1.0 that learned from a log goes on with what it is given
+            keep_log(sequences, folder, most_gib=experiment.options.keep_gib, times_read=times_read)
+            keep_files(experiments, folder)
         outcomes: dict[str, Outcome] = {}
         peak, earlier = None, 0.0
         for one in experiments:
@@ -87,7 +94,7 @@ def execute(
             main = one is experiment
             where = begun(folder if main else folder / "baselines" / name, one)
             job = Job(
-                experiment=one,
+                experiment=with_kept_files(one, folder),
                 sequences=sequences,
                 split=split,
                 folder=where,
@@ -96,7 +103,7 @@ def execute(
                 resume=resume is not None,
                 progress=progress,
             )
-            outcomes[name] = job.run(model if main else one.build(split.train))
+            outcomes[name] = job.run(model if main else job.experiment.build(split.train))
             earlier += job.clock.earlier
             if main:
                 del model
@@ -109,26 +116,27 @@ def execute(
     return load(folder)
 
 
-def first_model(experiments: list[Experiment], split: Split, resume: Path | None) -> Model:
+def first_model(experiments: list[Experiment], split: Split, resume: Path | None) -> tuple[Model, bool]:
     """The model of the first experiment, after every model was built once: what cannot be built leaves no folder behind.
 
-    Baselines are not kept, or the peak of memory of the first model would hold them.
+    Baselines are not kept, or the peak of memory of the first model would hold them. Also true if any of them reads times.
     """
     first, *rest = experiments
     begun_before = resume is not None and last_checkpoint(resume).exists()
-    model = first.build(split.train, fresh=False) if begun_before else buildable(first, split)
+    model, times_read = (first.build(split.train, fresh=False), False) if begun_before else buildable(first, split)
     for one in rest:
         if one.recipe.trained:  # counting cannot fail
-            buildable(one, split)
-    return model
+            times_read |= buildable(one, split)[1]
+    return model, times_read or first.data.split != "leave_one_out"
 
 
-def buildable(experiment: Experiment, split: Split) -> Model:
-    """The model of an experiment; its stage of pre-training is made once too, so that it fails now if it must."""
+def buildable(experiment: Experiment, split: Split) -> tuple[Model, bool]:
+    """The model of an experiment, and true if it reads times; its stage of pre-training is made once too, to fail now if it must."""
     model = experiment.build(split.train)
-    if isinstance(model, Recommender):
-        model.pretraining()
-    return model
+    if not isinstance(model, Recommender):
+        return model, False
+    stage = model.pretraining()
+    return model, model.objective.times_needed or (stage is not None and stage.objective.times_needed)
 
 
 def begun(folder: Path, experiment: Experiment) -> Path:

@@ -13,11 +13,11 @@ import torch
 
 from seqcl import config
 from seqcl.config import Experiment, Model
-from seqcl.data import Interactions, Sequences, Split
+from seqcl.data import Sequences, Split
 from seqcl.errors import UserError, unknown
 from seqcl.evaluation import Questions, Result
-from seqcl.experiment.folder import PACKED
 from seqcl.experiment.indexes import measure, sweep, write_comparison
+from seqcl.experiment.keeping import check_counted, packed_log, with_kept_files
 from seqcl.experiment.ranking import Part, full_protocol, identity, queries_of, rank, slices_of, windows_of
 from seqcl.machine import pick_device
 from seqcl.models import Recommender
@@ -27,16 +27,8 @@ from seqcl.training import load_weights
 from seqcl.types import SeqBatch
 
 
-def packed_log(experiment: Experiment, folder: Path | None, source: Interactions | None = None) -> Sequences:
-    """The packed log of an experiment: the one that its run folder keeps, else the log given, else its data set."""
-    packed = folder / PACKED if folder else None
-    if packed is not None and packed.exists():
-        return Sequences.load(packed)
-    return experiment.data.sequences(source or experiment.options.dataset)
-
-
 def load(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
-    """Read a run folder back; its log of interactions must still be what it was.
+    """Read a run folder back: the folder of a run, or of a baseline in it.
 
     Args:
         folder: the run.
@@ -44,7 +36,8 @@ def load(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()
         plugins: files or modules with parts of your own that the run needs; nothing is imported because the folder says so.
 
     Raises:
-        UserError: no run there, a plugin that it needs is not given, or the data changed since.
+        UserError: no run there, a plugin that it needs is not given, its packed log is damaged; or it keeps none, as in
+            version 0.1.0, and its data changed since.
     """
     return Run.load(folder, device=device, plugins=plugins)
 
@@ -68,7 +61,9 @@ class Run:
         experiment = config.of_run(folder)
         sequences = packed_log(experiment, folder)
         split = experiment.data.split_windows(sequences)
-        model = experiment.build(split.train, fresh=False).to(pick_device(device))
+        if not experiment.recipe.trained:
+            check_counted(folder, sequences)
+        model = with_kept_files(experiment, folder).build(split.train, fresh=False).to(pick_device(device))
         if isinstance(model, Recommender):
             about = identity(sequences) | model.identity
             load_weights(model, folder / "checkpoints" / "best.safetensors", identity=about)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
 from seqcl import encoders
@@ -9,7 +11,7 @@ from seqcl.data.features import table_features
 from seqcl.errors import UserError
 from seqcl.models.base import Contrastive, Parts
 from seqcl.objectives import BatchSoftmax, FeatureContrast, Objective, TwoViews
-from seqcl.parts import part
+from seqcl.parts import FileName, part
 from seqcl.types import Features, Windows
 
 
@@ -18,8 +20,8 @@ def known_features(
     *,
     items: str | None = None,
     users: str | None = None,
-    item_table: str | None = None,
-    user_table: str | None = None,
+    item_table: Annotated[str | None, FileName()] = None,
+    user_table: Annotated[str | None, FileName()] = None,
     min_count: int = 2,
 ) -> tuple[Features, Features]:
     """The features of items and users that the towers read.

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from seqcl.losses import contrast, each_positive, similarities
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.kinship import Rows, masked_share
 from seqcl.objectives.rows import whole_rows
+from seqcl.parts import FileName
 from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
 
@@ -62,7 +64,7 @@ class MutualInformation(Objective):
         self,
         *,
         dim: int,
-        attributes: str | None = None,
+        attributes: Annotated[str | None, FileName(".json")] = None,
         rate: float = 0.2,
         item_attribute: float = 0.2,
         masked_item: float = 1.0,
