@@ -503,6 +503,7 @@ def test_a_registered_metric_can_be_monitored_and_is_in_the_tables_of_a_run(top_
 
     log = markov(users=40, items=20, length=6, branching=2, seed=1).interactions
     options = {"train": {"epochs": 2, "monitor": "half@20", "batch_size": 16}, "encoder": {"dim": 8}}
+    options["eval"] = {"exclude_seen": False}
     run = seqcl.train(log, model="GRU4Rec", runs=str(tmp_path), progress=False, **options)
     epochs = [row["valid_half@20"] for row in read_history(run.folder / "history.csv")]
     assert run.metrics["valid"]["half@20"] == max(epochs)

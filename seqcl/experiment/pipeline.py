@@ -19,6 +19,7 @@ from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder
 from seqcl.experiment.job import Job, Outcome
 from seqcl.experiment.ranking import full_protocol
 from seqcl.experiment.run import Run, load, packed_log
+from seqcl.experiment.spoken import speak, warnings_shown
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
 from seqcl.training import Clock, Interrupted, last_checkpoint
@@ -69,10 +70,11 @@ def execute(
     sequences = packed_log(experiment, resume, source)
     split = experiment.data.split_windows(sequences)
     experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
-    with early_log() as early:
+    with early_log() as early, warnings_shown():
+        speak(experiment, sequences, split)
         model = first_model(experiments, split, resume)
     folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
-    with resumable(folder), log_file(folder / "log.txt", early):
+    with resumable(folder), log_file(folder / "log.txt", early), warnings_shown():
         if source is not None:
             sequences.save(folder / PACKED)
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)

@@ -64,7 +64,13 @@ def full_protocol(result: Result, sequences: Sequences, split: Split, seed: int)
         "duplicates": sequences.duplicates,
         "data_fingerprint": sequences.fingerprint,
     }
-    return {**split.protocol, **prepared, "seed": seed, **result.protocol}
+    return {**split.protocol, **prepared, "seed": seed, **result.protocol, **reach(result)}
+
+
+def reach(result: Result) -> dict[str, float]:
+    """The share of targets that cannot be hit, and the best that recall, ndcg or mrr can be; nothing where all can be hit."""
+    missed, total = result.protocol.get("unreachable_targets", 0), result.protocol["num_targets"]
+    return {"unreachable_share": missed / total, "best_possible": 1 - missed / total} if missed else {}
 
 
 def identity(sequences: Sequences) -> dict[str, Any]:
