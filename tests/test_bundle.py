@@ -47,6 +47,7 @@ def trained(folder, model, **more):
         "encoder": {"dim": 8},
         "data": {"max_len": 5},
         "train": {"epochs": 2, "batch_size": 16},
+        "eval": {"exclude_seen": True},
         **MODELS[model],
         **more,
     }

@@ -35,7 +35,7 @@ from seqcl.evaluation import (
     spectrum,
 )
 from seqcl.evaluation.candidates import draw_rest
-from seqcl.evaluation.ranks import rank_block_
+from seqcl.evaluation.ranks import rank_block_, seen_before
 from seqcl.evaluation.significance import standard_error
 from seqcl.registry import register
 from seqcl.retrieval import ExactIndex, FaissIndex
@@ -329,12 +329,26 @@ def test_an_excluded_item_is_not_recommended_where_fewer_than_k_are_left():
     assert metrics["popularity@6"] == pytest.approx(counts.mean())
 
 
-def test_a_target_that_is_in_the_history_ranks_last_and_is_reported():
+@pytest.mark.parametrize("ks", [(1, 2), (5, 10), (5, 6, 700)])
+def test_a_target_that_is_in_the_history_is_never_a_hit_and_is_reported(ks):
     windows = windows_of([[1, 2, 1], [1, 2, 3]], num_items=5)
-    result = evaluate(windows, Table(torch.randn(2, 5)))
-    assert result.ranks[0] == 5
+    result = evaluate(windows, Table(torch.tensor([[9.0, 1, 1, 1, 1], [0, 0, 9, 0, 0]])), ks=ks)
+    assert result.ranks.tolist() == [max(5, ks[-1] + 1), 1]
+    assert all(result.metrics[f"{name}@{k}"] == 0.5 for name in ("recall", "hr", "ndcg", "mrr", "map") for k in ks)
     assert result.protocol["unreachable_targets"] == 1
     assert evaluate(windows, Table(torch.randn(2, 5)), exclude_seen=False).protocol["unreachable_targets"] == 0
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 22])
+def test_targets_seen_before_are_those_of_the_ranking(chunk):
+    generator = np.random.default_rng(3)
+    rows = [generator.integers(1, 10, generator.integers(2, 9)).tolist() for _ in range(50)]
+    windows = windows_of(rows, num_items=9, max_len=2)
+    assert seen_before(windows, chunk=chunk).tolist() == [row[-1] in row[:-1] for row in rows]
+    ranked = evaluate(windows, Table(torch.randn(50, 9)))
+    assert 0 < ranked.protocol["unreachable_targets"] == Evaluator().unreachable(windows) < 50
+    assert Evaluator(exclude_seen=False).unreachable(windows) == 0
+    assert Evaluator(candidates="uniform", sampled=2).unreachable(windows) == 0
 
 
 @pytest.mark.parametrize("extra", [1, 2])
@@ -489,6 +503,7 @@ def test_a_registered_metric_can_be_monitored_and_is_in_the_tables_of_a_run(top_
 
     log = markov(users=40, items=20, length=6, branching=2, seed=1).interactions
     options = {"train": {"epochs": 2, "monitor": "half@20", "batch_size": 16}, "encoder": {"dim": 8}}
+    options["eval"] = {"exclude_seen": False}
     run = seqcl.train(log, model="GRU4Rec", runs=str(tmp_path), progress=False, **options)
     epochs = [row["valid_half@20"] for row in read_history(run.folder / "history.csv")]
     assert run.metrics["valid"]["half@20"] == max(epochs)
@@ -696,6 +711,12 @@ def test_an_exact_index_gives_the_metrics_of_the_full_ranking():
     assert found.overlap == {"overlap@5": 1.0, "overlap@10": 1.0, "overlap@20": 1.0}
     assert found.result.protocol["candidates"] == "top 20 of exact"
     assert found.query_seconds > 0 and found.exact_seconds > 0
+
+
+def test_a_target_that_an_index_does_not_list_is_no_hit_where_the_list_has_room_for_every_item():
+    windows = windows_of([[1, 2, 1], [1, 2, 3]], num_items=4)
+    found = through(ExactIndex(torch.eye(4)), windows, Vectors(torch.randn(2, 4), torch.eye(4)), np.ones(6))
+    assert found.result.metrics["recall@20"] == found.result.metrics["recall@5"] == 0.5
 
 
 def test_what_an_index_loses_is_reported():

@@ -52,7 +52,12 @@ def test_cl4rec_comes_near_the_ceiling_of_a_markov_chain(chain, run):
     [("BERT4Rec", {}, "sliding"), ("SASRec", {"name": "BERT4Rec"}, "prefix"), ("CL4Rec", {"name": "HSTU"}, "sliding")],
 )
 def test_rows_longer_than_what_an_encoder_reads_are_learned_and_ranked(chain, model, encoder, windows, tmp_path):
-    values = {"encoder": {"dim": 8} | encoder, "data": {"windows": windows, "max_len": 5}, "train": {"epochs": 1}}
+    values = {
+        "encoder": {"dim": 8} | encoder,
+        "data": {"windows": windows, "max_len": 5},
+        "train": {"epochs": 1},
+        "eval": {"exclude_seen": False},
+    }
     made = seqcl.train(chain.interactions, model=model, runs=str(tmp_path), progress=False, **values)
     assert made.metrics["protocol"]["max_len"] == 5
     assert made.evaluate().metrics == pytest.approx(made.metrics["test"])
@@ -91,6 +96,7 @@ def test_peak_memory_is_read_before_any_baseline_adds_to_it(tmp_path, monkeypatc
     begun = tmp_path.glob("*/baselines/*")
     monkeypatch.setattr(module, "peak_memory_bytes", lambda: seen.append([*alive, *begun]) or 1000)
     values = {"model": "Popularity", "baseline": "ItemKNN,SASRec", "train": {"epochs": 1}, "data": {"windows": "last"}}
+    values["eval"] = {"exclude_seen": False}
     log = markov(users=60, items=10, length=6, branching=2, seed=1).interactions
     made = seqcl.train(log, runs=str(tmp_path), progress=False, **values)
     assert seen == [[]] and made.metrics["peak_memory_bytes"] == 1000
@@ -113,6 +119,7 @@ def test_no_epoch_is_chosen_on_the_test_set(tmp_path, monkeypatch):
     monkeypatch.setattr(Job, "rank", made_up)
     log = markov(users=60, items=10, length=6, branching=2, seed=1).interactions
     values = {"encoder": {"dim": 8}, "data": {"windows": "last"}, "train": {"epochs": 4, "batch_size": 16}}
+    values["eval"] = {"exclude_seen": False}
     run = seqcl.train(log, model="CL4Rec", runs=str(tmp_path), progress=False, **values)
     assert asked == ["valid"] * 4 and run.metrics["training"]["best_epoch"] == 2
     assert [torch.equal(run.model.encoder.item_embeddings(), one) for one in weights] == [False, True, False, False]

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -25,7 +24,7 @@ WORDS = ["--encoder.dim", "8", "--data.windows", "last", "--train.batch_size", "
 
 
 def write_log(path: Path, users: int = 80) -> None:
-    log = markov(users=users, items=20, length=8, branching=2, seed=1).interactions
+    log = markov(users=users, items=200, length=8, branching=2, seed=1).interactions
     frame = {"user_id": log.user_ids[log.users], "item_id": log.item_ids[log.items], "timestamp": log.times}
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(frame).to_csv(path, index=False)
@@ -150,7 +149,7 @@ def test_where_no_link_can_be_made_the_log_is_written(tmp_path: Path, monkeypatc
 def test_a_large_log_is_kept_without_the_times_that_nothing_reads(
     values: dict[str, object], times: bool, tmp_path: Path
 ) -> None:
-    log = markov(users=80, items=20, length=8, branching=2, seed=1).interactions
+    log = markov(users=80, items=200, length=8, branching=2, seed=1).interactions
     common = {"keep_gib": 0.0, "runs": str(tmp_path), "train": {"epochs": 1}}
     made = seqcl.train(log, progress=False, **(common | values))
     assert (made.folder / "sequences" / "times.npy").exists() == times
@@ -169,8 +168,8 @@ def test_a_named_data_set_and_its_temporal_split_are_kept(tmp_path: Path, monkey
 
 def test_the_files_that_options_name_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    log = markov(users=80, items=20, length=8, branching=2, seed=1).interactions
-    table = pd.DataFrame({"item_id": log.item_ids, "price": np.arange(20.0), "kind": ["a", "b"] * 10})
+    log = markov(users=80, items=200, length=8, branching=2, seed=1).interactions
+    table = pd.DataFrame({"item_id": log.item_ids, "price": log.item_ids * 0.5, "kind": log.item_ids % 2})
     table.to_csv("items.csv", index=False)
     Path("kinds.json").write_text(json.dumps({str(item): [f"k{item % 3}"] for item in log.item_ids}))
     towers = seqcl.train(log, model="TwoTower", features={"item_table": "items.csv"}, runs="t", progress=False, **QUICK)
@@ -260,7 +259,7 @@ def test_a_model_that_is_counted_is_not_counted_again_on_another_log(
 
 
 def test_runs_in_a_folder_called_baselines_are_runs(tmp_path: Path) -> None:
-    log = replace(markov(users=80, items=20, length=8, branching=2, seed=1).interactions, name="shop")
+    log = replace(markov(users=80, items=200, length=8, branching=2, seed=1).interactions, name="shop")
     (tmp_path / "sequences").mkdir()
     made = seqcl.train(log, model="Popularity", runs=str(tmp_path / "baselines"), progress=False)
     shutil.rmtree(made.folder / "sequences")

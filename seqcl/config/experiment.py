@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -124,6 +124,9 @@ class Experiment:
     train: Trainer
     eval: Evaluator
     recipe: Recipe
+    given: frozenset[str] = field(
+        default=frozenset(), compare=False, repr=False
+    )  # names of the options that were given
 
     def __post_init__(self) -> None:
         known = [f"{metric}@{k}" for metric in registry.TABLES["metric"] for k in self.eval.ks]

@@ -103,7 +103,7 @@ def build(settings: Settings) -> Experiment:
     made: dict[str, Any] = {"options": checked(Section("", Options), values[""], settings)}
     made |= {section.name: checked(section, values[section.name], settings) for section in SHARED}
     try:
-        return Experiment(**made, recipe=recipe_of(sections, values, settings))
+        return Experiment(**made, recipe=recipe_of(sections, values, settings), given=frozenset(settings))
     except UserError as error:
         raise messages.of_section(error, "", settings) from None
 

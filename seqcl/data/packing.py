@@ -44,9 +44,14 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
     if alive is not None:
         users, items, times, parts = take(alive)
     if len(users) == 0 or users[0] == users[-1]:
+        source = interactions.source or interactions.name
+        if len(users) == len(interactions) > 0:
+            raise UserError(
+                f"{source}: all {len(users):,} interactions are of a single user; a model needs two or more"
+            )
         left = "a single user is" if len(users) else "nothing is"
         raise UserError(
-            f"{interactions.source or interactions.name}: {left} left of {len(interactions):,} interactions after "
+            f"{source}: {left} left of {len(interactions):,} interactions after "
             f"k_core={k_core}, min_length={min_length}, duplicates={duplicates}; lower k_core or min_length"
         )
     user_counts = np.bincount(users, minlength=len(interactions.user_ids))

@@ -122,10 +122,15 @@ class Preparation:
         """The training, validation and test windows of a packed log.
 
         Raises:
-            UserError: as `leave_one_out`, `temporal` and `hold_out_items`.
+            UserError: as `leave_one_out`, `temporal` and `hold_out_items`; or no user has a training target.
         """
         if self.split == "leave_one_out":
             split = leave_one_out(sequences, max_len=self.max_len, windows=self.windows)
+            if not len(split.train):
+                raise UserError(
+                    f"{sequences.name}: nothing to train on: no user has four items, of which two are held out, nor two "
+                    "items alone; use --data.split temporal, or a log with longer histories"
+                )
         elif self.split == "given":
             split = given(sequences, max_len=self.max_len, windows=self.windows)
         else:

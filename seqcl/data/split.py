@@ -100,11 +100,13 @@ def temporal(
     known_test = count_before(sequences, begin_test)
     train = training_windows(sequences, known_train, max_len=max_len, windows=windows)
     warm = np.ones(sequences.num_items + 2, bool) if cold else train.item_counts() > 0
-    evaluated = []
-    for known, until in ((known_train, known_test), (known_test, sequences.offsets[1:])):
+    evaluated, left_out = [], {}
+    for name, known, until in (("valid", known_train, known_test), ("test", known_test, sequences.offsets[1:])):
         stops, users = stretch_positions(known, until if targets == "all" else np.minimum(known + 1, until))
-        kept = warm[sequences.items[stops]] & (stops > sequences.offsets[users])
+        has_history, has_item = stops > sequences.offsets[users], warm[sequences.items[stops]]
+        kept = has_history & has_item
         evaluated.append(evaluation_windows(sequences, known, users[kept], stops[kept], max_len=max_len))
+        left_out[name] = about_left_out(users, has_history, has_item)
     for purpose, part in zip(("train", "validate", "test"), (train, *evaluated), strict=True):
         if not len(part):
             raise UserError(
@@ -117,9 +119,29 @@ def temporal(
         test=evaluated[1],
         protocol={
             "split": "temporal", "max_len": max_len, "windows": windows, "targets": targets, "cold": cold,
-            "valid_from": begin_valid, "test_from": begin_test,
+            "valid_from": begin_valid, "test_from": begin_test, "left_out": left_out,
         },
     )  # fmt: skip
+
+
+def about_left_out(users: np.ndarray, has_history: np.ndarray, has_item: np.ndarray) -> dict[str, int]:
+    """How many targets and users a part of a temporal split leaves out, and for which reason.
+
+    Args:
+        users: user of each target after the cut, (W,).
+        has_history: true where there is an item before the target, (W,) bool.
+        has_item: true where training has the target's item, (W,) bool.
+    """
+    kept = has_history & has_item
+    all_users = len(np.unique(users))
+    return {
+        "targets": len(users) - int(kept.sum()),
+        "of_targets": len(users),
+        "no_history": len(users) - int(has_history.sum()),
+        "cold": int((has_history & ~has_item).sum()),
+        "users": all_users - len(np.unique(users[kept])),
+        "of_users": all_users,
+    }
 
 
 def cut_times(sequences: Sequences, valid: float, test: float) -> tuple[float, float]:

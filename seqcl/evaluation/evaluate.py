@@ -14,7 +14,7 @@ from seqcl.blocks import block_rows, over_blocks
 from seqcl.errors import UserError, check_choice
 from seqcl.evaluation.candidates import draw_negatives
 from seqcl.evaluation.metrics import LIST_METRICS, METRICS, list_metrics, rank_metrics
-from seqcl.evaluation.ranks import Ranked, Seen, rank_block_
+from seqcl.evaluation.ranks import Ranked, Seen, no_hit, rank_block_, seen_before
 from seqcl.evaluation.scores import ScoreBlocks, Scorer, evaluating
 from seqcl.types import SeqBatch, Windows
 
@@ -95,7 +95,8 @@ class Evaluator:
         lists = lists and negatives is None
         with torch.inference_mode(), evaluating(scorer):
             tally = self.rank(windows, batches, scorer, negatives, lists)
-        found = tally.ranks.cpu().numpy()
+        # The last rank would be a hit where k reaches it.
+        found = tally.ranks.masked_fill(tally.unreachable, no_hit(windows.num_items, self.ks)).cpu().numpy()
         metrics = rank_metrics(found, self.ks)
         if lists:
             metrics |= list_metrics(tally.recommended.cumsum(0).cpu().numpy(), item_counts[1:-1], self.ks)
@@ -107,8 +108,12 @@ class Evaluator:
             protocol=self.protocol(windows, int(tally.unreachable.sum())),
         )
 
+    def unreachable(self, windows: Windows) -> int:
+        """Count the targets that no model can hit: seen before, where seen items are excluded from a full ranking."""
+        return int(seen_before(windows).sum()) if self.exclude_seen and self.candidates == "full" else 0
+
     def protocol(self, windows: Windows, unreachable: int) -> dict[str, Any]:
-        """The facts a figure must be quoted with; `unreachable` targets are excluded themselves, and rank last."""
+        """The facts a figure must be quoted with; `unreachable` targets are excluded themselves, and never a hit."""
         full = self.candidates == "full"
         return {
             **base_protocol(windows, "full" if full else f"{self.candidates}-{self.sampled}", self.exclude_seen),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqcl.blocks import exclude_, top_k
+from seqcl.data.windows import stretch_positions
 from seqcl.types import Windows
 
 Pairs = tuple[Tensor, Tensor]
@@ -54,6 +56,32 @@ def rank_block_(scores: Tensor, targets: Tensor, seen: Pairs | None, *, k: int) 
     wide = torch.float64 if scores.shape[1] >= 1 << 24 else torch.float32
     found = scores.ge_(own).sum(1, dtype=wide).long()
     return Ranked(ranks=found, best=best, columns=columns, unreachable=own[:, 0].isneginf())
+
+
+def no_hit(candidates: int, ks: Sequence[int]) -> int:
+    """The rank of a target that cannot be found among so many candidates: the last one, or one behind every k."""
+    return max(candidates, max(ks) + 1)
+
+
+def seen_before(windows: Windows, *, chunk: int = 1 << 22) -> np.ndarray:
+    """True where the target of an evaluation window is among its user's earlier items: (W,) bool.
+
+    Args:
+        windows: one target each.
+        chunk: items of histories that are looked at together.
+    """
+    begin = windows.offsets[windows.users]
+    ends = np.cumsum(windows.stop - begin)  # (W,), each history has an item at least
+    found = np.empty(len(windows), bool)
+    start = 0
+    while start < len(windows):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + chunk)))
+        where, rows = stretch_positions(begin[start:stop], windows.stop[start:stop])
+        same = windows.items[where] == windows.items[windows.stop[start:stop]][rows]
+        found[start:stop] = np.logical_or.reduceat(same, np.append(0, ends[start : stop - 1] - done))
+        start = stop
+    return found
 
 
 class Seen:

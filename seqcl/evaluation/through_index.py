@@ -14,7 +14,7 @@ from torch import Tensor
 from seqcl.errors import UserError
 from seqcl.evaluation.evaluate import Evaluator, Result, base_protocol, in_order
 from seqcl.evaluation.metrics import list_metrics, rank_metrics
-from seqcl.evaluation.ranks import Seen
+from seqcl.evaluation.ranks import Seen, no_hit
 from seqcl.evaluation.scores import Scorer, evaluating
 from seqcl.types import PAD, SeqBatch, Windows
 
@@ -37,7 +37,7 @@ class Searcher(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class IndexResult:
-    """Metrics through an index; a target that is not in its list, of the largest k, ranks N."""
+    """Metrics through an index; a target that is not in its list, of the largest k, ranks N, or one behind every k."""
 
     result: Result
     overlap: dict[str, float]  # "overlap@k": share of the exact k best that the index finds
@@ -117,7 +117,7 @@ class Questions:
         scores, items, seconds = self.ask(index)
         windows = self.windows
         targets = windows.items[windows.stop].astype(np.int64)
-        ranks = list_ranks(scores, items, targets, windows.num_items)
+        ranks = list_ranks(scores, items, targets, no_hit(windows.num_items, self.ks))
         sizes = windows.num_items + 1
         recommended = np.stack([np.bincount(items[:, :k].ravel(), minlength=sizes)[1:] for k in self.ks])
         metrics = rank_metrics(ranks, self.ks) | list_metrics(recommended, self.item_counts[1:-1], self.ks)
@@ -132,11 +132,11 @@ class Questions:
         )
 
 
-def list_ranks(scores: np.ndarray, items: np.ndarray, targets: np.ndarray, num_items: int) -> np.ndarray:
-    """Rank of each target in its list: (W,) int64; ties count against us, a target that is not there ranks N."""
+def list_ranks(scores: np.ndarray, items: np.ndarray, targets: np.ndarray, missed: int) -> np.ndarray:
+    """Rank of each target in its list: (W,) int64; ties count against us, a target that is not there ranks `missed`."""
     hit = items == targets[:, None]  # (W, k)
     own = np.where(hit, scores, -np.inf).max(1, keepdims=True)  # (W, 1)
-    return np.where(hit.any(1), ((scores >= own) & (items != PAD)).sum(1), num_items)
+    return np.where(hit.any(1), ((scores >= own) & (items != PAD)).sum(1), missed)
 
 
 def overlap(items: np.ndarray, truth: np.ndarray) -> float:

@@ -21,6 +21,7 @@ from seqcl.experiment.job import Job, Outcome
 from seqcl.experiment.keeping import check_counted, keep_files, keep_log, packed_log, with_kept_files
 from seqcl.experiment.ranking import full_protocol
 from seqcl.experiment.run import Run, load
+from seqcl.experiment.spoken import speak, warnings_shown
 from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
 from seqcl.training import Clock, Interrupted, last_checkpoint
@@ -73,13 +74,14 @@ def execute(
         check_counted(resume, sequences)
     split = experiment.data.split_windows(sequences)
     experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
-    with early_log() as early:
-        model, times_read = first_model([with_kept_files(one, resume) for one in experiments], split, resume)
     if progress and sequences.reading:
         print(sequences.told, file=sys.stderr, flush=True)
-    folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
-    with resumable(folder), log_file(folder / "log.txt", early):
+    with early_log() as early, warnings_shown():
         log.info("%s", sequences.told)
+        speak(experiment, sequences, split)
+        model, times_read = first_model([with_kept_files(one, resume) for one in experiments], split, resume)
+    folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
+    with resumable(folder), log_file(folder / "log.txt", early), warnings_shown():
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)
         begun(folder, experiment)
         if not any(

@@ -65,7 +65,13 @@ def full_protocol(result: Result, sequences: Sequences, split: Split, seed: int)
         "data_fingerprint": sequences.fingerprint,
         **{key: sequences.reading[key] for key in ("columns", "order", "dropped") if key in sequences.reading},
     }
-    return {**split.protocol, **prepared, "seed": seed, **result.protocol}
+    return {**split.protocol, **prepared, "seed": seed, **result.protocol, **reach(result)}
+
+
+def reach(result: Result) -> dict[str, float]:
+    """The share of targets that cannot be hit, and the best that recall, ndcg or mrr can be; nothing where all can be hit."""
+    missed, total = result.protocol.get("unreachable_targets", 0), result.protocol["num_targets"]
+    return {"unreachable_share": missed / total, "best_possible": 1 - missed / total} if missed else {}
 
 
 def identity(sequences: Sequences) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from seqcl.errors import UserError, positive
 from seqcl.objectives.base import rng
 from seqcl.objectives.follower import check_momentum
 from seqcl.objectives.heads import Head, projection
-from seqcl.objectives.kinship import Rows, masked_share, own_among_others
+from seqcl.objectives.kinship import Rows, masked_share, no_other, own_among_others
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Windows
 
@@ -90,6 +90,7 @@ class PIRL(ViewsObjective):
         )
         total = self.balance * by_view + (1 - self.balance) * by_row
         self.observe(row, view, masked_share=masked_share(masked, among=~empty))
+        self.lack(contrast=no_other(masked, empty))
         self.put(batch, row.detach())
         return {"contrast": self.weight * total}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -27,6 +28,12 @@ class Objective(nn.Module):
     observed: dict[str, Tensor]
     """Detached scalars of the last forward pass, to log and not to minimise."""
 
+    missing: dict[str, Tensor]
+    """For each term that a batch may be unable to give: a bool, true where the last batch was; NaN says neither.
+
+    The term is then 0, and so is its gradient.
+    """
+
     times_needed: bool = False
     """Batches must have times."""
 
@@ -38,7 +45,7 @@ class Objective(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.observed, self.identity = {}, {}
+        self.observed, self.missing, self.identity = {}, {}, {}
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         """Named scalars, already weighted; their sum is minimised."""
@@ -93,10 +100,14 @@ class Joint(Objective):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
-        self.observed = {}
+        self.observed, self.missing = {}, {}
         for name, objective in self.parts.items():
-            _merge(terms, name, objective(encoder, batch))
-            _merge(self.observed, name, objective.observed)
+            given = objective(encoder, batch)
+            names = _names(terms, name, given)
+            terms |= {names[key]: value for key, value in given.items()}
+            self.missing |= {names[key]: value for key, value in objective.missing.items() if key in names}
+            names = _names(self.observed, name, objective.observed)
+            self.observed |= {names[key]: value for key, value in objective.observed.items()}
         return terms
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
@@ -112,6 +123,6 @@ class Joint(Objective):
             objective.after_step(encoder)
 
 
-def _merge(into: dict[str, Tensor], name: str, part: dict[str, Tensor]) -> None:
-    for key, value in part.items():
-        into[f"{name}_{key}" if key in into else key] = value
+def _names(taken: Iterable[str], name: str, keys: Iterable[str]) -> dict[str, str]:
+    """The name of each key among those taken already: its own, or one that says whose it is."""
+    return {key: f"{name}_{key}" if key in taken else key for key in keys}

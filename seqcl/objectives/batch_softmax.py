@@ -100,9 +100,12 @@ class BatchSoftmax(Objective):
                 len(self.catalogue), (self.negatives,), generator=rng(targets.device), device=targets.device
             )
             candidates = torch.cat((distinct, self.catalogue[place])).unique()  # (C,)
-        table = encoder.item_vectors(candidates)  # (C, D)
         if self.correction == "stream" and self.training:
             self.note(distinct)
+        self.missing = {"next_item": targets.new_tensor(len(candidates) < 2)}
+        if len(candidates) < 2:
+            return {"next_item": states.sum() * 0}
+        table = encoder.item_vectors(candidates)  # (C, D)
         wide = torch.promote_types(states.dtype, torch.float32)
         with torch.autocast(states.device.type, enabled=False):  # half precision would round the chances
             queries = self.scoring.queries(states.to(wide))  # (T, D)

@@ -12,7 +12,7 @@ from seqcl.errors import UserError, not_negative, positive
 from seqcl.losses import cosine_margin, triplet
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.kinship import masked_share
-from seqcl.types import SeqBatch, Windows
+from seqcl.types import PAD, SeqBatch, Windows
 
 
 class Counterfactual(Objective):
@@ -74,6 +74,13 @@ class Counterfactual(Objective):
         if targets is None:
             raise UserError("Counterfactual: needs a batch with targets")
         table = encoder.item_embeddings()
+        if not bool((targets > PAD).all()):  # rows without a target say nothing
+            kept = (targets > PAD).nonzero()[:, 0]
+            batch, targets = SeqBatch(batch.items[kept], batch.lengths[kept]), targets[kept]
+        if not len(targets):
+            self.observed = {}
+            self.missing = dict.fromkeys(("observed", "interest"), targets.new_tensor(True))
+            return dict.fromkeys(("observed", "interest"), table.sum() * 0)
         indispensable = self.closest(table, batch, targets)  # (B, L)
         real = batch.items > 0
         generator = rng(batch.items.device)
@@ -84,6 +91,7 @@ class Counterfactual(Objective):
         anchors, near, far = states[0], states[1 : 1 + self.positives], states[1 + self.positives :]
         # A row is no negative of itself, where only its own items were drawn.
         other = torch.stack([(row != batch.items).any(1) for row in rows[1 + self.positives :]])  # (Q, B)
+        self.missing = {"observed": ~other.any(), "interest": targets.new_tensor(False)}
         with torch.no_grad():
             gap = F.cosine_similarity(anchors, near[0]).mean() - F.cosine_similarity(anchors, far[0]).mean()
             self.observed = {"counterfactual_gap": gap, "masked_share": masked_share(~other)}

@@ -103,6 +103,7 @@ class FeatureContrast(Objective):
             "masked_share": related_share(same),
             "empty_share": 1 - len(told) / self.items + same.new_zeros(()),
         }
+        self.missing = {"features": same.all()}
         if len(items) < 2:
             return {"features": first.sum() * 0}
         return {"features": self.weight * nt_xent(first, second, temperature=self.temperature, same=same)}

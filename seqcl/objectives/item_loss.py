@@ -81,7 +81,7 @@ class ItemLoss(Objective):
         self.scoring.begin(item_counts)
 
     def mean(self, states: Tensor, targets: Tensor, table: Tensor) -> Tensor:
-        """The mean loss: a scalar.
+        """The mean loss: a scalar, 0 where there is nothing to find.
 
         Args:
             states: (T, D).
@@ -89,6 +89,8 @@ class ItemLoss(Objective):
             table: (N + 2, D) the encoder's item embeddings.
         """
         queries, targets = self.scoring.queries(states), targets - 1  # rows of the N candidates
+        if not len(targets):
+            return queries.sum() * 0
         if "negatives" not in self.takes:
             return self.function(queries, self.scoring.candidates(table), targets, **self.wanted())
         items = len(table) - 2

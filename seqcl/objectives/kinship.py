@@ -87,6 +87,16 @@ def own_among_others(
     return contrast(logits, positives, keep=keep)
 
 
+def no_other(masked: Tensor, empty: Tensor) -> Tensor:
+    """1 where no query has a shared key as a negative, 0 where one has, NaN while there are no keys yet: a scalar.
+
+    Args:
+        masked: (B, C) bool, as in `own_among_others`.
+        empty: (C,) bool, as there.
+    """
+    return torch.where(empty.all(), torch.nan, (masked | empty).all().float())
+
+
 def masked_share(mask: Tensor, among: Tensor | None = None) -> Tensor:
     """Share of a (B, C) mask that is set, among the places of `among`, (B, C) or (C,), if it is given."""
     if among is None:

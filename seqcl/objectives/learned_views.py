@@ -74,6 +74,8 @@ class LearnedViews(ViewsObjective):
         first, second = encoder.last(both).chunk(2)  # (B, D), (B, D)
         self.seen = (both, same)
         self.observe(first, second, masked_share=related_share(same))
+        self.lack(contrast=same.all())
+        self.missing |= {"learned": same.all()} if self.learned else {}
         contrast = self.between(first, second, same)
         return {"contrast": self.weight * contrast, "learned": self.learned * self.against(first, second, same)}
 

@@ -11,7 +11,7 @@ from seqcl.encoders import Encoder
 from seqcl.errors import positive
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head
-from seqcl.objectives.kinship import Rows, masked_share, own_among_others
+from seqcl.objectives.kinship import Rows, masked_share, no_other, own_among_others
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Windows
 
@@ -76,6 +76,7 @@ class MoCo(ViewsObjective):
             queries, keys, self.keys.clone(), masked=masked, empty=empty, temperature=self.temperature
         )
         self.observe(queries, keys, masked_share=masked_share(masked, among=~empty))
+        self.lack(contrast=no_other(masked, empty))
         self.put(keys, rows.shown_as(second))
         return {"contrast": self.weight * loss}
 

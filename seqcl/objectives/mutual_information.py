@@ -122,6 +122,7 @@ class MutualInformation(Objective):
         distinct = rows.items.unique()
         distinct = distinct[distinct > PAD]  # (K,)
         terms: dict[str, Tensor] = {}
+        self.missing = {}
         with reading_both_ways(encoder):
             if self.weights["masked_item"] or self.weights["masked_attribute"]:  # M places are masked
                 marks = choose(rows, rate=self.rate, least=1, generator=rng(rows.items.device))  # (B, L + 1)
@@ -134,6 +135,7 @@ class MutualInformation(Objective):
             if self.weights["masked_item"]:
                 scores = self.scores("masked_item", states, encoder.item_embeddings()[distinct])  # (M, K)
                 terms["masked_item"] = contrast(scores, items[:, None] == distinct)
+                self.missing["masked_item"] = distinct.new_tensor(len(distinct) < 2)
             if self.weights["masked_attribute"]:
                 terms["masked_attribute"] = self.with_attributes("masked_attribute", states, items)
             if self.weights["segment"]:
@@ -154,6 +156,7 @@ class MutualInformation(Objective):
         one = (segments.items[:, None] == segments.items).all(-1)  # (B, B), the same segment
         alike = (whose.like(whose) | one) & ~itself
         self.observed = {"masked_share": masked_share(alike, among=~itself)}
+        self.missing["segment"] = (alike | itself).all()
         return contrast(self.scores("segment", context, segment), itself, keep=~alike)
 
     def with_attributes(self, name: str, states: Tensor, items: Tensor) -> Tensor:
@@ -162,6 +165,7 @@ class MutualInformation(Objective):
         owner, words = words_of(self.offsets, self.ids, items)  # (P,) each
         has = torch.zeros(len(items), self.attributes.num_embeddings, dtype=torch.bool, device=owner.device)  # (M, A)
         has[owner, words] = True
+        self.missing[name] = ~(has.any(1) & ~has.all(1)).any()
         return each_positive(self.scores(name, states, self.attributes.weight), has)
 
     def scores(self, name: str, states: Tensor, others: Tensor) -> Tensor:

@@ -43,4 +43,5 @@ class NextItem(ItemLoss):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         states, targets = positions(encoder, batch, newest=self.only_last)
+        self.missing = {"next_item": targets.new_tensor(not len(targets))}
         return {"next_item": self.mean(states, targets, encoder.item_embeddings())}

@@ -49,7 +49,10 @@ def positions(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> tuple[Tenso
     if batch.targets is None:
         raise ValueError("the next item cannot be learned: the batch has no targets")
     if newest:
-        return encoder.last(batch), cast(Tensor, batch.last_targets())
+        targets = cast(Tensor, batch.last_targets())  # (B,)
+        kept = (targets != PAD).nonzero()[:, 0]
+        states = encoder.last(batch)
+        return (states, targets) if len(kept) == len(targets) else (states[kept], targets[kept])
     targets = batch.targets.flatten()  # (B * L,)
     places = (targets != PAD).nonzero()[:, 0]  # (T,)
     return encoder(batch).flatten(0, 1).index_select(0, places), targets[places]

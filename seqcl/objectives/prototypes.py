@@ -110,7 +110,7 @@ class Prototypes(ViewsObjective):
         contrasted, states = row_states(encoder, both, self.states, self.intent_states)
         first, second = self.head(contrasted).chunk(2)
         base = same = related(batch, both)
-        intents = []
+        intents, alone = [], []
         if self.active:
             with torch.no_grad():
                 (rows,) = row_states(encoder, batch._replace(targets=None), self.intent_states)
@@ -119,13 +119,17 @@ class Prototypes(ViewsObjective):
             for centres, density in self.by_number():
                 empty = centres.abs().sum(1) == 0  # (K,), left over where there were fewer rows than clusters
                 own = similarities(rows, centres, "dot").masked_fill(empty, -torch.inf).argmax(1).view(2, -1)  # (2, B)
-                intents.append(self.against(states, centres, density, own, base | (own[..., None] == own[:, None])))
+                apart = base | (own[..., None] == own[:, None])  # (2, B, B)
+                intents.append(self.against(states, centres, density, own, apart))
+                alone.append((~empty).sum() < 2 if self.negatives == "clusters" else apart.all())
                 shared = own[:, None, :, None] == own[:, None]  # (2, 2, B, B)
                 same = same | shared.flatten(0, 1).any(0)
         loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
         terms = {"contrast": self.weight * loss}
+        self.lack(contrast=same.all())
         if intents:
             terms["intent"] = self.intent * torch.stack(intents).mean()
+            self.missing |= {"intent": torch.stack(alone).all()} if self.intent else {}
         self.observe(first, second, masked_share=related_share(same))
         return terms
 

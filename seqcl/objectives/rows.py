@@ -46,7 +46,7 @@ def check_states(name: str, states: States, head: Head) -> None:
 
 
 def whole_rows(batch: SeqBatch) -> SeqBatch:
-    """Put each row's last target behind its items: items (B, L + 1).
+    """Put each row's last target behind its items, where it has one: items (B, L + 1).
 
     Raises:
         ValueError: the batch has no targets.
@@ -56,4 +56,4 @@ def whole_rows(batch: SeqBatch) -> SeqBatch:
     lengths = batch.lengths[:, None]
     newest = batch.targets.gather(1, lengths - 1)  # (B, 1)
     items = F.pad(batch.items, (0, 1), value=PAD).scatter(1, lengths, newest)  # (B, L + 1)
-    return SeqBatch(items, batch.lengths + 1, users=batch.users)
+    return SeqBatch(items, batch.lengths + (newest[:, 0] > PAD), users=batch.users)

@@ -64,6 +64,7 @@ class TwoViews(ViewsObjective):
         same = related(batch, both) if self.mask_false_negatives else None
         loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
         self.observe(first, second, **({} if same is None else {"masked_share": related_share(same)}))
+        self.lack(contrast=loss.new_tensor(len(first) < 2) if same is None else same.all())
         return {"contrast": self.weight * loss}
 
 
@@ -108,6 +109,8 @@ class SupCon(ViewsObjective):
         keep = ~(related_rows.repeat(2, 2) | itself)
         logits = similarities(both, both, "cosine") / self.temperature  # (2B, 2B)
         loss = contrast(logits, positives, keep=keep, reduction=self.reduction)
+        alone = ~(rows.same_target(rows) & ~itself[: len(related_rows), : len(related_rows)]).any()
+        self.lack(contrast=related_rows.all() & alone)
         others = related_rows & ~rows.same_target(rows)
         self.observe(*both.chunk(2), masked_share=related_share(others.fill_diagonal_(True)))
         return {"contrast": self.weight * loss}

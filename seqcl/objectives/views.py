@@ -39,6 +39,10 @@ class ViewsObjective(Objective):
         """Make both views as one batch of 2B rows, first views first."""
         return self.views.stacked(batch, rng(batch.items.device))
 
+    def lack(self, **terms: Tensor) -> None:
+        """Note which terms the batch could not give, as no row has another to differ from; a weight of 0 asks for none."""
+        self.missing = terms if self.weight else {}
+
     def observe(self, first: Tensor, second: Tensor, **others: Tensor) -> None:
         """Note figures that are logged and not minimised: those of two views (B, D), and any others by name."""
         with torch.no_grad():

@@ -45,6 +45,9 @@ def heading(metrics: Mapping[str, Any]) -> str:
         parts.append(f"{protocol['k_core']}-core")
     if protocol["min_length"] > 1:
         parts.append(f"users of {protocol['min_length']} items or more")
+    if protocol.get("unreachable_targets"):
+        share = protocol["unreachable_targets"] / protocol["num_targets"]
+        parts.append(f"{share:.1%} of the targets cannot be hit (best possible {1 - share:.4f})")
     return ", ".join([*parts, f"seed {metrics['seed']}"])
 
 

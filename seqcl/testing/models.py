@@ -26,6 +26,7 @@ TINY: dict[str, Any] = {
     "encoder": {"dim": 8},
     "data": {"windows": "last"},
     "train": {"epochs": 3, "batch_size": 16, "patience": 0},
+    "eval": {"exclude_seen": False},  # a chain comes back to its items
 }
 
 

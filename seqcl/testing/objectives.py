@@ -52,6 +52,9 @@ def check_terms(encoder: Any, objective: Any, batch: SeqBatch) -> bool:
         assert isinstance(term, Tensor) and term.dim() == 0, f"the term {name!r} must be a scalar tensor"
         assert bool(term.isfinite()), f"the term {name!r} is {float(term)} for {len(batch.lengths)} rows"
     assert same(batch, before), "forward must leave its batch as it is"
+    for name, flag in objective.missing.items():
+        assert name in terms and flag.dim() == 0, f"missing {name!r} must be a scalar for a term"
+        assert not bool(flag == 1) or float(terms[name].detach()) == 0, f"the term {name!r} is missing, so it must be 0"
     for name, value in objective.observed.items():
         assert value.dim() == 0 and not value.requires_grad, f"observed {name!r} must be a detached scalar"
     total = torch.stack(list(terms.values())).sum()

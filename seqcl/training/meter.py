@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqcl.errors import UserError
 from seqcl.training.result import Diverged
 from seqcl.training.state import Row, State
+
+log = logging.getLogger("seqcl")
+
+WITHOUT = "without_"
+"""What the number of steps that could not give a term is called, before the term's name."""
 
 
 class Meter:
@@ -25,15 +32,23 @@ class Meter:
         self.every = every
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
+        self.said: set[str] = set()  # the terms of which a warning has said that no batch gives them
         self._names: tuple[str, ...] = ()
         self._pending: list[Tensor] = []
 
     def add_step(
-        self, losses: Mapping[str, Tensor], observed: Mapping[str, Tensor], *, total: Tensor, items: Tensor
+        self,
+        losses: Mapping[str, Tensor],
+        observed: Mapping[str, Tensor],
+        *,
+        total: Tensor,
+        items: Tensor,
+        missing: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Note the losses, the observed scalars and the number of items of one step."""
+        """Note the losses, the observed scalars, the number of items, and the terms that are missing, of one step."""
         values = {f"loss_{name}": value for name, value in losses.items()}
         values |= {f"observed_{name}": value for name, value in observed.items()}
+        values |= {f"{WITHOUT}{name}": value for name, value in (missing or {}).items()}
         self.add(values | {"loss": total, "items": items})
 
     @torch.no_grad()
@@ -71,8 +86,14 @@ class Meter:
         return bad
 
     def means(self) -> Row:
-        """The mean of every name, over the steps in which it occurred."""
-        return {name: self.sums[name] / self.counts[name] for name in self.sums}
+        """The mean of every name, over the steps in which it occurred; of missing terms the number of steps without them."""
+        means = {name: self.sums[name] / self.counts[name] for name in self.sums if not name.startswith(WITHOUT)}
+        return means | {name: self.sums[name] for name in self.sums if name.startswith(WITHOUT) and self.sums[name]}
+
+    def never_given(self) -> list[str]:
+        """The terms that no step could give."""
+        names = [name for name in self.sums if name.startswith(WITHOUT)]
+        return [name.removeprefix(WITHOUT) for name in names if self.sums[name] == self.counts[name]]
 
     def reset(self) -> None:
         """Begin a new epoch."""
@@ -104,3 +125,27 @@ def raise_if_diverged(meter: Meter, state: State, last: Path | None) -> None:
         f"{state.batch - ago} of {state.batches}); {good}. "
         "A lower learning rate (train.lr; in pre-training pretrain.lr) or train.clip 1 may help."
     )
+
+
+def say_never_given(meter: Meter, state: State) -> None:
+    """Warn of a term that no batch of the epoch could give, once; call it at the end of an epoch.
+
+    Raises:
+        UserError: no batch could give any term.
+    """
+    never = meter.never_given()
+    terms = [name.removeprefix("loss_") for name in meter.sums if name.startswith("loss_")]
+    if never and set(never) >= set(terms):
+        raise UserError(
+            f"nothing was learned in epoch {state.epoch + 1}: none of its {state.batches} batches could give "
+            f"{', '.join(repr(name) for name in terms)}, as no row has a target and another row to differ from"
+        )
+    for name in sorted(set(never) - meter.said):
+        meter.said.add(name)
+        log.warning(
+            "the loss %r is 0: none of the %d batches of epoch %d has what it compares, such as rows of different users "
+            "and targets; a larger train.batch_size may help",
+            name,
+            state.batches,
+            state.epoch + 1,
+        )

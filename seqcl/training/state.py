@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 Row = dict[str, float]
-"""An epoch: epoch, step, seconds, train_seconds, lr, items_per_second, loss, loss_TERM, observed_NAME, valid_METRIC."""
+"""An epoch: epoch, step, seconds, train_seconds, lr, items_per_second, loss, loss_TERM, observed_NAME, valid_METRIC.
+
+without_TERM is the number of batches that could not give a term, if there were any."""
 
 
 @dataclass(kw_only=True)

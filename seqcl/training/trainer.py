@@ -17,7 +17,7 @@ from seqcl.training.clock import Clock
 from seqcl.training.fabric import Precision
 from seqcl.training.history import epoch_row
 from seqcl.training.learner import Learner
-from seqcl.training.meter import Meter, raise_if_diverged
+from seqcl.training.meter import Meter, raise_if_diverged, say_never_given
 from seqcl.training.optimizer import clip_gradient
 from seqcl.training.protocols import Loader, Trainable, Validate
 from seqcl.training.reporter import Reporter
@@ -119,8 +119,10 @@ class Trainer:
             Diverged: a loss was NaN or infinite; names the step and the last good checkpoint.
             Interrupted: SIGINT or SIGTERM came; the step under way was finished and saved.
             CheckpointError: nothing to resume, a checkpoint of other data or another model, or a full disk.
-            UserError: `monitor` is no metric that `validate` gives.
+            UserError: `monitor` is no metric that `validate` gives, there are no batches, or no batch can give any term.
         """
+        if not len(loader):
+            raise UserError("there is nothing to train on: the training rows make no batch")
         clock = clock or Clock()
         learner = Learner(
             model,
@@ -185,7 +187,8 @@ class Trainer:
                 if learner.average is not None:
                     learner.average.update(state.step)
                 objective.after_step(encoder)
-                meter.add_step(losses, objective.observed, total=total, items=batch.lengths.sum())
+                missing = getattr(objective, "missing", None)  # one's own objective may know of none
+                meter.add_step(losses, objective.observed, total=total, items=batch.lengths.sum(), missing=missing)
                 state.train_seconds += clock.lap()
 
                 if meter.full or reporter.due:
@@ -204,6 +207,7 @@ class Trainer:
             row = self._row(state, meter, clock)
             whole = state.batch >= state.batches
             if whole:  # an epoch that `max_minutes` cut short is validated, but not counted
+                say_never_given(meter, state)
                 state.end_epoch()
                 meter.reset()
             due = state.epoch % self.eval_every == 0 or state.epoch >= self.epochs
