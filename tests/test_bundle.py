@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -71,9 +72,11 @@ def test_a_known_user_is_recommended_what_the_evaluation_ranked(tmp_path):
 
 def test_weights_are_not_read_with_other_features(tmp_path):
     run = trained(tmp_path, "TwoTower")
-    packed = run.folder / "sequences" / "item_table.parquet"
-    table = pd.read_parquet(packed)
-    table.assign(kind=table["kind"].to_numpy()[::-1]).to_parquet(packed)
+    table = run.sequences.item_features
+    other = replace(run.sequences, item_table=table.assign(kind=table["kind"].to_numpy()[::-1]))
+    other.save(run.folder / "other")
+    shutil.rmtree(run.folder / "sequences")
+    (run.folder / "other").rename(run.folder / "sequences")
     with pytest.raises(UserError, match="was made from other data: features is"):
         Run.load(run.folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -49,12 +50,12 @@ def packed_log(experiment: Experiment, folder: Path | None, source: Interactions
         try:
             return Sequences.load(place)
         except UserError as error:
-            raise UserError(f"{error}; without this folder, the run reads its log from {dataset} again") from None
+            raise UserError(f"{error}; if {dataset} is as it was, delete this folder, and the run reads that") from None
     try:
         return experiment.data.sequences(source or dataset)
     except UserError as error:
         raise UserError(
-            f"{folder} keeps no packed log, so it needs its data set as it was, at {dataset} from this folder: {error}"
+            f"{folder} keeps no packed log and reads {dataset} again: {error}; put that back, or go where the run was started"
         ) from None
 
 
@@ -95,9 +96,9 @@ def named_files(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
                 yield section, option, value
 
 
-def kept_file(folder: Path, section: str, option: str, value: str) -> Path:
-    """The place in a run of the file that an option names."""
-    return folder / TABLES / f"{section}.{option}.{Path(value).name}"
+def kept_file(folder: Path, value: str) -> Path:
+    """The place in a run of the file that an option names; two files of one name have two places."""
+    return folder / TABLES / f"{hashlib.sha256(value.encode()).hexdigest()[:8]}-{Path(value).name}"
 
 
 def keep_files(experiments: Sequence[Experiment], folder: Path) -> None:
@@ -107,8 +108,8 @@ def keep_files(experiments: Sequence[Experiment], folder: Path) -> None:
         UserError: the disk is full, or the folder cannot be written.
     """
     for experiment in experiments:
-        for section, option, value in named_files(experiment):
-            target = kept_file(folder, section, option, value)
+        for _, _, value in named_files(experiment):
+            target = kept_file(folder, value)
             if target.exists():
                 continue
             try:
@@ -124,7 +125,7 @@ def with_kept_files(experiment: Experiment, folder: Path | None) -> Experiment:
         return experiment
     parts = dict(experiment.recipe.parts)
     for section, option, value in named_files(experiment):
-        copy = kept_file(home_of(folder), section, option, value)
+        copy = kept_file(home_of(folder), value)
         if copy.exists():  # version 0.1.0 kept none
             parts[section] = Part(parts[section].component, **{**parts[section].options, option: str(copy)})
     return replace(experiment, recipe=replace(experiment.recipe, parts=parts))
