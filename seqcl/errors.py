@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class UserError(ValueError):
     """A mistake in what the user gave; the command line prints it alone and exits with 2."""
+
+
+class Diverged(UserError):
+    """A loss, a weight or a score became NaN or infinite."""
+
+
+ADVICE = "A lower learning rate (train.lr; in pre-training pretrain.lr) or train.clip 1 may help"
+"""The way out of a run that diverged."""
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor of fractions that holds NaN or an infinite value; None if none does."""
+    fractions = ((name, one) for name, one in tensors.items() if one.is_floating_point())
+    return next((name for name, one in fractions if not bool(one.isfinite().all())), None)
+
+
+def refuse_infinite_weights(tensors: Mapping[str, Tensor], source: object) -> None:
+    """Refuse weights that nothing can be ranked with.
+
+    Raises:
+        Diverged: names the first of them and the file that they stand in.
+    """
+    if name := not_finite(tensors):
+        raise Diverged(f"{source}: the weight {name} holds a value that is not finite: the run diverged. {ADVICE}")
 
 
 def check_choice(kind: str, value: str, choices: Any) -> None:
@@ -41,6 +68,12 @@ def not_negative(name: str, **values: float) -> None:
     for key, value in values.items():
         if not value >= 0:
             raise UserError(f"{name}: {key} must not be negative, not {value}")
+
+
+def brief(error: object, longest: int = 160) -> str:
+    """Fold the message of a library into one line of at most so many characters; without a message, its type."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:

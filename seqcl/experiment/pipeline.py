@@ -15,7 +15,7 @@ from seqcl import config, plugins
 from seqcl.config import Experiment, Model
 from seqcl.data import Interactions, Sequences, Split
 from seqcl.errors import UserError
-from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder, write_text
+from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder, only_one, write_text
 from seqcl.experiment.job import Job, Outcome
 from seqcl.experiment.ranking import full_protocol
 from seqcl.experiment.run import Run, load, packed_log
@@ -65,6 +65,7 @@ def execute(
         Interrupted: SIGINT or SIGTERM came; the run can go on.
     """
     clock, started = Clock(), time.monotonic()
+    plugins.named.update(source for _, _, source in experiment.needs())  # the user's words, or checked by `of_run`
     device = pick_device(experiment.options.device)
     sequences = packed_log(experiment, resume, source)
     split = experiment.data.split_windows(sequences)
@@ -72,7 +73,7 @@ def execute(
     with early_log() as early:
         model = first_model(experiments, split, resume)
     folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
-    with resumable(folder), log_file(folder / "log.txt", early):
+    with only_one(folder), resumable(folder), log_file(folder / "log.txt", early):
         if source is not None:
             sequences.save(folder / PACKED)
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)

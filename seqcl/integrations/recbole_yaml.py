@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from seqcl.data.datasets import DATASETS
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, brief, unknown
 from seqcl.integrations.recbole_keys import ELSEWHERE, MADE, METRICS
 
 Values = dict[str, Any]
@@ -33,8 +33,13 @@ def options(path: str | Path) -> Values:
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or 2020-13-45, which is no date
-        raise UserError(f"--recbole-config {path}: {error}") from None
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: no text, or no date (2020-13-45)
+        raise UserError(f"--recbole-config {path}: {brief(error)}") from None
     if not isinstance(values, dict | None):
         raise UserError(f"--recbole-config {path}: the file must hold `key: value` lines")
     try:

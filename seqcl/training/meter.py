@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from seqcl.training.result import Diverged
+from seqcl.errors import ADVICE, Diverged, not_finite
 from seqcl.training.state import Row, State
 
 
@@ -98,9 +98,21 @@ def raise_if_diverged(meter: Meter, state: State, last: Path | None) -> None:
     if bad is None:
         return
     ago, name = bad
-    good = f"the last good checkpoint is {last}" if last and last.exists() else "nothing was saved before it"
-    raise Diverged(
-        f"the loss {name!r} is not finite at step {state.step - ago} (epoch {state.epoch + 1}, batch "
-        f"{state.batch - ago} of {state.batches}); {good}. "
-        "A lower learning rate (train.lr; in pre-training pretrain.lr) or train.clip 1 may help."
-    )
+    place = f"(epoch {state.epoch + 1}, batch {state.batch - ago} of {state.batches})"
+    raise Diverged(f"the loss {name!r} is not finite at step {state.step - ago} {place}; {last_good(last)}. {ADVICE}.")
+
+
+def raise_if_weights_diverged(model: nn.Module, state: State, last: Path | None) -> None:
+    """Stop a run whose newest step made a weight that is not finite: its loss would show only at the next step.
+
+    Raises:
+        Diverged: names the weight, the step, and the last good checkpoint if `last` is there.
+    """
+    name = not_finite(dict(model.named_parameters()))
+    if name is not None:
+        raise Diverged(f"the weight {name} is not finite after step {state.step}; {last_good(last)}. {ADVICE}.")
+
+
+def last_good(last: Path | None) -> str:
+    """The checkpoint to go on from, in words."""
+    return f"the last good checkpoint is {last}" if last and last.exists() else "nothing was saved before it"

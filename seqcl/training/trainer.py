@@ -17,7 +17,7 @@ from seqcl.training.clock import Clock
 from seqcl.training.fabric import Precision
 from seqcl.training.history import epoch_row
 from seqcl.training.learner import Learner
-from seqcl.training.meter import Meter, raise_if_diverged
+from seqcl.training.meter import Meter, raise_if_diverged, raise_if_weights_diverged
 from seqcl.training.optimizer import clip_gradient
 from seqcl.training.protocols import Loader, Trainable, Validate
 from seqcl.training.reporter import Reporter
@@ -116,7 +116,7 @@ class Trainer:
             progress: show a line on stderr.
 
         Raises:
-            Diverged: a loss was NaN or infinite; names the step and the last good checkpoint.
+            Diverged: a loss, a weight or a score was NaN or infinite; names the step and the last good checkpoint.
             Interrupted: SIGINT or SIGTERM came; the step under way was finished and saved.
             CheckpointError: nothing to resume, a checkpoint of other data or another model, or a full disk.
             UserError: `monitor` is no metric that `validate` gives.
@@ -200,6 +200,7 @@ class Trainer:
                 if clock.out_of_time():
                     break
             raise_if_diverged(meter, state, saver.last)
+            raise_if_weights_diverged(model, state, saver.last)
 
             row = self._row(state, meter, clock)
             whole = state.batch >= state.batches
