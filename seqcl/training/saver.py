@@ -28,7 +28,7 @@ from seqcl.training.checkpoint import (
 )
 from seqcl.training.clock import Clock
 from seqcl.training.learner import Learner
-from seqcl.training.meter import raise_if_diverged, raise_if_weights_diverged
+from seqcl.training.meter import raise_if_diverged
 from seqcl.training.random_states import random_states, set_random_states
 from seqcl.training.result import Interrupted
 from seqcl.training.state import State
@@ -96,8 +96,7 @@ class Saver:
             Diverged: a loss or a weight was not finite; nothing is written.
             CheckpointError: the disk is full.
         """
-        raise_if_diverged(self.learner.meter, state, self.last)
-        raise_if_weights_diverged(self.learner.module, state, self.last)
+        raise_if_diverged(self.learner.meter, state, self.last, self.learner.module)
         state.seconds = self.clock.seconds()
         if self.last is not None:
             random, numbers = random_states(self.learner.device)

@@ -17,7 +17,7 @@ from seqcl.training.clock import Clock
 from seqcl.training.fabric import Precision
 from seqcl.training.history import epoch_row
 from seqcl.training.learner import Learner
-from seqcl.training.meter import Meter, raise_if_diverged, raise_if_weights_diverged
+from seqcl.training.meter import Meter, raise_if_diverged
 from seqcl.training.optimizer import clip_gradient
 from seqcl.training.protocols import Loader, Trainable, Validate
 from seqcl.training.reporter import Reporter
@@ -199,8 +199,7 @@ class Trainer:
                     clock.lap()  # the time of saving is not the time of training
                 if clock.out_of_time():
                     break
-            raise_if_diverged(meter, state, saver.last)
-            raise_if_weights_diverged(model, state, saver.last)
+            raise_if_diverged(meter, state, saver.last, model)
 
             row = self._row(state, meter, clock)
             whole = state.batch >= state.batches
