@@ -18,6 +18,9 @@ class Diverged(UserError):
     """A loss, a weight or a score became NaN or infinite."""
 
 
+LONGEST = 240
+"""Characters of a message that lists names; the place that it is about comes before it."""
+
 ADVICE = "A lower learning rate (train.lr; in pre-training pretrain.lr) or train.clip 1 may help"
 """The way out of a run that diverged."""
 
@@ -82,4 +85,9 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     lower = {choice.lower(): choice for choice in names}
     near = [lower[match] for match in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return UserError(f"unknown {kind} {name!r}: {hint}valid: {', '.join(names)}")
+    text = f"unknown {kind} {brief(repr(name), 80)}: {hint}valid: "
+    fitting = list(names)
+    while len(fitting) > 1 and len(text) + len(", ".join(fitting)) > LONGEST:
+        fitting.pop()
+    more = f" and {len(names) - len(fitting)} more" if len(fitting) < len(names) else ""
+    return UserError(f"{text}{', '.join(fitting)}{more}")

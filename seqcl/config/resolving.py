@@ -231,8 +231,8 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
     rest, named = take(words, "--plugin", "a value")
     plugins.load_all(named)
     path = folder / "config.yaml"
-    if not path.exists():
-        raise UserError(f"{folder} is no run: it holds no config.yaml")
+    if not path.is_file():
+        raise UserError(f"{folder} is no run: it holds no config.yaml, or one that is no regular file")
     plugins.check_needs(folder)
     stored = read(path, stored=True)
     for section, kind in KIND_OF.items():

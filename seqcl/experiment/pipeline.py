@@ -19,9 +19,9 @@ from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder
 from seqcl.experiment.job import Job, Outcome
 from seqcl.experiment.ranking import full_protocol
 from seqcl.experiment.run import Run, load, packed_log
-from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
+from seqcl.machine import about_machine, enough_memory, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
-from seqcl.training import Clock, Interrupted, last_checkpoint
+from seqcl.training import Clock, Interrupted, check_clip, last_checkpoint
 
 
 def train(dataset: Any = "ml-100k", *, progress: bool = True, **values: Any) -> Run:
@@ -67,13 +67,14 @@ def execute(
     clock, started = Clock(), time.monotonic()
     plugins.named.update(source for _, _, source in experiment.needs())  # the user's words, or checked by `of_run`
     device = pick_device(experiment.options.device)
-    sequences = packed_log(experiment, resume, source)
-    split = experiment.data.split_windows(sequences)
+    with enough_memory():
+        sequences = packed_log(experiment, resume, source)
+        split = experiment.data.split_windows(sequences)
     experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
-    with early_log() as early:
+    with early_log() as early, enough_memory():
         model = first_model(experiments, split, resume)
     folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
-    with only_one(folder), resumable(folder), log_file(folder / "log.txt", early):
+    with only_one(folder), enough_memory(), resumable(folder), log_file(folder / "log.txt", early):
         if source is not None:
             sequences.save(folder / PACKED)
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)
@@ -124,6 +125,7 @@ def buildable(experiment: Experiment, split: Split) -> Model:
     """The model of an experiment; its stage of pre-training is made once too, so that it fails now if it must."""
     model = experiment.build(split.train)
     if isinstance(model, Recommender):
+        check_clip(model, experiment.train.clip)
         model.pretraining()
     return model
 

@@ -3,6 +3,7 @@
 from seqcl.errors import Diverged
 from seqcl.training.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from seqcl.training.clock import Clock
+from seqcl.training.optimizer import check_clip
 from seqcl.training.protocols import Loader, Trainable, Validate
 from seqcl.training.result import FitResult, Interrupted
 from seqcl.training.saver import last_checkpoint
@@ -20,6 +21,7 @@ __all__ = [
     "Trainable",
     "Trainer",
     "Validate",
+    "check_clip",
     "last_checkpoint",
     "load_checkpoint",
     "load_weights",
