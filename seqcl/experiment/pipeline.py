@@ -14,6 +14,7 @@ import torch
 from seqcl import config, plugins
 from seqcl.config import Experiment, Model
 from seqcl.data import Interactions, Sequences, Split
+from seqcl.data.tables import check_storable
 from seqcl.errors import UserError
 from seqcl.experiment.folder import PACKED, early_log, log, log_file, new_folder, only_one, write_text
 from seqcl.experiment.job import Job, Outcome
@@ -69,6 +70,9 @@ def execute(
     device = pick_device(experiment.options.device)
     with enough_memory():
         sequences = packed_log(experiment, resume, source)
+        if source is not None:
+            check_storable(sequences.user_table, "users")
+            check_storable(sequences.item_table, "items")
         split = experiment.data.split_windows(sequences)
     experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
     with early_log() as early, enough_memory():
