@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class UserError(ValueError):
     """A mistake in what the user gave; the command line prints it alone and exits with 2."""
+
+
+class Diverged(UserError):
+    """A loss, a weight or a score became NaN or infinite."""
+
+
+LONGEST = 240
+"""Characters of a message that lists names; the place that it is about comes before it."""
+
+ADVICE = "A lower learning rate (train.lr; in pre-training pretrain.lr) or train.clip 1 may help"
+"""The way out of a run that diverged."""
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor of fractions that holds NaN or an infinite value; None if none does."""
+    fractions = ((name, one) for name, one in tensors.items() if one.is_floating_point())
+    return next((name for name, one in fractions if not bool(one.isfinite().all())), None)
+
+
+def refuse_infinite_weights(tensors: Mapping[str, Tensor], source: object) -> None:
+    """Refuse weights that nothing can be ranked with.
+
+    Raises:
+        Diverged: names the first of them and the file that they stand in.
+    """
+    if name := not_finite(tensors):
+        raise Diverged(f"{source}: the weight {name} holds a value that is not finite: the run diverged. {ADVICE}")
 
 
 def check_choice(kind: str, value: str, choices: Any) -> None:
@@ -43,26 +73,21 @@ def not_negative(name: str, **values: float) -> None:
             raise UserError(f"{name}: {key} must not be negative, not {value}")
 
 
+def brief(error: object, longest: int = 160) -> str:
+    """Fold the message of a library into one line of at most so many characters; without a message, its type."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a name that is not among `choices`, with the nearest ones first."""
     names = sorted(choices)
     lower = {choice.lower(): choice for choice in names}
     near = [lower[match] for match in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(cut(one) for one in near)}? " if near else ""
-    return UserError(f"unknown {kind} {cut(name)!r}: {hint}valid: {listed(names)}")
-
-
-def listed(names: Sequence[str], longest: int = 400) -> str:
-    """Names with commas between them; of a list that would be too long, the first ones and how many there are."""
-    cuts = [cut(name) for name in names]
-    if len(", ".join(cuts)) <= longest:
-        return ", ".join(cuts)
-    shown: list[str] = []
-    while sum(map(len, shown)) + 2 * len(shown) + len(cuts[len(shown)]) < longest // 2:
-        shown.append(cuts[len(shown)])
-    return f"{', '.join(shown)}, ... ({len(cuts):,} in all)"
-
-
-def cut(text: str, longest: int = 60) -> str:
-    """Text as it is, or its begin with dots."""
-    return text if len(text) <= longest else f"{text[:longest]}..."
+    hint = f"did you mean {' or '.join(brief(one, 60) for one in near)}? " if near else ""
+    text = f"unknown {kind} {brief(repr(name), 80)}: {hint}valid: "
+    fitting = [brief(one, 60) for one in names]
+    while len(fitting) > 1 and len(text) + len(", ".join(fitting)) > LONGEST:
+        fitting.pop()
+    more = f" and {len(names) - len(fitting)} more" if len(fitting) < len(names) else ""
+    return UserError(f"{text}{', '.join(fitting)}{more}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,30 @@ import torch
 
 from seqcl.errors import UserError
 from seqcl.version import VERSION
+
+DEVICES = ("cpu", "cuda", "mps")
+"""The types of device that training runs on."""
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Inside, memory that is not to be had is a user's mistake: an option asks for more than this machine has.
+
+    Raises:
+        UserError: names what was asked for, and the options that such sizes come from.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+            raise
+        wanted = re.search(r"[\d.]+ (?:[KMGTPE]i?B|bytes)|allocate \d+ bytes", text)
+        more = f" for {wanted[0].removeprefix('allocate ')}" if wanted else ""
+        raise UserError(
+            f"this machine has no memory left{more}: lower the option that asks for so much, such as train.batch_size, "
+            "encoder.dim, data.max_len, eval.batch_size or a number of negatives"
+        ) from error
 
 
 def pick_device(name: str) -> torch.device:
@@ -27,6 +54,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"nothing trains on a device {device.type!r}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:80]

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -27,12 +28,15 @@ GROUP = "seqcl.plugins"
 
 log = logging.getLogger("seqcl")
 
+named: set[str] = set()
+"""The modules of installed plugins that the user has named in this process."""
+
 
 def load(name: str, folder: Path | None = None) -> None:
-    """Import a plugin, once a process: a file ending in .py, or a module that Python can find.
+    """Import a plugin, once a process: a file ending in .py, a module that Python can find, or an installed one.
 
     Args:
-        name: the path of a file, or a dotted module name.
+        name: the path of a file, a dotted module name, or the name of an installed plugin, such as recbole.
         folder: where a relative path begins; None: the current folder.
 
     Raises:
@@ -41,6 +45,11 @@ def load(name: str, folder: Path | None = None) -> None:
     if name.endswith(".py"):
         path = ((folder or Path()) / Path(name).expanduser()).resolve()
         load_file(path)
+        return
+    installed = {point.name: point.module for point in entry_points(group=GROUP)}
+    if name in {*installed, *installed.values()}:
+        load_installed()
+        named.add(installed.get(name, name))
         return
     if not all(word.isidentifier() for word in name.split(".")):
         raise UserError(
@@ -132,6 +141,30 @@ def write_needs(folder: Path, needs: Iterable[tuple[str, str, str]]) -> None:
         disk.write_text(folder / NEEDS, json.dumps(found, indent=2) + "\n")
 
 
+def unnamed(kind: str, name: str) -> str | None:
+    """The installed plugin that would make a part from a name such as `recbole:NARM`; None if the user has named it.
+
+    Such a family makes classes of another library with the options of a file, so a file alone must not ask for them.
+    """
+    table = registry.TABLES[kind]
+    source = None if name in table else table.source_of(name)
+    owners = {point.module: point.name for point in entry_points(group=GROUP)}
+    return owners.get(source) if source and source not in named else None
+
+
+def check_named(kind: str, name: str, folder: Path) -> None:
+    """Refuse a run with a part of a family, such as recbole:NARM, unless the user has named its plugin.
+
+    Raises:
+        UserError: says what to add.
+    """
+    if plugin := unnamed(kind, name):
+        raise UserError(
+            f"{folder} needs the {kind} {name!r} of the plugin {plugin}: give it with --plugin {plugin} or, in Python, "
+            f"plugins=[{plugin!r}]. No class of another library is made because a run folder says so"
+        )
+
+
 def check_needs(folder: Path) -> None:
     """Refuse to read a run whose parts are not here; nothing is imported for it.
 
@@ -139,15 +172,19 @@ def check_needs(folder: Path) -> None:
         UserError: names the part, where it came from, and how to give it.
     """
     path = folder / NEEDS
-    for need in json.loads(path.read_text(encoding="utf-8")) if path.exists() else ():
+    for need in disk.read_json(path, list) if os.path.lexists(path) else ():
+        words = [need.get(word) for word in ("kind", "name", "source")] if isinstance(need, dict) else []
+        if len(words) != 3 or not all(isinstance(word, str) for word in words) or words[0] not in registry.TABLES:
+            raise UserError(f"{path}: it does not list kind, name and source of parts, as it was written")
+        kind, name, source = map(str, words)
+        check_named(kind, name, folder)
         try:
-            registry.TABLES[need["kind"]].find(need["name"])
+            registry.TABLES[kind].find(name)
         except UserError:
-            source = need["source"]
             way = f"give it with --plugin {source} or, in Python, plugins=[{source!r}]"
             if source == "__main__":
                 way = "it was made in a script or notebook: register it before, or put it into a file of its own and give that with --plugin"
             raise UserError(
-                f"{folder} needs the {need['kind']} {need['name']!r} of {source}: {way}. "
+                f"{folder} needs the {kind} {name!r} of {source}: {way}. "
                 "Nothing is imported because a run folder says so"
             ) from None

@@ -22,7 +22,7 @@ from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.experiment import Run
 from seqcl.retrieval import FaissIndex
-from seqcl.retrieval.bundle import Bundle
+from seqcl.retrieval.bundle import Bundle, sha256
 from seqcl.types import SeqBatch
 
 MODELS: dict = {
@@ -326,6 +326,7 @@ def test_the_biases_of_the_first_format_count_once(tmp_path):
     vectors = np.load(folder / "items.npy")
     vectors[:, -1] /= 0.1  # the first format kept the bias itself
     FaissIndex(torch.from_numpy(vectors)).save(folder / "index.faiss")
+    manifest["files"] |= {name: sha256(folder / name) for name in ("index.faiss", "index.json")}
     (folder / "manifest.json").write_text(json.dumps(manifest | {"format": "seqcl-bundle-1"}), encoding="utf-8")
     mine, theirs = Bundle(folder).recommend([5, 9], k=20), run.recommend(items=[5, 9], k=20)
     assert [item for item, _ in mine] == [item for item, _ in theirs]

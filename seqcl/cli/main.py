@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        print(f"seqcl: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        print(f"seqcl: {brief(error.filename or 'writing')}: {brief(error.strerror or error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("seqcl: interrupted", file=sys.stderr)
@@ -66,11 +67,22 @@ def print_anything(stream: Any) -> None:
     """Let a stream take every letter: a file or pipe as UTF-8, a terminal that lacks a letter by its escape."""
     if isinstance(stream, TextIOWrapper):
         if stream.encoding.lower().replace("-", "") == "utf8":
-            stream.reconfigure(errors="surrogateescape")  # the bytes of a name that is no UTF-8
+            stream.reconfigure(errors="seqcl.raw")
         elif stream.isatty():
             stream.reconfigure(errors="backslashreplace")
         else:
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+            stream.reconfigure(encoding="utf-8", errors="seqcl.raw")
+
+
+def raw_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write the bytes of a name that is no UTF-8, and any other letter that UTF-8 lacks by its escape."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error("seqcl.raw", raw_or_escaped)
 
 
 def train(words: list[str]) -> int:

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from seqcl.config.settings import Setting, Settings, full_name, renamed
-from seqcl.errors import UserError
+from seqcl.errors import UserError, brief
+
+MOST_VALUES = 10_000
+"""Values that a file may stand for; one with aliases of aliases stands for billions."""
 
 
 class File(NamedTuple):
@@ -57,27 +60,55 @@ def read(path: Path, *, named_by: str | None = None, stored: bool = False) -> Fi
     source = f"--config {path}" if named_by is None else f"{named_by}: base: {path}"
     try:
         text = path.read_text(encoding="utf-8-sig")
-        root = yaml.compose(text, yaml.SafeLoader)
+        root = composed(text)
     except OSError as error:
         raise UserError(f"{source}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: byte {error.start + 1} is not UTF-8 text; save the file as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{source}: {yaml_problem(error)}") from None
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     if root is None:
         return File(path, {}, None, None, [], [])
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{source}: the file must hold `key: value` lines")
     try:
         settings = {key: Setting(value, f"{path}:{line}") for key, value, line in leaves(root, text)}
-    except RecursionError:
-        raise UserError(f"{source}: a value holds itself, through an anchor &name and *name") from None
     except UserError as error:
         raise UserError(f"{path}:{error}") from None
     base, plugins = settings.pop("base", None), settings.pop("plugins", None)
     today, notes = renamed(settings, stored=stored)
     place = base.place if base else None
     return File(path, today, base_of(base, path), place, plugins_of(plugins), [f"{path}: {note}" for note in notes])
+
+
+def composed(text: str) -> yaml.Node | None:
+    """The nodes of a YAML text, none of which is nested too deeply, holds itself, or is multiplied by aliases.
+
+    Raises:
+        UserError: it is no YAML, or one of these.
+    """
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        if root is not None and size_of(root, {}) > MOST_VALUES:
+            raise UserError(f"its aliases *name stand for more than {MOST_VALUES:,} values")
+    except yaml.YAMLError as error:
+        raise UserError(yaml_problem(error)) from None
+    except RecursionError:
+        raise UserError("its values are nested too deeply") from None
+    return root
+
+
+def size_of(node: yaml.Node, known: dict[int, int]) -> int:
+    """Number of nodes that a node stands for, each alias counted in full."""
+    if id(node) in known:
+        if not known[id(node)]:
+            raise UserError("a value holds itself, through an anchor &name and *name")
+        return known[id(node)]
+    known[id(node)] = 0  # under way
+    children = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
+    inner = sum(size_of(one, known) for one in children) if isinstance(children, list) else 0
+    known[id(node)] = 1 + inner
+    return known[id(node)]
 
 
 def leaves(node: yaml.MappingNode, text: str, prefix: str = "") -> Iterator[tuple[str, Any, int]]:
@@ -98,7 +129,7 @@ def leaves(node: yaml.MappingNode, text: str, prefix: str = "") -> Iterator[tupl
             try:
                 made = loader.construct_object(value, deep=True)
             except (yaml.YAMLError, ValueError) as error:
-                raise UserError(f"{line}: {name}: {getattr(error, 'problem', None) or error}") from None
+                raise UserError(f"{line}: {name}: {brief(getattr(error, 'problem', None) or error)}") from None
             yield full_name(name), made, line
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from seqcl.config.settings import Settings, shown
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, brief, unknown
 
 
 def located(error: UserError, place: str | None) -> UserError:
@@ -46,8 +46,8 @@ def of_parser(error: Exception, settings: Settings) -> UserError:
     """A parser's complaint as one line that names the option and, for a file, the line."""
     match = re.search(r'[Pp]arser key "([^"]+)":\s*(.*)', str(error), re.DOTALL)
     if match is None:
-        return UserError(str(error))
-    key, reason = match.group(1), " ".join(match.group(2).split())
+        return UserError(brief(error, 240))
+    key, reason = match.group(1), brief(match.group(2))
     return located(UserError(f"option {key}: {plainly(reason)}"), at(settings, key))
 
 

@@ -231,16 +231,21 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
     rest, named = take(words, "--plugin", "a value")
     plugins.load_all(named)
     path = folder / "config.yaml"
-    if not path.exists():
-        raise UserError(f"{folder} is no run: it holds no config.yaml")
+    if not path.is_file():
+        raise UserError(f"{folder} is no run: it holds no config.yaml, or one that is no regular file")
     plugins.check_needs(folder)
     stored = read(path, stored=True)
+    for section, kind in KIND_OF.items():
+        if chosen := stored.settings.get(f"{section}.name"):
+            plugins.check_named(kind, str(chosen.value), folder)
     for note in stored.notes:
         notify(note)
     typed, _ = renamed(of_words(rest))
     if typed.pop(HELP, None) is not None:
         print_help(stored.settings)
     before = build(stored.settings)
+    if not typed:
+        return before
     now, _ = merge([stored.settings, typed])
     after = build(now)
     for key in sorted(after.flat, key=lambda one: not one.endswith(("model", ".name"))):

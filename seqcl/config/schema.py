@@ -155,7 +155,28 @@ def parse(sections: Sequence[Section], settings: Settings, *, alone: Component =
     for section in sections:
         values[section.name].pop("name", None)
         check_names(section, values[section.name], settings)
+        check_values(section, values[section.name], settings)
+    check_values(Section("", alone), config, settings)
     return {"": config, **values}
+
+
+def check_values(section: Section, values: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse what the parser lets through: null where the option has no such value, and whole numbers past 64 bits."""
+    hints = hints_of(section.component)
+    for option, value in values.items():
+        key = f"{section.name}.{option}" if section.name else option
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, int) and abs(one) >= 2**63 for one in numbers):
+            raise located(UserError(f"option {key}: the number is too large, at most {2**63 - 1}"), at(settings, key))
+        if value is None and key in settings and not allows_none(hints.get(option, Any)):
+            raise located(UserError(f"option {key}: expected a value, not null"), at(settings, key))
+
+
+def allows_none(hint: Any) -> bool:
+    """True if a type has None among its values."""
+    return hint in (Any, None, type(None)) or any(
+        allows_none(one) for one in get_args(hint) if not isinstance(one, str)
+    )
 
 
 def check_known(sections: Sequence[Section], settings: Settings, alone: Component) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from seqcl.data.cells import all_numbers, cells_of, examples, listed_columns, missing, to_bag, words_in
 from seqcl.data.files import ATTRIBUTES
 from seqcl.data.tables import load_table
-from seqcl.errors import UserError
+from seqcl.disk import regular
+from seqcl.errors import UserError, brief
 from seqcl.types import Bag, Tables
 
 if TYPE_CHECKING:
@@ -98,13 +99,22 @@ def read_attributes(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        known = json.loads(path.read_text(encoding="utf-8-sig"))
+        known = json.loads((regular(path) if path.exists() else path).read_text(encoding="utf-8-sig"))
+        json.dumps(known, ensure_ascii=False).encode()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: column {error.colno}: {error.msg}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save the file as UTF-8") from None
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{path}: a word holds half a letter, an escape such as \\ud800 without its other half"
+        ) from None
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, or lists in lists in lists
+        raise UserError(f"{path}: it cannot be read: {brief(error)}") from None
     if not isinstance(known, dict) or not known:
         raise UserError(f"{path}: it must hold an object of item -> [attributes], not {json.dumps(known)[:60]}")
     for item, words in known.items():

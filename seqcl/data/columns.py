@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from seqcl.data.evidence import looks_like_times
-from seqcl.errors import UserError, cut, unknown
+from seqcl.errors import UserError, brief, unknown
 
 Names = tuple[tuple[str, ...], ...]
 """Names of one role in ranks: a name of an earlier rank wins, two of one rank are a question."""
@@ -202,7 +202,9 @@ def choose_columns(
         UserError: a column is missing (the nearest are named), is there twice, is chosen twice, or several could be meant.
     """
     if long := next((name for name in names if len(name) > LONGEST_NAME), None):
-        raise UserError(f"{source}: a column is called {cut(long)!r}, {len(long):,} characters long; is this a header?")
+        raise UserError(
+            f"{source}: a column is called {brief(long, 60)!r}, {len(long):,} characters long; is this a header?"
+        )
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise UserError(f"{source}: two columns are called {', '.join(map(repr, twice))}")
     others: dict[str, list[str]] = {}

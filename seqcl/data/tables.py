@@ -17,7 +17,7 @@ from seqcl.data.cells import rows_of
 from seqcl.data.columns import ITEM_NAMES, USER_NAMES, pick
 from seqcl.data.files import open_bytes
 from seqcl.data.layout import best_delimiter, sample_lines
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, brief, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,26 @@ def load_table(table: pd.DataFrame | Path | None) -> pd.DataFrame | None:
 
     with table.open("rb") as file:
         return pd.read_parquet(file)
+
+
+def check_storable(table: pd.DataFrame | Path | None, which: str) -> None:
+    """Refuse a frame of features that Parquet cannot hold, since a run keeps it: complex numbers, half letters, objects.
+
+    Raises:
+        UserError: names what cannot be kept.
+    """
+    if table is None or isinstance(table, Path):
+        return
+    import pyarrow as pa
+
+    for name in table.columns:
+        try:
+            str(name).encode()
+            pa.Table.from_pandas(table[[name]])
+        except (ValueError, TypeError, OverflowError, NotImplementedError) as error:  # Arrow's errors are some of these
+            raise UserError(
+                f"the table of {which}: column {brief(ascii(str(name)), 40)} cannot be kept as Parquet: {brief(error)}"
+            ) from None
 
 
 def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[str] = ()) -> dict[str, Sequence[Any]]:
@@ -66,10 +86,8 @@ def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[
             ids, columns = from_text(path, which, words)
     except UserError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{path}: it cannot be read: {str(error).strip()}"
-        ) from None  # errors of Arrow and pandas are ValueErrors
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise UserError(f"{path}: it cannot be read: {brief(error)}") from None  # Arrow's and pandas' are ValueErrors
     rows = rows_of(ids, raw_ids, str(path))
     if not (rows >= 0).any():
         raise UserError(f"{path}: it has no row for any of the {which}: an id is {raw_ids[0]} in the log, and {next(iter(ids), 'none')} in the file")  # fmt: skip
@@ -212,6 +230,8 @@ def from_npz(path: Path) -> tuple[list[Any], dict[str, Any]]:
             raise UserError(
                 f"{path}: array {name!r} has the shape {values.shape}, but it needs {len(ids)} rows, one for each id"
             )
+        if values.ndim == 2 and not values.shape[1]:
+            raise UserError(f"{path}: array {name!r} has vectors of no numbers: its shape is {values.shape}")
         if values.dtype.kind not in "biufU":
             raise UserError(f"{path}: array {name!r} holds {values.dtype}; only numbers and text are read")
     return ids.tolist(), {name: values if values.ndim == 2 else values.tolist() for name, values in arrays.items()}

@@ -29,6 +29,8 @@ def draw_negatives(
     Raises:
         UserError: fewer than `count` columns are left for a window.
     """
+    if count > np.count_nonzero(weights):
+        raise UserError(f"--eval.sampled {count}: there are {np.count_nonzero(weights)} items; lower --eval.sampled")
     drawn = np.empty((len(windows), count), dtype=np.int32)
     for start in range(0, len(windows), CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, len(windows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -24,9 +24,11 @@ def new_folder(parent: Path, name: str) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1000):
             folder = parent / (f"{name}-{stamp}" if number == 1 else f"{name}-{stamp}-{number}")
-            if not folder.exists():
+            try:
                 folder.mkdir()
-                return folder
+            except FileExistsError:
+                continue
+            return folder
     except OSError as error:
         raise UserError(f"--runs {parent}: {error.strerror}") from None
     raise UserError(f"--runs {parent}: no free name left for {name}-{stamp}")
@@ -70,6 +72,28 @@ def early_log() -> Iterator[list[logging.LogRecord]]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Inside, no other process can go on with the run; a process that is killed holds it no longer.
+
+    Raises:
+        UserError: another process is at it.
+    """
+    path = folder / "log.txt"  # of the files of a run, this one alone is there from the start and never replaced
+    path.touch()
+    with ExitStack() as held:
+        try:
+            held.enter_context(disk.locked(path))
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another process trains this run; let it end, or end it, before --resume"
+            ) from None
+        if disk.fcntl is None:
+            log.warning("this system has no locks: take care that no two processes go on with %s", folder)
+        disk.sweep_own(folder)
+        yield
 
 
 @contextmanager

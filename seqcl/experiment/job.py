@@ -117,6 +117,11 @@ class Job:
     ) -> FitResult:
         """Train from the seed of the experiment, or go on with what was begun in the folder."""
         seed = self.experiment.options.seed
+        resume = self.resume and last_checkpoint(folder).exists()
+        if resume and (note := other_threads(last_checkpoint(folder), self.device)):
+            log.warning(note)
+            if self.progress:
+                print(f"seqcl: {note}", file=sys.stderr, flush=True)
         torch.manual_seed(seed)
         return trainer.fit(
             model,
@@ -124,7 +129,7 @@ class Job:
             validate=validate,
             folder=folder,
             identity=identity(self.sequences) | model.identity,
-            resume=self.resume and last_checkpoint(folder).exists(),
+            resume=resume,
             device=self.device,
             clock=self.clock,
             progress=self.progress,
@@ -133,6 +138,20 @@ class Job:
     def rank(self, model: Model, part: Part, *, lists: bool = True) -> Result:
         """Rank the model on one part of the split."""
         return rank(model, self.split, part, self.experiment.eval, self.device, lists=lists)
+
+
+def other_threads(checkpoint: Path, device: torch.device) -> str | None:
+    """A line for a run that goes on with another number of threads: sums in another order give other last bits."""
+    before, now = (
+        load_checkpoint(checkpoint, prefix="nothing")[1].get("threads", torch.get_num_threads()),
+        torch.get_num_threads(),
+    )
+    if before == now or device.type != "cpu":
+        return None
+    return (
+        f"the run was trained on {before} threads and goes on with {now}: its weights will differ in the last bits from "
+        f"those of a run without a break; OMP_NUM_THREADS={before} avoids that"
+    )
 
 
 def about_stage(folder: Path) -> dict[str, Any] | None:

@@ -15,16 +15,17 @@ import torch
 from seqcl import config, plugins
 from seqcl.config import Experiment, Model
 from seqcl.data import Interactions, Sequences, Split
+from seqcl.data.tables import check_storable
 from seqcl.errors import UserError
-from seqcl.experiment.folder import early_log, log, log_file, new_folder, write_text
+from seqcl.experiment.folder import early_log, log, log_file, new_folder, only_one, write_text
 from seqcl.experiment.job import Job, Outcome
 from seqcl.experiment.keeping import check_counted, keep_files, keep_log, packed_log, with_kept_files
 from seqcl.experiment.ranking import full_protocol
 from seqcl.experiment.run import Run, load
 from seqcl.experiment.spoken import speak, warnings_shown
-from seqcl.machine import about_machine, library_versions, peak_memory_bytes, pick_device
+from seqcl.machine import about_machine, enough_memory, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
-from seqcl.training import Clock, Interrupted, last_checkpoint
+from seqcl.training import Clock, Interrupted, check_clip, last_checkpoint
 
 
 def train(dataset: Any = "ml-100k", *, progress: bool = True, **values: Any) -> Run:
@@ -68,20 +69,25 @@ def execute(
         Interrupted: SIGINT or SIGTERM came; the run can go on.
     """
     clock, started = Clock(), time.monotonic()
+    plugins.named.update(source for _, _, source in experiment.needs())  # the user's words, or checked by `of_run`
     device = pick_device(experiment.options.device)
-    sequences = packed_log(experiment, resume, source)
-    if resume is not None and not experiment.recipe.trained:
-        check_counted(resume, sequences)
-    split = experiment.data.split_windows(sequences)
+    with enough_memory():
+        sequences = packed_log(experiment, resume, source)
+        if source is not None:
+            check_storable(sequences.user_table, "users")
+            check_storable(sequences.item_table, "items")
+        if resume is not None and not experiment.recipe.trained:
+            check_counted(resume, sequences)
+        split = experiment.data.split_windows(sequences)
     experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
     if progress and sequences.reading:
         print(sequences.told, file=sys.stderr, flush=True)
-    with early_log() as early, warnings_shown():
+    with early_log() as early, warnings_shown(), enough_memory():
         log.info("%s", sequences.told)
         speak(experiment, sequences, split)
         model, times_read = first_model([with_kept_files(one, resume) for one in experiments], split, resume)
     folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
-    with resumable(folder), log_file(folder / "log.txt", early), warnings_shown():
+    with only_one(folder), enough_memory(), resumable(folder), log_file(folder / "log.txt", early), warnings_shown():
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)
         begun(folder, experiment)
         if not any(
@@ -137,6 +143,7 @@ def buildable(experiment: Experiment, split: Split) -> tuple[Model, bool]:
     model = experiment.build(split.train)
     if not isinstance(model, Recommender):
         return model, False
+    check_clip(model, experiment.train.clip)
     stage = model.pretraining()
     return model, model.objective.times_needed or (stage is not None and stage.objective.times_needed)
 

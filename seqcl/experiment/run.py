@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,10 @@ import torch
 from seqcl import config
 from seqcl.config import Experiment, Model
 from seqcl.data import Sequences, Split
-from seqcl.errors import UserError, unknown
+from seqcl.disk import read_json
+from seqcl.errors import ADVICE, Diverged, UserError, unknown
 from seqcl.evaluation import Questions, Result
+from seqcl.experiment.folder import log
 from seqcl.experiment.indexes import measure, sweep, write_comparison
 from seqcl.experiment.keeping import check_counted, packed_log, with_kept_files
 from seqcl.experiment.ranking import Part, full_protocol, identity, queries_of, rank, slices_of, windows_of
@@ -40,6 +42,15 @@ def load(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()
             version 0.1.0, and its data changed since.
     """
     return Run.load(folder, device=device, plugins=plugins)
+
+
+def stored_metrics(path: Path) -> dict[str, Any]:
+    """The figures of a run; none if it has none yet, or if they are damaged, which is said: the model is whole without them."""
+    try:
+        return dict(read_json(path, dict)) if os.path.lexists(path) else {}
+    except UserError as error:
+        log.warning("%s; the figures of the run are left out, `seqcl evaluate` gives them again", error)
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +79,7 @@ class Run:
             about = identity(sequences) | model.identity
             load_weights(model, folder / "checkpoints" / "best.safetensors", identity=about)
         model.eval()
-        results = folder / "metrics.json"
-        metrics = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+        metrics = stored_metrics(folder / "metrics.json")
         return cls(folder=folder, experiment=experiment, sequences=sequences, split=split, model=model, metrics=metrics)
 
     @property
@@ -176,6 +186,8 @@ class Run:
         scores = self.model.scores(SeqBatch(rows, torch.tensor([len(newest)], device=self.device), users=who))
         if exclude_seen:
             scores[:, torch.as_tensor(np.unique(history), device=self.device).long() - 1] = float("-inf")
+        if bool(scores.isnan().any()):
+            raise Diverged(f"{self.folder}: the model gives scores that are no numbers: it has diverged. {ADVICE}")
         best = scores[0].topk(min(k, scores.shape[1]))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(self.sequences.item_ids[index], score) for index, score in pairs if score > float("-inf")]

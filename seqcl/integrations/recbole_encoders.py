@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from seqcl.encoders import Encoder
 from seqcl.encoders.table import at_least_one
 from seqcl.errors import UserError, unknown
-from seqcl.integrations.recbole_properties import constructor, document, options_of, properties, width_key
+from seqcl.integrations.recbole_properties import check_values, constructor, document, options_of, properties, width_key
 from seqcl.integrations.recbole_stack import bring
 from seqcl.types import PAD, SeqBatch
 
@@ -46,6 +46,7 @@ class RecBoleEncoder(Encoder):
         at_least_one(max_len=max_len)
         super().__init__(num_items=num_items, max_len=max_len, dim=0)  # the width is known once the model is built
         name, self.width = type(self).__name__, max_len
+        check_values(name, options, self.defaults)
         key = width_key(self.defaults)
         width = options.get(key)
         if None not in (dim, width) and dim != width:
@@ -184,13 +185,23 @@ class Known:
 
 def built(name: str, kind: type, settings: dict[str, Any], *, rows: int, max_len: int) -> Any:
     """Build a model of RecBole with these settings, for a table of so many items and rows of at most so many."""
-    Config = bring("recbole.config").Config
     asked = {"USER_ID_FIELD": USER, "ITEM_ID_FIELD": ITEM, "MAX_ITEM_LIST_LENGTH": max_len}
     asked |= {"loss_type": "CE", "train_neg_sample_args": None, "gpu_id": ""}
     with buildable(name):
         with unseen():
-            config = Config(model=kind, dataset="seqcl", config_dict={**settings, **asked})
+            config = typed_config()(model=kind, dataset="seqcl", config_dict={**settings, **asked})
         return kind(config, Known(name, rows, max_len))
+
+
+@cache
+def typed_config() -> Any:
+    """RecBole's configuration class, which takes values as they are: its own calls `eval` on every text."""
+
+    class TypedConfig(bring("recbole.config").Config):  # type: ignore[misc]
+        def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+            return dict(config_dict)
+
+    return TypedConfig
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from seqcl.errors import UserError, unknown
+
 LEARNING = (
     *("loss_type", "reg_weight", "transform", "mask_ratio", "ft_ratio", "item_dropout", "temperature"),
     "reg_loss_ratio",  # SINE
@@ -62,6 +64,30 @@ def constructor(base: type, options: dict[str, Any]) -> Any:
     __init__.__signature__ = inspect.Signature([itself, *parameters], return_annotation=None)  # type: ignore[attr-defined]
     __init__.__annotations__ = {**types, "return": None}
     return __init__
+
+
+def check_values(name: str, given: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Refuse values that do not have the type of their default: a bundle's come from its manifest, unread by any parser.
+
+    Raises:
+        UserError: names the key, and the nearest one where there is no such key.
+    """
+    known = options_of(defaults)
+    for key, value in given.items():
+        if key not in known:
+            raise unknown(f"option of {name}", key, known)
+        default = defaults[key]
+        if not (fits(value, default) or (value is None and known[key] is None)):
+            wanted = "text" if default is None else f"like {default!r}, a {type(default).__name__}"
+            raise UserError(f"{name}: encoder.{key} must be {wanted}, not {value!r:.60}")
+
+
+def fits(value: Any, default: Any) -> bool:
+    """True if a value has the type of a default; a whole number is a fraction too, a truth value is no number."""
+    if isinstance(default, list):
+        return isinstance(value, list) and all(fits(one, like) for one in value for like in default[:1])
+    kind = str if default is None else type(default)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def type_of(value: Any) -> Any:

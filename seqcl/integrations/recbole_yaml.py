@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import yaml
 
+from seqcl.config.files import composed
 from seqcl.data.datasets import DATASETS
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, brief, unknown
 from seqcl.integrations.recbole_keys import ELSEWHERE, MADE, METRICS
 
 Values = dict[str, Any]
@@ -32,9 +33,11 @@ def options(path: str | Path) -> Values:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        composed(text)
+        values = yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or 2020-13-45, which is no date
-        raise UserError(f"--recbole-config {path}: {error}") from None
+        raise UserError(f"--recbole-config {path}: {brief(error)}") from None
     if not isinstance(values, dict | None):
         raise UserError(f"--recbole-config {path}: the file must hold `key: value` lines")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from seqcl.data.sequences import find
-from seqcl.disk import whole_folder
-from seqcl.errors import UserError
+from seqcl.disk import read_json, whole_folder
+from seqcl.encoders import Scoring
+from seqcl.errors import UserError, brief, refuse_infinite_weights
 from seqcl.plugins import load
+from seqcl.retrieval.exact import checked_queries
 from seqcl.retrieval.faiss_index import FaissIndex
 from seqcl.retrieval.onnx import check_onnx, write_onnx
 from seqcl.retrieval.query import Query, origin
@@ -29,8 +32,10 @@ FIRST = "seqcl-bundle-1"
 FORMAT = "seqcl-bundle-2"
 READABLE = (FIRST, FORMAT)
 MANIFEST = "manifest.json"
-ANSWERING = ("query.safetensors", "item_ids.npy", "index.json")
-"""Small files that every answer depends on: they are always compared with their hashes."""
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError, EOFError, SafetensorError)  # fmt: skip
+"""What libraries raise at files of another content, RecursionError (a RuntimeError) too."""
+ANSWERING = ("query.safetensors", "item_ids.npy", "index.json", "index.faiss")
+"""The files that every answer depends on: they are always compared with their hashes, before they are read."""
 
 
 def write_bundle(
@@ -122,7 +127,7 @@ class Bundle:
 
     Args:
         folder: a folder that `write_bundle` wrote.
-        check: compare every file with its hash in the manifest, the large ones too.
+        check: compare every file with its hash in the manifest, those too that no answer depends on.
         plugins: files or modules to import first, as `--plugin` takes them.
 
     Raises:
@@ -138,20 +143,41 @@ class Bundle:
         try:
             compare_files(self.folder, self.manifest["files"], check=check)
             query = Query(**self.manifest["query"])
-            encoder, self.scoring = query.build(next(iter(self.manifest.get("plugins", ())), None))
-            encoder.load_state_dict(load_file(self.folder / "query.safetensors"))
             self.item_ids = np.load(self.folder / "item_ids.npy", mmap_mode="r", allow_pickle=False)
-            self.index = FaissIndex.load(self.folder / "index.faiss")
-            items, dim = len(self.index.ids) - 1, self.index.dim
-            if not len(self.item_ids) == items == query.num_items or dim != self.manifest["dim"]:
+            if self.item_ids.shape != (query.num_items,) or self.manifest["items"] != query.num_items:
                 raise ValueError("its files hold different numbers of items")
+            self.encoder, self.scoring = self.query_encoder(query)
+            self.index = FaissIndex.load(self.folder / "index.faiss")
+            if len(self.index.ids) - 1 != query.num_items or self.index.dim != self.manifest["dim"]:
+                raise ValueError("its index holds vectors of another number or width")
+            self.plain_bias = query.bias and self.manifest["format"] == FIRST
+            self.max_len = query.max_len
+            checked_queries(self.queries([1]), self.index.dim)
         except UserError as error:
             raise UserError(f"{folder}: {error}") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"{folder} cannot be read: {type(error).__name__}: {error}") from None
-        self.encoder: nn.Module = encoder.eval()
-        self.max_len = query.max_len
-        self.plain_bias = query.bias and self.manifest["format"] == FIRST
+        except UNREADABLE as error:
+            raise UserError(f"{folder} cannot be read: {type(error).__name__}: {brief(error)}") from None
+
+    def query_encoder(self, query: Query) -> tuple[nn.Module, Scoring]:
+        """Build the encoder with its weights, and the scoring."""
+        weights = load_file(self.folder / "query.safetensors")
+        source = next(iter(self.manifest.get("plugins", ())), None)
+        if (wanted := query.shapes(source)) is not None:  # before memory is taken for them
+            compare_shapes(wanted, weights)
+        encoder, scoring = query.build(source)
+        encoder.load_state_dict(weights)
+        refuse_infinite_weights(weights, "query.safetensors")
+        return encoder.eval(), scoring
+
+    @torch.no_grad()
+    def queries(self, history: Sequence[int]) -> Tensor:
+        """The query of one history of items 1..N, oldest first: (1, D)."""
+        newest = torch.tensor([history[-self.max_len :]])  # (1, L)
+        state = self.encoder.last(SeqBatch(newest, torch.tensor([newest.shape[1]])))  # type: ignore[operator]
+        queries = self.scoring.queries(state)  # (1, D)
+        if self.plain_bias:
+            queries[:, -1] = 1
+        return queries
 
     @torch.no_grad()
     def recommend(self, items: Sequence[Any], *, k: int = 10, exclude_seen: bool = True) -> list[tuple[Any, float]]:
@@ -165,11 +191,7 @@ class Bundle:
         if isinstance(items, str) or not len(items):
             raise UserError(f"recommend: items must be a list of raw ids, not {items!r}")
         history = [find(self.item_ids, raw, "item", str(self.folder)) + 1 for raw in items]
-        newest = torch.tensor([history[-self.max_len :]])  # (1, L)
-        state = self.encoder.last(SeqBatch(newest, torch.tensor([newest.shape[1]])))  # type: ignore[operator]
-        queries = self.scoring.queries(state)  # (1, D)
-        if self.plain_bias:
-            queries[:, -1] = 1
+        queries = self.queries(history)
         seen = torch.tensor(sorted(set(history)))
         exclude = (torch.zeros_like(seen), seen) if exclude_seen else None
         scores, found = self.index.search(queries, min(k, len(self.item_ids)), exclude)
@@ -184,12 +206,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: there is none, or its format cannot be read.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is no bundle: {MANIFEST}: {error}") from None
+        manifest = read_json(folder / MANIFEST)
+    except UserError as error:
+        raise UserError(f"{folder} is no bundle: {str(error).removeprefix(f'{folder}{os.sep}')}") from None
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found not in READABLE:
-        raise UserError(f"{folder} has the format {found!r}; this version reads {', '.join(READABLE)}")
+        raise UserError(f"{folder} has the format {brief(repr(found), 60)}; this version reads {', '.join(READABLE)}")
     return dict(manifest)
 
 
@@ -199,9 +221,23 @@ def compare_files(folder: Path, hashes: Mapping[str, str], *, check: bool) -> No
     Raises:
         UserError: a file is missing, or was changed.
     """
-    for name, known in hashes.items():
-        file = folder / name
-        if not file.is_file():
-            raise UserError(f"the bundle is not whole: {name} is missing")
-        if (check or name in ANSWERING) and sha256(file) != known:
-            raise UserError(f"{name} is not the file that was exported")
+    for name in {**dict.fromkeys(ANSWERING), **hashes}:
+        if name not in hashes or Path(name).name != name:
+            raise UserError(f"{MANIFEST} is not as it was written: its files are {', '.join(ANSWERING)} and others")
+        if not (folder / name).is_file():
+            raise UserError(f"the bundle is not whole: {name} is missing, or is no regular file")
+    for name in hashes if check else ANSWERING:
+        if sha256(folder / name) != hashes[name]:
+            raise UserError(f"{name} is not the file that was exported: export the run again")
+
+
+def compare_shapes(wanted: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights of another encoder than the manifest describes.
+
+    Raises:
+        UserError: names the first that differs.
+    """
+    for name in sorted(wanted.keys() | weights.keys()):
+        there = tuple(weights[name].shape) if name in weights else "missing"
+        if wanted.get(name, "unknown") != there:
+            raise UserError(f"{MANIFEST} and query.safetensors do not fit: {name} is {wanted.get(name)} and {there}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from seqcl.blocks import block_buffer, block_rows, exclude_, over_blocks, top_k
+from seqcl.errors import ADVICE, Diverged
 from seqcl.types import PAD
 
 
@@ -112,11 +113,11 @@ def refuse_infinite(kind: str, rows: Tensor) -> None:
     """Refuse rows with a value that is infinite or NaN.
 
     Raises:
-        ValueError: names the first of them.
+        Diverged: a ValueError that names the first of them.
     """
     if not bool(rows.isfinite().all()):
         row = int((~rows.isfinite()).any(1).nonzero()[0])
-        raise ValueError(f"{kind} {row} holds a value that is not finite")
+        raise Diverged(f"{kind} {row} holds a value that is not finite: the model has diverged. {ADVICE}")
 
 
 def columns_of(ids: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqcl.blocks import contains
-from seqcl.disk import write_text
+from seqcl.disk import read_json, regular, write_text
 from seqcl.errors import UserError, unknown
 from seqcl.retrieval.exact import checked, checked_queries
 from seqcl.types import PAD
@@ -143,14 +143,20 @@ class FaissIndex:
 
         Raises:
             RuntimeError: faiss cannot read it.
+            UserError: a file is missing, or is no regular file.
+            ValueError: the two files are of different indexes.
         """
         made = cls.__new__(cls)
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        about = read_json(path.with_suffix(".json"), dict)
         for name in STATE:
             setattr(made, name, about[name])
+        if made.kind not in KINDS or not all(type(about[name]) is int and about[name] > 0 for name in STATE[1:]):
+            raise ValueError(f"{path.with_suffix('.json').name} is not as it was written")
         made.name, made.build_seconds = made.kind, 0.0
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             made.index = library().read_index(library().PyCallbackIOReader(file.read))
+        if made.index.d != made.dim + (made.kind in CELLS) * (1 + made.padding):
+            raise ValueError(f"{path.name} holds vectors of width {made.index.d}, not of {made.dim}")
         made.ids = np.concatenate((np.arange(1, made.index.ntotal + 1), [PAD]))
         return made
 

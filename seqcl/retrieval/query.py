@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from seqcl.encoders import ENCODERS, Exported, Scoring, TwoTower
 from seqcl.errors import UserError
-from seqcl.plugins import load_installed
+from seqcl.plugins import load_installed, unnamed
 from seqcl.types import Bag, Features
 
 
@@ -87,14 +88,39 @@ class Query:
         similarity: Any = self.similarity
         return encoder, Scoring(similarity=similarity, temperature=self.temperature, bias=self.bias)
 
+    def __post_init__(self) -> None:
+        for name in ("longest", "max_len", "num_items"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise UserError(f"the query encoder's {name} must be a whole number above 0")
+
+    def shapes(self, source: str | None = None) -> dict[str, tuple[int, ...]] | None:
+        """The shapes of the encoder's weights, found without memory for them; None for a class that cannot do without.
+
+        Raises:
+            UserError: as `build`.
+        """
+        self.component(source)
+        if self.encoder not in ENCODERS:
+            return None  # of a family: classes of another library, which compute as they are made
+        try:
+            with torch.device("meta"):
+                return {name: tuple(one.shape) for name, one in self.build(source)[0].state_dict().items()}
+        except Exception:  # a class that computes with its weights as it is made; `build` says what is wrong with it
+            return None
+
     def component(self, source: str | None = None) -> Any:
         """Find the class of the encoder, also among the installed plugins.
 
         Raises:
-            UserError: nobody has brought it; the plugin that it came from is named.
+            UserError: nobody has brought it, or named the plugin that makes it; the plugin is named.
         """
         if self.encoder not in ENCODERS:
             load_installed()
+        if plugin := unnamed("encoder", self.encoder):
+            raise UserError(
+                f"the encoder {self.encoder!r} is made by the plugin {plugin}: give it with --plugin {plugin} or, in Python, "
+                f"plugins=[{plugin!r}]. No class of another library is made because a bundle says so"
+            )
         if self.encoder in ENCODERS or ENCODERS.source_of(self.encoder) or source is None:
             return ENCODERS.find(self.encoder)
         raise UserError(

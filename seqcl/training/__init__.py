@@ -1,9 +1,11 @@
 """Training: the only loop, its options, checkpoints and history."""
 
+from seqcl.errors import Diverged
 from seqcl.training.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from seqcl.training.clock import Clock
+from seqcl.training.optimizer import check_clip
 from seqcl.training.protocols import Loader, Trainable, Validate
-from seqcl.training.result import Diverged, FitResult, Interrupted
+from seqcl.training.result import FitResult, Interrupted
 from seqcl.training.saver import last_checkpoint
 from seqcl.training.state import Row
 from seqcl.training.trainer import Trainer
@@ -19,6 +21,7 @@ __all__ = [
     "Trainable",
     "Trainer",
     "Validate",
+    "check_clip",
     "last_checkpoint",
     "load_checkpoint",
     "load_weights",

@@ -6,46 +6,67 @@ A checkpoint is one file, because renaming a file is atomic and filling a folder
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seqcl.disk import whole_file
-from seqcl.errors import UserError
+from seqcl.errors import UserError, brief, refuse_infinite_weights
 
 FORMAT = "seqcl-checkpoint-1"
 FORMER_BIAS = re.compile(r"^(next_item)(?:\.next_item)?\.bias$")
 """The name, within the joint objective, of the learned biases of items in version 0.1.0."""
 
 
+STATE = ""
+"""The name under which the hash of the state stands among those of the tensors."""
+PREVIOUS = "previous.safetensors"
+"""The name of the checkpoint before the last one."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be written, read, or used with this data or model."""
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], previous: Path | None = None
+) -> None:
     """Write tensors and a JSON-able state to `path`; at any time the old file or the new one is there, whole.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        state: everything else.
+        previous: where the checkpoint that stood at `path` is kept.
 
     Raises:
         CheckpointError: the file could not be written; the one before it is untouched.
     """
+    text = json.dumps(state)
+    separate = _separate(tensors)
+    hashes = {STATE: hashlib.sha256(text.encode()).hexdigest()} | {name: _hash(one) for name, one in separate.items()}
     try:
-        with whole_file(path) as beside:
-            save_file(_separate(tensors), beside, {"format": FORMAT, "state": json.dumps(state)})
+        with whole_file(path, previous=previous) as beside:
+            save_file(separate, beside, {"format": FORMAT, "state": text, "hashes": json.dumps(hashes)})
     except (OSError, SafetensorError) as error:
         kept = "; the checkpoint before it is whole" if path.exists() else ""
-        raise CheckpointError(f"could not write {path}: {error}{kept}. Is the disk full?") from error
+        raise CheckpointError(f"could not write {path}: {brief(error)}{kept}. Is the disk full?") from error
 
 
 def load_checkpoint(
     path: Path, *, identity: Mapping[str, Any] | None = None, prefix: str = ""
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors whose names begin with `prefix`, on the CPU, and the state.
+    """Read the tensors whose names begin with `prefix`, on the CPU, and the state; each is compared with its hash.
+
+    Checkpoints of version 0.1.0 have no hashes and are read as they are.
 
     Raises:
         CheckpointError: there is no such file, it is not a whole checkpoint, or its `identity` is another one.
@@ -55,15 +76,57 @@ def load_checkpoint(
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            names = set(file.keys())
             tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from error
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: {brief(error)}") from error
     found = metadata.get("format", "unknown")
     if found != FORMAT:
-        raise CheckpointError(f"{path} has the format {found!r}; this version reads {FORMAT!r}")
-    state = json.loads(metadata["state"])
+        raise CheckpointError(f"{path} has the format {brief(repr(found), 60)}; this version reads {FORMAT!r}")
+    try:
+        state = json.loads(metadata["state"])
+        hashes = json.loads(metadata["hashes"]) if "hashes" in metadata else None
+    except (KeyError, ValueError, RecursionError) as error:
+        raise not_as_written(path, brief(error)) from None
+    if not isinstance(state, dict) or not isinstance(state.get("identity", {}), dict):
+        raise not_as_written(path, "its state is of another shape")
+    if hashes is not None:
+        _compare(path, hashes, names, tensors, metadata["state"])
     _check_identity(path, state.get("identity", {}), identity or {})
     return tensors, state
+
+
+def not_as_written(path: Path, reason: str) -> CheckpointError:
+    """The error for a checkpoint whose content changed; it offers the one before it."""
+    before = path.with_name(PREVIOUS)
+    if path.name != PREVIOUS and before.is_file():
+        way = f"the checkpoint before it is {PREVIOUS}: rename that to {path.name} and go on"
+    elif path.name.startswith("best") and path.with_name("last.safetensors").is_file():
+        way = "no other file holds these weights: train again"
+    else:
+        way = "there is none before it"
+    return CheckpointError(f"{path} is not as it was written ({reason}); {way}")
+
+
+def _compare(
+    path: Path, hashes: Mapping[str, str], names: Collection[str], tensors: Mapping[str, Tensor], state: str
+) -> None:
+    """Compare what was read with its hashes."""
+    if not isinstance(hashes, dict) or hashes.keys() != {STATE, *names}:
+        raise not_as_written(path, "it holds other tensors")
+    if hashes[STATE] != hashlib.sha256(state.encode(errors="replace")).hexdigest():
+        raise not_as_written(path, "its state has another hash")
+    for name, one in tensors.items():
+        if hashes[name] != _hash(one):
+            raise not_as_written(path, f"{name} has another hash")
+
+
+def _hash(tensor: Tensor) -> str:
+    """The hash of the type, the shape and the bytes of a tensor."""
+    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    raw: Any = tensor.cpu().reshape(-1).view(torch.uint8).numpy()  # the stubs of numpy 1 do not know it for a buffer
+    digest.update(raw)
+    return digest.hexdigest()
 
 
 def load_weights(model: nn.Module, path: Path, *, identity: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -71,8 +134,10 @@ def load_weights(model: nn.Module, path: Path, *, identity: Mapping[str, Any] | 
 
     Raises:
         CheckpointError: as `load_checkpoint`, or the weights of the model have other names or shapes.
+        Diverged: a weight is not finite.
     """
     tensors, state = load_checkpoint(path, identity=identity, prefix="model.")
+    refuse_infinite_weights(tensors, path)
     put_weights(model, with_todays_names(tensors, model), path)
     return state
 

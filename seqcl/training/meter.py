@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from seqcl.errors import UserError
-from seqcl.training.result import Diverged
+from seqcl.errors import ADVICE, Diverged, UserError, not_finite
 from seqcl.training.state import Row, State
 
 log = logging.getLogger("seqcl")
@@ -35,6 +34,7 @@ class Meter:
         self.said: set[str] = set()  # the terms of which a warning has said that no batch gives them
         self._names: tuple[str, ...] = ()
         self._pending: list[Tensor] = []
+        self._watched, self._finite = -1, list[Tensor]()
 
     def add_step(
         self,
@@ -60,6 +60,13 @@ class Meter:
             self._names = names
         self._pending.append(torch.stack([value.detach().float() for value in values.values()]))
 
+    @torch.no_grad()
+    def watch(self, model: nn.Module, step: int) -> None:
+        """Note, once a step, whether all weights are finite; the next `flush` reads it together with the losses."""
+        if self._watched != step:
+            self._watched = step
+            self._finite = [torch.stack([one.isfinite().all() for one in model.parameters()]).all().float()]
+
     @property
     def full(self) -> bool:
         """True where `every` steps wait for a `flush`."""
@@ -68,19 +75,23 @@ class Meter:
     def flush(self) -> tuple[int, str] | None:
         """Read the waiting steps; give (steps before now, name) of the first loss that is not finite, or None.
 
-        The steps are added one by one: the sums must not depend on where a checkpoint fell.
+        The steps are added one by one: the sums must not depend on where a checkpoint fell. A weight that is not finite
+        is found at the last step, under the name of no loss: "".
         """
-        if not self._pending:
+        if not self._pending and not self._finite:
             return None
-        rows = torch.stack(self._pending).tolist()  # (steps, names)
+        read = torch.cat([*self._pending, *(flag[None] for flag in self._finite)]).tolist()  # one read of the device
+        width = len(self._names)
+        rows = [read[start : start + width] for start in range(0, width * len(self._pending), width or 1)]
+        bad = (0, "") if self._finite and not read[-1] else None
         self._pending.clear()
-        bad = None
+        self._finite.clear()
         for index, row in enumerate(rows):
             for name, value in zip(self._names, row, strict=True):
                 if math.isfinite(value):
                     self.sums[name] = self.sums.get(name, 0.0) + value
                     self.counts[name] = self.counts.get(name, 0) + 1
-                elif name.startswith("loss_") and bad is None:
+                elif name.startswith("loss_") and (bad is None or not bad[1]):
                     # An observed value may be undefined in a batch, as the uniformity of a single row is.
                     bad = (len(rows) - 1 - index, name.removeprefix("loss_"))
         return bad
@@ -109,22 +120,32 @@ class Meter:
         self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
 
 
-def raise_if_diverged(meter: Meter, state: State, last: Path | None) -> None:
+def raise_if_diverged(meter: Meter, state: State, last: Path | None, model: nn.Module | None = None) -> None:
     """Read the meter and stop a run whose loss is not finite; call it before anything is saved.
 
+    Args:
+        meter: the losses since the last call.
+        state: of the run.
+        last: its newest checkpoint.
+        model: its weights are looked at too: one that the newest step broke would show in the loss of the next step only.
+
     Raises:
-        Diverged: names the loss, its step, and the last good checkpoint if `last` is there.
+        Diverged: names the loss or the weight, its step, and the last good checkpoint if `last` is there.
     """
+    if model is not None:
+        meter.watch(model, state.step)
     bad = meter.flush()
     if bad is None:
         return
     ago, name = bad
-    good = f"the last good checkpoint is {last}" if last and last.exists() else "nothing was saved before it"
-    raise Diverged(
-        f"the loss {name!r} is not finite at step {state.step - ago} (epoch {state.epoch + 1}, batch "
-        f"{state.batch - ago} of {state.batches}); {good}. "
-        "A lower learning rate (train.lr; in pre-training pretrain.lr) or train.clip 1 may help."
-    )
+    place = f"(epoch {state.epoch + 1}, batch {state.batch - ago} of {state.batches})"
+    what = f"the loss {name!r}" if name or model is None else f"the weight {not_finite(dict(model.named_parameters()))}"
+    raise Diverged(f"{what} is not finite at step {state.step - ago} {place}; {last_good(last)}. {ADVICE}.")
+
+
+def last_good(last: Path | None) -> str:
+    """The checkpoint to go on from, in words."""
+    return f"the last good checkpoint is {last}" if last and last.exists() else "nothing was saved before it"
 
 
 def say_never_given(meter: Meter, state: State) -> None:

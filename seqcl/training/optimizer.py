@@ -14,11 +14,22 @@ from seqcl.errors import UserError
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+SPARSE_CLIP = "train.clip needs the whole gradient, and that of a table is sparse: towers.sparse false, or no clip"
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that take gradient, by name; a tied one once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def check_clip(model: nn.Module, limit: float) -> None:
+    """Refuse a limit of the gradient's norm for a model whose table has a sparse gradient, before anything is begun.
+
+    Raises:
+        UserError: says what to change.
+    """
+    if limit and any(getattr(module, "sparse", False) is True for module in model.modules()):
+        raise UserError(SPARSE_CLIP)
 
 
 def clip_gradient(parameters: list[nn.Parameter], limit: float) -> None:
@@ -28,9 +39,7 @@ def clip_gradient(parameters: list[nn.Parameter], limit: float) -> None:
         UserError: the gradient of a table is sparse.
     """
     if any(parameter.grad is not None and parameter.grad.is_sparse for parameter in parameters):
-        raise UserError(
-            "train.clip needs the whole gradient, and that of a table is sparse: towers.sparse false, or no clip"
-        )
+        raise UserError(SPARSE_CLIP)
     nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
 
 

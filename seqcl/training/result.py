@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqcl.errors import UserError
 from seqcl.training.state import Row
 
 
@@ -21,10 +20,6 @@ class FitResult:
     seconds: float  # in fit, over all resumptions
     stopped: str  # "epochs", "patience" or "minutes"
     history: list[Row]
-
-
-class Diverged(UserError):
-    """A loss became NaN or infinite."""
 
 
 class Interrupted(Exception):

@@ -8,14 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from seqcl.disk import PART
+from seqcl.disk import sweep_own
+from seqcl.errors import UserError, brief
 from seqcl.training.average import kept_weights
 from seqcl.training.checkpoint import (
+    PREVIOUS,
     CheckpointError,
     load_checkpoint,
     load_weights,
+    not_as_written,
     put_weights,
     save_checkpoint,
     with_prefix,
@@ -37,6 +41,8 @@ def last_checkpoint(folder: Path) -> Path:
 
 class Saver:
     """Saves a run to folder/checkpoints/{last,best}.safetensors and brings it back; without a folder, best in memory.
+
+    The checkpoint before `last` is kept as previous.safetensors, for the day on which a bit of `last` has flipped.
 
     `last` is written before `best`, and names the step of the best. So `best` never comes from a future that a crash
     lost, and a `best` that a crash prevented is written on resumption.
@@ -75,8 +81,7 @@ class Saver:
         if not resume and self.last is not None and self.last.exists():
             raise CheckpointError(f"{self.last} is there already: resume that run, or give another folder")
         if self.last is not None:
-            for unfinished in self.last.parent.glob(PART + "*"):  # a killed process leaves gigabytes behind
-                unfinished.unlink()
+            sweep_own(self.last.parent)  # a killed process leaves gigabytes behind
         return self._resume(batches) if resume else State(batches=batches)
 
     @property
@@ -88,10 +93,10 @@ class Saver:
         """Write everything that the next step depends on to `last`.
 
         Raises:
-            Diverged: a loss was not finite; nothing is written.
+            Diverged: a loss or a weight was not finite; nothing is written.
             CheckpointError: the disk is full.
         """
-        raise_if_diverged(self.learner.meter, state, self.last)
+        raise_if_diverged(self.learner.meter, state, self.last, self.learner.module)
         state.seconds = self.clock.seconds()
         if self.last is not None:
             random, numbers = random_states(self.learner.device)
@@ -99,8 +104,9 @@ class Saver:
             tensors |= with_prefix(self.learner.optimizer.state(), "optimizer.") | with_prefix(random, "random.")
             if self.learner.average is not None:
                 tensors |= with_prefix(self.learner.average.state(), "average.")
-            about = {"identity": self.identity, "random": numbers, "meter": self.learner.meter.state()}
-            save_checkpoint(self.last, tensors, asdict(state) | about)
+            about: dict[str, Any] = {"identity": self.identity, "random": numbers}
+            about |= {"meter": self.learner.meter.state(), "threads": torch.get_num_threads()}
+            save_checkpoint(self.last, tensors, asdict(state) | about, self.last.with_name(PREVIOUS))
         self._saved = time.monotonic()
 
     def save_best(self, state: State) -> None:
@@ -139,15 +145,19 @@ class Saver:
             raise CheckpointError("nothing to resume without a folder")
         stored, saved = load_checkpoint(self.last, identity=self.identity)
         tensors = with_todays_names(stored, self.learner.module)
-        self._check_same_run(tensors, saved, batches)
-        put_weights(self.learner.module, tensors, self.last)
-        self.learner.optimizer.load(without_prefix(tensors, "optimizer."))
-        if self.learner.average is not None:
-            self.learner.average.load(without_prefix(tensors, "average."))
-        self.learner.meter.load(saved.pop("meter"))
-        set_random_states(without_prefix(tensors, "random."), saved.pop("random"), self.learner.device)
-        del saved["identity"]
-        state = State(**saved)
+        try:
+            self._check_same_run(tensors, saved, batches)
+            put_weights(self.learner.module, tensors, self.last)
+            self.learner.optimizer.load(without_prefix(tensors, "optimizer."))
+            if self.learner.average is not None:
+                self.learner.average.load(without_prefix(tensors, "average."))
+            self.learner.meter.load(saved["meter"])
+            set_random_states(without_prefix(tensors, "random."), saved["random"], self.learner.device)
+            state = State.read(saved)
+        except UserError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+            raise not_as_written(self.last, brief(error)) from None
         if state.best_step == state.step and self._best_step() != state.step:
             self._write_best(state)
         return state

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 Row = dict[str, float]
 """An epoch: epoch, step, seconds, train_seconds, lr, items_per_second, loss, loss_TERM, observed_NAME, valid_METRIC.
@@ -26,6 +28,29 @@ class State:
     stale: int = 0  # validations since the best one
     metrics: dict[str, float] = field(default_factory=dict)  # of the best epoch
     history: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> State:
+        """The state that a checkpoint holds among other things.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field is of another type.
+        """
+        values = {one.name: saved[one.name] for one in fields(cls)}
+        for name, like in asdict(cls()).items():
+            kind: Any = (int, float) if isinstance(like, float) else type(like)
+            fits = isinstance(values[name], kind) if like is not None else isinstance(values[name], int | float | None)
+            if not fits or isinstance(values[name], bool):
+                raise TypeError(f"{name} is no {type(like).__name__}")
+        numbers = [values["metrics"], *values["history"]]
+        if not all(
+            isinstance(row, dict) and all(isinstance(one, int | float) for one in row.values()) for row in numbers
+        ):
+            raise TypeError("metrics and history hold no numbers")
+        if not all("epoch" in row for row in values["history"]):
+            raise TypeError("an epoch of the history has no number")
+        return cls(**values)
 
     def end_epoch(self) -> None:
         """Count a whole epoch and begin the next one."""

@@ -116,7 +116,7 @@ class Trainer:
             progress: show a line on stderr.
 
         Raises:
-            Diverged: a loss was NaN or infinite; names the step and the last good checkpoint.
+            Diverged: a loss, a weight or a score was NaN or infinite; names the step and the last good checkpoint.
             Interrupted: SIGINT or SIGTERM came; the step under way was finished and saved.
             CheckpointError: nothing to resume, a checkpoint of other data or another model, or a full disk.
             UserError: `monitor` is no metric that `validate` gives, there are no batches, or no batch can give any term.
@@ -202,7 +202,7 @@ class Trainer:
                     clock.lap()  # the time of saving is not the time of training
                 if clock.out_of_time():
                     break
-            raise_if_diverged(meter, state, saver.last)
+            raise_if_diverged(meter, state, saver.last, model)
 
             row = self._row(state, meter, clock)
             whole = state.batch >= state.batches
