@@ -217,7 +217,7 @@ def test_a_value_of_another_type_is_named(file, text, message):
             "unknown key for data or evaluation 'MAX_ITEM_LIST_LEN': did you mean MAX_ITEM_LIST_LENGTH",
         ),
         ("epochs: 5", r"epochs is not taken from RecBole's file: --train\.epochs"),
-        ("val_interval: {rating: '[3,inf)'}", "val_interval is not taken from RecBole's file: drop these rows"),
+        ("val_interval: {rating: '[3,inf)'}", "val_interval is not taken from RecBole's file: --data.where"),
         ("user_inter_num_interval: '[5,20]'", r"only a least number can be asked for, such as \[5,inf\)"),
         ("item_inter_num_interval: '[5,inf)'", "users need at least as many interactions as items"),
         ("eval_args: {split: {RS: [0.8, 0.1, 0.1]}}", r"of RecBole's splits there is \{'LS': 'valid_and_test'\}"),
@@ -254,6 +254,12 @@ def test_a_run_with_recboles_file_is_under_its_protocol(file, tmp_path):
     protocol = json.loads((folder / "metrics.json").read_text())["protocol"]
     expected = {"split": "leave_one_out", "candidates": "full", "exclude_seen": False, "max_len": 20, "seed": 3}
     assert protocol.items() >= (expected | {"k_core": 3, "min_length": 5, "duplicates": "first"}).items()
+
+
+def test_a_split_in_files_is_taken_by_their_names(file):
+    assert options(file("benchmark_filename: [train, valid, test]"))["data.split"] == "given"
+    with pytest.raises(UserError, match="benchmark_filename"):
+        options(file("benchmark_filename: [part1, part2, part3]"))
 
 
 def test_a_file_that_is_not_there_is_said(capsys):

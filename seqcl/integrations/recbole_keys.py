@@ -54,7 +54,7 @@ ELSEWHERE = {
     "wandb_project": "figures are written into the run's folder",
     "metric_decimal_place": "metrics are not rounded",
     "tail_ratio": "there is no TailPercentage",
-    "val_interval": "drop these rows from the file",
+    "val_interval": "--data.where, such as --data.where 'rating >= 3'",
     "unload_col": "say which columns are loaded, in load_col",
     "unused_col": "say which columns are loaded, in load_col",
     "additional_feat_suffix": "of RecBole's files the .inter, .user and .item are read",
@@ -69,9 +69,8 @@ ELSEWHERE = {
     "entity_kg_num_interval": "there are no knowledge graphs",
     "relation_kg_num_interval": "there are no knowledge graphs",
     "seq_len": "--data.max_len is the only length",
-    "benchmark_filename": "the split is made here, and checked for leaks",
     "group_by": "part of eval_args",
-    "threshold": "ratings are not read; drop rows from the file",
+    "threshold": "--data.min_rating",
 }
 """Keys that are not taken, each with its counterpart here or the reason; a key without a value is ignored."""
 

@@ -230,6 +230,12 @@ def valid_metric(key: str, value: Any) -> Values:
     return {"train.monitor": f"{metric(name)}{at}{k}"}
 
 
+def benchmark(key: str, value: Any) -> Values:
+    """Read the split that lies in files: NAME.train.inter, NAME.valid.inter and NAME.test.inter."""
+    only(["train", "valid", "test"], "the parts of a split in files have these names")(key, value)
+    return {"data.split": "given"}
+
+
 def duplicates(key: str, value: Any) -> Values:
     """Read the policy for a user's repeats of an item."""
     if value not in ("first", "last"):
@@ -258,6 +264,7 @@ TAKEN: dict[str, Callable[[str, Any], Values]] = {
     "item_inter_num_interval": nothing,
     "MAX_ITEM_LIST_LENGTH": same("data.max_len", int, least=1),
     "eval_args": eval_args,
+    "benchmark_filename": benchmark,
     "repeatable": only(
         True, "RecBole ranks sequential models with repeats; say --eval.exclude_seen true to leave seen items out"
     ),
