@@ -244,7 +244,7 @@ def test_a_damaged_log_of_a_run_is_refused_with_a_way_out(
         printed = capsys.readouterr().err
         assert "items.npy is not as it was written" in printed and len(printed.splitlines()) == 1
     assert main(["recommend", "run", "--user", "3"]) == 2
-    assert "if log.csv is as it was, delete this folder" in capsys.readouterr().err
+    assert "delete this folder to read log.csv instead" in capsys.readouterr().err
     shutil.rmtree("run/sequences")
     assert main(["evaluate", "run"]) == 0
 
@@ -272,7 +272,7 @@ def test_a_run_without_a_packed_log_reads_its_data_set(
     harm(tmp_path / "world", "log deleted")
     assert main(["recommend", "run", "--user", "3"]) == 2
     printed = capsys.readouterr().err
-    assert "run keeps no packed log and reads log.csv again: " in printed
+    assert "run keeps no packed log and needs its data set: " in printed
     assert len(printed) <= 300
 
 

@@ -40,7 +40,7 @@ def holdings(folder: Path) -> dict[str, Any]:
         "whole": packed.exists(),  # else it needs its data set
         "log": Sequences.load(packed).stats() if packed.exists() else metrics.get("data"),
         "read": {word: protocol[word] for word in READ if word in protocol},
-        "bytes": sizes | {"all": sum(sizes.values()), "of these shared with the cache": linked},
+        "bytes": sizes | {"all": sum(sizes.values()), "of these linked to the cache or other runs": linked},
     }
 
 

@@ -50,12 +50,12 @@ def packed_log(experiment: Experiment, folder: Path | None, source: Interactions
         try:
             return Sequences.load(place)
         except UserError as error:
-            raise UserError(f"{error}; if {dataset} is as it was, delete this folder, and the run reads that") from None
+            raise UserError(f"{error}; delete this folder to read {dataset} instead") from None
     try:
         return experiment.data.sequences(source or dataset)
     except UserError as error:
         raise UserError(
-            f"{folder} keeps no packed log and reads {dataset} again: {error}; put that back, or go where the run was started"
+            f"{folder} keeps no packed log and needs its data set: {error}; put that back, or go where the run was started"
         ) from None
 
 
@@ -156,5 +156,5 @@ def check_counted(folder: Path, sequences: Sequences) -> None:
     if found != sequences.fingerprint:
         raise UserError(
             f"{file}: the model was counted on other data: the fingerprint is {str(found)[:12]}... there, "
-            f"{sequences.fingerprint[:12]}... now; give the log back that it was counted on, or start a new run"
+            f"{sequences.fingerprint[:12]}... now; give that log back"
         )
