@@ -111,6 +111,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys):
         (["--model", "CoSeRec"], "model was CL4Rec and cannot become CoSeRec"),
         (["--objective", "SimSiam"], "objective was TwoViews and cannot become SimSiam"),
         (["--encoder", "GRU", "--objective", "SimSiam"], "encoder was SASRec and cannot become GRU"),
+        (["--train.lr", "0.5"], "train.lr was 0.001 and cannot become 0.5"),
+        (["--train.batch_size", "7"], "train.batch_size was 128 and cannot become 7"),
+        (["--train.weight_decay", "0.5"], "train.weight_decay was 0.01 and cannot become 0.5"),
+        (["--train.warmup", "7"], "train.warmup was 100 and cannot become 7"),
+        (["--train.schedule", "cosine"], "train.schedule was constant and cannot become cosine"),
+        (["--train.clip", "0.5"], "train.clip was 0.0 and cannot become 0.5"),
+        (["--train.precision", "bf16"], "train.precision was 32 and cannot become bf16"),
+        (["--train.eval_every", "2"], "train.eval_every was 1 and cannot become 2"),
+        (["--train.monitor", "recall@5"], "train.monitor was ndcg@10 and cannot become recall@5"),
+        (["--train.ema", "0.5"], "train.ema was 0.995 and cannot become 0.5"),
+        (["--eval.exclude_seen", "false"], "eval.exclude_seen was True and cannot become False"),
     ],
 )
 def test_a_run_cannot_go_on_as_another_experiment_and_is_left_as_it_was(run, words, message, capsys):

@@ -303,6 +303,28 @@ def test_the_queue_knows_whose_row_a_key_was_made_of():
     assert objective.users[:10].tolist() == second.users.tolist() != batch.users.tolist()
 
 
+def test_keys_of_the_user_whose_row_the_query_shows_are_no_negatives():
+    encoder, objective = made("MoCo", views=Pair(views=[SameTarget(), Identity()], ordered=True))
+    encoder.eval()
+    objective.eval()
+    objective(encoder, rows_batch(range(32)))  # fills the queue
+    objective.targets.zero_()  # so that users alone tell
+    batch = rows_batch(range(20))
+    torch.manual_seed(0)
+    first, second = halves(objective.make_views(batch))
+    queries = F.normalize(objective.head(encoder.last(first)), dim=1)
+    own = F.normalize(objective.follower(second), dim=1)
+    keys, users = objective.keys.clone(), objective.users.clone()
+    strangers = (users != batch.users[:, None]) & (users != first.users[:, None])  # (20, 32)
+    assert (~strangers).sum() > (users == batch.users[:, None]).sum()
+    logits = torch.cat(
+        ((queries * own).sum(1, keepdim=True), (queries @ keys.T).masked_fill(~strangers, -torch.inf)), 1
+    )
+    expected = F.cross_entropy(logits / objective.temperature, torch.zeros(20, dtype=torch.long))
+    torch.manual_seed(0)
+    torch.testing.assert_close(objective(encoder, batch)["contrast"], objective.weight * expected)
+
+
 def test_the_vector_of_the_user_whose_row_is_shown_is_no_negative():
     encoder, objective = made("PIRL", views=Pair(views=[Identity(), SameTarget()], ordered=True))
     batch = rows_batch(range(20))
@@ -469,12 +491,37 @@ def test_swav_spreads_codes_over_prototypes_and_uses_its_queue_when_full():
     first = objective.kept.clone()
     objective(encoder, batch)
     assert torch.equal(objective.kept[:, 10:], first[:, :6]), "newest first"
+    torch.testing.assert_close(first[:, :10].norm(dim=2), torch.ones(2, 10))  # a queue of zeros tells nothing
+    assert not torch.allclose(first[0, :10], first[1, :10]), "each view has its own"
     scores = torch.randn(10, 6)
     prototypes = F.normalize(objective.prototypes, dim=1)
     alone = objective.codes(scores, objective.kept[0, :0], prototypes)
     together = objective.codes(scores, objective.kept[0], prototypes)
     assert together.shape == alone.shape and not torch.allclose(together, alone)
     torch.testing.assert_close(alone.sum(1), torch.ones(10))
+
+
+def test_the_queue_of_swav_holds_projections_of_each_view_and_is_used_only_once_it_is_full():
+    encoder, objective = made("SwAV")
+    encoder.eval()
+    objective.eval()
+    _, without = made("SwAV")
+    without.eval()
+    without.load_state_dict(objective.state_dict())
+    without.kept = without.kept[:, :0]
+    same = []
+    for start in (0, 10, 20):  # the queue of 16 is full after the second batch
+        batch = rows_batch(range(start, start + 10))
+        found = []
+        for one in (objective, without):
+            torch.manual_seed(7)
+            found.append(one(encoder, batch)["swap"].item())
+        same.append(found[0] == found[1])
+    assert same == [True, True, False]
+    torch.manual_seed(7)
+    views = halves(objective.make_views(batch))
+    for view, kept in zip(views, objective.kept, strict=True):
+        torch.testing.assert_close(kept[:10], F.normalize(objective.head(encoder.last(view)), dim=1))
 
 
 @every_encoder
@@ -649,6 +696,18 @@ def test_k_means_finds_well_parted_groups():
     rows = F.normalize(middles[label] + 0.05 * torch.randn(400, 16, generator=generator), dim=1)
     centres, density = k_means(rows, 2, seed=0)
     assert (centres @ middles.T).max(0).values.min() > 0.99 and len(density) == 2
+
+
+def test_every_epoch_and_every_number_of_clusters_begins_k_means_elsewhere():
+    encoder, objective = made("Prototypes")
+    objective.clusters = (4, 4)
+    found = []
+    for epoch in (0, 1, 2, 1):
+        objective.before_epoch(encoder, Rowwise(), epoch=epoch, epochs=3)
+        found += [part.clone() for part in objective.centres.split(4)]
+    apart = found[:6]
+    assert not any(torch.equal(one, two) for place, one in enumerate(apart) for two in apart[:place])
+    assert torch.equal(found[2], found[6]) and torch.equal(found[3], found[7])  # a resumed epoch makes the same ones
 
 
 # Bank

@@ -103,7 +103,7 @@ class BatchSoftmax(Objective):
         if self.correction == "stream" and self.training:
             self.note(distinct)
         self.missing = {"next_item": targets.new_tensor(len(candidates) < 2)}
-        if len(candidates) < 2:
+        if not len(targets):
             return {"next_item": states.sum() * 0}
         table = encoder.item_vectors(candidates)  # (C, D)
         wide = torch.promote_types(states.dtype, torch.float32)
