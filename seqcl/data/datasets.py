@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seqcl.data.cache import cached
+from seqcl.data.cache import cached, content_hash
 from seqcl.data.catalog import DATASETS
 from seqcl.data.downloads import download
 from seqcl.data.files import attribute_file, data_folder, feature_files, log_files, log_name
@@ -16,6 +17,8 @@ from seqcl.data.packing import pack
 from seqcl.data.sequences import Sequences
 from seqcl.data.synthetic import markov, shuffled
 from seqcl.errors import UserError, unknown
+
+logger = logging.getLogger("seqcl")
 
 MADE: dict[str, Callable[[], Interactions]] = {
     "markov": lambda: markov().interactions,
@@ -117,8 +120,22 @@ def resolve(source: str | Path) -> Path | Interactions:
         return MADE[name]()
     for place in (data_folder() / name, data_folder() / f"{name}.txt"):
         if place.exists():
+            warn_unless_published(name, place)
             return place
     return (in_recbole(name) if name == "ml-100k" else None) or download(name)
+
+
+def warn_unless_published(name: str, path: Path) -> None:
+    """Log a warning where a file that lies under a known name is another one than is published under it."""
+    algorithm, _, known = DATASETS[name].hash.partition(":")
+    if not path.is_file() or algorithm != "sha256":
+        return  # a folder is unpacked or made by hand, and no hash of it is known
+    if content_hash(path, data_folder() / "cache" / "hashes.json") != known:
+        logger.warning(
+            "%s is not the %s that is published (another sha256): its figures are not to be set beside others of %s; remove it, "
+            "and the published one is downloaded, or give your file another name and --dataset PATH",
+            *(path, name, name),
+        )
 
 
 def in_recbole(name: str) -> Path | None:
