@@ -152,6 +152,17 @@ def unnamed(kind: str, name: str) -> str | None:
     return owners.get(source) if source and source not in named else None
 
 
+def words_for(needs: Iterable[tuple[str, str, str]]) -> str:
+    """The words of a command that bring the parts of a run back: " --plugin my_parts.py --plugin recbole"."""
+    owners = {point.module: point.name for point in entry_points(group=GROUP)}
+    found = [
+        owners.get(source, source)
+        for kind, name, source in needs
+        if source != "__main__" and (source not in owners or name not in registry.TABLES[kind])
+    ]
+    return "".join(f" --plugin {name}" for name in dict.fromkeys(found))
+
+
 def check_named(kind: str, name: str, folder: Path) -> None:
     """Refuse a run with a part of a family, such as recbole:NARM, unless the user has named its plugin.
 

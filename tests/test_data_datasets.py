@@ -161,3 +161,17 @@ def test_published_files_have_their_published_hash_and_size(name: str, tmp_path:
     for line in (lines[0], lines[len(lines) // 2], lines[-1]):
         assert packed.item_ids[packed.history(line[0]) - 1].tolist() == [int(item) for item in line[1:]]
     assert pack(read(path)).fingerprint == packed.fingerprint
+
+
+def test_a_file_under_a_known_name_with_another_content_is_said(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data.mkdir()
+    (data / "Beauty.txt").write_text("1 2 3\n2 3 4\n")
+    assert resolve("Beauty") == data / "Beauty.txt"
+    assert "Beauty.txt is not the Beauty that is published" in caplog.text and "--dataset PATH" in caplog.text
+    caplog.clear()
+    assert resolve(data / "Beauty.txt") == data / "Beauty.txt" and not caplog.text
+    right = "sha256:" + hashlib.sha256((data / "Beauty.txt").read_bytes()).hexdigest()
+    monkeypatch.setitem(DATASETS, "Beauty", replace(DATASETS["Beauty"], hash=right))
+    assert resolve("Beauty") == data / "Beauty.txt" and not caplog.text

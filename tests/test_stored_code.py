@@ -191,3 +191,11 @@ def test_what_a_run_folder_forgets_to_say_it_needs_is_asked_for_too(
     (tmp_path / "config.yaml").write_text((run.folder / "config.yaml").read_text())
     with pytest.raises(UserError, match="--plugin recbole"):
         seqcl.load(tmp_path)
+
+
+def test_a_stopped_run_says_the_words_that_bring_its_encoder_back(run: seqcl.Run) -> None:
+    assert plugins.words_for(run.experiment.needs()) == " --plugin recbole"
+    assert (
+        plugins.words_for([("model", "Mine", "my_parts.py"), ("view", "Here", "__main__")]) == " --plugin my_parts.py"
+    )
+    assert plugins.words_for([]) == ""

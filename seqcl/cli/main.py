@@ -87,7 +87,7 @@ codecs.register_error("seqcl.raw", raw_or_escaped)
 
 def train(words: list[str]) -> int:
     """Run `seqcl train`, the same as run.py."""
-    from seqcl import config, experiment, registry
+    from seqcl import config, experiment, plugins, registry
     from seqcl.config.settings import take
     from seqcl.report import print_results
     from seqcl.training import Interrupted
@@ -106,7 +106,8 @@ def train(words: list[str]) -> int:
     try:
         run = experiment.execute(chosen, resume=folder)
     except Interrupted as stop:
-        print(f"seqcl: {stop.where}; go on with: --resume {stop.folder}", file=sys.stderr)
+        again = f"--resume {stop.folder}{plugins.words_for(chosen.needs())}"
+        print(f"seqcl: {stop.where}; go on with: {again}", file=sys.stderr)
         return 130
     print_results(run.metrics, run.folder)
     return 0

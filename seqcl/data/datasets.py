@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqcl.data.cache import cached
+from seqcl.data.cache import cached, content_hash
 from seqcl.data.catalog import DATASETS
 from seqcl.data.columns import ReadOptions, Wanted
 from seqcl.data.downloads import download
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 READING = 2
 """Version of the rules by which files are read; another version makes other cache entries."""
+logger = logging.getLogger("seqcl")
 
 MADE: dict[str, Callable[[], Interactions]] = {
     "markov": lambda: markov().interactions,
@@ -133,8 +135,22 @@ def resolve(source: str | Path) -> Path | Interactions:
         return MADE[name]()
     for place in (data_folder() / name, data_folder() / f"{name}.txt"):
         if place.exists():
+            warn_unless_published(name, place)
             return place
     return (in_recbole(name) if name == "ml-100k" else None) or download(name)
+
+
+def warn_unless_published(name: str, path: Path) -> None:
+    """Log a warning where a file that lies under a known name is another one than is published under it."""
+    algorithm, _, known = DATASETS[name].hash.partition(":")
+    if not path.is_file() or algorithm != "sha256":
+        return  # a folder is unpacked or made by hand, and no hash of it is known
+    if content_hash(path, data_folder() / "cache" / "hashes.json") != known:
+        logger.warning(
+            "%s is not the %s that is published (another sha256): its figures are not to be set beside others of %s; remove it, "
+            "and the published one is downloaded, or give your file another name and --dataset PATH",
+            *(path, name, name),
+        )
 
 
 def in_recbole(name: str) -> Path | None:

@@ -150,7 +150,9 @@ class FaissIndex:
         about = read_json(path.with_suffix(".json"), dict)
         for name in STATE:
             setattr(made, name, about[name])
-        if made.kind not in KINDS or not all(type(about[name]) is int and about[name] > 0 for name in STATE[1:]):
+        if made.kind not in KINDS or not all(
+            type(about[name]) is int and 0 < about[name] < 2**31 for name in STATE[1:]
+        ):
             raise ValueError(f"{path.with_suffix('.json').name} is not as it was written")
         made.name, made.build_seconds = made.kind, 0.0
         with regular(path).open("rb") as file:
