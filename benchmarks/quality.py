@@ -38,6 +38,9 @@ MEASURED = ROOT / "benchmarks" / "measured"
 CONFIGS = ROOT / "configs"
 SHOWN = ("recall@10", "ndcg@10")
 DEEPEST = 20
+DERIVED = {"columns", "order", "dropped", "left_out", "unreachable_targets", "unreachable_share", "best_possible"}
+"""Facts of a protocol that follow from its others and the fingerprint; figures of before they were recorded lack them."""
+
 KEPT = ("model", "protocol", "data", "test", "valid", "training", "seed", "versions", "machine", "seconds")
 
 
@@ -87,7 +90,7 @@ class Figures:
 
     def protocol(self) -> dict[str, Any]:
         """Return the facts that two runs must share before their test figures are compared."""
-        left_out = ("seed", "windows", "columns", "order", "dropped")  # how a log was read shows in its fingerprint
+        left_out = {"seed", "windows", *DERIVED}
         return {key: value for key, value in self.metrics["protocol"].items() if key not in left_out}
 
 
