@@ -125,7 +125,8 @@ def test_weights_that_are_no_numbers_are_said_to_be(run: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize("rate", [1e8, 1e20, 1e38])
 def test_a_run_whose_steps_break_its_weights_diverges(tmp_path: Path, rate: float) -> None:
-    options = VALUES | {"train": {"epochs": 2, "batch_size": 4096, "lr": rate, "warmup": 0}}  # one step an epoch
+    steps = {"epochs": 2, "batch_size": 4096, "lr": rate, "warmup": 0}
+    options = VALUES | {"train": steps, "data": {"max_len": 5, "windows": "last"}}  # one step an epoch
     with pytest.raises(Diverged):
         seqcl.train("markov", progress=False, runs=str(tmp_path), **options)
 

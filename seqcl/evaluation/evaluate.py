@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seqcl.blocks import block_rows, over_blocks
-from seqcl.errors import UserError, check_choice
+from seqcl.errors import ADVICE, Diverged, UserError, check_choice
 from seqcl.evaluation.candidates import draw_negatives
 from seqcl.evaluation.metrics import LIST_METRICS, METRICS, list_metrics, rank_metrics
 from seqcl.evaluation.ranks import Ranked, Seen, no_hit, rank_block_, seen_before
@@ -88,7 +88,8 @@ class Evaluator:
             lists: adds coverage, popularity and gini of the recommended lists; with full candidates only.
 
         Raises:
-            ValueError: a score is NaN, or the batches are not those of the windows.
+            Diverged: a score is NaN.
+            ValueError: the batches are not those of the windows.
             UserError: there are no windows.
         """
         negatives = None if self.candidates == "full" else self.negatives(windows, item_counts)
@@ -228,13 +229,14 @@ def finished(tally: Tally | None, windows: Windows) -> Tally:
 
     Raises:
         UserError: there were no windows.
-        ValueError: a score is NaN; its user is named.
+        Diverged: a ValueError: a score is NaN; its user is named.
     """
     if tally is None:
         raise UserError("there is nothing to evaluate: this part of the split has no targets")
     if bool(tally.broken.any()):
         window = int(tally.broken.nonzero()[0])
-        raise ValueError(f"user {int(windows.users[window])} (window {window}): a score is NaN")
+        user = int(windows.users[window])
+        raise Diverged(f"user {user} (window {window}): a score is NaN: the model has diverged. {ADVICE}")
     return tally
 
 

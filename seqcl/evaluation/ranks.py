@@ -11,6 +11,7 @@ from torch import Tensor
 
 from seqcl.blocks import exclude_, top_k
 from seqcl.data.windows import stretch_positions
+from seqcl.errors import ADVICE, Diverged
 from seqcl.types import Windows
 
 Pairs = tuple[Tensor, Tensor]
@@ -37,12 +38,12 @@ def ranks(scores: Tensor, targets: Tensor, seen: Pairs | None = None) -> Tensor:
         seen: rows and columns to exclude; they get minus infinity.
 
     Raises:
-        ValueError: a score is NaN.
+        Diverged: a ValueError: a score is NaN.
     """
     found = rank_block_(scores.float().clone(memory_format=torch.contiguous_format), targets, seen, k=1)
     broken = found.best[:, 0].isnan()
     if bool(broken.any()):
-        raise ValueError(f"row {int(broken.nonzero()[0])}: a score is NaN")
+        raise Diverged(f"row {int(broken.nonzero()[0])}: a score is NaN: the model has diverged. {ADVICE}")
     return found.ranks
 
 
