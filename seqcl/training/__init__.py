@@ -3,6 +3,7 @@
 from seqcl.training.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from seqcl.training.clock import Clock
 from seqcl.training.protocols import Loader, Trainable, Validate
+from seqcl.training.random_states import kept_random_states
 from seqcl.training.result import Diverged, FitResult, Interrupted
 from seqcl.training.saver import last_checkpoint
 from seqcl.training.state import Row
@@ -19,6 +20,7 @@ __all__ = [
     "Trainable",
     "Trainer",
     "Validate",
+    "kept_random_states",
     "last_checkpoint",
     "load_checkpoint",
     "load_weights",
