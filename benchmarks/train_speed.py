@@ -146,7 +146,7 @@ def first_step(dataset: str) -> None:
 
     Joint.after_step = exit_now  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        experiment.execute(resolve(["--dataset", dataset, "--runs", folder]))
+        experiment.execute(resolve(["--dataset", dataset, "--runs", folder, "--eval.exclude_seen", "true"]))
 
 
 def recbole(path: str, max_len: int, batch_size: int, steps: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import seqcl
+import seqcl.config
 from seqcl.blocks import block_rows, over_blocks, top_k
 from seqcl.data import markov
 from seqcl.errors import UserError
@@ -460,6 +461,23 @@ def test_a_row_metric_is_what_the_mean_is_taken_of():
 def test_a_misspelt_metric_names_the_right_one(name, message):
     with pytest.raises(UserError, match=message):
         row_metric(name, np.array([1]))
+
+
+@pytest.mark.parametrize(("name", "ours"), [("hit@10", "hr@10"), ("Hit@5", "hr@5"), ("NDCG@20", "ndcg@20")])
+def test_names_of_recboles_metrics_are_understood(name, ours):
+    found = np.array([1, 7, 30])
+    assert row_metric(name, found).tolist() == row_metric(ours, found).tolist()
+    assert seqcl.config.experiment({"train": {"monitor": name}}).train.monitor == ours
+    assert seqcl.config.resolve(["--train.monitor", name]).train.monitor == ours
+
+
+def test_a_registered_metric_goes_before_another_name():
+    register("metric", lambda ranks, k: ranks * 0.0, name="hit")
+    try:
+        assert row_metric("hit@10", np.array([1])).tolist() == [0.0]
+        assert seqcl.config.experiment({"train": {"monitor": "hit@10"}}).train.monitor == "hit@10"
+    finally:
+        forget("hit")
 
 
 @pytest.fixture

@@ -389,3 +389,25 @@ def test_features_of_items_and_users_are_those_that_recbole_loads(data):
     tokens = train.dataset.id2token("item_id", np.arange(1, train.dataset.item_num))
     assert list(sequences.item_features["kind"]) == [f"k{int(token) % 5}" for token in tokens]
     assert sequences.user_features is None
+
+
+def test_recboles_metrics_that_count_items_work(alone):
+    from recbole.trainer import Trainer
+
+    from seqcl.integrations.recbole import MoCoRec
+
+    values = {"metrics": ["Recall", "AveragePopularity", "TailPercentage", "ItemCoverage", "GiniIndex"], "topk": [5]}
+    config, train, valid, test = prepared(MoCoRec, shop(alone), valid_metric="Recall@5", **values)
+    trainer = Trainer(config, MoCoRec(config, train.dataset))
+    trainer.fit(train, valid, verbose=False)
+    counts = train.dataset.item_counter
+    found = trainer.evaluate(test, load_best_model=False)
+    assert min(counts.values()) <= found["averagepopularity@5"] <= max(counts.values())
+    assert 0 < found["itemcoverage@5"] <= 1 and 0 <= found["tailpercentage@5"] <= 1
+
+
+def test_all_settings_that_are_refused_are_named_at_once(alone):
+    from seqcl.integrations.recbole import MoCoRec
+
+    with pytest.raises(UserError, match=r"2 keys are refused: hidden_size \(here it is encoder.dim\); kew \(unknown\)"):
+        prepared(MoCoRec, shop(alone), hidden_size=8, kew=3)

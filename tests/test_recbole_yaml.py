@@ -209,6 +209,32 @@ def test_a_value_of_another_type_is_named(file, text, message):
     assert str(caught.value).startswith("--recbole-config ")
 
 
+def test_all_refused_keys_are_named_at_once(file):
+    with pytest.raises(UserError) as caught:
+        options(file("epochs: 5\nlearner: adam\nMAX_ITEM_LIST_LEN: 5\ntopk: 10\n"))
+    text = str(caught.value)
+    assert (
+        "3 keys are refused: epochs (--train.epochs); learner (AdamW is the only optimizer); MAX_ITEM_LIST_LEN (unknown)"
+        in text
+    )
+    many = [
+        "epochs",
+        "learner",
+        "shuffle",
+        "worker",
+        "nproc",
+        "transform",
+        "weight_decay",
+        "eval_step",
+        "enable_amp",
+        "state",
+    ]
+    with pytest.raises(UserError) as caught:
+        options(file("".join(f"{key}: 1\n" for key in many)))
+    assert "10 keys are refused" in str(caught.value) and all(key in str(caught.value) for key in many)
+    assert len(str(caught.value)) < 300 + len(str(file("")))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

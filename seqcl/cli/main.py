@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -138,7 +139,12 @@ def other(words: list[str]) -> int:
     command.add_argument("run", help="run folder, or one that was exported")
     add_plugin(command)
     command.add_argument("--user", help="raw id of a user in the log")
-    command.add_argument("--items", help="raw ids of a history, oldest first, separated by commas")
+    command.add_argument(
+        "--items",
+        action="append",
+        help="raw ids of a history, oldest first, separated by commas; an id with a comma in it is quoted, as in CSV: "
+        """'"Paris, Texas",Alien'; may be given several times""",
+    )
     command.add_argument("--k", type=int, default=10, help="items to recommend (default: 10)")
     command.add_argument(
         "--filter",
@@ -207,18 +213,22 @@ def export(chosen: argparse.Namespace) -> int:
 
 def recommend(chosen: argparse.Namespace) -> int:
     """`seqcl recommend RUN`: one line an item, raw id and score."""
-    items = chosen.items.split(",") if chosen.items is not None else None
+    items = None if chosen.items is None else [item for text in chosen.items for item in ids_of(text)]
     options = {"k": chosen.k, "exclude_seen": chosen.filter == "seen"}
     if (Path(chosen.run) / "manifest.json").exists():
         from seqcl.retrieval.bundle import Bundle
 
         if items is None or chosen.user is not None:
             raise UserError(f"{chosen.run} was exported and knows no users: give --items, a history of raw item ids")
-        found = Bundle(chosen.run, plugins=chosen.plugin).recommend(items, **options)
+        bundle = Bundle(chosen.run, plugins=chosen.plugin)
+        check_commas(chosen.items, bundle.item_ids)
+        found = bundle.recommend(items, **options)
     else:
         from seqcl.experiment import load
 
-        found = load(chosen.run, plugins=chosen.plugin).recommend(user=chosen.user, items=items, **options)
+        run = load(chosen.run, plugins=chosen.plugin)
+        check_commas(chosen.items or [], run.sequences.item_ids)
+        found = run.recommend(user=chosen.user, items=items, **options)
     for item, score in found:
         print(f"{item}\t{score:.6g}")
     return 0
@@ -227,6 +237,28 @@ def recommend(chosen: argparse.Namespace) -> int:
 def read_options(chosen: argparse.Namespace) -> ReadOptions:
     """The options that say how a file is read."""
     return {option: getattr(chosen, option) for option in READ_OPTIONS}  # type: ignore[return-value]
+
+
+def ids_of(text: str) -> list[str]:
+    """The ids of a value of --items: a row of CSV, in which an id with a comma is quoted."""
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise UserError(
+            f"--items {text}: {error}; an id that begins with a quote is quoted, and its quotes doubled"
+        ) from None
+    return rows[0] if rows and rows[0] else [text]
+
+
+def check_commas(values: Sequence[str], known: Any) -> None:
+    """Refuse a value of --items that is one known id as it stands, and several as a row.
+
+    Raises:
+        UserError: shows how to write the one id.
+    """
+    for text in values:
+        if "," in text and ids_of(text) == text.split(",") and known.dtype.kind != "i" and text in known:
+            raise UserError(f"""--items {text}: one item has this whole id, with its comma; write '"{text}"' for it""")
 
 
 def data(chosen: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,7 +146,7 @@ def base_of(setting: Setting | None, path: Path) -> Path | None:
         return None
     if not isinstance(setting.value, str) or not setting.value:
         raise UserError(f"{setting.place}: base must name one file, not {setting.value!r}")
-    return path.parent / Path(setting.value).expanduser()
+    return path.parent / Path(of_locale(setting.value)).expanduser()
 
 
 def plugins_of(setting: Setting | None) -> list[str]:
@@ -156,4 +157,9 @@ def plugins_of(setting: Setting | None) -> list[str]:
     for name in names:
         if not isinstance(name, str) or not name:
             raise UserError(f"{setting.place}: plugins must be a list of files or modules, not {setting.value!r}")
-    return names
+    return [of_locale(name) for name in names]
+
+
+def of_locale(name: str) -> str:
+    """The name of a file in a YAML, which is UTF-8, as the locale's own functions take it."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))

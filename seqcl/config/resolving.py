@@ -23,6 +23,7 @@ from seqcl.config.schema import (
 )
 from seqcl.config.settings import HELP, KIND_OF, Setting, Settings, existing, of_mapping, of_words, renamed, take
 from seqcl.errors import UserError
+from seqcl.evaluation import metric_name
 from seqcl.models import MODELS
 from seqcl.parts import Part, declared
 
@@ -98,6 +99,9 @@ def experiment(values: Mapping[str, Any], *, stored: bool = False) -> Experiment
 
 def build(settings: Settings) -> Experiment:
     """The experiment of settings that are all there are."""
+    monitor = settings.get("train.monitor")
+    if monitor is not None and isinstance(monitor.value, str):
+        settings = {**settings, "train.monitor": monitor._replace(value=metric_name(monitor.value))}
     sections = recipe_sections(settings)
     values = parse([*sections, *SHARED], settings)
     made: dict[str, Any] = {"options": checked(Section("", Options), values[""], settings)}

@@ -3,7 +3,7 @@
 from seqcl.evaluation.candidates import draw_negatives
 from seqcl.evaluation.diagnostics import effective_rank, singular_values, spectrum
 from seqcl.evaluation.evaluate import Evaluator, Result
-from seqcl.evaluation.metrics import METRICS, list_metrics, rank_metrics, row_metric
+from seqcl.evaluation.metrics import METRICS, list_metrics, metric_name, rank_metrics, row_metric
 from seqcl.evaluation.ranks import ranks
 from seqcl.evaluation.scores import Scorer
 from seqcl.evaluation.significance import Comparison, compare
@@ -24,6 +24,7 @@ __all__ = [
     "draw_negatives",
     "effective_rank",
     "list_metrics",
+    "metric_name",
     "rank_metrics",
     "ranks",
     "row_metric",

@@ -39,13 +39,26 @@ A larger value is better: training keeps the epoch with the largest.
 """
 
 
+ALIASES = {"hit": "hr"}
+"""Other names of metrics, as RecBole has them."""
+
+
+def metric_name(name: str) -> str:
+    """Our name of a metric at k: "hit@10" is "hr@10", in any case of letters; a name that is nobody's stays as it is."""
+    kind, at, k = name.partition("@")
+    if kind in METRICS:
+        return name
+    kind = ALIASES.get(kind.lower(), kind.lower())
+    return f"{kind}{at}{k}" if kind in METRICS else name
+
+
 def row_metric(name: str, ranks: np.ndarray) -> np.ndarray:
     """The values (W,) float64 of one metric, such as "ndcg@10"; tests and slices average them.
 
     Raises:
         UserError: there is no such metric, it has no k, or a registered one does not give a number for each row.
     """
-    kind, _, k = name.partition("@")
+    kind, _, k = metric_name(name).partition("@")
     if kind not in METRICS:
         raise unknown("metric", kind, METRICS)
     if not k.isdigit() or int(k) < 1:

@@ -25,15 +25,17 @@ from seqcl.experiment.run import Run, load
 from seqcl.experiment.spoken import speak, warnings_shown
 from seqcl.machine import about_machine, enough_memory, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
-from seqcl.training import Clock, Interrupted, check_clip, last_checkpoint
+from seqcl.training import Clock, Interrupted, check_clip, kept_random_states, last_checkpoint
 
 
+@kept_random_states()
 def train(dataset: Any = "ml-100k", *, progress: bool = True, **values: Any) -> Run:
     """Train and evaluate a model; the keywords are the options of the command line, sections as dictionaries.
 
     `train(frame, model="CL4Rec", encoder={"dim": 32}, train={"epochs": 5})` learns from a data frame with the columns
     user_id, item_id and, unless its rows are in time order already, timestamp (or other names: data={"user": ...}).
-    A class or a `part(...)` may stand where a name can: `objective=part(MyObjective, weight=0.2)`.
+    A class or a `part(...)` may stand where a name can: `objective=part(MyObjective, weight=0.2)`. The random states of
+    torch, numpy and Python are afterwards where they were.
 
     Args:
         dataset: a name, a path, a data frame, or `Interactions`.

@@ -25,7 +25,7 @@ from seqcl.machine import pick_device
 from seqcl.models import Recommender
 from seqcl.plugins import load_all
 from seqcl.retrieval import KINDS
-from seqcl.training import load_weights
+from seqcl.training import kept_random_states, load_weights
 from seqcl.types import SeqBatch
 
 
@@ -65,6 +65,7 @@ class Run:
     metrics: dict[str, Any]
 
     @classmethod
+    @kept_random_states()
     def load(cls, folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
         """Read a run folder back, as `seqcl.load` does."""
         folder = Path(folder)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from seqcl.errors import UserError
+
 METRICS = {
     "recall": "recall",
     "hit": "hr",
@@ -87,3 +91,20 @@ MADE = (
     "ENTITY_ID_FIELD",
 )
 """Names of columns that are not read here, or that RecBole makes for itself."""
+
+LONGEST = 240
+"""Letters of a message that names all refused keys with their reasons."""
+
+
+def all_refused(errors: Mapping[str, tuple[UserError, str]]) -> UserError:
+    """One error for all keys that are refused: with their reasons where these are short, else by name.
+
+    Args:
+        errors: for each key the error that it has alone, and its reason in a few words.
+    """
+    if len(errors) == 1:
+        return next(iter(errors.values()))[0]
+    text = f"{len(errors)} keys are refused: " + "; ".join(f"{key} ({reason})" for key, (_, reason) in errors.items())
+    if len(text) <= LONGEST:
+        return UserError(text)
+    return UserError(f"{len(errors)} keys are refused, each with its reason if it is there alone: {', '.join(errors)}")

@@ -15,7 +15,7 @@ import yaml
 from seqcl.config.files import composed
 from seqcl.data.datasets import DATASETS
 from seqcl.errors import UserError, brief, unknown
-from seqcl.integrations.recbole_keys import ELSEWHERE, MADE, METRICS
+from seqcl.integrations.recbole_keys import ELSEWHERE, MADE, METRICS, all_refused
 
 Values = dict[str, Any]
 """Our options by their dotted names."""
@@ -48,16 +48,33 @@ def options(path: str | Path) -> Values:
 
 def values_of(given: Mapping[str, Any], folder: Path) -> Values:
     """Translate a mapping of RecBole's keys; its paths are relative to the current folder, or else to `folder`."""
-    for key in given:
-        if key not in TAKEN and key not in ELSEWHERE:
-            raise unknown("key for data or evaluation", key, [*TAKEN, *ELSEWHERE])
-    given = {key: value for key, value in given.items() if value is not None}
     found: Values = {"eval.exclude_seen": False, "data.max_len": 50, "eval.ks": [10], "train.monitor": "mrr@10"}
+    refused: dict[str, UserError] = {}
     for key, value in given.items():
-        if key in ELSEWHERE:
-            raise UserError(f"{key} is not taken from RecBole's file: {ELSEWHERE[key]}")
-        found |= TAKEN[key](key, value)
+        try:
+            found |= option_of(key, value)
+        except UserError as error:
+            refused[key] = error
+    if refused:
+        reasons = {key: "unknown" for key in refused if key not in TAKEN} | ELSEWHERE
+        raise all_refused({key: (error, reasons.get(key, str(error))) for key, error in refused.items()})
+    given = {key: value for key, value in given.items() if value is not None}
     return found | dataset(given, folder) | k_core(given)
+
+
+def option_of(key: str, value: Any) -> Values:
+    """Translate one key; without a value it says nothing.
+
+    Raises:
+        UserError: an unknown key, one that is not taken, or a value that does not fit.
+    """
+    if key not in TAKEN and key not in ELSEWHERE:
+        raise unknown("key for data or evaluation", key, [*TAKEN, *ELSEWHERE])
+    if value is None:
+        return {}
+    if key in ELSEWHERE:
+        raise UserError(f"{key} is not taken from RecBole's file: {ELSEWHERE[key]}")
+    return TAKEN[key](key, value)
 
 
 def expect(key: str, value: Any, kind: type[Kind], *, least: int = 0) -> Kind:

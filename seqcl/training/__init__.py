@@ -5,6 +5,7 @@ from seqcl.training.checkpoint import CheckpointError, load_checkpoint, load_wei
 from seqcl.training.clock import Clock
 from seqcl.training.optimizer import check_clip
 from seqcl.training.protocols import Loader, Trainable, Validate
+from seqcl.training.random_states import kept_random_states
 from seqcl.training.result import FitResult, Interrupted
 from seqcl.training.saver import last_checkpoint
 from seqcl.training.state import Row
@@ -22,6 +23,7 @@ __all__ = [
     "Trainer",
     "Validate",
     "check_clip",
+    "kept_random_states",
     "last_checkpoint",
     "load_checkpoint",
     "load_weights",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -41,3 +42,16 @@ def set_random_states(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any],
     random.setstate((version, tuple(tensors["python"].tolist()), gauss))
     if device.type == "cuda" and "cuda" in tensors:
         torch.cuda.set_rng_state(tensors["cuda"], device)
+
+
+@contextmanager
+def kept_random_states() -> Iterator[None]:
+    """Inside, seed as you like; afterwards torch, on every device in use, numpy and Python are where they were."""
+    tensors, numbers = random_states(torch.device("cpu"))
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        set_random_states(tensors, numbers, torch.device("cpu"))
+        if devices:
+            torch.cuda.set_rng_state_all(devices)

@@ -8,6 +8,7 @@ import torch
 from recbole import quick_start
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.evaluator import Collector
 from recbole.quick_start import quick_start as quick_start_module
 from recbole.trainer import trainer
 from recbole.utils import get_model, init_logger, init_seed
@@ -55,6 +56,26 @@ def mend_loading() -> None:
     trainer.torch = TrustingTorch()
     for module in (quick_start, quick_start_module):
         module.load_data_and_model = load_data_and_model
+
+
+def mend_metrics() -> None:
+    """Let RecBole compute the metrics that count items in training: AveragePopularity and TailPercentage.
+
+    RecBole's collector moves all that it has collected to the CPU, counts of items too, which are no tensor.
+    """
+    before = Collector.get_data_struct
+
+    def get_data_struct(self: Any) -> Any:
+        collected = self.data_struct._data_dict
+        others = {key: value for key, value in collected.items() if not isinstance(value, torch.Tensor)}
+        for key in others:
+            del collected[key]
+        found = before(self)
+        collected.update(others)
+        found._data_dict.update(others)
+        return found
+
+    Collector.get_data_struct = get_data_struct
 
 
 def mend_config() -> None:

@@ -9,6 +9,7 @@ from seqcl import config as configuration
 from seqcl.config import Recipe
 from seqcl.config.settings import flatten
 from seqcl.errors import UserError, unknown
+from seqcl.integrations.recbole_keys import all_refused
 from seqcl.models import MODELS
 from seqcl.parts import declared
 
@@ -71,16 +72,20 @@ def check_keys(recipe: str, config: Any) -> None:
     """
     known = {key for keys in config.parameters.values() for key in keys} | config.internal_config_dict.keys() | RUNNING
     sections = declared(MODELS[recipe])
+    refused: dict[str, tuple[UserError, str]] = {}
     for key in config.external_config_dict:
         if key in known or key == "start" or key.partition(".")[0] in sections:
             continue
         options = [name for name, _ in flatten(resolved(recipe, {})[0].values())]
         if key in OURS:
-            here = f": here it is {OURS[key]}{MEANING.get(key, '')}" if OURS[key] in options else ""
-            raise UserError(f"{recipe} has no {key}, which is a setting of RecBole's own models{here}")
-        if key in config.cmd_config_dict and "." not in key:
-            continue
-        raise unknown(f"setting of {recipe} or RecBole", key, [*known, *sections] if "." not in key else options)
+            here = f"here it is {OURS[key]}{MEANING.get(key, '')}" if OURS[key] in options else ""
+            text = f"{recipe} has no {key}, which is a setting of RecBole's own models{here and ': '}{here}"
+            refused[key] = UserError(text), here or "a setting of RecBole's own models"
+        elif key not in config.cmd_config_dict or "." in key:
+            names = [*known, *sections] if "." not in key else options
+            refused[key] = unknown(f"setting of {recipe} or RecBole", key, names), "unknown"
+    if refused:
+        raise all_refused(refused)
     if config.external_config_dict.get("train_neg_sample_args") is not None:
         raise UserError(
             f"{recipe} draws its negatives itself (next_item.loss, next_item.negatives): leave train_neg_sample_args out"
