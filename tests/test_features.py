@@ -18,6 +18,7 @@ from seqcl.config import experiment
 from seqcl.data import Interactions, leave_one_out, pack
 from seqcl.data.features import table_features
 from seqcl.data.schema import Schema
+from seqcl.data.tables import read_columns
 from seqcl.encoders import GRU, Encoder, SASRec, TwoTower
 from seqcl.encoders.features import FeatureVectors
 from seqcl.errors import UserError
@@ -685,3 +686,24 @@ def test_items_that_training_never_saw_are_found_by_their_features_and_not_by_sh
     # Ten items are of the kind that comes next: who knows the kinds finds the target among ten, who knows nothing one time in four.
     assert slices["cold"]["targets"] > 60
     assert (cold > 0.7) if not shuffled else (cold < 0.45), f"{cold:.2f} of the cold, {warm:.2f} of the warm"
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
+def test_a_table_of_text_is_cut_as_a_log_is_whatever_its_suffix_says(separator, tmp_path):
+    rows = [("Item_ID", "kind", "tags"), ("10", "a b", "[1, 2]"), ("11", "", "['x y', \"z\"]"), ("12", "c", "")]
+    quoted = [
+        [f'"{cell.replace(chr(34), chr(34) * 2)}"' if separator in cell else cell for cell in row] for row in rows
+    ]
+    path = tmp_path / "items.csv"
+    path.write_text("\n".join(separator.join(row) for row in quoted) + "\n")
+    columns = read_columns(path, np.array([10, 11, 12, 13]), "items")
+    assert columns == {"kind": ["a b", None, "c", None], "tags": [[1, 2], ["x y", "z"], None, None]}
+    path.write_text(path.read_text().replace("[1", "[1("))
+    with pytest.raises(UserError, match=r"items.csv:2: column 'tags': '\[1\(, 2\]' is no list"):
+        read_columns(path, np.array([10, 11, 12]), "items")
+
+
+def test_the_unnamed_index_of_a_pandas_frame_is_no_feature(tmp_path):
+    pd.DataFrame({"item_id": [10, 11], "kind": ["a", "b"]}, index=[5, 6]).to_parquet(tmp_path / "items.parquet")
+    names = set(read_columns(tmp_path / "items.parquet", np.array([10, 11]), "items"))
+    assert names == {"kind"}
