@@ -139,7 +139,7 @@ def test_wrong_options_are_named() -> None:
     with pytest.raises(UserError, match="unknown targets 'al': did you mean all"):
         Loader(train, batch_size=1, targets="al")
     table = pd.DataFrame(random_log(0), columns=["user_id", "item_id", "timestamp"])
-    timeless = leave_one_out(pack(Interactions.from_frame(table, time=None))).train
+    timeless = leave_one_out(pack(Interactions.from_frame(table, order="file"))).train
     with pytest.raises(UserError, match="times are asked for"):
         Loader(timeless, batch_size=1, times=True)
 

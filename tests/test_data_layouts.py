@@ -87,11 +87,10 @@ def test_what_was_read_is_logged_kept_in_the_cache_and_part_of_the_protocol(
         ("ts", (1577836800_000_000,) * 3, (1577836800.0,) * 3),
         ("timestamp", (20200101, 20200102, 20200131), (1577836800.0, 1577923200.0, 1580428800.0)),
         ("reviewTime", ('"01 1, 2020"', '"01 2, 2020"', '"1 2, 2020"'), (1577836800.0, 1577923200.0, 1577923200.0)),
-        ("utc_when", ("Wed Jan 01 00:00:00 +0000 2020", "2020/01/02", "2020-01-02"), None),
+        ("utc_when", ("Wed Jan 01 00:00:00 +0000 2020", "2020/01/02", "2 Jan 2020"), (1577836800.0, 1577923200.0, 1577923200.0)),
         ("when", ("2020-01-01", "2020-01-02", "2020-01-02"), (1577836800.0, 1577923200.0, 1577923200.0)),
         ("played", (1577836800, 1577836801, 1577836802), (1577836800.0, 1577836801.0, 1577836802.0)),
         ("dwell", (3, 5, 4), None),
-        ("dwell_time", (3, 5, 4), None),
     ],
 )  # fmt: skip
 def test_times_are_found_by_name_or_content_and_become_seconds(
@@ -106,7 +105,7 @@ def test_times_are_found_by_name_or_content_and_become_seconds(
     ("content", "message"),
     [
         (LOG.format("date", "2020-01-01", "01/02/2020", "2020-01-03"), r"log.csv:3: column 3 'date': '01/02/2020': is the day"),
-        (LOG.format("time", 1577836800, 1577836800000, 1577836801), r"log.csv:3: column 3 'time': 1577836800000 is in other units"),
+        (LOG.format("time", 1577836800, 1577836800000, 1577836801), r"log.csv:3: column 3 'time': 1577836800000 is in milliseconds, but other times are in seconds"),
         (LOG.format("time", "12:00:01", "12:00:02", "12:00:03"), r"log.csv:2: column 3 'time': '12:00:01' is not a time"),
         ("user_id,item_id,begun,ended\n1,10,1577836800,1577836801\n1,11,1577836802,1577836803\n2,10,1577836800,1577836805\n", "the time could be begun or ended"),
         ("user_id,track_id,artist_id\n1,10,1\n1,11,1\n2,10,1\n", "the item could be track_id or artist_id; choose with --data.item track_id"),
@@ -194,7 +193,7 @@ def test_a_condition_keeps_the_rows_for_which_it_holds(condition: str, kept: lis
         if kept:
             assert raw(make(source)) == [rows[n][:2] for n in kept]
         else:
-            with pytest.raises(UserError, match="leaves no row of 6"):
+            with pytest.raises(UserError, match="no row of 6 is left"):
                 make(source)
 
 
@@ -294,7 +293,7 @@ def test_a_folder_of_daily_parts_is_one_log(kind: str, tmp_path: Path) -> None:
 def test_a_part_without_the_columns_of_the_first_is_refused(tmp_path: Path) -> None:
     written(tmp_path, "days/1.csv", "user_id,item_id,time\n1,2,3\n1,3,4\n2,2,5\n")
     written(tmp_path, "days/2.csv", "user_id,thing,time\n1,2,3\n")
-    with pytest.raises(UserError, match=r"2.csv:1: column 'item_id' is missing, though other parts"):
+    with pytest.raises(UserError, match=r"2.csv:1: not the columns of the parts before it: item_id, thing differ"):
         read(tmp_path / "days")
 
 
@@ -351,6 +350,115 @@ def test_values_that_are_no_ids_are_refused_in_one_line(values: list) -> None:
     with pytest.raises(UserError, match="item_id") as caught:
         Interactions.from_frame(frame)
     assert len(str(caught.value)) <= 300
+
+
+SHUFFLED = "".join(f"{user} {user * 7 % 10 + 1} {user % 5 + 1}\n" for user in range(200))
+"""A user, an item and a rating a line, no user twice, items among the numbers of ratings."""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", SHUFFLED, "the layout is not clear, as no user has two rows.*--data.columns user,item,rating"),
+        ("a.txt", "1 10 5\n1 11\n2 10 4\n3 10 3\n3 12 2\n", r"a.txt:2: 2 cells, but most lines have 3, and users recur"),
+        ("a.txt", "u1 Toy Story 5\nu1 Heat 4\nu2 Toy Story 3\n", r"a.txt:2: 3 cells, but most lines have 4"),
+        ("a.txt", "# user item\n1 10\n1 11\n2 10\n", r"a.txt:1: the first line is a comment"),
+        ("a.txt", "%%MatrixMarket\n1 10\n1 11\n2 10\n", r"a.txt:1: the first line is a comment"),
+        ("a.csv", "0,1,2,3\n0,119,1,881250949\n1,119,2,881250950\n", r"a.csv:1: the first line counts the columns"),
+        ("a.csv", "\nuser_id,item_id\n1,10\n1,11\n", r"a.csv:1: the first line is empty"),
+        ("a.dat", "src\tdst\nA\tB\nA\tC\nB\tC\n", r"a.dat:1: is the first line a header\?"),
+        ("a.csv", "1433221332,7,137\n1433221332,8,108\n1433221333,5,138\n", "what the columns are is not clear"),
+        ("a.csv", "B000000001,A1,1.0,1382388812\nB000000001,A2,5.0,1382388813\nB000000002,A1,5.0,1382388814\n", "what the columns are is not clear"),
+        ("a.csv", "user_id,item_id,purchase_time\n1,10,3.5\n1,11,2.5\n2,10,1\n", r"the time could be purchase_time; choose with --data.time"),
+        ("a.csv", "sessionId;itemId;timeframe;eventdate\n1;10;900;2016-05-09\n1;11;100;2016-05-09\n2;10;5;2016-05-09\n", "the time could be eventdate or timeframe"),
+        ("a.txt", "1 10 2014-04-08 10:51:09\n1 11 2014-04-08 10:52:09\n2 10 2014-04-08 10:51:09\n", "what the columns are is not clear"),
+        ("a.csv", "user_id,item_id,time\n1,10,2001-01-01\n1,11,20010105\n2,10,2001-01-02\n", r"a.csv:3: column 3 'time': '20010105' is not a time"),
+        ("a.csv", "user_id,item_id,time\n1,10,0\n1,11,881250949\n2,10,881250949000\n2,11,881250949\n", r"a.csv:4: column 3 'time': 881250949000 is in milliseconds"),
+        ("a.csv", "user_id,item_id,time\n1,10,20010230\n1,11,20010301\n2,10,20010302\n", r"a.csv:2: column 3 'time': 20010230 is no day"),
+        ("a.csv", 'user_id,item_id\n1,"[10, 11, 12]"\n2,"[11, 12]"\n1,"[1]"\n', "column 'item_id' holds lists"),
+        ("a.txt", "1\t10,11,12\n1\t11,12\n2\t12\n2\t13,10\n", "column 2 holds lists"),
+        ("a.inter", "user_id:token\titem_id_list:token_seq\titem_id:token\n1\t10\t11\n1\t10 11\t12\n2\t10\t12\n", "give their folder with --data.split given"),
+    ],
+)  # fmt: skip
+def test_what_could_be_read_wrongly_stops(name: str, content: str, message: str, tmp_path: Path) -> None:
+    path = written(tmp_path, name, content)
+    with pytest.raises(UserError, match=message) as caught:
+        read(path)
+    assert len(str(caught.value).replace(str(tmp_path), "")) <= 300
+
+
+def test_what_was_read_wrongly_is_read_right(tmp_path: Path) -> None:
+    def rows(name: str, content: str, **options: object) -> list[tuple]:
+        return raw(read(written(tmp_path, name, content), **options))
+
+    assert rows("a.csv", ",user_id,item_id,x\n0,0,115,1\n0,0,119,2\n1,1,115,3\n") == [(0, 115), (0, 119), (1, 115)]
+    assert rows("a.csv", "user_id,item_id,timestamp,\n1,10,8,\n1,11,9,\n2,10,9,\n") == [(1, 10), (1, 11), (2, 10)]
+    assert rows("a.txt", "1:10 11 12\n2:12 11\n1:13 14\n") == [
+        (1, 10),
+        (1, 11),
+        (1, 12),
+        (2, 12),
+        (2, 11),
+        (1, 13),
+        (1, 14),
+    ]
+    few = "".join(f"{n % 20},{n % 7},{n}\n" for n in range(60))
+    assert rows("a.csv", few) == [(n % 20, n % 7) for n in range(60)]
+    assert rows("a.csv", "1,10,3,5\n1,11,4,6\n2,10,5,7\n", columns="user,item,_,_") == [(1, 10), (1, 11), (2, 10)]
+    assert read(tmp_path / "a.csv", columns="user,item,_,rating").times is None
+    titles = 'user_id\titem_id\ttitle\n1\t10\t"Heroes\n1\t11\tx\n2\t10\ty\n2\t12\t"Help\n'
+    assert rows("a.tsv", titles) == [(1, 10), (1, 11), (2, 10), (2, 12)]
+    assert rows("a.csv", "user_id,item_id\n1.0,10\n1.0,11\n2.0,10\n") == [(1, 10), (1, 11), (2, 10)]
+    codes = "user_id,item_id,code\n1,10,007\n1,11,7\n1,12,007\n2,10,007\n"
+    assert rows("a.csv", codes, where="code == '007'") == [(1, 10), (1, 12), (2, 10)]
+    assert rows("a.csv", codes, where="code == 7") == [(1, 10), (1, 11), (1, 12), (2, 10)]
+    lacking = "user_id,item_id,price\n1,10,\n1,11,7\n2,12,NULL\n2,10,5\n1,13,6\n"
+    assert rows("a.csv", lacking, where="price != None") == [(1, 11), (2, 10), (1, 13)]
+    assert rows("a.csv", lacking, where="price is None or price < 6") == [(1, 10), (2, 12), (2, 10)]
+    assert rows("a.csv", "user_id,item_id,e\n1,10,x\n1,11,`a`\n1,12,x\n2,10,x\n", where="e != '`a`'") == [
+        (1, 10),
+        (1, 12),
+        (2, 10),
+    ]
+    for wrong in ("e == ('a', 'b')", "not e == (1, 2)"):
+        with pytest.raises(UserError, match="cannot stand there"):
+            read(tmp_path / "a.csv", where=wrong)
+    with pytest.raises(UserError, match="cannot"):
+        read(tmp_path / "a.csv", where="item_id >= 99999999999999999999")
+
+
+def test_a_folder_says_what_does_not_belong_together(tmp_path: Path) -> None:
+    log = "user_id,item_id,time\n1,2,3\n1,3,4\n2,2,5\n"
+    for part in ("train", "valid", "test"):
+        written(tmp_path, f"cut/{part}.csv", log)
+    with pytest.raises(UserError, match=r"files for training and for the test; add --data.split given"):
+        read(tmp_path / "cut")
+    written(tmp_path, "deep/a.csv", log)
+    written(tmp_path, "deep/more/b.csv", log)
+    with pytest.raises(UserError, match="files lie in it and in folders below it"):
+        read(tmp_path / "deep")
+    written(tmp_path, "mixed/1.csv", "1,2\n1,3\n2,2\n")
+    written(tmp_path, "mixed/2.csv", log)
+    with pytest.raises(
+        UserError, match=r"2.csv:1: a header, user_id, item_id, time, but the parts before it have none"
+    ):
+        read(tmp_path / "mixed")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"user": 0},
+        {"order": None},
+        {"columns": ["user"]},
+        {"min_rating": "4"},
+        {"where": 5},
+        {"min_rating": float("nan")},
+    ],
+)
+def test_options_of_another_type_are_refused(options: dict, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        read(written(tmp_path, "log.csv", LAYOUTS["ratings.csv"]), **options)
 
 
 def test_a_pipe_is_not_opened(tmp_path: Path) -> None:

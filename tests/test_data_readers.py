@@ -170,7 +170,7 @@ def test_a_wrong_column_names_the_nearest(tmp_path: Path) -> None:
         (HEAD, r"log.csv:2: there is a header and nothing under it"),
         ("item_id,timestamp\n1,2\n", r"log.csv:1: unknown user column 'user_id'"),
         ("user_id,user_id,item_id\n1,2,3\n", r"log.csv:1: two columns are called 'user_id'"),
-        ("1,2,3\n4,5,6\n", r"log.csv: no header, and no user has two rows, .* add --data.columns user,item,_, or a first line"),
+        ("1,2,3\n4,5,6\n", r"log.csv: the layout is not clear, as no user has two rows.* add --data.columns user,item,_, or a first line"),
         (HEAD + GOOD + "u2,b,soon\n", r"log.csv:5: column 3 'timestamp': 'soon' is not a time"),
         (HEAD + GOOD + "u2,b,\n", r"log.csv:5: column 3 'timestamp': (the time is missing|'' is not a time)"),
         (HEAD + GOOD + "u2,b,nan\n" + GOOD, r"log.csv:5: column 3 'timestamp': "),

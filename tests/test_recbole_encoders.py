@@ -8,6 +8,7 @@ import os
 import pytest
 import torch
 
+import seqcl.integrations.recbole_plugin  # noqa: F401 - the entry point, which a test may come before
 from seqcl.cli.main import main
 from seqcl.config import resolve
 from seqcl.encoders import ENCODERS
@@ -176,7 +177,7 @@ def test_making_one_leaves_the_process_as_it_was(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-QUICK = ["--data.windows", "prefix", "--data.max_len", "5", "--train.batch_size", "256"]
+QUICK = ["--data.windows", "prefix", "--data.max_len", "5", "--train.batch_size", "256", "--eval.exclude_seen", "true"]
 
 
 def test_one_pass_is_refused_and_leaves_no_folder_behind(tmp_path, capsys):

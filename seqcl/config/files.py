@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,6 +89,8 @@ def composed(text: str) -> yaml.Node | None:
     Raises:
         UserError: it is no YAML, or one of these.
     """
+    if re.search(r"(?:[\[{]\s*){50}", text):  # the time to parse grows with the square of the depth
+        raise UserError("its values are nested too deeply")
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         if root is not None and size_of(root, {}) > MOST_VALUES:

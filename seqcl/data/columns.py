@@ -2,74 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from seqcl.data.evidence import looks_like_times
+from seqcl.data.names import (
+    ITEM_NAMES,
+    LISTED,
+    PART_NAMES,
+    RATING_NAMES,
+    TIME_NAMES,
+    TIME_WORDS,
+    USER_NAMES,
+    Names,
+    plain,
+    words,
+)
 from seqcl.errors import UserError, brief, unknown
-
-Names = tuple[tuple[str, ...], ...]
-"""Names of one role in ranks: a name of an earlier rank wins, two of one rank are a question."""
-
-USER_NAMES: Names = (
-    (
-        *("userid", "user", "uid", "useridx", "reviewerid", "visitorid", "customerid", "memberid", "buyerid"),
-        *("clientid", "accountid", "profileid", "username", "customer", "visitor", "member", "personid", "userhash"),
-    ),
-    ("sessionid", "session", "sess", "sessid", "usersession", "sessionhash", "visitid"),
-)
-ITEM_NAMES: Names = (
-    ("itemid", "item", "iid", "itemidx"),
-    ("parentasin",),
-    ("asin",),
-    (
-        *("productid", "movieid", "articleid", "clickarticleid", "newsid", "trackid", "songid", "artistid", "bookid"),
-        *("isbn", "businessid", "videoid", "venueid", "locationid", "poiid", "placeid", "gmapid", "gameid", "appid"),
-        *(
-            "adid",
-            "aid",
-            "pid",
-            "sesspid",
-            "contentid",
-            "showid",
-            "animeid",
-            "recipeid",
-            "listingid",
-            "hotelid",
-            "sku",
-            "skuid",
-        ),
-        *("product", "movie", "article", "track", "song", "artist", "book", "business", "video", "venue", "poi"),
-    ),
-)
-TIME_NAMES: Names = (
-    ("timestamp", "unixreviewtime", "unixtimestamp", "eventtimestamp"),
-    ("time", "ts", "eventtime", "datetime", "unixtime", "utctime", "localtime", "clicktime", "createdat"),
-    ("date", "eventdate", "tdat", "reviewdate", "reviewtime", "ratingdate", "createddate", "transactiondate"),
-)
-PART_NAMES: Names = (("split", "part", "subset", "fold", "splitset"),)
-RATING_NAMES: Names = (("rating", "ratings", "overall", "stars", "score", "reviewrating", "reviewoverall"),)
-
-PARTS = {
-    **{"train": 0, "training": 0, "tr": 0, "0": 0},
-    **{"valid": 1, "validation": 1, "val": 1, "dev": 1, "1": 1},
-    **{"test": 2, "testing": 2, "te": 2, "2": 2},
-}
-"""Parts of a split by the words for them."""
 
 LONGEST_NAME = 100
 """Most characters of the name of a column."""
 
 ROLES = ("user", "item", "time", "rating")
 """What a column can be for seqcl; `_` in --data.columns is a column that is not read."""
-
-TIME_WORDS = {"time", "times", "timestamp", "date", "dates", "datetime", "ts", "dat"}
-"""Words in a name that make a column of times likely; its content must agree."""
-
-LISTED = re.compile(r"([-_](list|seq|trim))+$")
-"""The end of the name of a column of lists."""
 
 Where = Callable[[int, str], str]
 """A function of a 0-based row and a column that gives their place, for messages: log.csv:7: column 2 'item_id'."""
@@ -119,8 +75,13 @@ class Wanted:
     split_column: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("format", "columns", "user", "item", "time", "where", "split_column"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise UserError(f"data.{name} must be text, not {brief(repr(value), 60)}")
+        if not isinstance(self.min_rating, int | float | None) or self.min_rating != self.min_rating:
+            raise UserError(f"data.min_rating must be a number, not {brief(repr(self.min_rating), 60)}")
         if self.order not in ("time", "file"):
-            raise unknown("order", self.order, ("time", "file"))
+            raise unknown("order", str(self.order), ("time", "file"))
         if self.time == "-":
             raise UserError("--data.time -: for the order of the file write --data.order file")
         if self.split_column is not None and not self.given:
@@ -187,7 +148,7 @@ def choose_columns(
     wanted: Wanted,
     source: str,
     *,
-    tested: Sequence[str] = (),
+    named: bool = True,
 ) -> Chosen:
     """Choose columns among `names`: the one asked for, else the one with a usual name, else, for times, by content.
 
@@ -196,7 +157,7 @@ def choose_columns(
         sample: the first values of each column.
         wanted: what the user says.
         source: where the columns are, for messages.
-        tested: columns that a filter looks at.
+        named: the log names its columns; else their names are roles that were found by position.
 
     Raises:
         UserError: a column is missing (the nearest are named), is there twice, is chosen twice, or several could be meant.
@@ -217,9 +178,10 @@ def choose_columns(
         )
     time = None
     if wanted.order == "time":
-        time = pick(names, wanted.time, TIME_NAMES, "time", source, others) or time_by_content(
-            [name for name in names if name not in (user, item)], sample, source
-        )
+        time = pick(names, wanted.time, TIME_NAMES, "time", source, others)
+        rest = [name for name in names if name not in (user, item, time)]
+        if named and wanted.time is None and (time is None or plain(time) in TIME_NAMES[-1]):
+            time = time_by_content(time, rest, sample, source)
     rating = None
     if wanted.min_rating is not None:
         rating = pick(names, None, RATING_NAMES, "rating", source, others)
@@ -230,6 +192,11 @@ def choose_columns(
     for one, other, held in ((user, item, "users and items"), (user, time, "users and times"), (item, time, "items and times")):  # fmt: skip
         if one == other:
             raise UserError(f"{source}: column {one!r} cannot hold both {held}")
+    tested: tuple[str, ...] = ()
+    if wanted.where is not None:
+        from seqcl.data.conditions import Condition  # brings pyarrow, which a start from the cache need not wait for
+
+        tested = tuple(Condition.parse(wanted.where).names.values())
     for name in tested:
         if name not in names:
             raise UserError(f"--data.where: {source}: {unknown('column', name, names)}")
@@ -240,7 +207,7 @@ def choose_columns(
             raise UserError(
                 f"{source}: {unknown('split column', 'split', names)}; name it with --data.split_column, or give a folder with train, valid and test files"
             )
-    return Chosen(user=user, item=item, time=time, rating=rating, part=part, tested=tuple(tested), others=others)
+    return Chosen(user=user, item=item, time=time, rating=rating, part=part, tested=tested, others=others)
 
 
 def pick(
@@ -262,35 +229,37 @@ def pick(
     return (single or found[0])[0]
 
 
-def time_by_content(names: Sequence[str], sample: Mapping[str, Sequence[Any]], source: str) -> str | None:
-    """The only column whose values look like times, one with a word for time in its name first; None if there is none."""
+def time_by_content(
+    day: str | None, names: Sequence[str], sample: Mapping[str, Sequence[Any]], source: str
+) -> str | None:
+    """The only column that holds times: one with such content, or a day where nothing finer is there; None if there is none.
+
+    Args:
+        day: a column whose name is usual for days, if there is one.
+        names: the other columns.
+        sample: the first values of each column.
+        source: where the columns are, for messages.
+
+    Raises:
+        UserError: several columns could be meant, or a name speaks of time and the content does not say so.
+    """
     found = [name for name in names if looks_like_times(sample.get(name, ()))]
     found = [name for name in found if words(name) & TIME_WORDS] or found
-    if len(found) > 1:
-        raise several(found, "time", source)
+    called = [name for name in names if "time" in name.lower() or words(name) & TIME_WORDS]
+    if day is not None:
+        finer = [name for name in names if name in found or name in called]
+        if finer:
+            raise several([day, *finer], "time", source)
+        return day
+    if len(found) > 1 or (called and not found):
+        raise several(found or called, "time", source)
     return found[0] if found else None
 
 
 def several(names: Sequence[str], role: str, source: str) -> UserError:
     """The error for several columns that could have one role."""
     way_out = ", or take the rows as they stand with --data.order file" if role == "time" else ""
-    option = f"--data.{role}" if role != "rating" else "--data.where"
+    option = {"rating": "--data.where", "split": "--data.split_column"}.get(role, f"--data.{role}")
     return UserError(
         f"{source}: the {role} could be {' or '.join(names[:4])}; choose with {option} {names[0]}{way_out}"
     )
-
-
-def plain(name: str) -> str:
-    """A name without case, underscores and the endings of columns that hold lists: Item_ID-list becomes itemid."""
-    found = re.sub(r"[^0-9a-z]+", "", LISTED.sub("", name.lower()))
-    return found or name.lower()
-
-
-def words(name: str) -> set[str]:
-    """The words of a name: eventTime, event_time and event-time have event and time."""
-    return set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ").replace("-", " ").lower().split())
-
-
-def usual(name: str) -> bool:
-    """True for a name that is usual for any role."""
-    return any(plain(name) in rank for names in (USER_NAMES, ITEM_NAMES, TIME_NAMES, RATING_NAMES) for rank in names)

@@ -6,11 +6,12 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seqcl.data.evidence import ABSENT
 from seqcl.errors import UserError, unknown
 
 COMPARISONS = {
@@ -49,11 +50,13 @@ class Condition:
         quoted: dict[str, str] = {}
 
         def stand_in(found: re.Match[str]) -> str:
+            if found[1] is None:  # text in quotes
+                return found[0]
             quoted[f"column_{len(quoted)}_"] = found[1]
             return f" column_{len(quoted) - 1}_ "
 
         try:
-            tree = ast.parse(re.sub(r"`([^`]+)`", stand_in, text).strip(), mode="eval").body
+            tree = ast.parse(re.sub(r"'[^']*'|\"[^\"]*\"|`([^`]+)`", stand_in, text).strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise UserError(f"--data.where {text[:80]!r}: not a condition; {GRAMMAR}") from None
         condition = cls(text, tree, {})
@@ -82,16 +85,18 @@ class Condition:
                 choices = isinstance(right, ast.Tuple | ast.List) and right.elts
                 if listed and not (isinstance(left, ast.Name) and choices):
                     self.refuse(node)
-                if not listed and type(operator) not in COMPARISONS:
+                if not listed and type(operator) not in (*COMPARISONS, ast.Is, ast.IsNot):
                     self.refuse(node)
-                for side in (left, *(right.elts if isinstance(right, ast.Tuple | ast.List) else [right])):
-                    if not isinstance(side, ast.Name) and constant(side) is None:
+                for side in (left, *(right.elts if listed else [right])):  # type: ignore[attr-defined]
+                    if not isinstance(side, ast.Name) and constant(side) is None and not is_none(side):
                         self.refuse(side)
+                    if is_none(side) and not isinstance(operator, ast.Eq | ast.NotEq | ast.Is | ast.IsNot):
+                        self.refuse(node)
                 left = right
         else:
             self.refuse(node)
 
-    def refuse(self, node: ast.expr) -> None:
+    def refuse(self, node: ast.expr) -> NoReturn:
         """Raise the error for a part that no condition has."""
         raise UserError(f"--data.where {self.text[:80]!r}: {ast.unparse(node)[:40]!r} cannot stand there; {GRAMMAR}")
 
@@ -135,7 +140,17 @@ class Condition:
             for choice in right.elts:
                 found = pc.or_(found, self.compare(left, ast.Eq(), choice, columns))
             return pc.invert(found) if isinstance(operator, ast.NotIn) else found
-        one, other = self.side(left, columns), self.side(right, columns)
+        if is_none(right) or is_none(left):
+            if is_none(right) and is_none(left):
+                self.refuse(right)
+            found = absent(self.side(left if is_none(right) else right, columns))
+            return found if isinstance(operator, ast.Eq | ast.Is) else pc.invert(found)
+        if isinstance(operator, ast.Is | ast.IsNot):
+            self.refuse(right)
+        try:
+            one, other = self.side(left, columns), self.side(right, columns)
+        except (pa.ArrowException, OverflowError, ValueError):
+            self.refuse(right)
         try:
             one, other = alike(one, other)
             return pc.fill_null(COMPARISONS[type(operator)](one, other), False)
@@ -153,6 +168,19 @@ class Condition:
             column = columns[name]
             return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         return pa.scalar(constant(node))
+
+
+def is_none(node: ast.expr) -> bool:
+    """True for None, with which missing values are found."""
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def absent(column: Any) -> Any:
+    """(T,) bool, true where a column is null, or text that stands for a missing value."""
+    found = pc.is_null(column, nan_is_null=True)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        found = pc.or_(found, pc.fill_null(pc.is_in(column, pa.array(ABSENT, column.type)), True))
+    return found
 
 
 def constant(node: ast.expr) -> Any:
@@ -177,9 +205,16 @@ def alike(one: Any, other: Any) -> tuple[Any, Any]:
         return one.cast(pa.timestamp("us")), other.cast(pa.timestamp("us"))
     if isinstance(one, pa.Scalar) and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise TypeError
+    if not isinstance(one, pa.Scalar):
+        one = pc.if_else(absent(one), pa.scalar(None, one.type), one)  # missing values fulfil no comparison
     return one.cast(pa.float64()), other.cast(pa.float64())
 
 
 def kind_of(side: Any) -> str:
     """What a side of a comparison is, in words."""
-    return "text" if pa.types.is_string(side.type) else str(side.type)
+    kind = side.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "text"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "a number"
+    return "a date" if pa.types.is_temporal(kind) else "something else"

@@ -15,7 +15,7 @@ from pyarrow import csv as arrow_csv
 
 from seqcl.data.arrow import path_for_arrow
 from seqcl.data.columns import Chosen
-from seqcl.data.files import is_packed, open_bytes
+from seqcl.data.files import archive_of, is_packed, open_bytes
 from seqcl.data.layout import BLANK, Layout
 from seqcl.errors import UserError
 
@@ -34,6 +34,8 @@ def check_encoding(head: bytes, path: Path) -> None:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
         raise UserError(f"{path}:1: column 1: not UTF-8 text (UTF-16, or a binary file); save it as UTF-8")
     first = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].rstrip(b"\r")
+    if not first.strip():
+        raise UserError(f"{path}:1: the first line is empty; take it out")
     if b"\r" in first:
         raise UserError(f"{path}:1: a carriage return stands inside a line; lines must end with \\n")
     try:
@@ -136,6 +138,9 @@ def parse(table: TextTable, chosen: Chosen, *, text_time: bool = False) -> pa.Ta
     types: dict[str, pa.DataType] = {chosen.user: ids, chosen.item: ids}
     if chosen.time:
         types[chosen.time] = pa.string() if text_time else pa.float64()
+    for name in (*chosen.tested, chosen.part):
+        if name and name not in types:
+            types[name] = pa.string()  # so that '007' and '7' are two values
     if chosen.rating:
         types[chosen.rating] = pa.float64()
     names, delimiter = list(layout.names), layout.delimiter
@@ -164,7 +169,7 @@ def source_of(table: TextTable) -> str | io.BytesIO:
         with open_bytes(table.path) as file:
             lines = (line.removeprefix(b"\xef\xbb\xbf") for line in file)
             return io.BytesIO(b"\n".join(b"\t".join(line.split()) for line in lines))
-    if is_packed(table.path) and table.path.suffix != ".gz":
+    if archive_of(table.path) or is_packed(table.path) != (table.path.suffix == ".gz"):
         with open_bytes(table.path) as file:
             return io.BytesIO(file.read())
     return path_for_arrow(table.path)

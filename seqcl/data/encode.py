@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seqcl.data.arrow import null_mask, values_of
-from seqcl.data.columns import PARTS, Chosen, Wanted, Where
+from seqcl.data.columns import Chosen, Wanted, Where
 from seqcl.data.conditions import Condition
 from seqcl.data.ids import encode_ids
 from seqcl.data.interactions import Interactions
+from seqcl.data.names import PARTS
 from seqcl.data.times import to_seconds
 from seqcl.errors import UserError
 
@@ -63,6 +64,9 @@ def encode_log(
     parts = to_parts(chunks.pop(chosen.part), chosen.part, where) if chosen.part else None
     users, user_ids = encode_ids(chunks.pop(chosen.user), chosen.user, where)
     items, item_ids = encode_ids(chunks.pop(chosen.item), chosen.item, where)
+    if item_ids.dtype.kind == "U" and len(absent := np.flatnonzero(np.isin(item_ids, MISSING))):
+        rows = int(np.isin(items, absent).sum())
+        logger.warning("%s: %s is an item, in %d rows; if it stands for a missing one, leave it out with --data.where", source, item_ids[absent[0]], rows)  # fmt: skip
     reading: dict[str, Any] = {
         "layout": layout,
         "columns": {
@@ -101,7 +105,7 @@ def kept_rows(
         dropped[why] = int(new.sum())
         kept = ~bad if kept is None else kept & ~bad
         if not kept.any():
-            raise UserError(f"{source}: {why} leaves no row of {len(kept):,}")
+            raise UserError(f"{source}: no row of {len(kept):,} is left ({', '.join(dropped)})")
     return kept
 
 
@@ -110,7 +114,9 @@ def reasons(chunks: Chunks, chosen: Chosen, wanted: Wanted) -> list[tuple[str, C
     found: list[tuple[str, Callable[[], np.ndarray | None]]] = []
     if wanted.where is not None:
         condition = Condition.parse(wanted.where)
-        found.append((f"not {wanted.where}", lambda: ~by_chunk(chunks, condition.names.values(), condition.holds)))
+        found.append(
+            (f"not fulfilled: {wanted.where}", lambda: ~by_chunk(chunks, condition.names.values(), condition.holds))
+        )
     if wanted.min_rating is not None:
         least = Condition.parse(f"`{chosen.rating}` >= {float(wanted.min_rating)!r}")
         found.append(
@@ -172,8 +178,10 @@ def to_parts(chunks: list[pa.Array], column: str, where: Where) -> np.ndarray:
     """
     found, row = [], 0
     for chunk in chunks:
+        if pa.types.is_floating(chunk.type):
+            chunk = chunk.cast(pa.int64(), safe=False)
         coded = chunk if isinstance(chunk, pa.DictionaryArray) else chunk.dictionary_encode()
-        words = [str(word).strip().lower() for word in coded.dictionary.to_pylist()]
+        words = [str(word).strip().lower().removesuffix(".0") for word in coded.dictionary.to_pylist()]
         codes = np.array([PARTS.get(word, -1) for word in words] or [-1], np.int8)[
             coded.indices.fill_null(0).to_numpy()
         ]

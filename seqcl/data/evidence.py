@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Any
+
+from seqcl.data.dates import CLOCK, looks_like_date
 
 EPOCH_SECONDS = (631_152_000.0, 2_208_988_800.0)
 """The years 1990 to 2040 in seconds since 1970: a number in this range, in some unit, is plausibly a time."""
@@ -13,8 +15,15 @@ EPOCH_SECONDS = (631_152_000.0, 2_208_988_800.0)
 UNITS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 """Units of times since 1970, by how many make a second."""
 
-DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)")
-SLASHED = re.compile(r"\d{1,4}[/.]\d{1,2}[/.]\d{1,4}\b")
+ASIN = re.compile(r"(B[0-9A-Z]{9}|\d{9}[\dX])")
+"""An item of Amazon, or the ISBN of a book."""
+
+ABSENT = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "none", "<NA>", "\\N", "-")
+"""Text that stands for a missing value."""
+
+SPAN = 20 * 31_557_600.0
+"""Most seconds between the first and the last of numbers that are taken for times by their size alone."""
+
 MAX_RATINGS = 11
 """Most different values of a column of ratings: 0 to 10, or half stars."""
 
@@ -38,7 +47,7 @@ def numbers(values: Iterable[Any]) -> list[float] | None:
 
 def present(values: Iterable[Any]) -> list[Any]:
     """The values that are not missing."""
-    return [value for value in values if value is not None and value == value and value != ""]
+    return [value for value in values if value is not None and value == value and value not in ABSENT]
 
 
 def unit_of(value: float) -> str | None:
@@ -48,17 +57,26 @@ def unit_of(value: float) -> str | None:
 
 
 def looks_like_times(values: Sequence[Any]) -> bool:
-    """True if all values are dates, or all are numbers of one unit since 1970."""
+    """True if nearly all values are dates, or numbers of one unit since 1970 within some years; zeros may be among them."""
     found = present(first_of(value) for value in values)
     if not found:
         return False
-    if all(isinstance(value, date | datetime) or hasattr(value, "to_pydatetime") for value in found):
-        return True
-    if all(isinstance(value, str) and (DATE.match(value) or SLASHED.match(value)) for value in found):
-        return True
-    plain = numbers(found)
+    dates = sum(is_date(value) for value in found)
+    if dates:
+        return dates >= 0.9 * len(found)
+    plain = [value for value in (number(value) for value in found) if value]
+    units = {unit_of(value) for value in plain}
+    if len(plain) < 0.9 * len(found) or len(units) != 1 or None in units:
+        return False
+    return (max(plain) - min(plain)) / UNITS[str(units.pop())] <= SPAN
+
+
+def is_date(value: Any) -> bool:
+    """True for a date, as a value of some library or as text."""
     return (
-        plain is not None and len({unit_of(value) for value in plain} | {None}) == 2 and None not in map(unit_of, plain)
+        isinstance(value, date)
+        or hasattr(value, "to_pydatetime")
+        or (isinstance(value, str) and looks_like_date(value))
     )
 
 
@@ -82,28 +100,34 @@ def first_of(value: Any) -> Any:
 
 
 def roles_by_content(columns: Sequence[Sequence[str]]) -> tuple[list[int], list[str]]:
-    """The places that could be items, and the role of each column; no item among the roles if several places could."""
-    later = range(1, len(columns))
-    times = [place for place in later if looks_like_times(columns[place])]
-    if len(times) == len(later):  # items in the range of times
-        times = times[1:] if len(times) == 1 else []
-    times = times or [place for place in later[1:] if grows(columns[0], columns[place])]
-    ratings = [place for place in later if place not in times and looks_like_ratings(columns[place])]
-    other = [place for place in later if place not in (*times, *ratings)]
-    rest = [place for place in other if not has_fractions(columns[place]) and not few(columns[place])]
-    if len(rest) > 1 and 1 in rest and len(columns) <= 4:
+    """The places that could be items, and the role of each column; no item among the roles where it is not clear."""
+    places = range(1, len(columns))
+    times = [place for place in places if looks_like_times(columns[place])]
+    numeric = [place for place in times if numbers(present(columns[place]))]
+    if 1 in numeric and (len(columns) == 2 or len(times) > 1 or places[-1] not in times):
+        times.remove(1)  # ids of items may lie in the range of times
+    times = times or [place for place in places[1:] if grows(columns[0], columns[place])]
+    ratings = [place for place in places if place not in times and looks_like_ratings(columns[place])]
+    free = [place for place in places if place not in times and not has_fractions(columns[place])]
+    rest = [place for place in free if place not in ratings and not few(columns[place])]
+    if len(columns) <= 4 and 1 in free:  # by position, as in triples: user, item, rating, time
         rest = [1]
-    if not rest:
-        rest = [place for place in later if place not in times][:1]
-    roles = ["user", *["_"] * len(later)]
+    rest = rest or free
+    roles = ["user", *["_"] * len(places)]
     if len(times) == 1:
         roles[times[0]] = "time"
     for place in ratings:
         if "rating" not in roles and place not in rest:
             roles[place] = "rating"
-    if len(rest) == 1:
+    odd = looks_like_times(columns[0]) or all(ASIN.fullmatch(value) for value in columns[0])  # no user
+    if len(rest) == 1 and not odd and not any(is_clock(column) for column in columns):
         roles[rest[0]] = "item"
     return rest, roles
+
+
+def is_clock(values: Sequence[str]) -> bool:
+    """True if all values are times of a day, which a blank has cut off their date."""
+    return all(CLOCK.fullmatch(value) for value in values)
 
 
 def grows(users: Sequence[str], values: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, Any
 
-from seqcl.data.columns import PARTS
+from seqcl.data.names import PARTS
 from seqcl.errors import UserError, unknown
 
 ATTRIBUTES = "_item2attributes.json"
@@ -55,17 +55,25 @@ def log_files(path: Path) -> list[Path]:
         if len(atomic) > 1 and not own:
             raise UserError(f"{path}: several .inter files, name one: {', '.join(file.name for file in atomic)}")
         return own or atomic
-    for found in (path.glob("*"), path.rglob("*")):  # the second for folders such as date=2024-01-31
-        kinds: dict[str, list[Path]] = {}
-        for file in sorted(found):
-            if (end := part_end(file)) and file.is_file() and not hidden(file.relative_to(path)):
-                kinds.setdefault(end, []).append(file)
-        if len(kinds) > 1:
+    kinds: dict[str, list[Path]] = {}
+    for file in sorted(path.rglob("*")):  # also in folders such as date=2024-01-31
+        if (end := part_end(file)) and file.is_file() and not hidden(file.relative_to(path)):
+            kinds.setdefault(end, []).append(file)
+    if len(kinds) > 1:
+        raise UserError(
+            f"{path}: the folder holds files that end in {' and in '.join(sorted(kinds))}; name one file, or keep one kind in a folder"
+        )
+    if kinds:
+        (parts,) = kinds.values()
+        if len({file.parent == path for file in parts}) > 1:
             raise UserError(
-                f"{path}: the folder holds files that end in {' and in '.join(sorted(kinds))}; name one file, or keep one kind in a folder"
+                f"{path}: files lie in it and in folders below it; name one file, or keep the parts of one log together"
             )
-        if kinds:
-            return next(iter(kinds.values()))
+        if part_files(path):
+            raise UserError(
+                f"{path}: it holds files for training and for the test; add --data.split given, or name one file"
+            )
+        return parts
     raise UserError(
         f"{path}: the folder holds neither a .inter file nor parts that end in .parquet, .csv, .tsv or .jsonl"
     )
@@ -182,7 +190,9 @@ def feature_files(path: Path) -> dict[str, Path]:
     """The .user and .item files beside an .inter file, by kind; none beside another file."""
     if path.suffix != ".inter":
         return {}
-    return {kind: near for kind in ("user", "item") if (near := path.with_suffix(f".{kind}")).is_file()}
+    stems = (path.stem, re.sub(r"[._-][a-z]+$", "", path.stem) if WORD.search(path.name.lower()) else path.stem)
+    near = {kind: [path.with_name(f"{stem}.{kind}") for stem in stems] for kind in ("user", "item")}
+    return {kind: file for kind, files in near.items() for file in files[::-1] if file.is_file()}
 
 
 def attribute_file(place: Path) -> Path | None:

@@ -8,7 +8,6 @@ import narwhals as nw
 import pyarrow as pa
 
 from seqcl.data.columns import Wanted, choose_columns
-from seqcl.data.conditions import Condition
 from seqcl.data.encode import encode_log
 from seqcl.data.interactions import Interactions
 from seqcl.errors import UserError
@@ -33,10 +32,11 @@ def read_frame(frame: Any, wanted: Wanted, name: str) -> Interactions:
     names = [str(column) for column in frame.columns]
     if not len(frame):
         raise UserError(f"{source}: it has no rows")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{source}: two columns are called {', '.join(map(repr, twice))}")
     head = frame.head(SAMPLE_ROWS)
-    tested = tuple(Condition.parse(wanted.where).names.values()) if wanted.where is not None else ()
     sample = {text: list(head[column].to_list()) for text, column in zip(names, frame.columns, strict=True)}
-    chosen = choose_columns(names, sample, wanted, source, tested=tested)
+    chosen = choose_columns(names, sample, wanted, source)
 
     def where(row: int, column: str) -> str:
         own = f" (index {index[row]!r})" if index is not None else ""

@@ -106,7 +106,9 @@ def plain_ids(raw: pa.Array, used: np.ndarray, refuse: Callable[[int, str], NoRe
         refuse(int(rows[lengths.argmin()]), "the id is empty")
     if pc.any(nul := pc.match_substring(raw, "\0")).as_py():  # fixed-width text would lose it and merge two ids
         refuse(int(rows[nul.index(True).as_py()]), "the id holds a NUL character")
-    if not pc.all(pc.match_substring_regex(raw, r"^(0|-?[1-9][0-9]*)$")).as_py():
+    if pc.all(pc.match_substring_regex(raw, r"^(0|-?[1-9][0-9]*)(\.0+)?$")).as_py():
+        raw = pc.replace_substring_regex(raw, r"\.0+$", "")  # 7.0 is 7, as in columns of fractions
+    else:
         if lengths.max() > MAX_ID_LENGTH:
             refuse(int(rows[lengths.argmax()]), f"the id is {lengths.max():,} characters long; at most {MAX_ID_LENGTH}")
         return np.array(raw.to_pylist(), np.str_)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 
 from seqcl.data.columns import Chosen, Wanted, choose_columns
-from seqcl.data.conditions import Condition
 from seqcl.data.encode import Chunks
 from seqcl.data.evidence import present
 from seqcl.data.files import open_bytes
@@ -58,10 +58,10 @@ def choose_keys(path: Path, wanted: Wanted) -> Chosen:
     rows = [row for (_, row), _ in zip(json_records(path), range(SAMPLE_ROWS), strict=False)]
     if not rows:
         raise UserError(f"{path}:1: there is nothing but blank space")
-    names = [str(key) for key in rows[0] if all(key in row for row in rows)]
-    sample = {name: present(row[name] for row in rows) for name in names}
-    tested = tuple(Condition.parse(wanted.where).names.values()) if wanted.where is not None else ()
-    return choose_columns(names, sample, wanted, f"{path}:1", tested=tested)
+    count = Counter(str(key) for row in rows for key in row)
+    names = [key for key, times in count.items() if 2 * times > len(rows)]
+    sample = {name: present(row.get(name) for row in rows) for name in names}
+    return choose_columns(names, sample, wanted, f"{path}:1")
 
 
 def read_json(path: Path, chosen: Chosen) -> tuple[Chunks, list[int]]:

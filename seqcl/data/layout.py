@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from seqcl.data.columns import Wanted, usual
-from seqcl.data.evidence import DATE, SLASHED, number, overlap, roles_by_content
+from seqcl.data.columns import Wanted
+from seqcl.data.dates import looks_like_date
+from seqcl.data.evidence import looks_like_ratings, number, overlap, roles_by_content
+from seqcl.data.names import usual
+from seqcl.data.user_lines import check_sequences, colon_rows
 from seqcl.errors import UserError
 
 SAMPLE_LINES = 1000
@@ -81,17 +84,18 @@ def recognise(head: bytes, path: Path, wanted: Wanted, suffix: str = "") -> Layo
     if not positions and not format and colon_rows(lines):
         return Layout(kind="colon")
     delimiter = "\t" if format == "tsv" else best_delimiter(lines)
-    if delimiter is None and format == "csv":
+    if delimiter is None and format == "csv" and not same_width([line.split() for line in lines]):
         delimiter = max((",", "\t", ";", "|"), key=lines[0].count)
     rows = [cells_of_line(line, delimiter or BLANK) for line in lines]
+    check_first_line(lines[0], rows, path)
     if positions is not None:
         return by_given_positions(rows, delimiter or BLANK, positions, path, wanted)
     if is_header(rows, wanted) and (delimiter or same_width(rows)):
-        return with_header(rows[0], delimiter or BLANK)
+        return with_header(rows, delimiter or BLANK)
     if delimiter is None and not same_width(rows):
         check_sequences(rows, path)
         return Layout(kind="text")
-    if format in ("csv", "tsv") and all(number(cell) is None for row in rows for cell in row):
+    if len(rows[0]) <= 4 and all(number(cell) is None for row in rows for cell in row):
         raise UserError(
             f"{path}:1: is the first line a header? If so, name its columns with --data.user and --data.item; if not, say what they are with --data.columns user,item"
         )
@@ -101,7 +105,7 @@ def recognise(head: bytes, path: Path, wanted: Wanted, suffix: str = "") -> Layo
 def sample_lines(head: bytes) -> list[str]:
     """The first lines that are not blank, without the last one where it may be cut off."""
     lines = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
-    lines = lines[:-1] if len(head) >= 1 << 16 and len(lines) > 1 else lines
+    lines = lines[:-1] if len(head) >= 1 << 16 and len(lines) > 1 else lines  # the last one may be cut off
     return [line for line in lines[:SAMPLE_LINES] if line.strip()] or [""]
 
 
@@ -109,12 +113,19 @@ def cells_of_line(line: str, delimiter: str) -> list[str]:
     """The cells of a line, stripped."""
     if delimiter == BLANK:
         return line.split()
+    if delimiter == "\t":  # a quote alone is a letter there
+        return [unquoted(cell.strip()) for cell in line.split(delimiter)]
     if len(delimiter) > 1 or '"' not in line:
         return [cell.strip() for cell in line.split(delimiter)]
     try:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
     except csv.Error:
         return [cell.strip() for cell in line.split(delimiter)]
+
+
+def unquoted(cell: str) -> str:
+    """A cell without the quotes around it, if there are two."""
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
 def best_delimiter(lines: Sequence[str], among: Sequence[str] = DELIMITERS) -> str | None:
@@ -125,8 +136,12 @@ def best_delimiter(lines: Sequence[str], among: Sequence[str] = DELIMITERS) -> s
         same = sum(width == widths[0] for width in widths) / len(widths)
         if widths[0] > 1 and same > share:
             best, share = delimiter, same
-    if best == "\t" and all(len(cells) == 2 and BLANK in cells[1] for cells in (line.split("\t") for line in lines)):
-        return None  # 'user <tab> item item ...'
+    if best == "\t":
+        pairs = [line.split("\t") for line in lines]
+        if all(len(cells) == 2 for cells in pairs) and 2 * sum(BLANK in cells[1].strip() for cells in pairs) >= len(
+            pairs
+        ):
+            return None  # 'user <tab> item item ...'
     return best
 
 
@@ -138,7 +153,7 @@ def same_width(rows: Sequence[Sequence[str]]) -> bool:
 def is_header(rows: Sequence[Sequence[str]], wanted: Wanted) -> bool:
     """True if the first row holds words, and a usual or given name, or words above numbers or dates."""
     first, below = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
-    if not all(first) or any(is_value(cell) for cell in first):
+    if not any(first) or any(is_value(cell) for cell in first):
         return False
     names = [cell.split(":")[0] for cell in first]
     if any(usual(name) or name in (wanted.user, wanted.item, wanted.time) for name in names):
@@ -148,15 +163,16 @@ def is_header(rows: Sequence[Sequence[str]], wanted: Wanted) -> bool:
 
 def is_value(cell: str) -> bool:
     """True for a number or a date, which no name of a column is."""
-    return number(cell) is not None or bool(DATE.match(cell) or SLASHED.fullmatch(cell))
+    return number(cell) is not None or looks_like_date(cell)
 
 
-def with_header(cells: Sequence[str], delimiter: str) -> Layout:
-    """The layout of a table with a header, which may be RecBole's typed one."""
+def with_header(rows: Sequence[Sequence[str]], delimiter: str) -> Layout:
+    """The layout of a table with a header, which may be RecBole's typed one; a column without a name is called by its place."""
+    cells = [cell or f"_{place}" for place, cell in enumerate(rows[0], 1)]
     typed = delimiter == "\t" and all(":" in cell for cell in cells)
     names = tuple(cell.split(":")[0] for cell in cells) if typed else tuple(cells)
     return Layout(
-        kind="atomic" if typed else "table", delimiter=delimiter, quoted=delimiter in ",;|\t" and not typed, header=True, names=names
+        kind="atomic" if typed else "table", delimiter=delimiter, quoted=not typed and may_quote(rows, delimiter), header=True, names=names
     )  # fmt: skip
 
 
@@ -176,15 +192,21 @@ def by_given_positions(
         raise UserError(
             f"--data.columns {wanted.columns}: {path}:1 looks like a header ({', '.join(rows[0])[:80]}); choose its columns with --data.user, --data.item and --data.time"
         )
-    return table(delimiter, roles)
+    return table(rows, delimiter, roles)
 
 
-def table(delimiter: str, roles: Sequence[str]) -> Layout:
+def may_quote(rows: Sequence[Sequence[str]], delimiter: str) -> bool:
+    """True if quotes may group a cell; between tabs they do not where a cell has one quote alone, as titles have."""
+    alone = (cell.startswith('"') != cell.endswith('"') for row in rows for cell in row)
+    return delimiter in ",;|" or (delimiter == "\t" and not any(alone))
+
+
+def table(rows: Sequence[Sequence[str]], delimiter: str, roles: Sequence[str]) -> Layout:
     """The layout of a table without a header."""
     names = [
         f"_{place}" if role == "_" else "timestamp" if role == "time" else role for place, role in enumerate(roles, 1)
     ]
-    return Layout(kind="table", delimiter=delimiter, quoted=delimiter in ",;|\t", names=tuple(names))
+    return Layout(kind="table", delimiter=delimiter, quoted=may_quote(rows, delimiter), names=tuple(names))
 
 
 def by_content(rows: Sequence[Sequence[str]], delimiter: str, path: Path) -> Layout:
@@ -201,74 +223,43 @@ def by_content(rows: Sequence[Sequence[str]], delimiter: str, path: Path) -> Lay
         )
     rest, roles = roles_by_content(columns)
     recurs = len(set(columns[0])) < 0.9 * len(columns[0])
-    if delimiter == BLANK and width > 2 and not recurs and "time" not in roles:
-        if overlap(columns[1:]) or width > 4:
-            check_sequences(rows, path)
-            return Layout(kind="text")
+    plain = delimiter == BLANK and width > 2 and not recurs and "time" not in roles
+    if plain and (width > 4 or (overlap(columns[1:]) and not looks_like_ratings(columns[-1]))):
+        check_sequences(rows, path)
+        return Layout(kind="text")
+    if plain or (not recurs and delimiter != BLANK and "time" not in roles and width > 2 and len(rows) < 20):
         raise UserError(
-            f"{path}: the layout is not clear. If a line is a user and its items, add --data.format text; "
-            f"if it is one interaction, add --data.columns {','.join(roles)}"
+            f"{path}: the layout is not clear, as no user has two rows. If a line is one interaction, add --data.columns {','.join(roles)}"
+            + (
+                "; if it is a user and its items, add --data.format text"
+                if delimiter == BLANK
+                else ", or a first line with names"
+            )
         )
     if "item" not in roles:
         ways = [",".join("item" if place == n else role for place, role in enumerate(roles)) for n in rest[:2]]
         raise UserError(
-            f"{path}: no header, and the item could be any of {len(rest)} columns; add --data.columns {' or '.join(ways) or ','.join(['user', 'item', *'_' * (width - 2)])}"
+            f"{path}: no header, and what the columns are is not clear: {' '.join(rows[0])[:80]}; say it, such as --data.columns {' or '.join(ways)}"
         )
-    if not recurs and delimiter != BLANK and "time" not in roles and width > 2 and len(rows) < 20:
+    if any("," in value or value.startswith("[") for value in columns[roles.index("item")]):
         raise UserError(
-            f"{path}: no header, and no user has two rows, so what the columns are is not clear; add --data.columns {','.join(roles)}, or a first line with names"
+            f"{path}:1: column {roles.index('item') + 1} holds lists; lists of items are read from Parquet, JSON lines, or a line a user"
         )
-    return table(delimiter, roles)
+    return table(rows, delimiter, roles)
 
 
-def colon_rows(lines: Sequence[str]) -> bool:
-    """True if every line is 'user:item item ...' with different users."""
-    users = []
-    for line in lines:
-        owner, colon, rest = line.partition(":")
-        if (
-            not colon
-            or ":" in rest
-            or not owner
-            or owner != owner.strip()
-            or not rest.split()
-            or BLANK in owner
-            or "\t" in owner
-        ):
-            return False
-        users.append(owner)
-    return len(set(users)) == len(users) and any(len(line.split()) > 1 for line in lines)
-
-
-def check_sequences(rows: Sequence[Sequence[str]], path: Path) -> None:
-    """Refuse rows that are not plausibly 'user item item ...'.
+def check_first_line(line: str, rows: Sequence[Sequence[str]], path: Path) -> None:
+    """Refuse a first line that is a comment, or the header that pandas makes of numbers.
 
     Raises:
-        UserError: names the first line that speaks against it.
+        UserError: says to take it out.
     """
-    way_out = "if it is a line a user all the same, add --data.format text; for a table, --data.columns user,item,_"
-    seen: dict[str, int] = {}
-    again = 0
-    for line, cells in enumerate(rows, 1):
-        if len(cells) == 1 and "," in cells[0]:
-            raise UserError(
-                f"{path}:{line}: column 2: user {cells[0][:40]!r} has no items (a table separated by commas needs rows of one width)"
-            )
-        again += cells[0] in seen
-        seen.setdefault(cells[0], line)
-        strange = next((cell for cell in cells[1:] if strange_item(cell)), None)
-        if strange is not None:
-            raise UserError(
-                f"{path}:{line}: no known layout: {strange[:40]!r} is no item of a line 'user item item ...'; {way_out}"
-            )
-    if 2 * again > len(rows):
+    if line.lstrip().startswith(("#", "%")):
         raise UserError(
-            f"{path}: no known layout: most lines begin with a word that an earlier line begins with; {way_out}"
+            f"{path}:1: the first line is a comment: {line[:60]!r}; take it out, as in: tail -n +2 {path.name}"
         )
-
-
-def strange_item(cell: str) -> bool:
-    """True for what is no id of an item: a pair, a fraction, a date, a word with a mark of punctuation."""
-    if DATE.match(cell) or (number(cell) is not None and "." in cell):
-        return True
-    return ":" in cell or cell[-1] in ",.;!?" or cell[0] in "[{("
+    width = len(rows[0])
+    if width > 2 and rows[0] in ([str(n) for n in range(width)], ["", *(str(n) for n in range(width - 1))]):
+        raise UserError(
+            f"{path}:1: the first line counts the columns, as pandas does without names; take it out, or write names there"
+        )

@@ -91,8 +91,8 @@ def time_order(users: np.ndarray, times: np.ndarray | None) -> np.ndarray | None
 
 
 def split_order(users: np.ndarray, times: np.ndarray | None, parts: np.ndarray) -> np.ndarray:
-    """The order that sorts rows by user, then time, then part of a given split, ties in file order."""
-    return np.lexsort((parts, users) if times is None else (parts, times, users))
+    """The order that sorts rows by user, then time, then part of a given split; ties, and rows without times, in file order."""
+    return np.lexsort((users,) if times is None else (parts, times, users))
 
 
 def stable_order(codes: np.ndarray) -> np.ndarray:

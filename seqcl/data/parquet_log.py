@@ -10,7 +10,6 @@ from pyarrow import parquet
 
 from seqcl.data.arrow import path_for_arrow
 from seqcl.data.columns import Chosen, Wanted, choose_columns
-from seqcl.data.conditions import Condition
 from seqcl.data.encode import Chunks, encode_log
 from seqcl.data.files import archive_of
 from seqcl.data.interactions import Interactions
@@ -66,10 +65,9 @@ def read_parquet_log(files: list[Path], name: str, wanted: Wanted, source: str) 
 def chosen_columns(file: parquet.ParquetFile, wanted: Wanted, source: str) -> Chosen:
     """Choose the columns of a Parquet file, by the names and the first rows."""
     names = [name for name in file.schema_arrow.names if name != "__index_level_0__"]
-    tested = tuple(Condition.parse(wanted.where).names.values()) if wanted.where is not None else ()
     head = next(file.iter_batches(SAMPLE_ROWS), None)
     sample = {name: values(head.column(head.schema.get_field_index(name))) for name in names} if head else {}
-    return choose_columns(names, sample, wanted, source, tested=tested)
+    return choose_columns(names, sample, wanted, source)
 
 
 def values(array: pa.Array) -> list[object]:

@@ -53,11 +53,6 @@ def together(columns: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarr
     return np.concatenate(codes).astype(np.int32), ids
 
 
-def list_column(names: Sequence[str], item: str) -> str | None:
-    """The column of the items before the target, as RecBole's cut files have it (item_id_list); None if there is none."""
-    return f"{item}_list" if f"{item}_list" in names else None
-
-
 def unroll(tables: Mapping[int, TextTable], user: str, item: str) -> dict[int, list[tuple[str, str]]]:
     """The interactions of rows 'user, list of items, target': each row must go on where the user's rows before it end.
 
@@ -76,12 +71,20 @@ def unroll(tables: Mapping[int, TextTable], user: str, item: str) -> dict[int, l
     seen: dict[str, list[str]] = {}
     for part, table in tables.items():
         places = [table.layout.names.index(name) for name in (user, f"{item}_list", item)]
-        records = [
-            (line, [cells[place] for place in places]) for line, cells in table.records() if len(cells) > max(places)
-        ]
+        read = list(table.records())
+        for line, cells in read:
+            if len(cells) != len(table.layout.names):
+                raise UserError(
+                    f"{table.path}:{line}: the row has {len(cells)} columns, the header {len(table.layout.names)}"
+                )
+        records = [(line, [cells[place] for place in places]) for line, cells in read]
         rows[part] = []
         for line, (owner, text, target) in sorted(records, key=length):
             before, known = text.split(), seen.setdefault(owner, [])
+            if not known and part and before:
+                raise UserError(
+                    f"{table.path}:{line}: training has no row of user {owner[:40]}, so whether the items before the target were learned cannot be told"
+                )
             if not known:
                 rows[part] += [(owner, one) for one in before]
                 known += before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import zipfile
 import zlib
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,27 +13,28 @@ import pyarrow as pa
 
 from seqcl.data.atomic import with_features
 from seqcl.data.attributes import read_attributes
-from seqcl.data.columns import Chosen, Wanted, choose_columns
-from seqcl.data.conditions import Condition
-from seqcl.data.delimited import TextTable, check_encoding, read_text_table
-from seqcl.data.encode import Chunks, encode_log
-from seqcl.data.files import attribute_file, log_files, log_name, open_bytes, part_files
+from seqcl.data.columns import Chosen, Wanted
+from seqcl.data.delimited import TextTable, check_encoding
+from seqcl.data.encode import encode_log
+from seqcl.data.files import attribute_file, log_files, log_name, part_files
 from seqcl.data.interactions import Interactions
-from seqcl.data.json_log import choose_keys, read_json
-from seqcl.data.layout import Layout, cells_of_line, recognise, sample_lines
+from seqcl.data.layout import Layout, recognise
 from seqcl.data.parquet_log import read_parquet_log
-from seqcl.data.part_files import join, list_column, unroll
+from seqcl.data.part_files import join, unroll
+from seqcl.data.table_log import (
+    FORMATS,
+    chosen_columns,
+    encoded,
+    head_of,
+    layout_of_part,
+    read_json_log,
+    read_table_log,
+    suffix_format,
+)
 from seqcl.data.text_log import read_text_log
 from seqcl.errors import UserError, unknown
 
 logger = logging.getLogger("seqcl")
-
-FORMATS = ("atomic", "csv", "json", "parquet", "text", "tsv")
-SUFFIXES = {
-    **{".inter": "atomic", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet"},
-    **{".jsonl": "json", ".ndjson": "json", ".json": "json"},
-}
-HEAD_BYTES = 1 << 16
 
 
 def read(
@@ -108,59 +108,68 @@ def read(
 
 
 def read_parts(files: Mapping[int, Path], path: Path, name: str, wanted: Wanted) -> Interactions:
-    """Read the files of a split that was made elsewhere, each as what the first is."""
+    """Read the files of a split that was made elsewhere, each as what the file of training is."""
     plain = replace(wanted, given=False)
-    logs: dict[int, Interactions] = {}
-    like: Layout | None = None
-    for part in sorted(files):
-        file = files[part]
-        if part and like is not None and like.kind in ("text", "colon"):
-            logs[part] = read_text_log(file, name, like)
-            continue
-        with open_bytes(file) as opened:
-            head = opened.read(HEAD_BYTES)
-        if not part and not head.startswith(b"PAR1"):
-            check_encoding(head, file)
-            like = recognise(head, file, plain, suffix_format(file))
-            chosen = chosen_columns(TextTable(file, like), plain) if like.header else None
-            if chosen and list_column(like.names, chosen.item):
-                return read_unrolled(files, path, name, like, chosen, plain)
-        logs[part] = read_files([file], file, name, plain)
-    return join(logs, name, str(path))
+    files = dict(sorted(files.items()))  # training first
+    first = files[0]
+    head = head_of(first)
+    if head.startswith(b"PAR1"):
+        return join({part: read_files([file], file, name, plain) for part, file in files.items()}, name, str(path))
+    check_encoding(head, first)
+    like = recognise(head, first, plain, suffix_format(first))
+    if like.kind in ("text", "colon"):
+        return join({part: whole_lines([file], name, like, plain) for part, file in files.items()}, name, str(path))
+    if like.kind == "json":
+        return join(
+            {part: read_json_log([file], name, like, plain, str(file)) for part, file in files.items()}, name, str(path)
+        )
+    tables = {
+        part: TextTable(file, layout_of_part(file, like, plain) if part else like) for part, file in files.items()
+    }
+    chosen = chosen_columns(tables[0], plain, cut=True)
+    if f"{chosen.item}_list" in like.names:
+        log = join(cut_rows(tables, chosen, plain, name, path), name, str(path))
+    else:
+        log = join(
+            {part: encoded([one], chosen, plain, name, str(one.path)) for part, one in tables.items()}, name, str(path)
+        )
+    return with_features(log, first) if like.kind == "atomic" else log
 
 
-def read_unrolled(
-    files: Mapping[int, Path], path: Path, name: str, layout: Layout, chosen: Chosen, wanted: Wanted
-) -> Interactions:
-    """Read files of rows with a list of items and the target after it, such as RecBole's for sequential models."""
-    tables = {part: TextTable(files[part], layout_of_part(files[part], layout, wanted)) for part in sorted(files)}
+def cut_rows(
+    tables: Mapping[int, TextTable], chosen: Chosen, wanted: Wanted, name: str, path: Path
+) -> dict[int, Interactions]:
+    """The interactions of each part, of rows with a list of items and the target after it, as RecBole cuts them.
+
+    Raises:
+        UserError: an option that chooses among rows, or a row that does not go on where those before it end.
+    """
+    for option in ("where", "min_rating"):
+        if (value := getattr(wanted, option)) is not None:
+            raise UserError(
+                f"--data.{option} {value}: the rows of {path} were cut with {chosen.item}_list, so none can be left out"
+            )
     logs = {}
     for part, rows in unroll(tables, chosen.user, chosen.item).items():
         if not rows:
-            raise UserError(f"{files[part]}:2: there is a header and nothing under it")
+            raise UserError(f"{tables[part].path}:2: there is a header and nothing under it")
         values = {chosen.user: [user for user, _ in rows], chosen.item: [item for _, item in rows]}
         chunks = {column: [pa.array(texts, pa.string())] for column, texts in values.items()}
-        own = replace(chosen, time=None, rating=None, tested=())
 
-        def where(row: int, column: str, file: Path = files[part]) -> str:
+        def where(row: int, column: str, file: Path = tables[part].path) -> str:
             return f"{file}: interaction {row + 1:,}, column {column!r}"
 
-        told = f"{layout}, lists of items and targets"
+        own = replace(chosen, time=None, rating=None)
+        told = f"{tables[part].layout}, lists of items and targets"
         logs[part] = encode_log(chunks, own, where, Wanted(), name=name, source=str(path), layout=told)
-    return join(logs, name, str(path))
-
-
-def suffix_format(path: Path) -> str:
-    """The format that the name of a file suggests; empty if it suggests none."""
-    return SUFFIXES.get(Path(path.name.lower().removesuffix(".gz")).suffix, "")
+    return logs
 
 
 def read_files(files: Sequence[Path], path: Path, name: str, wanted: Wanted) -> Interactions:
     """Read the files of one log by the layout of the first."""
     kind = wanted.format or suffix_format(files[0])
     source = str(files[0] if len(files) == 1 else path)
-    with open_bytes(files[0]) as file:
-        head = file.read(HEAD_BYTES)
+    head = head_of(files[0])
     if kind == "parquet" or (not kind and head.startswith(b"PAR1")):
         if wanted.columns:
             raise UserError(
@@ -198,83 +207,6 @@ def whole_lines(files: Sequence[Path], name: str, layout: Layout, wanted: Wanted
     if len(files) > 1:
         raise UserError(f"{files[0].parent}: {len(files)} files with {layout}; name one of them")
     return read_text_log(files[0], name, layout)
-
-
-def read_table_log(files: Sequence[Path], name: str, layout: Layout, wanted: Wanted, source: str) -> Interactions:
-    """Read tables of text as one log; every part may have its columns in another order."""
-    tables: list[TextTable] = []
-    starts: list[int] = []
-    chunks: Chunks = {}
-    chosen: Chosen | None = None
-    rows = 0
-    for path in files:
-        if tables:
-            layout = layout_of_part(path, layout, wanted)
-        table = TextTable(path, layout)
-        chosen = chosen or chosen_columns(table, wanted)
-        found = read_text_table(table, chosen)
-        for column in chosen.needed:
-            chunks.setdefault(column, []).extend(found[column].chunks)
-        tables.append(table)
-        starts.append(rows)
-        rows += len(found)
-        del found  # so that each column is freed as soon as it is encoded
-    assert chosen is not None
-
-    def where(row: int, column: str) -> str:
-        part = bisect_right(starts, row) - 1
-        return tables[part].where(row - starts[part], column)
-
-    told = str(layout) + (f", {len(files)} parts" if len(files) > 1 else "")
-    log = encode_log(chunks, chosen, where, wanted, name=name, source=source, layout=told)
-    return log if layout.header else replace(log, reading=log.reading | {"positions": list(layout.names)})
-
-
-def layout_of_part(path: Path, first: Layout, wanted: Wanted) -> Layout:
-    """The layout of a further part, whose header may have another order.
-
-    Raises:
-        UserError: the part is empty, in another encoding, or laid out in another way.
-    """
-    with open_bytes(path) as file:
-        head = file.read(HEAD_BYTES)
-    check_encoding(head, path)
-    if not first.header:
-        return first
-    found = recognise(head, path, wanted, "atomic" if first.kind == "atomic" else "")
-    if (found.kind, found.delimiter, found.header) != (first.kind, first.delimiter, True):
-        raise UserError(f"{path}:1: {found}, but the parts before it are {first}")
-    return found
-
-
-def chosen_columns(table: TextTable, wanted: Wanted) -> Chosen:
-    """Choose the columns of a table of text by its names, and by its content where these do not say."""
-    layout = table.layout
-    with open_bytes(table.path) as file:
-        lines = sample_lines(file.read(HEAD_BYTES))[int(layout.header) :]
-    rows = [cells for line in lines if len(cells := cells_of_line(line, layout.delimiter)) == len(layout.names)]
-    sample = {name: [row[place] for row in rows] for place, name in enumerate(layout.names)}
-    tested = tuple(Condition.parse(wanted.where).names.values()) if wanted.where is not None else ()
-    return choose_columns(layout.names, sample, wanted, f"{table.path}:1", tested=tested)
-
-
-def read_json_log(files: Sequence[Path], name: str, layout: Layout, wanted: Wanted, source: str) -> Interactions:
-    """Read files of a JSON object a line as one log."""
-    chosen = choose_keys(files[0], wanted)
-    chunks: Chunks = {}
-    places: list[tuple[Path, int]] = []
-    for path in files:
-        found, lines = read_json(path, chosen)
-        for column, arrays in found.items():
-            chunks.setdefault(column, []).extend(arrays)
-        places += [(path, line) for line in lines]
-
-    def where(row: int, column: str) -> str:
-        path, line = places[row]
-        return f"{path}:{line}: {column!r}"
-
-    told = str(layout) + (f", {len(files)} parts" if len(files) > 1 else "")
-    return encode_log(chunks, chosen, where, wanted, name=name, source=source, layout=told)
 
 
 def check_sequences(log: Interactions) -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqcl.data.cells import rows_of
-from seqcl.data.columns import ITEM_NAMES, USER_NAMES, pick
+from seqcl.data.columns import pick
 from seqcl.data.files import open_bytes
 from seqcl.data.layout import best_delimiter, sample_lines
+from seqcl.data.names import ITEM_NAMES, USER_NAMES
 from seqcl.errors import UserError, brief, unknown
 
 if TYPE_CHECKING:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from datetime import datetime, timezone
 
 import numpy as np
 import pyarrow as pa
@@ -12,26 +10,13 @@ import pyarrow.compute as pc
 
 from seqcl.data.arrow import null_mask, values_of
 from seqcl.data.columns import Where
-from seqcl.data.evidence import UNITS, unit_of
+from seqcl.data.dates import UNCLEAR, parse_date
+from seqcl.data.evidence import EPOCH_SECONDS, UNITS, number, unit_of
 from seqcl.errors import UserError
 
 NUMBERS, DATES, ZONED = "numbers", "dates in UTC", "dates with a zone"
 
 ZONE = r"(?i)(Z|UTC|GMT|[+-]\d\d:?\d\d)$"
-
-WRITTEN = (
-    "%a %b %d %H:%M:%S %z %Y",
-    "%m %d, %Y",
-    "%b %d, %Y",
-    "%B %d, %Y",
-    "%Y/%m/%d",
-    "%Y/%m/%d %H:%M:%S",
-    "%Y/%m/%d %H:%M",
-)
-"""Dates besides ISO 8601 whose order of day and month is clear: Foursquare's, Amazon's, and those that begin with the year."""
-
-UNCLEAR = re.compile(r"\s*\d{1,2}[/.]\d{1,2}[/.]\d{2,4}\b")
-"""Dates such as 11/1/2000, of which nobody can tell whether the day or the month comes first."""
 
 
 def to_seconds(chunks: Iterable[pa.Array], column: str, where: Where) -> tuple[np.ndarray, str]:
@@ -64,7 +49,7 @@ def why_not(value: object) -> str:
     if isinstance(value, str) and UNCLEAR.match(value):
         return f"{value[:40]!r}: is the day or the month first? Write dates as 2000-12-31"
     what = "the time is missing" if value is None else f"{value!r}"[:60] + " is not a time"
-    return f"{what}; it must be seconds, 0 or more, or a date"
+    return f"{what}; it must be seconds, 0 or more, or a date (--data.order file takes the rows as they stand)"
 
 
 def in_seconds(times: np.ndarray, column: str, where: Where) -> tuple[np.ndarray, str]:
@@ -74,16 +59,22 @@ def in_seconds(times: np.ndarray, column: str, where: Where) -> tuple[np.ndarray
         if is_days(times):
             year, rest = np.divmod(times.astype(np.int64), 10_000)
             month, day = np.divmod(rest, 100)
-            days = (year - 1970).astype("M8[Y]") + (month - 1).astype("m8[M]") + (day - 1).astype("m8[D]")
+            months = (year - 1970).astype("M8[Y]") + (month - 1).astype("m8[M]")
+            days = months + (day - 1).astype("m8[D]")
+            if len(bad := np.flatnonzero(days.astype("M8[M]") != months)):
+                raise UserError(f"{where(int(bad[0]), column)}: {times[bad[0]]:.0f} is no day")
             return days.astype("M8[s]").astype(np.float64), "days such as 20240131"
         return times, "numbers of no known unit"
-    other = unit_of(float(times.min()))
-    if other not in (None, unit):
-        low = float(np.sqrt(UNITS[unit] * UNITS[other or unit]) * 1e9)
-        first = times[0] < low
-        row = int(np.flatnonzero((times < low) != first)[0])
+    rows = {}
+    for name, scale in UNITS.items():
+        low, high = (bound * scale for bound in EPOCH_SECONDS)
+        if len(found := np.flatnonzero((times >= low) & (times < high))):
+            rows[name] = found
+    if len(rows) > 1:
+        usual, *_, rare = sorted(rows, key=lambda name: -len(rows[name]))
+        row = int(rows[rare][0])
         raise UserError(
-            f"{where(row, column)}: {times[row]:.0f} is in other units than the rows before ({other} and {unit} are mixed)"
+            f"{where(row, column)}: {times[row]:.0f} is in {rare}, but other times are in {usual}; write all in one unit"
         )
     return (times, "seconds since 1970") if unit == "seconds" else (times / UNITS[unit], f"{unit} since 1970")
 
@@ -130,27 +121,7 @@ def text_times(chunk: pa.Array) -> tuple[pa.Array, str]:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             continue
     coded = chunk.dictionary_encode()  # days repeat, so each is parsed once
-    parsed = pa.array([parse_time(text) for text in coded.dictionary.to_pylist()], pa.float64())
-    return parsed.take(coded.indices), zoned
-
-
-def parse_time(text: str | None) -> float | None:
-    """Parse one time as seconds; None if the text is no time, or one whose order of day and month is not clear."""
-    text = str(text or "").strip()
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    moment = None
-    try:
-        moment = datetime.fromisoformat(re.sub(r"\s*(Z|UTC|GMT)$", "+00:00", text))
-    except ValueError:
-        for form in WRITTEN:
-            try:
-                moment = datetime.strptime(text, form)
-                break
-            except ValueError:
-                continue
-    if moment is None:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    texts = coded.dictionary.to_pylist()
+    ways = {zoned: [parse_date(text) for text in texts], NUMBERS: [number(text) for text in texts]}
+    told = max(ways, key=lambda way: sum(value is not None for value in ways[way]))  # the rest is refused by name
+    return pa.array(ways[told], pa.float64()).take(coded.indices), told

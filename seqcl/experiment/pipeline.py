@@ -85,7 +85,8 @@ def execute(
     if progress and sequences.reading:
         print(sequences.told, file=sys.stderr, flush=True)
     with early_log() as early, warnings_shown(), enough_memory():
-        log.info("%s", sequences.told)
+        if sequences.reading:
+            log.info("%s", sequences.told)
         speak(experiment, sequences, split)
         model, times_read = first_model([with_kept_files(one, resume) for one in experiments], split, resume)
     folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
