@@ -33,7 +33,7 @@ LAYOUTS = {
 
 
 def said(name: str, folder: Path) -> str:
-    """What seqcl says of a file: how it was read, or why it was not."""
+    """The line that seqcl says of a file: how it was read, or why it was not."""
     path = folder / name
     path.write_text(LAYOUTS[name], encoding="utf-8", newline="")
     try:

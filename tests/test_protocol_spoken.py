@@ -1,4 +1,4 @@
-"""What a run says of its protocol before it trains: targets out of reach or left out, and logs that teach nothing."""
+"""A run speaks of its protocol before it trains: of targets out of reach or left out, and logs that teach nothing."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ LONGEST_NAME = 100
 """Most characters of the name of a column."""
 
 ROLES = ("user", "item", "time", "rating")
-"""What a column can be for seqcl; `_` in --data.columns is a column that is not read."""
+"""Roles of columns; `_` in --data.columns is a column that is not read."""
 
 Where = Callable[[int, str], str]
 """A function of a 0-based row and a column that gives their place, for messages: log.csv:7: column 2 'item_id'."""
@@ -48,7 +48,7 @@ class ReadOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the user says of how a log is read; what is not said is found by evidence.
+    """The user's choices of how a log is read; all else is found by evidence.
 
     Args:
         format: one of FORMATS.

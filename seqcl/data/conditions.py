@@ -211,7 +211,7 @@ def alike(one: Any, other: Any) -> tuple[Any, Any]:
 
 
 def kind_of(side: Any) -> str:
-    """What a side of a comparison is, in words."""
+    """The kind of a side of a comparison, in words."""
     kind = side.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "text"

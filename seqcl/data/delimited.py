@@ -164,7 +164,7 @@ def parse(table: TextTable, chosen: Chosen, *, text_time: bool = False) -> pa.Ta
 
 
 def source_of(table: TextTable) -> str | io.BytesIO:
-    """What Arrow reads: the path, or the bytes of a file that is packed or whose blanks vary."""
+    """The source that Arrow reads: the path, or the bytes of a file that is packed or whose blanks vary."""
     if table.layout.delimiter == BLANK:
         with open_bytes(table.path) as file:
             lines = (line.removeprefix(b"\xef\xbb\xbf") for line in file)

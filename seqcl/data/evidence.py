@@ -1,4 +1,4 @@
-"""What the values of columns look like, on a sample of them: numbers, times, ratings, and so the roles of columns."""
+"""Judge columns by a sample of their values: numbers, times, ratings, and so the roles of columns."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def part_files(path: Path) -> dict[int, Path]:
 
 
 def part_end(path: Path) -> str:
-    """How the name of a part of a log ends, without .gz; empty for a file that is none."""
+    """The end of the name of a part of a log, without .gz; empty for a file that is none."""
     name = path.name.lower().removesuffix(".gz")
     return next((end for end in (*PARQUET_ENDS, *TEXT_ENDS) if name.endswith(end)), "")
 

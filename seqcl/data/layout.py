@@ -28,7 +28,7 @@ SPELLED = {"\t": "tabs", "::": "'::'", ",": "commas", ";": "semicolons", "|": "b
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a text file is laid out.
+    """The layout of a text file.
 
     Args:
         kind: table, atomic (RecBole's), text ('user item item ...'), colon ('user:item item ...') or json (a line an object).

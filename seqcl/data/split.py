@@ -125,7 +125,7 @@ def temporal(
 
 
 def about_left_out(users: np.ndarray, has_history: np.ndarray, has_item: np.ndarray) -> dict[str, int]:
-    """How many targets and users a part of a temporal split leaves out, and for which reason.
+    """Count the targets and users that a part of a temporal split leaves out, by reason.
 
     Args:
         users: user of each target after the cut, (W,).

@@ -1,4 +1,4 @@
-"""What a run folder holds, without its model being made."""
+"""List the contents of a run folder, without its model being made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READ = ("columns", "order", "dropped")
 
 
 def holdings(folder: Path) -> dict[str, Any]:
-    """What a run holds: its log and how that was read, and bytes on disk, by file or folder.
+    """List the contents of a run: its log and how that was read, and bytes on disk, by file or folder.
 
     Args:
         folder: the run.

@@ -1,4 +1,4 @@
-"""What makes a run whole: it keeps its packed log, the files that its options name, and the fingerprint of the log."""
+"""Make a run whole: it keeps its packed log, the files that its options name, and the fingerprint of the log."""
 
 from __future__ import annotations
 

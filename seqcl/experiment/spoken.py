@@ -1,4 +1,4 @@
-"""What a user is told before training: targets that cannot be hit or are left out, and logs that teach little."""
+"""Tell a user before training: of targets that cannot be hit or are left out, and logs that teach little."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ FORMAT = "seqcl-bundle-2"
 READABLE = (FIRST, FORMAT)
 MANIFEST = "manifest.json"
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError, EOFError, SafetensorError)  # fmt: skip
-"""What libraries raise at files of another content, RecursionError (a RuntimeError) too."""
+"""Errors that libraries raise at files of another content, RecursionError (a RuntimeError) too."""
 ANSWERING = ("query.safetensors", "item_ids.npy", "index.json", "index.faiss")
 """The files that every answer depends on: they are always compared with their hashes, before they are read."""
 

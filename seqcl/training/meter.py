@@ -17,7 +17,7 @@ from seqcl.training.state import Row, State
 log = logging.getLogger("seqcl")
 
 WITHOUT = "without_"
-"""What the number of steps that could not give a term is called, before the term's name."""
+"""Begin of the name under which the steps that could not give a term are counted; the term follows."""
 
 
 class Meter:
