@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pandas as pd
+import polars
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -325,7 +326,6 @@ def test_frames_of_other_libraries_give_the_log_of_pandas() -> None:
     arrow = pa.table(frame)
     assert pack(Interactions.from_frame(arrow)).fingerprint == expected.fingerprint
     assert pack(Interactions.from_frame(frame.set_index(["user_id", "when"]))).fingerprint == expected.fingerprint
-    polars = pytest.importorskip("polars")
     for made in (polars.from_arrow(arrow), polars.from_arrow(arrow).lazy()):
         assert pack(Interactions.from_frame(made)).fingerprint == expected.fingerprint
     for wrong in ([1, 2], {"user_id": [1]}, 7):
