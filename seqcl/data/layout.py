@@ -95,7 +95,11 @@ def recognise(head: bytes, path: Path, wanted: Wanted, suffix: str = "") -> Layo
     if delimiter is None and not same_width(rows):
         check_sequences(rows, path)
         return Layout(kind="text")
-    if len(rows[0]) <= 4 and all(number(cell) is None for row in rows for cell in row):
+    if (
+        (delimiter or len(rows[0]) == 2)
+        and len(rows[0]) <= 4
+        and all(number(cell) is None for row in rows for cell in row)
+    ):
         raise UserError(
             f"{path}:1: is the first line a header? If so, name its columns with --data.user and --data.item; if not, say what they are with --data.columns user,item"
         )

@@ -157,7 +157,7 @@ def put_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
     """Copy the tensors named "model.*" into the model.
 
     Raises:
-        CheckpointError: the weights of the model have other names or shapes than those of `path`; two are named.
+        CheckpointError: the weights of the model have other names or shapes than those of `path`; three are named.
     """
     weights = without_prefix(tensors, "model.")
     expected = model.state_dict()
@@ -168,8 +168,9 @@ def put_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
         if there != here:
             wrong.append(f"{name} is {there} in the checkpoint, {here} in the model")
     if wrong:
-        more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
-        raise CheckpointError(f"{path} belongs to another model: {'; '.join(sorted(wrong)[:2])}{more}")
+        told = [brief(one, 80) for one in sorted(wrong)[:3]]
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(f"{path} belongs to another model: {'; '.join(told)}{more}")
     model.load_state_dict(weights)
 
 
