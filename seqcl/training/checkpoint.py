@@ -157,20 +157,22 @@ def put_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
     """Copy the tensors named "model.*" into the model.
 
     Raises:
-        CheckpointError: the weights of the model have other names or shapes than those of `path`; three are named.
+        CheckpointError: the weights of the model have other names or shapes than those of `path`; one of each kind is named.
     """
     weights = without_prefix(tensors, "model.")
     expected = model.state_dict()
-    wrong = [f"{name} is not in the model" for name in weights.keys() - expected.keys()]
-    wrong += [f"{name} is not in the checkpoint" for name in expected.keys() - weights.keys()]
-    for name in weights.keys() & expected.keys():
-        there, here = tuple(weights[name].shape), tuple(expected[name].shape)
-        if there != here:
-            wrong.append(f"{name} is {there} in the checkpoint, {here} in the model")
-    if wrong:
-        told = [brief(one, 80) for one in sorted(wrong)[:3]]
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(f"{path} belongs to another model: {'; '.join(told)}{more}")
+    shapes = {
+        name: (tuple(weights[name].shape), tuple(expected[name].shape)) for name in weights.keys() & expected.keys()
+    }
+    kinds = (
+        [f"{name} is {there} in the checkpoint, {here} in the model" for name, (there, here) in shapes.items() if there != here],
+        [f"{name} is not in the model" for name in weights.keys() - expected.keys()],
+        [f"{name} is not in the checkpoint" for name in expected.keys() - weights.keys()],
+    )  # fmt: skip
+    if any(kinds):
+        told = "; ".join(brief(min(kind), 100 - 40 * bool(n)) for n, kind in enumerate(kinds) if kind)
+        more = sum(max(0, len(kind) - 1) for kind in kinds)
+        raise CheckpointError(f"{path} belongs to another model: {told}" + (f" and {more} more" if more else ""))
     model.load_state_dict(weights)
 
 
