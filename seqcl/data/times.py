@@ -65,14 +65,12 @@ def in_seconds(times: np.ndarray, column: str, where: Where) -> tuple[np.ndarray
                 raise UserError(f"{where(int(bad[0]), column)}: {times[bad[0]]:.0f} is no day")
             return days.astype("M8[s]").astype(np.float64), "days such as 20240131"
         return times, "numbers of no known unit"
-    rows = {}
-    for name, scale in UNITS.items():
-        low, high = (bound * scale for bound in EPOCH_SECONDS)
-        if len(found := np.flatnonzero((times >= low) & (times < high))):
-            rows[name] = found
-    if len(rows) > 1:
-        usual, *_, rare = sorted(rows, key=lambda name: -len(rows[name]))
-        row = int(rows[rare][0])
+    ranges = {name: [bound * scale for bound in EPOCH_SECONDS] for name, scale in UNITS.items()}
+    counts = {name: int(((times >= low) & (times < high)).sum()) for name, (low, high) in ranges.items()}
+    usual, *rest = sorted(counts, key=lambda name: -counts[name])
+    if rare := next((name for name in rest if counts[name]), None):
+        low, high = ranges[rare]
+        row = int(np.flatnonzero((times >= low) & (times < high))[0])
         raise UserError(
             f"{where(row, column)}: {times[row]:.0f} is in {rare}, but other times are in {usual}; write all in one unit"
         )
