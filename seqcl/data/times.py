@@ -67,8 +67,8 @@ def in_seconds(times: np.ndarray, column: str, where: Where) -> tuple[np.ndarray
         return times, "numbers of no known unit"
     ranges = {name: [bound * scale for bound in EPOCH_SECONDS] for name, scale in UNITS.items()}
     counts = {name: int(((times >= low) & (times < high)).sum()) for name, (low, high) in ranges.items()}
-    usual, *rest = sorted(counts, key=lambda name: -counts[name])
-    if rare := next((name for name in rest if counts[name]), None):
+    usual, *others = sorted(counts, key=lambda name: -counts[name])
+    if rare := next((name for name in others if counts[name]), None):
         low, high = ranges[rare]
         row = int(np.flatnonzero((times >= low) & (times < high))[0])
         raise UserError(
