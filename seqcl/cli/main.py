@@ -272,7 +272,8 @@ def data(chosen: argparse.Namespace) -> int:
         print(json.dumps(stats(chosen), indent=2))
     elif chosen.action == "convert":
         log = room.load(chosen.dataset, **read_options(chosen))
-        print(log.told, file=sys.stderr)
+        if log.reading:
+            print(log.told, file=sys.stderr)
         room.write(log, chosen.target)
         print(chosen.target)
     else:
@@ -287,7 +288,8 @@ def stats(chosen: argparse.Namespace) -> dict[str, Any]:
         from seqcl.data import load_sequences
 
         sequences = load_sequences(chosen.dataset, **read_options(chosen))
-        print(sequences.told, file=sys.stderr)
+        if sequences.reading:
+            print(sequences.told, file=sys.stderr)
         return sequences.stats()
     from seqcl.experiment.holdings import holdings
 
