@@ -3,6 +3,7 @@
 from seqcl.encoders.base import Encoder, Exported, TableEncoder
 from seqcl.encoders.bert import BERT4Rec
 from seqcl.encoders.bsarec import BSARec
+from seqcl.encoders.dealt import dealt, share, states_of_all
 from seqcl.encoders.gru import GRU
 from seqcl.encoders.hstu import HSTU
 from seqcl.encoders.narm import NARM
@@ -33,4 +34,7 @@ __all__ = [
     "Scoring",
     "TableEncoder",
     "TwoTower",
+    "dealt",
+    "share",
+    "states_of_all",
 ]

@@ -9,6 +9,7 @@ from seqcl.losses.contrastive import (
     nt_xent,
     similarities,
     uniformity,
+    wide,
 )
 from seqcl.losses.margin import cosine_margin, triplet, view_regularizer
 from seqcl.losses.negatives import Negatives, Sampling
@@ -49,4 +50,5 @@ __all__ = [
     "triplet",
     "uniformity",
     "view_regularizer",
+    "wide",
 ]

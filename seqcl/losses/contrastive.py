@@ -37,7 +37,7 @@ def contrast(
         reduction: average several positives outside the log (out, the better one in the paper) or inside it (in).
     """
     check_choice("reduction", reduction, Reduction)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = wide(logits)
     found = positives.sum(1)  # (M,)
     some = found > 0  # (M,)
     # A row without a positive keeps its logits, as all -inf would make its gradient NaN; its term is dropped in the end.
@@ -65,7 +65,7 @@ def each_positive(logits: Tensor, positives: Tensor) -> Tensor:
         logits: (M, C) similarities, anchors by candidates.
         positives: (M, C) bool; all others are negatives.
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = wide(logits)
     # Without negatives a finite floor takes the place of minus infinity, which would make the gradient NaN.
     negatives = logits.masked_fill(positives, torch.finfo(logits.dtype).min).logsumexp(1)  # (M,)
     losses = F.softplus(negatives[:, None] - logits).masked_fill(~positives, 0.0)  # (M, C)
@@ -153,14 +153,17 @@ def similarities(first: Tensor, second: Tensor, similarity: Similarity) -> Tenso
     """Cosine or dot product of all pairs, float32 or wider whatever autocast says: (B, D), (C, D) -> (B, C)."""
     check_choice("similarity", similarity, Similarity)
     with torch.autocast(first.device.type, enabled=False):
-        unit = _unit if similarity == "cosine" else _wide
+        unit = _unit if similarity == "cosine" else wide
         return unit(first) @ unit(second).T
 
 
 def _unit(states: Tensor) -> Tensor:
-    return F.normalize(_wide(states), dim=1)
+    return F.normalize(wide(states), dim=1)
 
 
-def _wide(states: Tensor) -> Tensor:
-    # Half precision holds a cosine to 1/256; over a temperature of 0.05 that is an error of 8 % in exp.
-    return states if states.dtype == torch.float64 else states.float()
+def wide(values: Tensor) -> Tensor:
+    """The values in float32, or in float64 if they are that wide.
+
+    Half precision holds a cosine to 1/256; over a temperature of 0.05 that is an error of 8 % in exp.
+    """
+    return values if values.dtype == torch.float64 else values.float()

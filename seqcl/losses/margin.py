@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.losses.contrastive import similarities
+from seqcl.losses.contrastive import similarities, wide
 from seqcl.types import Similarity
 
 
@@ -74,7 +74,7 @@ def _mean(losses: Tensor, keep: Tensor | None) -> Tensor:
 
 
 def _unit(states: Tensor) -> Tensor:
-    return F.normalize(states if states.dtype == torch.float64 else states.float(), dim=-1)
+    return F.normalize(wide(states), dim=-1)
 
 
 def _distance(first: Tensor, second: Tensor) -> Tensor:

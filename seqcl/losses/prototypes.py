@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqcl.losses.contrastive import wide
+
 
 def cosine_gap(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean of 2 - 2 cos over rows (B, D): the squared distance on the unit sphere, 0 if equal (BYOL, arXiv 2006.07733, eq. 2)."""
     with torch.autocast(predicted.device.type, enabled=False):
-        one, two = (x if x.dtype == torch.float64 else x.float() for x in (predicted, target))
+        one, two = (wide(one) for one in (predicted, target))
         return (2 - 2 * F.cosine_similarity(one, two, dim=1)).mean()
 
 
@@ -25,8 +27,7 @@ def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int = 3) -> Tensor:
         epsilon: Entropy of the codes; 0.05 in the paper.
         iterations: Rounds of columns, then rows; 3 in the paper.
     """
-    logs = scores if scores.dtype == torch.float64 else scores.float()
-    logs = logs / epsilon
+    logs = wide(scores) / epsilon
     for _ in range(iterations):
         logs = logs - logs.logsumexp(0, keepdim=True)
         logs = logs - logs.logsumexp(1, keepdim=True)
@@ -35,5 +36,4 @@ def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int = 3) -> Tensor:
 
 def swapped(scores: Tensor, codes: Tensor, *, temperature: float) -> Tensor:
     """Mean cross entropy of one view's scores (B, K) with the other's codes (B, K) (SwAV, arXiv 2006.09882, eq. 2)."""
-    logits = scores if scores.dtype == torch.float64 else scores.float()
-    return -(codes * (logits / temperature).log_softmax(1)).sum(1).mean()
+    return -(codes * (wide(scores) / temperature).log_softmax(1)).sum(1).mean()

@@ -46,7 +46,7 @@ class Pretraining(nn.Module):
 
     def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
         """Weighted loss terms by name."""
-        return self.objective(self.encoder, batch)
+        return self.objective(encoders.dealt(self.encoder), batch)
 
 
 class Recommender(Model):
@@ -91,7 +91,7 @@ class Recommender(Model):
 
     def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
         """Weighted loss terms by name; training minimises their sum."""
-        return self.objective(self.encoder, batch)
+        return self.objective(encoders.dealt(self.encoder), batch)
 
     def queries(self, batch: SeqBatch) -> Tensor:
         """Vectors to compare with those of the items: (B, D)."""

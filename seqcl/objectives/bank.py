@@ -9,6 +9,7 @@ from torch import Tensor
 from seqcl.augment import Pair, View, halves, stack
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, positive
+from seqcl.losses import wide
 from seqcl.objectives.base import rng
 from seqcl.objectives.follower import check_momentum
 from seqcl.objectives.heads import Head, projection
@@ -74,8 +75,8 @@ class PIRL(ViewsObjective):
         shown = halves(self.make_views(batch))[1]
         states = encoder.last(stack(source, shown))  # (2B, D)
         row, view = states.chunk(2)
-        row = F.normalize(self.head(row).float(), dim=1)
-        view = F.normalize(self.view_head(view).float(), dim=1)
+        row = F.normalize(wide(self.head(row)), dim=1)
+        view = F.normalize(wide(self.view_head(view)), dim=1)
         mine = self.bank[batch.users]  # (B, D)
         known = mine.abs().sum(1) > 0
         mine = torch.where(known[:, None], mine, row.detach())  # a user seen for the first time

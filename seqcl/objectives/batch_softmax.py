@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import softmax
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.positions import check_one_pass, only_newest, positions
-from seqcl.types import SeqBatch, Similarity, Windows
+from seqcl.objectives.positions import Learned, check_one_pass, learned_positions, only_newest
+from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
 Correction = Literal["counts", "stream", "none"]
 
@@ -93,8 +93,9 @@ class BatchSoftmax(Objective):
             self.seen, self.gap, self.times = (torch.zeros_like(counts) for _ in range(3))
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        states, targets = positions(encoder, batch, newest=self.only_last)  # (T, D), (T,)
-        distinct = candidates = targets.unique()  # (K,)
+        learned = learned_positions(encoder, batch, newest=self.only_last)
+        states, targets = learned.states, learned.targets  # (T', D), (T',)
+        distinct = candidates = self.targets_of(batch, learned).unique()  # (K,)
         if self.negatives:
             place = torch.randint(
                 len(self.catalogue), (self.negatives,), generator=rng(targets.device), device=targets.device
@@ -103,7 +104,7 @@ class BatchSoftmax(Objective):
         if self.correction == "stream" and self.training:
             self.note(distinct)
         self.missing = {"next_item": targets.new_tensor(len(candidates) < 2)}
-        if not len(targets):
+        if not learned.total:
             return {"next_item": states.sum() * 0}
         table = encoder.item_vectors(candidates)  # (C, D)
         wide = torch.promote_types(states.dtype, torch.float32)
@@ -114,10 +115,17 @@ class BatchSoftmax(Objective):
             if (
                 self.correction != "none"
             ):  # one more coordinate, 1 in every query, adds a term to each candidate's logit
-                chance = self.log_chance(candidates, len(targets)).to(wide)[:, None]  # (C, 1)
+                chance = self.log_chance(candidates, learned.total).to(wide)[:, None]  # (C, 1)
                 queries = torch.cat((queries, queries.new_ones(len(queries), 1)), 1)
                 table = torch.cat((table, -chance), 1)
-            return {"next_item": softmax(queries, table, torch.searchsorted(candidates, targets))}
+            return {"next_item": learned.mean(softmax(queries, table, torch.searchsorted(candidates, targets)))}
+
+    def targets_of(self, batch: SeqBatch, learned: Learned) -> Tensor:
+        """The targets of all positions that learn one, on whichever process: (T,)."""
+        if learned.places is None:
+            return learned.targets
+        targets = cast(Tensor, batch.last_targets() if self.only_last else batch.targets)
+        return targets[targets != PAD]
 
     @torch.no_grad()
     def note(self, items: Tensor) -> None:

@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from seqcl.encoders import Encoder
+from seqcl.encoders import Encoder, states_of_all
 from seqcl.errors import UserError
 from seqcl.types import SeqBatch
 
@@ -23,7 +23,7 @@ class Follower(nn.Module):
     @torch.no_grad()
     def forward(self, batch: SeqBatch) -> Tensor:
         """Project the states after the newest items: (B, D)."""
-        return self.head(self.encoder.last(batch))
+        return self.head(states_of_all(self.encoder.last, batch))
 
     @torch.no_grad()
     def follow(self, encoder: Encoder, head: nn.Module, momentum: float) -> None:

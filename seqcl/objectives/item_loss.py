@@ -14,6 +14,7 @@ from seqcl.encoders import Scoring
 from seqcl.errors import UserError, check_choice
 from seqcl.losses import LOSSES, Correction, Negatives, Sampling
 from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.positions import Learned
 from seqcl.types import Similarity
 
 
@@ -80,21 +81,30 @@ class ItemLoss(Objective):
         self.negatives.bind(item_counts)
         self.scoring.begin(item_counts)
 
-    def mean(self, states: Tensor, targets: Tensor, table: Tensor) -> Tensor:
+    def mean(
+        self, states: Tensor, targets: Tensor, table: Tensor, *, total: int | None = None, places: Tensor | None = None
+    ) -> Tensor:
         """The mean loss: a scalar, 0 where there is nothing to find.
 
         Args:
             states: (T, D).
             targets: (T,) ids of the items to find.
             table: (N + 2, D) the encoder's item embeddings.
+            total: number of positions of all processes, if these are a share of them.
+            places: (T,) the numbers of these positions among all.
         """
         queries, targets = self.scoring.queries(states), targets - 1  # rows of the N candidates
-        if not len(targets):
+        total = len(targets) if total is None else total
+        if not total or ("negatives" not in self.takes and not len(targets)):
             return queries.sum() * 0
         if "negatives" not in self.takes:
             return self.function(queries, self.scoring.candidates(table), targets, **self.wanted())
         items = len(table) - 2
-        drawn = self.negatives.draw(items, len(targets), rng(self.negatives.cumulative.device))
+        drawn = self.negatives.draw(items, total, rng(self.negatives.cumulative.device))
+        if places is not None and drawn.dim() == 2:
+            drawn = drawn[places]
+        if not len(targets):
+            return queries.sum() * 0
         log_q: Tensor = self.negatives.log_chance(items, table)
         bias: Tensor | None = self.scoring.bias
         if len(targets) + drawn.numel() < items:  # only M < N of the items take part
@@ -105,6 +115,11 @@ class ItemLoss(Objective):
             rows = table[1:-1]
         candidates = self.scoring.vectors(rows, bias)  # (M, D) or (N, D)
         return self.function(queries, candidates, targets, drawn, **self.wanted(log_q=log_q, items=items))
+
+    def over(self, learned: Learned, table: Tensor) -> Tensor:
+        """The mean loss over the learned positions of all processes: a scalar."""
+        own = self.mean(learned.states, learned.targets, table, total=learned.total, places=learned.places)
+        return learned.mean(own)
 
     def wanted(self, **made: Any) -> dict[str, Any]:
         """The keywords that the loss has, among those made here and the options."""

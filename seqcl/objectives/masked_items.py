@@ -10,8 +10,9 @@ from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.item_loss import ItemLoss
+from seqcl.objectives.positions import learned_positions
 from seqcl.objectives.rows import whole_rows
-from seqcl.types import SeqBatch, Windows
+from seqcl.types import PAD, SeqBatch, Windows
 
 
 class MaskedItems(Objective):
@@ -64,11 +65,10 @@ class MaskedItems(Objective):
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         rows = whole_rows(batch)
         marks = self.marks(rows)  # (B, L + 1)
-        masked = rows._replace(items=rows.items.masked_fill(marks, encoder.num_items + 1))
-        places = marks.flatten().nonzero()[:, 0]  # (T,)
-        states = encoder(masked).flatten(0, 1).index_select(0, places)  # (T, D)
-        targets = rows.items.flatten()[places]  # (T,)
-        return {"masked_items": self.item_loss.mean(states, targets, encoder.item_embeddings())}
+        hidden = rows.items.masked_fill(~marks, PAD)  # (B, L + 1), what is to be found
+        masked = rows._replace(items=rows.items.masked_fill(marks, encoder.num_items + 1), targets=hidden)
+        learned = learned_positions(encoder, masked, newest=False)
+        return {"masked_items": self.item_loss.over(learned, encoder.item_embeddings())}
 
     def marks(self, rows: SeqBatch) -> Tensor:
         """Mark the items to mask, one in each row at least: (B, L) bool."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from seqcl.augment import Pair, View, halves
 from seqcl.encoders import Encoder
 from seqcl.errors import positive
+from seqcl.losses import wide
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, masked_share, no_other, own_among_others
@@ -65,8 +66,8 @@ class MoCo(ViewsObjective):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         first, second = halves(self.make_views(batch))
-        queries = F.normalize(self.head(encoder.last(first)).float(), dim=1)  # (B, D)
-        keys = F.normalize(self.follower(second).float(), dim=1)  # (B, D)
+        queries = F.normalize(wide(self.head(encoder.last(first))), dim=1)  # (B, D)
+        keys = F.normalize(wide(self.follower(second)), dim=1)  # (B, D)
         rows = Rows.of(batch)
         empty = torch.arange(len(self.keys), device=keys.device) >= self.count  # (Q,)
         queue = Rows(self.users, self.targets)

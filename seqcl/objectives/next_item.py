@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seqcl.encoders import Encoder
 from seqcl.objectives.item_loss import ItemLoss
-from seqcl.objectives.positions import check_one_pass, only_newest, positions
+from seqcl.objectives.positions import check_one_pass, learned_positions, only_newest
 from seqcl.types import SeqBatch, Windows
 
 
@@ -42,6 +42,6 @@ class NextItem(ItemLoss):
             check_one_pass(encoder)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        states, targets = positions(encoder, batch, newest=self.only_last)
-        self.missing = {"next_item": targets.new_tensor(not len(targets))}
-        return {"next_item": self.mean(states, targets, encoder.item_embeddings())}
+        learned = learned_positions(encoder, batch, newest=self.only_last)
+        self.missing = {"next_item": learned.targets.new_tensor(not learned.total)}
+        return {"next_item": self.over(learned, encoder.item_embeddings())}

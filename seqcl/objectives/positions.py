@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import Tensor
 
-from seqcl.encoders import Encoder
+from seqcl import processes
+from seqcl.encoders import Encoder, share
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch, Windows
 
@@ -33,6 +34,34 @@ def check_one_pass(encoder: Encoder) -> None:
         "this encoder reads the next item at every position, so it cannot learn to predict it in one pass: "
         "use --model BERT4Rec, which masks what it predicts, or --data.windows prefix, or another --encoder"
     )
+
+
+class Learned(NamedTuple):
+    """The positions that this process learns, of all T in the batch; in a single process, all of them."""
+
+    states: Tensor  # (T', D)
+    targets: Tensor  # (T',)
+    total: int  # T
+    places: Tensor | None = None  # (T',), their numbers among the T; None where they are all
+
+    def mean(self, loss: Tensor) -> Tensor:
+        """The mean over all T positions, from that over these: scalars."""
+        return processes.mean_of_all(loss, len(self.targets))
+
+
+def learned_positions(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> Learned:
+    """The positions that have a target, or this process's share of them; see `positions`."""
+    mine = share(encoder, batch)
+    if mine is None:
+        states, targets = positions(encoder, batch, newest=newest)
+        return Learned(states, targets, len(targets))
+    if batch.targets is None:
+        raise ValueError("the next item cannot be learned: the batch has no targets")
+    marked = (cast(Tensor, batch.last_targets()) if newest else batch.targets) != PAD
+    places = mine.places(marked)
+    real = cast(Tensor, mine.batch.targets).masked_fill(~mine.real[:, None], PAD)
+    states, targets = positions(mine.encoder, mine.batch._replace(targets=real), newest=newest)
+    return Learned(states, targets, int(marked.sum()), places)
 
 
 def positions(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> tuple[Tensor, Tensor]:

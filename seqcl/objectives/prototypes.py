@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqcl import processes
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
-from seqcl.losses import contrast, nt_xent, similarities
+from seqcl.losses import contrast, nt_xent, similarities, wide
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import of_another, related, related_share
 from seqcl.objectives.rows import States, check_states, row_states
@@ -95,7 +97,8 @@ class Prototypes(ViewsObjective):
             return
         states = encode(encoder, batches, self.intent_states)  # (W, D)
         for seed, (centres, density) in enumerate(self.by_number()):
-            found, concentration = k_means(states, len(centres), seed=epoch * len(self.clusters) + seed)
+            made = processes.by_first(partial(k_means, states, len(centres), seed=epoch * len(self.clusters) + seed))
+            found, concentration = (one.to(states.device) for one in made)
             centres[: len(found)], density[: len(found)] = found, concentration
             centres[len(found) :] = 0  # fewer rows than clusters
         self.active.fill_(True)
@@ -115,7 +118,7 @@ class Prototypes(ViewsObjective):
             with torch.no_grad():
                 (rows,) = row_states(encoder, batch._replace(targets=None), self.intent_states)
                 rows = torch.where(of_another(batch, both)[:, None], states, rows.repeat(2, 1))
-                rows = F.normalize(rows.float(), dim=1)  # (2B, D)
+                rows = F.normalize(wide(rows), dim=1)  # (2B, D)
             for centres, density in self.by_number():
                 empty = centres.abs().sum(1) == 0  # (K,), left over where there were fewer rows than clusters
                 own = similarities(rows, centres, "dot").masked_fill(empty, -torch.inf).argmax(1).view(2, -1)  # (2, B)
@@ -157,13 +160,13 @@ def encode(encoder: Encoder, batches: Batches, kind: IntentStates) -> Tensor:
     """Make the vector of every training row, of the kind asked for, without dropout: (W, D) of unit length."""
     training = encoder.training
     encoder.eval()
-    states = torch.cat([row_states(encoder, batch._replace(targets=None), kind)[0].float() for batch in batches])
+    states = torch.cat([wide(row_states(encoder, batch._replace(targets=None), kind)[0]) for batch in batches])
     encoder.train(training)
     return F.normalize(states, dim=1)
 
 
 def k_means(states: Tensor, clusters: int, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Spherical k-means by faiss on the CPU: unit centres (K', D) and concentrations (K',), K' = min(clusters, W).
+    """Spherical k-means by faiss, on the CPU: unit centres (K', D) and concentrations (K',), K' = min(clusters, W).
 
     The concentration is that of PCL, arXiv 2005.04966, eq. 12, divided by its mean over clusters: the mean distance of
     a cluster's rows to the centre, over log(rows + 10). A cluster of one row takes the largest of the others, a cluster
@@ -199,8 +202,4 @@ def k_means(states: Tensor, clusters: int, *, seed: int) -> tuple[Tensor, Tensor
     # A cluster of one row has no distances of its own.
     concentration = np.where(count > 1, np.maximum(concentration, some.min()), some.max())
     concentration = np.clip(concentration, *np.quantile(concentration, [0.1, 0.9]))
-    device = states.device
-    return (
-        torch.from_numpy(kmeans.centroids.copy()).to(device),
-        torch.from_numpy(concentration / concentration.mean()).float().to(device),
-    )
+    return torch.from_numpy(kmeans.centroids.copy()), torch.from_numpy(concentration / concentration.mean()).float()

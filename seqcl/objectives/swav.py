@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import not_negative, positive
-from seqcl.losses import similarities, sinkhorn, swapped
+from seqcl.losses import similarities, sinkhorn, swapped, wide
 from seqcl.objectives.heads import Head
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
@@ -58,7 +58,7 @@ class SwAV(ViewsObjective):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        both = F.normalize(self.head(encoder.last(self.make_views(batch))).float(), dim=1)  # (2B, D)
+        both = F.normalize(wide(self.head(encoder.last(self.make_views(batch)))), dim=1)  # (2B, D)
         prototypes = F.normalize(self.prototypes, dim=1)  # (K, D)
         scores = similarities(both, prototypes, "dot").chunk(2)  # (B, K), (B, K)
         codes = [self.codes(score, kept, prototypes) for score, kept in zip(scores, self.kept, strict=True)]

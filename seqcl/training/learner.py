@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from seqcl.encoders import dealt
 from seqcl.training.average import Average
 from seqcl.training.fabric import Precision, make_fabric
 from seqcl.training.meter import Meter
@@ -37,7 +38,7 @@ class Learner:
             raise TypeError(f"{type(model).__name__} is no torch.nn.Module")
         fabric = make_fabric(device, precision)
         self.module: nn.Module = model
-        self.encoder, self.objective = model.encoder, model.objective
+        self.encoder, self.objective = dealt(model.encoder), model.objective
         self.device = device
         self.forward = fabric.setup_module(model)
         self.backward = fabric.backward

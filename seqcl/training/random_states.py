@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqcl import processes
+
 
 def random_states(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Take every random state of this process: of torch on the CPU and on `device`, of numpy and of Python.
@@ -29,6 +31,7 @@ def random_states(device: torch.device) -> tuple[dict[str, Tensor], dict[str, An
     numbers = {
         "numpy": [int(legacy["state"]["pos"]), int(legacy["has_gauss"]), float(legacy["gauss"])],
         "python": [version, gauss],
+        "own": processes.draws,
     }
     return tensors, numbers
 
@@ -36,6 +39,7 @@ def random_states(device: torch.device) -> tuple[dict[str, Tensor], dict[str, An
 def set_random_states(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], device: torch.device) -> None:
     """Put back the states that `random_states` took."""
     torch.set_rng_state(tensors["torch"])
+    processes.draws = numbers.get("own", 0)  # of a checkpoint of a version that had one process alone: none
     position, has_gauss, gauss = numbers["numpy"]
     np.random.set_state(("MT19937", tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
     version, gauss = numbers["python"]

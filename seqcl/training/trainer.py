@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from seqcl import processes
 from seqcl.errors import UserError, unknown
 from seqcl.machine import give_back_memory
 from seqcl.training.average import kept_weights
@@ -179,6 +180,7 @@ class Trainer:
                 losses = learner.forward(batch)
                 total = torch.stack(list(losses.values())).sum()
                 learner.backward(total)
+                processes.mean_gradients(learner.optimizer.parameters)
                 if self.clip:
                     clip_gradient(learner.optimizer.parameters, self.clip)
                 learner.optimizer.step(lr)
