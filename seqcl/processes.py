@@ -205,9 +205,17 @@ def own_draws(device: torch.device) -> Iterator[None]:
         yield
 
 
-def all_rows(own: Tensor) -> Tensor:
-    """The rows (n, ...) of all processes, one after the other: (R * n, ...); as many from each. The gradient comes back."""
-    return own if count() == 1 else _AllRows.apply(own)
+def all_rows(own: Tensor, *, alike: bool = True) -> Tensor:
+    """The rows of all processes, one after the other, as many from each; the gradient comes back.
+
+    Args:
+        own: (n, ...).
+        alike: every process makes the same of all rows, so that the sum of their gradients needs no message.
+
+    Returns:
+        (R * n, ...).
+    """
+    return own if count() == 1 else _AllRows.apply(own, alike)
 
 
 def mean_of_all(own: Tensor, weight: float) -> Tensor:
@@ -226,19 +234,22 @@ def add_up(tensors: Sequence[Tensor]) -> None:
 
 class _AllRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
+    def forward(ctx: Any, own: Tensor, alike: bool) -> Tensor:
         own = own.contiguous()
-        ctx.rows = len(own)
+        ctx.rows, ctx.alike = len(own), alike
         every = own.new_empty(count() * len(own), *own.shape[1:])
         with talking():
             dist.all_gather(list(every.split(max(len(own), 1))), _sent(own))
         return every
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # All processes compute the same of all rows, so their gradients are alike and the sum of them needs no message.
-        start = number() * ctx.rows
-        return gradient[start : start + ctx.rows] * count()
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        own = slice(number() * ctx.rows, (number() + 1) * ctx.rows)
+        if ctx.alike:
+            return gradient[own] * count(), None
+        gradient = gradient.clone()
+        add_up([gradient])
+        return gradient[own], None
 
 
 class _MeanOfAll(torch.autograd.Function):

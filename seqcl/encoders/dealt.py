@@ -116,7 +116,7 @@ class Dealt(Face):
         place = torch.arange(each, device=items.device) + processes.number() * each
         with processes.own_draws(items.device):
             own = self.whole.item_vectors(items[place.clamp(max=len(items) - 1)])
-        return processes.all_rows(own)[: len(items)]
+        return processes.all_rows(own, alike=False)[: len(items)]  # each process looks for its own targets among them
 
 
 class Alone(Face):
