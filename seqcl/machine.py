@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from seqcl import processes
 from seqcl.errors import UserError
 from seqcl.version import VERSION
 
@@ -51,12 +52,18 @@ def pick_device(name: str) -> torch.device:
         UserError: this machine has no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{processes.local_number()}"
     try:
         device = torch.device(name)
+        if processes.count() > 1 and device.type == "mps":
+            raise RuntimeError("several processes need cuda or cpu")
         if device.type not in DEVICES:
             raise RuntimeError(f"nothing trains on a device {device.type!r}")
         torch.empty(0, device=device)
+        if device.type == "cuda" and processes.count() > 1:
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:80]
         here = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -101,7 +108,9 @@ def commit() -> str | None:
 
 def about_machine(device: torch.device) -> dict[str, Any]:
     """Processor, cores, threads, memory, device and system, as a result records them."""
+    several = {"processes": processes.count()} if processes.count() > 1 else {}
     return {
+        **several,
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

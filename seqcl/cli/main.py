@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_anything(stream)
     try:
         if words and words[0] == "train":
+            from seqcl.cli.train import train
+
             return train(words[1:])
         return other(words)
     except UserError as error:
@@ -84,34 +86,6 @@ def raw_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error("seqcl.raw", raw_or_escaped)
-
-
-def train(words: list[str]) -> int:
-    """Run `seqcl train`, the same as run.py."""
-    from seqcl import config, experiment, plugins, registry
-    from seqcl.config.settings import take
-    from seqcl.report import print_results
-    from seqcl.training import Interrupted
-
-    words, resumed = take(words, "--resume", "a run folder")
-    folder = Path(resumed[-1]) if resumed else None
-    for option in ("--config", *registry.CONFIG_FILES) if folder else ():
-        if any(word.partition("=")[0] == option for word in words):
-            raise UserError(f"{option} with --resume: a run goes on under its own configuration; leave {option} out")
-    printing = "--print_config" in words
-    words = [word for word in words if word != "--print_config"]
-    chosen = config.resolve(words) if folder is None else config.of_run(folder, words)
-    if printing:
-        print(chosen.to_yaml(), end="")
-        return 0
-    try:
-        run = experiment.execute(chosen, resume=folder)
-    except Interrupted as stop:
-        again = f"--resume {stop.folder}{plugins.words_for(chosen.needs())}"
-        print(f"seqcl: {stop.where}; go on with: {again}", file=sys.stderr)
-        return 130
-    print_results(run.metrics, run.folder)
-    return 0
 
 
 def other(words: list[str]) -> int:

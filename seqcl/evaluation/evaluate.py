@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from seqcl import processes
 from seqcl.blocks import block_rows, over_blocks
 from seqcl.errors import ADVICE, Diverged, UserError, check_choice
 from seqcl.evaluation.candidates import draw_negatives
@@ -137,13 +139,16 @@ class Evaluator:
         self, windows: Windows, batches: Iterable[SeqBatch], scorer: Scorer, negatives: np.ndarray | None, lists: bool
     ) -> Tally:
         """Rank every target among all items, or among its negatives if there are any."""
-        tally = None
+        rows = in_order(windows, batches)
+        first = next(rows, None)
+        if first is None:
+            raise UserError("there is nothing to evaluate: this part of the split has no targets")
+        device = first[1].items.device
+        tally = Tally(windows, self.ks, device)
+        seen = Seen(windows, device) if self.exclude_seen and negatives is None else None
         source = ScoreBlocks(scorer, windows.num_items)
-        for start, values in source.chunks(in_order(windows, batches)):
-            stop, device = start + len(values), values.device
-            if tally is None:
-                tally = Tally(windows, self.ks, device)
-                seen = Seen(windows, device) if self.exclude_seen and negatives is None else None
+        for start, values in source.chunks(own_part(windows, chain([first], rows))):
+            stop = start + len(values)
             if negatives is None:
                 targets, columns = tally.targets[start:stop], None
             else:  # the target stands first in its row
@@ -153,6 +158,7 @@ class Evaluator:
             # Without lists only the best score is asked for: a NaN would show there.
             found = rank_chunk(source, values, targets, columns, seen, start, k=self.ks[-1] if lists else 1)
             tally.add(start, stop, found, lists=lists)
+        tally.merge()
         return finished(tally, windows)
 
 
@@ -213,6 +219,12 @@ class Tally:
             len(ks), windows.num_items, dtype=torch.long, device=device
         )  # items added to the lists at each k
 
+    def merge(self) -> None:
+        """Add what the other processes ranked."""
+        flags = [self.broken.int(), self.unreachable.int()]
+        processes.add_up([self.ranks, self.recommended, *flags])
+        self.broken, self.unreachable = (flag > 0 for flag in flags)
+
     def add(self, start: int, stop: int, found: Ranked, *, lists: bool) -> None:
         """Add the results of a chunk, the windows [start, stop)."""
         self.ranks[start:stop] = found.ranks
@@ -224,15 +236,20 @@ class Tally:
                 row.scatter_add_(0, found.columns[:, low:high].flatten(), there[:, low:high].flatten())
 
 
-def finished(tally: Tally | None, windows: Windows) -> Tally:
+def own_part(windows: Windows, batches: Iterable[tuple[int, SeqBatch]]) -> Iterator[tuple[int, SeqBatch]]:
+    """Yield the batches that this process ranks: one stretch of windows each, of as many rows as the others', to a batch."""
+    rows = -(-len(windows) // processes.count())
+    for start, batch in batches:
+        if start // rows == processes.number():
+            yield start, batch
+
+
+def finished(tally: Tally, windows: Windows) -> Tally:
     """Return the tally of all chunks.
 
     Raises:
-        UserError: there were no windows.
         Diverged: a ValueError: a score is NaN; its user is named.
     """
-    if tally is None:
-        raise UserError("there is nothing to evaluate: this part of the split has no targets")
     if bool(tally.broken.any()):
         window = int(tally.broken.nonzero()[0])
         user = int(windows.users[window])

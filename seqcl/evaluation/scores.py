@@ -60,10 +60,11 @@ class ScoreBlocks:
                 check_columns(values.shape[1], self.num_items, "scores() has columns for")
                 yield start, values
                 continue
+            first = first if waiting else start
             waiting.append(self.scorer.queries(batch).float())  # (B, D)
             if start + len(batch.items) - first >= CHUNK_ROWS:
                 yield first, torch.cat(waiting)
-                first, waiting = start + len(batch.items), []
+                waiting = []
         if waiting:
             yield first, torch.cat(waiting)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from seqcl import processes
 from seqcl.config import Experiment, Model
 from seqcl.data import Loader, Sequences, Split
 from seqcl.evaluation import Result
@@ -68,7 +69,7 @@ class Job:
                 validate=lambda: self.rank(model, "valid", lists=False).metrics,
             )
         else:
-            state_log(self.folder, self.sequences)
+            processes.by_first(lambda: state_log(self.folder, self.sequences))
         test = self.rank(model, "test")
         outcome = Outcome(
             slices=slices_of(test, self.split, "test", self.experiment.eval),
@@ -77,12 +78,16 @@ class Job:
             fit=fit,
             pretraining=stage,
         )
-        write_ranks(test, self.sequences, self.folder / "ranks.parquet")
-        if fit is not None:
+        processes.by_first(lambda: self.write(outcome))
+        return outcome
+
+    def write(self, outcome: Outcome) -> None:
+        """Write the ranks of the test targets, and the curves of training."""
+        write_ranks(outcome.test, self.sequences, self.folder / "ranks.parquet")
+        if outcome.fit is not None:
             from seqcl.report import plot_curves
 
-            plot_curves(fit.history, self.folder / "curves.png", monitor=self.experiment.train.monitor)
-        return outcome
+            plot_curves(outcome.fit.history, self.folder / "curves.png", monitor=self.experiment.train.monitor)
 
     def pretrain(self, model: Recommender) -> dict[str, Any] | None:
         """Run the stage before training in a folder of its own; give its epochs, seconds and the facts that it depended on."""
@@ -118,7 +123,7 @@ class Job:
         """Train from the seed of the experiment, or go on with what was begun in the folder."""
         seed = self.experiment.options.seed
         resume = self.resume and last_checkpoint(folder).exists()
-        if resume and (note := other_threads(last_checkpoint(folder), self.device)):
+        for note in other_machine(last_checkpoint(folder), self.device) if resume else ():
             log.warning(note)
             if self.progress:
                 print(f"seqcl: {note}", file=sys.stderr, flush=True)
@@ -140,18 +145,21 @@ class Job:
         return rank(model, self.split, part, self.experiment.eval, self.device, lists=lists)
 
 
-def other_threads(checkpoint: Path, device: torch.device) -> str | None:
-    """A line for a run that goes on with another number of threads: sums in another order give other last bits."""
-    before, now = (
-        load_checkpoint(checkpoint, prefix="nothing")[1].get("threads", torch.get_num_threads()),
-        torch.get_num_threads(),
-    )
-    if before == now or device.type != "cpu":
-        return None
-    return (
-        f"the run was trained on {before} threads and goes on with {now}: its weights will differ in the last bits from "
-        f"those of a run without a break; OMP_NUM_THREADS={before} avoids that"
-    )
+def other_machine(checkpoint: Path, device: torch.device) -> Iterator[str]:
+    """A line for each number, of threads or of processes, with which a run goes on though it was another one before."""
+    state = load_checkpoint(checkpoint, prefix="nothing")[1]
+    before, now = state.get("threads", torch.get_num_threads()), torch.get_num_threads()
+    if before != now and device.type == "cpu":  # sums in another order have other last bits
+        yield (
+            f"the run was trained on {before} threads and goes on with {now}: its weights will differ in the last bits from "
+            f"those of a run without a break; OMP_NUM_THREADS={before} avoids that"
+        )
+    before, now = state.get("processes", 1), processes.count()
+    if before != now:
+        yield (
+            f"the run was trained on {before} {'process' if before == 1 else 'processes'} and goes on with {now}: its batches "
+            "and views stay, but dropout draws otherwise, so its weights will differ from those of a run without a break"
+        )
 
 
 def about_stage(folder: Path) -> dict[str, Any] | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from seqcl import config, plugins
+from seqcl import config, plugins, processes
 from seqcl.config import Experiment, Model
 from seqcl.data import Interactions, Sequences, Split
 from seqcl.data.tables import check_storable
@@ -73,8 +75,10 @@ def execute(
     clock, started = Clock(), time.monotonic()
     plugins.named.update(source for _, _, source in experiment.needs())  # the user's words, or checked by `of_run`
     device = pick_device(experiment.options.device)
+    progress = progress and processes.is_first()
     with enough_memory():
-        sequences = packed_log(experiment, resume, source)
+        sequences = processes.first_before_others(lambda: packed_log(experiment, resume, source))
+        processes.check_same("log (fingerprint)", sequences.fingerprint)
         if source is not None:
             check_storable(sequences.user_table, "users")
             check_storable(sequences.item_table, "items")
@@ -89,21 +93,18 @@ def execute(
             log.info("%s", sequences.told)
         speak(experiment, sequences, split)
         model, times_read = first_model([with_kept_files(one, resume) for one in experiments], split, resume)
-    folder = resume or new_folder(Path(experiment.options.runs), f"{experiment.options.model}-{sequences.name}")
-    with only_one(folder), enough_memory(), resumable(folder), log_file(folder / "log.txt", early), warnings_shown():
+    name = f"{experiment.options.model}-{sequences.name}"
+    folder = processes.by_first(lambda: resume or new_folder(Path(experiment.options.runs), name))
+    with held(folder, early), enough_memory(), resumable(folder), warnings_shown():
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)
-        begun(folder, experiment)
-        if not any(
-            folder.rglob("*.safetensors")
-        ):  # a run of version 0.1.0 that learned from a log goes on with what it is given
-            keep_log(sequences, folder, most_gib=experiment.options.keep_gib, times_read=times_read)
-            keep_files(experiments, folder)
+        processes.by_first(partial(fill, folder, experiments, sequences, times_read=times_read))
         outcomes: dict[str, Outcome] = {}
         peak, earlier = None, 0.0
         for one in experiments:
             name = one.options.model
             main = one is experiment
-            where = begun(folder if main else folder / "baselines" / name, one)
+            where = folder if main else folder / "baselines" / name
+            processes.by_first(partial(begun, where, one))
             job = Job(
                 experiment=with_kept_files(one, folder),
                 sequences=sequences,
@@ -122,7 +123,7 @@ def execute(
         seconds = earlier + time.monotonic() - started
         metrics = summary(experiment, sequences, split, outcomes, device)
         metrics |= {"seconds": seconds, "peak_memory_bytes": peak}
-        write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        processes.by_first(partial(write_text, folder / "metrics.json", json.dumps(metrics, indent=2) + "\n"))
         log.info("done in %.1f s", seconds)
     return load(folder)
 
@@ -151,12 +152,30 @@ def buildable(experiment: Experiment, split: Split) -> tuple[Model, bool]:
     return model, model.objective.times_needed or (stage is not None and stage.objective.times_needed)
 
 
-def begun(folder: Path, experiment: Experiment) -> Path:
-    """The folder of one model, with its configuration and the list of parts that are not ours."""
+@contextmanager
+def held(folder: Path, early: Sequence[logging.LogRecord]) -> Iterator[None]:
+    """Inside, no other run can go on in the folder, and its log grows; the first process does both for all."""
+    with ExitStack() as held:
+        if processes.is_first():
+            held.enter_context(only_one(folder))
+            held.enter_context(log_file(folder / "log.txt", early))
+        yield
+
+
+def fill(folder: Path, experiments: list[Experiment], sequences: Sequences, *, times_read: bool) -> None:
+    """Put the configuration, the packed log and the files that options name into the folder of a run."""
+    first = experiments[0]
+    begun(folder, first)
+    if not any(folder.rglob("*.safetensors")):  # a run of version 0.1.0 that learned goes on with what it is given
+        keep_log(sequences, folder, most_gib=first.options.keep_gib, times_read=times_read)
+        keep_files(experiments, folder)
+
+
+def begun(folder: Path, experiment: Experiment) -> None:
+    """Put into the folder of one model its configuration and the list of parts that are not ours."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", experiment.to_yaml())
     plugins.write_needs(folder, experiment.needs())
-    return folder
 
 
 @contextmanager
@@ -169,6 +188,8 @@ def resumable(folder: Path) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         raise Interrupted(signal="SIGINT", folder=folder) from None
+    except processes.Gone as error:
+        raise processes.Gone(f"{error}; go on with the same command and --resume {folder}") from None
 
 
 def summary(

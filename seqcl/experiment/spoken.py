@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from seqcl import processes
 from seqcl.config import Experiment
 from seqcl.data import Sequences, Split
 from seqcl.errors import UserError
@@ -106,7 +107,7 @@ def all_alike(sequences: Sequences) -> bool:
 @contextmanager
 def warnings_shown() -> Iterator[None]:
     """Inside, show the warnings of seqcl on stderr too, unless the program shows its log there already."""
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler() if processes.is_first() else logging.NullHandler()
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("seqcl: %(message)s"))
     shown = any(type(one) is logging.StreamHandler for one in (*log.handlers, *logging.getLogger().handlers))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from seqcl import processes
+
 
 class Clock:
     """Tells how long a run has taken, over all resumptions, and when it must end.
@@ -54,8 +56,8 @@ class Clock:
         return self.limit - self.total()
 
     def out_of_time(self) -> bool:
-        """True where only the time for one more validation is left."""
-        return self.total() + self.reserve >= self.limit
+        """True where only the time for one more validation is left, on any process of the run."""
+        return self.limit < math.inf and bool(processes.most(self.total() + self.reserve >= self.limit))
 
     def lap(self) -> float:
         """Seconds since the last lap, or since the stage began."""

@@ -31,7 +31,7 @@ def random_states(device: torch.device) -> tuple[dict[str, Tensor], dict[str, An
     numbers = {
         "numpy": [int(legacy["state"]["pos"]), int(legacy["has_gauss"]), float(legacy["gauss"])],
         "python": [version, gauss],
-        "own": processes.draws,
+        "own": processes.Counts.draws,
     }
     return tensors, numbers
 
@@ -39,7 +39,7 @@ def random_states(device: torch.device) -> tuple[dict[str, Tensor], dict[str, An
 def set_random_states(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], device: torch.device) -> None:
     """Put back the states that `random_states` took."""
     torch.set_rng_state(tensors["torch"])
-    processes.draws = numbers.get("own", 0)  # of a checkpoint of a version that had one process alone: none
+    processes.Counts.draws = numbers.get("own", 0)  # of a checkpoint of a version that had one process alone: none
     position, has_gauss, gauss = numbers["numpy"]
     np.random.set_state(("MT19937", tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
     version, gauss = numbers["python"]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqcl import processes
 from seqcl.disk import sweep_own
 from seqcl.errors import UserError, brief
 from seqcl.training.average import kept_weights
@@ -80,7 +81,7 @@ class Saver:
         """
         if not resume and self.last is not None and self.last.exists():
             raise CheckpointError(f"{self.last} is there already: resume that run, or give another folder")
-        if self.last is not None:
+        if self.last is not None and processes.is_first():
             sweep_own(self.last.parent)  # a killed process leaves gigabytes behind
         return self._resume(batches) if resume else State(batches=batches)
 
@@ -98,7 +99,7 @@ class Saver:
         """
         raise_if_diverged(self.learner.meter, state, self.last, self.learner.module)
         state.seconds = self.clock.seconds()
-        if self.last is not None:
+        if self.last is not None and processes.is_first():  # the others hold the same
             random, numbers = random_states(self.learner.device)
             tensors = with_prefix(self.learner.module.state_dict(), "model.")
             tensors |= with_prefix(self.learner.optimizer.state(), "optimizer.") | with_prefix(random, "random.")
@@ -106,6 +107,7 @@ class Saver:
                 tensors |= with_prefix(self.learner.average.state(), "average.")
             about: dict[str, Any] = {"identity": self.identity, "random": numbers}
             about |= {"meter": self.learner.meter.state(), "threads": torch.get_num_threads()}
+            about |= {"processes": processes.count()}
             save_checkpoint(self.last, tensors, asdict(state) | about, self.last.with_name(PREVIOUS))
         self._saved = time.monotonic()
 
@@ -120,6 +122,7 @@ class Saver:
         if self._best_weights is not None:
             self.learner.module.load_state_dict(self._best_weights)
         elif state.best is not None and self.best is not None:
+            processes.wait()  # the first one may be writing it
             load_weights(self.learner.module, self.best, identity=self.identity)
         elif self.learner.average is not None:
             self.learner.average.adopt()
@@ -136,6 +139,8 @@ class Saver:
             weights = self.learner.module.state_dict()
             if self.best is None:
                 self._best_weights = {name: tensor.clone() for name, tensor in weights.items()}
+                return
+            if not processes.is_first():
                 return
             about = {"epoch": state.best_epoch, "step": state.best_step, "metrics": state.metrics}
             save_checkpoint(self.best, with_prefix(weights, "model."), about | {"identity": self.identity})

@@ -7,6 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from seqcl import processes
+
 
 class Signals:
     """Notes the first SIGINT or SIGTERM, so that the step can end and be saved; a second one acts as it always does."""
@@ -23,6 +25,12 @@ class Signals:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         return self
+
+    def agreed(self) -> str | None:
+        """The signal that any process of the run has had: all of them stop after the same step."""
+        mine = 0 if self.received is None else int(signal.Signals[self.received])
+        found = processes.most(mine)
+        return signal.Signals(found).name if found else None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name

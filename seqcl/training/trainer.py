@@ -136,7 +136,12 @@ class Trainer:
         state = saver.begin(batches=len(loader), resume=resume)
         clock.begin(limit=60 * self.max_minutes, earlier=state.seconds)
         reporter = Reporter(
-            folder, clock=clock, epochs=self.epochs, monitor=self.monitor, step=state.step, shown=progress
+            folder if processes.is_first() else None,
+            clock=clock,
+            epochs=self.epochs,
+            monitor=self.monitor,
+            step=state.step,
+            shown=progress and processes.is_first(),
         )
         with Signals() as signals, reporter:
             stopped = self._train(
@@ -197,8 +202,8 @@ class Trainer:
                     raise_if_diverged(meter, state, saver.last)
                 if reporter.due:
                     reporter.refresh(state, self._row(state, meter, clock))
-                if signals.received:
-                    raise saver.interrupted(state, signals.received)
+                if received := signals.agreed():
+                    raise saver.interrupted(state, received)
                 if saver.due:
                     saver.save(state)
                     clock.lap()  # the time of saving is not the time of training
@@ -223,8 +228,8 @@ class Trainer:
             if better:
                 saver.save_best(state)
             reporter.epoch(state, row)
-            if signals.received:
-                raise saver.interrupted(state, signals.received)
+            if received := signals.agreed():
+                raise saver.interrupted(state, received)
         return reason
 
     def _reason_to_stop(self, state: State, clock: Clock) -> str | None:
@@ -251,7 +256,7 @@ class Trainer:
         give_back_memory()  # what training left free is in pieces that evaluation has no use for
         learner.module.eval()
         with torch.no_grad(), kept_weights(learner.average):
-            metrics = {name: float(value) for name, value in validate().items()}
+            metrics = processes.of_first({name: float(value) for name, value in validate().items()})
         clock.reserve = clock.seconds() - began
         if self.monitor not in metrics:
             raise unknown("metric in train.monitor", self.monitor, metrics)

@@ -1,0 +1,166 @@
+"""What processes make of tensors together: rows of all, means, sums and gradients; and what each draws for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqcl.processes.group import count, most, number, talking
+
+BUCKET = 16 * 2**20
+"""Bytes of gradients that are sent as one piece."""
+
+
+class Counts:
+    """What this process has done so far.
+
+    Attributes:
+        payload: bytes of tensors handed over.
+        draws: times that `own_draws` was entered: with the seed and the number of the process, the source of what it draws there.
+    """
+
+    payload = 0
+    draws = 0
+
+
+@contextmanager
+def own_draws(device: torch.device) -> Iterator[None]:
+    """Inside, this process draws numbers of its own; the stream that all have in common stands where it was."""
+    if count() == 1:
+        yield
+        return
+    Counts.draws += 1
+    words = np.random.SeedSequence([torch.initial_seed() % 2**63, number(), Counts.draws]).generate_state(1, np.uint64)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(words[0]))
+        yield
+
+
+def all_rows(own: Tensor, *, alike: bool = True) -> Tensor:
+    """The rows of all processes, one after the other, as many from each; the gradient comes back.
+
+    Args:
+        own: (n, ...).
+        alike: every process makes the same of all rows, so that the sum of their gradients needs no message.
+
+    Returns:
+        (R * n, ...).
+    """
+    return own if count() == 1 else _AllRows.apply(own, alike)
+
+
+def mean_of_all(own: Tensor, weight: float) -> Tensor:
+    """The mean of a scalar over the processes by their weights, 0 if these are all 0; the gradient comes back."""
+    return own if count() == 1 else _MeanOfAll.apply(own, weight)
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Add up tensors over the processes, in place."""
+    if count() > 1:
+        with talking():
+            for one in tensors:
+                _sent(one)
+                dist.all_reduce(one)
+
+
+class _AllRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, alike: bool) -> Tensor:
+        own = own.contiguous()
+        ctx.rows, ctx.alike = len(own), alike
+        every = own.new_empty(count() * len(own), *own.shape[1:])
+        with talking():
+            dist.all_gather(list(every.split(max(len(own), 1))), _sent(own))
+        return every
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        own = slice(number() * ctx.rows, (number() + 1) * ctx.rows)
+        if ctx.alike:
+            return gradient[own] * count(), None
+        gradient = gradient.clone()
+        add_up([gradient])
+        return gradient[own], None
+
+
+class _MeanOfAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, weight: float) -> Tensor:
+        both = torch.stack((own.detach() * weight, own.new_tensor(weight)))
+        with talking():
+            dist.all_reduce(_sent(both))
+        total = both[1].clamp(min=torch.finfo(both.dtype).tiny)
+        ctx.share = weight / total * count()
+        return both[0] / total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.share, None
+
+
+@torch.no_grad()
+def mean_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Give every parameter the mean of the processes' gradients; one that no process has a gradient for keeps none.
+
+    Sparse gradients are joined by their rows, so that a message is as long as the rows of a step.
+    """
+    if count() == 1:
+        return
+    kinds = torch.tensor([0 if one.grad is None else 1 if one.grad.is_sparse else 2 for one in parameters])
+    with talking():
+        dist.all_reduce(kinds, op=dist.ReduceOp.MAX)
+    dense = []
+    for one, kind in zip(parameters, kinds.tolist(), strict=True):
+        if kind == 2:
+            grad = one.grad if one.grad is not None else one.detach().new_zeros(one.shape)
+            one.grad = (grad.to_dense() if grad.is_sparse else grad).contiguous()
+            dense.append(one.grad)
+        elif kind == 1:
+            one.grad = _joined(one)
+    for bucket in _buckets(dense):
+        flat = bucket[0] if len(bucket) == 1 else torch.cat([grad.flatten() for grad in bucket])
+        add_up([flat])
+        flat /= count()
+        if len(bucket) > 1:
+            for grad, part in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+                grad.copy_(part.view_as(grad))
+
+
+def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Gradients of one type, together at most BUCKET bytes; a larger one is alone."""
+    bucket: list[Tensor] = []
+    size = 0
+    for one in gradients:
+        if bucket and (size + one.nbytes > BUCKET or one.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(one)
+        size += one.nbytes
+    if bucket:
+        yield bucket
+
+
+def _joined(parameter: torch.nn.Parameter) -> Tensor:
+    """The mean of the sparse gradients of a table (N, D)."""
+    grad = parameter.grad
+    rows = torch.empty(0, dtype=torch.int64, device=parameter.device)
+    values = parameter.new_empty(0, *parameter.shape[1:])
+    if grad is not None:
+        grad = grad.coalesce()
+        rows, values = grad.indices()[0], grad.values()
+    more = most(len(rows)) - len(rows)  # behind its rows a process repeats row 0 with zeros
+    rows = all_rows(F.pad(rows, (0, more)))
+    values = all_rows(torch.cat((values, values.new_zeros(more, *values.shape[1:]))))
+    return torch.sparse_coo_tensor(rows[None], values / count(), parameter.shape).coalesce()
+
+
+def _sent(tensor: Tensor) -> Tensor:
+    Counts.payload += tensor.nbytes
+    return tensor
