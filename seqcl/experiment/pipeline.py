@@ -73,6 +73,7 @@ def execute(
         Interrupted: SIGINT or SIGTERM came; the run can go on.
     """
     clock, started = Clock(), time.monotonic()
+    processes.start()
     plugins.named.update(source for _, _, source in experiment.needs())  # the user's words, or checked by `of_run`
     device = pick_device(experiment.options.device)
     progress = progress and processes.is_first()

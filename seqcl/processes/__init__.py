@@ -22,7 +22,7 @@ from seqcl.processes.group import (
     start,
     wait,
 )
-from seqcl.processes.tensors import Counts, add_up, all_rows, mean_gradients, mean_of_all, own_draws
+from seqcl.processes.tensors import Counts, add_up, all_rows, check_common_draws, mean_gradients, mean_of_all, own_draws
 
 __all__ = [
     "Counts",
@@ -31,6 +31,7 @@ __all__ = [
     "add_up",
     "all_rows",
     "by_first",
+    "check_common_draws",
     "check_same",
     "count",
     "end",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.processes.group import count, most, number, talking
+from seqcl.processes.group import check_same, count, most, number, talking
 
 BUCKET = 16 * 2**20
 """Bytes of gradients that are sent as one piece."""
@@ -41,6 +42,16 @@ def own_draws(device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(words[0]))
         yield
+
+
+def check_common_draws() -> None:
+    """Compare the stream of random numbers that the processes have in common: one that left it would draw other views.
+
+    Raises:
+        UserError: a process stands elsewhere.
+    """
+    if count() > 1:
+        check_same("random state", hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest())
 
 
 def all_rows(own: Tensor, *, alike: bool = True) -> Tensor:

@@ -253,6 +253,7 @@ class Trainer:
     def _metrics(self, validate: Validate, learner: Learner, clock: Clock) -> dict[str, float]:
         """Validate the weights that would be kept, and note the time that it takes."""
         began = clock.seconds()
+        processes.check_common_draws()
         give_back_memory()  # what training left free is in pieces that evaluation has no use for
         learner.module.eval()
         with torch.no_grad(), kept_weights(learner.average):
