@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import quality  # noqa: E402
-from seqcl.evaluation import compare  # noqa: E402
+from seqcl.evaluation import compare, holm  # noqa: E402
 
 HEAD = re.compile(
     r"# Measured: seeds? 0(?: to (?P<last>\d+))?(?P<how>[^:]*): test NDCG@10 (?P<ndcg>[^,]+), "
@@ -126,15 +126,6 @@ def rows(data: str) -> list[Row]:
         for name, runs in of_data.items()
     ]
     return sorted(made, key=lambda row: (row.base is not None, -row.figures["ndcg@10"]["mean"]))
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """p values corrected for their number by Holm's step-down method (Scandinavian Journal of Statistics 6, 1979)."""
-    corrected, largest = [0.0] * len(values), 0.0
-    for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        largest = max(largest, min(1.0, values[index] * (len(values) - place)))
-        corrected[index] = largest
-    return corrected
 
 
 def chance(p: float) -> str:

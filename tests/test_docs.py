@@ -11,6 +11,7 @@ import pytest
 
 from docs import figures, generate, parts
 from seqcl.cli.main import main
+from seqcl.evaluation import holm
 from seqcl.models import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -157,8 +158,8 @@ def test_every_component_has_its_options_with_help():
 
 
 def test_p_is_corrected_as_holm_does():
-    assert figures.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert figures.holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
     assert [figures.chance(p) for p in (0.0004, 0.0061, 0.074, 0.4, 1.0)] == ["< .001", ".006", ".07", ".40", "1"]
 
 

@@ -1,4 +1,4 @@
-"""The console command: `seqcl train|evaluate|export|recommend|data`, thin over `seqcl.experiment`."""
+"""The console command: `seqcl train|evaluate|compare|export|recommend|data`, thin over `seqcl.experiment`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from seqcl.cli.compare import add_compare, compare
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
 if TYPE_CHECKING:
     from seqcl.data.columns import ReadOptions
 
-COMMANDS = ("train", "evaluate", "recommend", "export", "data")
+COMMANDS = ("train", "evaluate", "compare", "recommend", "export", "data")
 
 
 READ_OPTIONS = {
@@ -103,6 +104,7 @@ def other(words: list[str]) -> int:
         "--index",
         help="also through this index: flat, ivf, hnsw, ivfpq, or all of them at several widths of search, with a plot",
     )
+    add_compare(commands)
     command = commands.add_parser("export", help="write a folder that recommends without the log")
     command.add_argument("run", help="run folder")
     command.add_argument("folder", help="new folder")
@@ -144,7 +146,8 @@ def other(words: list[str]) -> int:
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
     chosen = parser.parse_args(words)
-    return {"evaluate": evaluate, "export": export, "recommend": recommend, "data": data}[chosen.command](chosen)
+    does = {"evaluate": evaluate, "compare": compare, "export": export, "recommend": recommend, "data": data}
+    return does[chosen.command](chosen)
 
 
 def add_plugin(command: argparse.ArgumentParser) -> None:

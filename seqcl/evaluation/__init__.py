@@ -6,7 +6,7 @@ from seqcl.evaluation.evaluate import Evaluator, Result
 from seqcl.evaluation.metrics import METRICS, list_metrics, metric_name, rank_metrics, row_metric
 from seqcl.evaluation.ranks import ranks
 from seqcl.evaluation.scores import Scorer
-from seqcl.evaluation.significance import Comparison, compare
+from seqcl.evaluation.significance import Comparison, compare, holm
 from seqcl.evaluation.slices import by_slice
 from seqcl.evaluation.through_index import IndexResult, Questions, Searcher
 
@@ -23,6 +23,7 @@ __all__ = [
     "compare",
     "draw_negatives",
     "effective_rank",
+    "holm",
     "list_metrics",
     "metric_name",
     "rank_metrics",

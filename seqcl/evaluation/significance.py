@@ -67,6 +67,15 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Compar
     )
 
 
+def holm(values: Sequence[float]) -> list[float]:
+    """p values corrected for their number by Holm's step-down method (Scandinavian Journal of Statistics 6, 1979)."""
+    corrected, largest = [0.0] * len(values), 0.0
+    for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        largest = max(largest, min(1.0, values[index] * (len(values) - place)))
+        corrected[index] = largest
+    return corrected
+
+
 def standard_error(values: np.ndarray) -> tuple[float, float]:
     """Standard error of the mean of values (S, W) over random seeds and rows, and its degrees of freedom."""
     seeds, rows = values.shape

@@ -2,6 +2,6 @@
 
 from seqcl.report.curves import plot_curves, read_history
 from seqcl.report.indexes import plot_indexes
-from seqcl.report.table import print_results
+from seqcl.report.table import print_comparison, print_results
 
-__all__ = ["plot_curves", "plot_indexes", "print_results", "read_history"]
+__all__ = ["plot_curves", "plot_indexes", "print_comparison", "print_results", "read_history"]

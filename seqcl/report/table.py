@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqcl import registry
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 COLUMNS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
 """Metrics that are shown, where the run has them."""
@@ -14,7 +17,6 @@ COLUMNS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
 
 def print_results(metrics: Mapping[str, Any], folder: Path) -> None:
     """Print a row for each model with its test metrics, under their protocol."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=heading(metrics), title_justify="left")
@@ -25,18 +27,76 @@ def print_results(metrics: Mapping[str, Any], folder: Path) -> None:
     rows = {metrics["model"]: metrics["test"], **{name: it["test"] for name, it in metrics["baselines"].items()}}
     for model, values in rows.items():
         table.add_row(model, *(f"{values[name]:.4f}" for name in columns))
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 120)  # a file has no edge at which numbers are cut off
+    console = wide_console(120)
     console.print(table)
     console.print(f"{metrics['seconds']:.0f} s; everything is in {folder}", soft_wrap=True, highlight=False)
 
 
+def print_comparison(
+    records: Sequence[Mapping[str, Any]], metric: str, *, data: Mapping[str, Any], protocol: Mapping[str, Any]
+) -> None:
+    """Print the rows of a comparison: mean, difference to the first row with its interval, p corrected by Holm, and cost."""
+    from rich.table import Table
+
+    seeds = {record["seeds"] for record in records}
+    told = f"seeds {seeds.pop()}" if len(seeds) == 1 else "several seeds"
+    table = Table(title=heading_of(data, protocol, told), title_justify="left")
+    table.add_column("", no_wrap=True)
+    for name in (
+        metric,
+        "± seeds",
+        "difference",
+        "95 % interval",
+        "p (Holm)",
+        "ahead",
+        "effect",
+        "minutes",
+        "MiB",
+        "parameters",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for record in records:
+        apart = record["difference"] is not None
+        table.add_row(
+            record["name"],
+            f"{record[metric]:.4f}",
+            told_or_empty(record[f"{metric} deviation"], ".4f"),
+            told_or_empty(record["difference"], "+.4f"),
+            f"{record['low']:+.4f} to {record['high']:+.4f}" if apart else "",
+            told_or_empty(record["p (Holm)"], ".3f"),
+            record["seeds ahead"] or "",
+            told_or_empty(record["effect"], "+.3f"),
+            told_or_empty(record["seconds"] and record["seconds"] / 60, ".1f"),
+            told_or_empty(record["peak MiB"], ",.0f"),
+            told_or_empty(record["parameters"], ","),
+        )
+    wide_console(180).print(table)
+
+
+def told_or_empty(value: float | None, form: str) -> str:
+    """A number in a form; nothing for None."""
+    return "" if value is None else format(value, form)
+
+
+def wide_console(width: int) -> Console:
+    """Where tables are printed; a file has no edge at which numbers are cut off."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, width)
+    return console
+
+
 def heading(metrics: Mapping[str, Any]) -> str:
+    """Data set, protocol and seed in one line."""
+    return heading_of(metrics["data"], metrics["protocol"], f"seed {metrics['seed']}")
+
+
+def heading_of(data: Mapping[str, Any], protocol: Mapping[str, Any], seeds: str) -> str:
     """Data set and protocol in one line."""
-    protocol = metrics["protocol"]
     parts = [
-        f"{metrics['data']['name']}, test: {protocol['split']}",
+        f"{data['name']}, test: {protocol['split']}",
         f"{protocol['candidates']} candidates",
         "seen items excluded" if protocol["exclude_seen"] else "seen items kept",
         f"max_len {protocol['max_len']}",
@@ -48,7 +108,7 @@ def heading(metrics: Mapping[str, Any]) -> str:
     if protocol.get("unreachable_targets"):
         share = protocol["unreachable_targets"] / protocol["num_targets"]
         parts.append(f"{share:.1%} of the targets cannot be hit (best possible {1 - share:.4f})")
-    return ", ".join([*parts, f"seed {metrics['seed']}"])
+    return ", ".join([*parts, seeds])
 
 
 def shown(found: Iterable[str]) -> list[str]:

@@ -1,0 +1,240 @@
+"""Compare finished runs of one protocol: means over seeds, and differences with intervals over users and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqcl.errors import UserError
+from seqcl.evaluation import Comparison, compare, holm, metric_name, row_metric
+from seqcl.evaluation.slices import by_popularity, thirds
+from seqcl.experiment.finished import Finished, check_same_protocol
+
+SHOWN_OPTIONS = 3
+"""Options named to tell two configurations of one model apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """The runs of one configuration: one for each seed."""
+
+    name: str
+    runs: list[Finished]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, in order."""
+        return [run.seed for run in self.runs]
+
+    def values(self, metric: str, rows: Any = slice(None)) -> list[np.ndarray]:
+        """The metric of some test targets, for each seed: (W',) each."""
+        return [row_metric(metric, run.ranks)[rows] for run in self.runs]
+
+    def mean(self, of: Any) -> float | None:
+        """The mean of what `of` gives for each run; None if a run has none."""
+        found = [of(run) for run in self.runs]
+        return None if any(one is None for one in found) else float(np.mean(found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A configuration, and how it differs from the baseline."""
+
+    side: Side
+    mean: float
+    deviation: float | None  # over seeds
+    difference: Comparison | None  # None for the baseline itself
+    holm: float | None  # p corrected for the number of rows
+    effect: float | None  # mean difference over the deviation of the users' differences (Cohen's d_z)
+    slices: dict[str, dict[str, Any]] = field(default_factory=dict)  # mean, difference, low, high by slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """The rows of a comparison, the baseline first, then from the best to the worst."""
+
+    metric: str
+    baseline: str
+    rows: list[Row]
+    protocol: dict[str, Any]
+    data: dict[str, Any]
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows as flat records, for CSV and JSON."""
+        return [record(row, self.metric) for row in self.rows]
+
+
+def compare_runs(
+    folders: Sequence[str | Path], *, baseline: str | Path | None = None, metric: str = "ndcg@10"
+) -> Compared:
+    """Compare finished runs; those that differ in the seed alone are one row.
+
+    Args:
+        folders: runs, or baselines in them (RUN/baselines/NAME). The baselines of a single run join it.
+        baseline: one of the runs; others of its configuration count to it. The last one, or the first baseline of a single run.
+        metric: such as ndcg@10; one that every target has a value of.
+
+    Raises:
+        UserError: fewer than two configurations, two protocols, or a folder that is no finished run.
+    """
+    runs = [Finished.read(Path(folder)) for folder in unique(folders)]
+    if len(runs) == 1:
+        runs += [Finished.read(path) for path in runs[0].baselines()]
+        chosen = Path(baseline) if baseline else runs[min(1, len(runs) - 1)].folder
+    else:
+        chosen = Path(baseline) if baseline else runs[-1].folder
+    if chosen.resolve() not in [run.folder.resolve() for run in runs]:
+        runs.append(Finished.read(chosen))
+    check_same_protocol(runs)
+    sides = pooled(runs)
+    if len(sides) < 2:
+        raise UserError(
+            f"{runs[0].folder}: there is one configuration alone, {sides[0].name}: give a run of another one"
+        )
+    base = next(side for side in sides if any(run.folder.resolve() == chosen.resolve() for run in side.runs))
+    metric = metric_name(metric)
+    row_metric(metric, base.runs[0].ranks)  # refuses an unknown one
+    parts = slices_of(base.runs[0])
+    others = sorted((side for side in sides if side is not base), key=lambda side: -mean_of(side, metric)[0])
+    tests = [between(side, base, metric) for side in others]
+    corrected = holm([test.p_value for test in tests])
+    rows = [row_of(base, metric)]
+    for side, test, p in zip(others, tests, corrected, strict=True):
+        rows.append(row_of(side, metric, base=base, test=test, p=p, parts=parts))
+    return Compared(metric=metric, baseline=base.name, rows=rows, protocol=runs[0].protocol, data=runs[0].data)
+
+
+def unique(folders: Iterable[str | Path]) -> list[str | Path]:
+    """Folders without those that are named a second time."""
+    return list({Path(folder).resolve(): folder for folder in folders}.values())
+
+
+def pooled(runs: Sequence[Finished]) -> list[Side]:
+    """Put the seeds of each configuration together, and name the configurations.
+
+    Raises:
+        UserError: two runs of one configuration and one seed have different ranks.
+    """
+    groups: list[list[Finished]] = []
+    for run in runs:
+        group = next((group for group in groups if group[0].options == run.options), None)
+        if group is None:
+            groups.append([run])
+        elif twin := next((other for other in group if other.seed == run.seed), None):
+            if not np.array_equal(twin.ranks, run.ranks):
+                raise UserError(
+                    f"{run.folder} and {twin.folder} have one configuration and seed, and different ranks: leave one out"
+                )
+        elif group[0].seconds is None and np.array_equal(group[0].ranks, run.ranks):
+            continue  # a model that is counted is the same for every seed
+        else:
+            group.append(run)
+    named = names([group[0] for group in groups])
+    return [
+        Side(name=name, runs=sorted(group, key=lambda run: run.seed)) for name, group in zip(named, groups, strict=True)
+    ]
+
+
+def names(runs: Sequence[Finished]) -> list[str]:
+    """Name each configuration by its model and, where several have that, by the options in which they differ."""
+    found = []
+    for run in runs:
+        alike = [other for other in runs if other.model == run.model]
+        keys = {key for other in alike for key in {**other.options, **run.options}}
+        apart = sorted(key for key in keys if any(other.options.get(key) != run.options.get(key) for other in alike))
+        told = ", ".join(f"{key} {run.options.get(key)}" for key in apart[:SHOWN_OPTIONS])
+        more = f" and {len(apart) - SHOWN_OPTIONS} more" if len(apart) > SHOWN_OPTIONS else ""
+        found.append(f"{run.model} ({told}{more})" if apart else run.model)
+    return found
+
+
+def between(side: Side, base: Side, metric: str, rows: Any = slice(None)) -> Comparison:
+    """Compare two configurations over their common seeds; with none in common over as many as both have."""
+    common = [seed for seed in side.seeds if seed in base.seeds]
+    count = min(len(side.runs), len(base.runs))
+    if len(base.runs) == 1 and base.runs[0].seconds is None:  # counted: it pairs with every seed
+        return compare(side.values(metric, rows), base.values(metric, rows) * len(side.runs))
+    if len(side.runs) == 1 and side.runs[0].seconds is None:
+        return compare(side.values(metric, rows) * len(base.runs), base.values(metric, rows))
+    ours, theirs = (
+        [run for run in one.runs if run.seed in common] if common else one.runs[:count] for one in (side, base)
+    )
+    return compare(*(Side(name="", runs=runs).values(metric, rows) for runs in (ours, theirs)))
+
+
+def mean_of(side: Side, metric: str, rows: Any = slice(None)) -> tuple[float, float | None]:
+    """Mean and deviation over seeds; no deviation of one seed."""
+    each = [float(values.mean()) for values in side.values(metric, rows)]
+    return float(np.mean(each)), float(np.std(each, ddof=1)) if len(each) > 1 else None
+
+
+def row_of(
+    side: Side,
+    metric: str,
+    *,
+    base: Side | None = None,
+    test: Comparison | None = None,
+    p: float | None = None,
+    parts: dict[str, np.ndarray] | None = None,
+) -> Row:
+    """Put a row together."""
+    mean, deviation = mean_of(side, metric)
+    effect = None
+    if base is not None and test is not None:
+        apart = np.mean(side.values(metric), 0) - np.mean(base.values(metric), 0)  # (W,)
+        spread = float(apart.std(ddof=1))
+        effect = test.difference / spread if spread else 0.0
+    slices = {}
+    for name, rows in (parts or {}).items():
+        if base is None or rows.sum() < 2:
+            continue
+        found = between(side, base, metric, rows)
+        slices[name] = {
+            "targets": int(rows.sum()), "mean": mean_of(side, metric, rows)[0], "baseline": mean_of(base, metric, rows)[0],
+            "difference": found.difference, "low": found.low, "high": found.high, "p": found.p_value,
+        }  # fmt: skip
+    return Row(side=side, mean=mean, deviation=deviation, difference=test, holm=p, effect=effect, slices=slices)
+
+
+def slices_of(run: Finished) -> dict[str, np.ndarray]:
+    """The test targets of frequent, rare and cold items, and of short and long histories: a mask (W,) bool each."""
+    from seqcl import config
+    from seqcl.experiment.keeping import home_of, packed_log
+
+    experiment = config.of_run(home_of(run.folder))
+    sequences = packed_log(experiment, run.folder)
+    split = experiment.data.split_windows(sequences)
+    windows, counts = split.test, split.train.item_counts()
+    targets = windows.items[windows.stop]
+    parts = {f"{name} items": items[targets] for name, items in by_popularity(counts).items()}
+    parts["cold items"] = counts[targets] == 0
+    lengths = windows.stop - windows.offsets[windows.users]
+    return parts | {f"{name} histories": rows for name, rows in thirds(lengths).items()}
+
+
+def record(row: Row, metric: str) -> dict[str, Any]:
+    """A row as one flat record; what it lacks is None."""
+    side, test = row.side, row.difference
+    gib = side.mean(lambda run: run.memory)
+    return {
+        "name": side.name,
+        "seeds": " ".join(map(str, side.seeds)),
+        metric: row.mean,
+        f"{metric} deviation": row.deviation,
+        f"valid {metric}": side.mean(lambda run: run.valid.get(metric)),
+        "difference": test and test.difference,
+        "low": test and test.low,
+        "high": test and test.high,
+        "p": test and test.p_value,
+        "p (Holm)": row.holm,
+        "seeds ahead": test and f"{test.seeds_better} of {test.seeds}",
+        "effect": row.effect,
+        "seconds": side.mean(lambda run: run.seconds),
+        "peak MiB": None if gib is None else gib / 2**20,
+        "parameters": side.runs[0].parameters,
+        **{f"{name} {key}": value for name, found in row.slices.items() for key, value in found.items()},
+    }

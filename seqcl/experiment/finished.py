@@ -1,0 +1,153 @@
+"""What stands in the folder of a finished run: its figures, its ranks and its configuration; no model is made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from safetensors import SafetensorError, safe_open
+
+from seqcl.disk import read_json
+from seqcl.errors import UserError, brief
+from seqcl.experiment.keeping import home_of
+
+OF_THE_PLACE = ("seed", "runs", "device", "dataset", "keep_gib", "baselines")
+"""Options that say which data, seed and machine, not which model; data are told apart by their fingerprint."""
+
+FREE = (
+    "seed",
+    "windows",
+    "columns",
+    "order",
+    "dropped",
+    "left_out",
+    "unreachable_targets",
+    "unreachable_share",
+    "best_possible",
+)
+"""Parts of a protocol in which two runs may differ: how they train, and what follows from the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished run, or a baseline in one."""
+
+    folder: Path
+    model: str
+    options: dict[str, Any]  # by dotted name, without those of the place
+    seed: int
+    metrics: dict[str, float]  # of test
+    valid: dict[str, float]
+    protocol: dict[str, Any]
+    data: dict[str, Any]
+    seconds: float | None  # of training
+    memory: int | None  # peak bytes of the process
+    parameters: int | None  # that are trained
+    users: np.ndarray  # (W,) raw ids
+    targets: np.ndarray  # (W,) raw ids
+    ranks: np.ndarray  # (W,)
+    about: dict[str, Any]  # versions and machine
+
+    @classmethod
+    def read(cls, folder: Path) -> Finished:
+        """Read the folder of a run, or RUN/baselines/NAME.
+
+        Raises:
+            UserError: no run is there, or it is not finished, or a file of it cannot be read.
+        """
+        import pandas as pd
+
+        home = home_of(folder)
+        for needed in (folder / "config.yaml", home / "metrics.json", folder / "ranks.parquet"):
+            if not needed.is_file():
+                known = (folder / "config.yaml").is_file()
+                raise UserError(
+                    f"{folder} is no finished run: it has no {needed.name}"
+                    + (f"; go on with: --resume {home}" if known else "")
+                )
+        figures = read_json(home / "metrics.json", dict)
+        try:
+            options = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            found = pd.read_parquet(folder / "ranks.parquet")
+            users, targets, ranks = (found[name].to_numpy() for name in ("user", "target", "rank"))
+            main = folder == home or folder.resolve() == home.resolve()
+            own = figures if main else figures["baselines"][options["model"]]
+            flat = dict(flattened({key: value for key, value in options.items() if key not in OF_THE_PLACE}))
+            seconds, parameters = trained(folder)
+            return cls(
+                folder=folder,
+                model=options["model"],
+                options=flat,
+                seed=figures["seed"],
+                metrics=own["test"],
+                valid=own["valid"],
+                protocol=figures["protocol"],
+                data=figures["data"],
+                seconds=seconds,
+                memory=figures.get("peak_memory_bytes") if main else None,
+                parameters=parameters,
+                users=users,
+                targets=targets,
+                ranks=ranks,
+                about={key: figures.get(key) for key in ("versions", "machine")},
+            )
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+            raise UserError(
+                f"{folder} cannot be read as a finished run: {brief(f'{type(error).__name__}: {error}')}"
+            ) from None
+
+    def baselines(self) -> list[Path]:
+        """The folders of the baselines in this run."""
+        return sorted(path.parent for path in self.folder.glob("baselines/*/ranks.parquet"))
+
+
+def trained(folder: Path) -> tuple[float | None, int | None]:
+    """The seconds of training and the number of trained parameters; None and None for a model that is counted."""
+    import json
+
+    last = folder / "checkpoints" / "last.safetensors"
+    if not last.is_file():
+        return None, None
+    try:
+        with safe_open(last, framework="np") as file:
+            names = [name for name in file.keys() if name.startswith("optimizer.mean.")]  # noqa: SIM118
+            size = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+            return float(json.loads(file.metadata()["state"])["seconds"]), size
+    except SafetensorError as error:
+        raise UserError(f"{last} is not a whole checkpoint: {brief(error)}") from None
+
+
+def flattened(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Nested options as pairs of a dotted name and a value."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        pairs += (
+            flattened(value, f"{before}{key}.") if isinstance(value, dict) and value else [(f"{before}{key}", value)]
+        )
+    return pairs
+
+
+def check_same_protocol(runs: list[Finished]) -> None:
+    """Refuse runs of different data or protocols.
+
+    Raises:
+        UserError: names the first difference, and the two runs.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        ours, theirs = ({**one.protocol, "data": one.data["name"]} for one in (first, run))
+        # The fingerprint says it shortest where it is another one; the name of the data may be another of the same log.
+        keys = [key for key in {**ours, **theirs} if key not in (*FREE, "data")]
+        for key in sorted(keys, key=lambda key: key != "data_fingerprint"):
+            if ours.get(key) != theirs.get(key):
+                what = f"data ({ours['data']} and {theirs['data']}, {key})" if key == "data_fingerprint" else key
+                raise UserError(
+                    f"results of two protocols are not compared: {run.folder} has another {what} than {first.folder}: "
+                    f"{brief(theirs.get(key))}, not {brief(ours.get(key))}"
+                )
+        if not (np.array_equal(first.users, run.users) and np.array_equal(first.targets, run.targets)):
+            raise UserError(f"{run.folder} and {first.folder} rank other targets, or in another order")
