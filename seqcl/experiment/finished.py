@@ -15,7 +15,7 @@ from seqcl.disk import read_json
 from seqcl.errors import UserError, brief
 from seqcl.experiment.keeping import home_of
 
-OF_THE_PLACE = ("seed", "runs", "device", "dataset", "keep_gib", "baselines")
+OF_THE_PLACE = ("seed", "runs", "device", "dataset", "keep_gib", "baseline")
 """Options that say which data, seed and machine, not which model; data are told apart by their fingerprint."""
 
 FREE = (

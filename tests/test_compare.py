@@ -1,0 +1,126 @@
+"""`seqcl compare`: seeds are pooled, differences have intervals, other protocols are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import seqcl
+from seqcl.cli.main import main
+from seqcl.data import markov
+from seqcl.errors import UserError
+from seqcl.evaluation import compare, holm, row_metric
+from seqcl.experiment.compare import compare_runs
+
+SMALL = {"encoder": {"dim": 8}, "eval": {"exclude_seen": False}, "train": {"epochs": 1, "lr": 0.01}}
+LOG = markov(users=120, items=30, length=8, branching=2, seed=1).interactions
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of two models and one of a third, by name and seed."""
+    folder = str(tmp_path_factory.mktemp("runs"))
+    wanted = [("CL4Rec", 0), ("CL4Rec", 1), ("SASRec", 0), ("SASRec", 1), ("GRU4Rec", 0)]
+    made = {
+        (model, seed): seqcl.train(LOG, model=model, seed=seed, runs=folder, progress=False, **SMALL)
+        for model, seed in wanted
+    }
+    return {key: run.folder for key, run in made.items()}
+
+
+def gains(folder):
+    return row_metric("ndcg@10", pd.read_parquet(folder / "ranks.parquet")["rank"].to_numpy())
+
+
+def test_seeds_of_one_configuration_are_one_row_and_the_last_run_is_the_baseline(runs):
+    found = compare_runs(
+        [runs["CL4Rec", 1], runs["CL4Rec", 0], runs["GRU4Rec", 0], runs["SASRec", 0], runs["SASRec", 1]]
+    )
+    assert found.baseline == "SASRec"
+    rows = {row.side.name: row for row in found.rows}
+    assert list(rows) == ["SASRec", *sorted(("CL4Rec", "GRU4Rec"), key=lambda name: -rows[name].mean)]
+    assert rows["CL4Rec"].side.seeds == [0, 1]
+    ours, theirs = ([gains(runs[model, seed]) for seed in (0, 1)] for model in ("CL4Rec", "SASRec"))
+    assert rows["CL4Rec"].mean == pytest.approx(np.mean(ours))
+    assert rows["CL4Rec"].deviation == pytest.approx(np.std([one.mean() for one in ours], ddof=1))
+    assert rows["CL4Rec"].difference == compare(ours, theirs)
+    alone = compare([gains(runs["GRU4Rec", 0])], theirs[:1])  # over the seed that both have
+    assert rows["GRU4Rec"].difference == alone
+    corrected = holm([rows["CL4Rec"].difference.p_value, alone.p_value])
+    assert [rows["CL4Rec"].holm, rows["GRU4Rec"].holm] == pytest.approx(corrected)
+    apart = np.mean(ours, 0) - np.mean(theirs, 0)
+    assert rows["CL4Rec"].effect == pytest.approx(apart.mean() / apart.std(ddof=1))
+
+
+def test_slices_are_those_of_the_run(runs):
+    found = compare_runs([runs["CL4Rec", 0], runs["SASRec", 0]])
+    stored = json.loads((runs["CL4Rec", 0] / "metrics.json").read_text())["slices"]
+    mine = found.rows[1].slices
+    for kind, ending in (("target_popularity", "items"), ("history_length", "histories")):
+        for name, part in stored[kind].items():
+            if part["targets"] > 1:
+                assert mine[f"{name} {ending}"]["mean"] == pytest.approx(part["metrics"]["ndcg@10"])
+                assert mine[f"{name} {ending}"]["targets"] == part["targets"]
+
+
+def test_parameters_and_seconds_come_from_the_checkpoint(runs):
+    found = {record["name"]: record for record in compare_runs([runs["CL4Rec", 0], runs["SASRec", 0]]).records()}
+    model = seqcl.load(runs["SASRec", 0]).model
+    assert found["SASRec"]["parameters"] == sum(one.numel() for one in model.parameters() if one.requires_grad)
+    assert 0 < found["SASRec"]["seconds"] < 600
+
+
+def test_configurations_of_one_model_are_named_by_what_differs(runs, tmp_path):
+    wide = seqcl.train(LOG, model="SASRec", runs=str(tmp_path), progress=False, **{**SMALL, "encoder": {"dim": 12}})
+    found = compare_runs([wide.folder, runs["SASRec", 0]])
+    assert {row.side.name for row in found.rows} == {"SASRec (encoder.dim 8)", "SASRec (encoder.dim 12)"}
+
+
+def test_a_single_run_is_compared_with_its_baselines(tmp_path):
+    run = seqcl.train(LOG, model="CL4Rec", baseline="Popularity", runs=str(tmp_path), progress=False, **SMALL)
+    found = compare_runs([run.folder])
+    assert [row.side.name for row in found.rows] == ["Popularity", "CL4Rec"]
+    assert found.rows[0].mean == run.metrics["baselines"]["Popularity"]["test"]["ndcg@10"]
+
+
+def test_other_protocols_and_data_are_refused_with_the_first_difference(runs, tmp_path):
+    options = {**SMALL, "data": {"max_len": 5}}
+    short = seqcl.train(LOG, model="SASRec", runs=str(tmp_path), progress=False, **options)
+    with pytest.raises(UserError, match=r"another max_len than .*: 5, not 50"):
+        compare_runs([runs["CL4Rec", 0], short.folder])
+    other = markov(users=120, items=30, length=8, branching=2, seed=2).interactions
+    elsewhere = seqcl.train(other, model="SASRec", runs=str(tmp_path), progress=False, **SMALL)
+    with pytest.raises(UserError, match=r"another data .*data_fingerprint"):
+        compare_runs([runs["CL4Rec", 0], elsewhere.folder])
+
+
+def test_what_cannot_be_compared_is_refused(runs, tmp_path):
+    with pytest.raises(UserError, match=r"no finished run: it has no config\.yaml"):
+        compare_runs([runs["CL4Rec", 0], tmp_path / "nothing"])
+    with pytest.raises(UserError, match="one configuration alone, SASRec"):
+        compare_runs([runs["SASRec", 0], runs["SASRec", 1]])
+    with pytest.raises(UserError, match="did you mean ndcg"):
+        compare_runs([runs["CL4Rec", 0], runs["SASRec", 0]], metric="ndgc@10")
+    begun = tmp_path / "begun"
+    shutil.copytree(runs["SASRec", 0], begun)
+    (begun / "ranks.parquet").unlink()
+    with pytest.raises(UserError, match=r"no ranks\.parquet; go on with: --resume"):
+        compare_runs([runs["CL4Rec", 0], begun])
+
+
+def test_the_command_prints_a_table_or_json_and_writes_csv(runs, tmp_path, capsys):
+    words = [str(runs["CL4Rec", 0]), str(runs["SASRec", 0])]
+    assert main(["compare", *words]) == 0
+    printed = capsys.readouterr().out
+    assert "CL4Rec" in printed and "95 % interval" in printed and "leave_one_out" in printed
+    assert main(["compare", *words, "--json", "--csv", str(tmp_path / "rows.csv")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    assert [row["name"] for row in found["rows"]] == list(rows["name"]) == ["SASRec", "CL4Rec"]
+    assert rows["difference"][1] == pytest.approx(found["rows"][1]["difference"])
+    assert main(["compare", words[0], str(tmp_path)]) == 2
+    assert "no finished run" in capsys.readouterr().err
