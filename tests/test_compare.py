@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -124,3 +126,23 @@ def test_the_command_prints_a_table_or_json_and_writes_csv(runs, tmp_path, capsy
     assert rows["difference"][1] == pytest.approx(found["rows"][1]["difference"])
     assert main(["compare", words[0], str(tmp_path)]) == 2
     assert "no finished run" in capsys.readouterr().err
+
+
+def test_the_page_needs_nothing_else_and_sorts(runs, tmp_path):
+    words = [str(runs[key]) for key in (("CL4Rec", 0), ("CL4Rec", 1), ("GRU4Rec", 0), ("SASRec", 0), ("SASRec", 1))]
+    page = tmp_path / "report.html"
+    assert main(["compare", *words, "--html", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    links = set(re.findall(r"(?:href|src)=[\"']([^#\"'][^\"']*)", text))
+    assert not links, links
+    assert text.count("<svg") == 4 and "data_fingerprint" in text and "encoder:" in text
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium to draw the page")
+    press = "<script>document.querySelectorAll('th button')[1].click()</script></body>"
+    page.write_text(text.replace("</body>", press), encoding="utf-8")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
+    drawn = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    body = drawn[drawn.index("<tbody") : drawn.index("</tbody")]
+    values = [float(value) for value in re.findall(r'<tr><td[^>]*>[^<]*</td><td data-value="([^"]*)"', body)]
+    assert len(values) == 3 and values == sorted(values, reverse=True)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seqcl.experiment.compare import Row
+    from seqcl.report import Details
 
 
 def add_compare(commands: Any) -> None:
@@ -22,6 +26,9 @@ def add_compare(commands: Any) -> None:
     )
     command.add_argument("--metric", default="ndcg@10", help="metric of a target (default: ndcg@10)")
     command.add_argument("--csv", type=Path, metavar="FILE", help="write the rows, with all slices, as CSV")
+    command.add_argument(
+        "--html", type=Path, metavar="FILE", help="write one page with the table, drawings and configurations"
+    )
     command.add_argument("--json", action="store_true", help="print JSON in the place of the table")
 
 
@@ -29,7 +36,7 @@ def compare(chosen: argparse.Namespace) -> int:
     """`seqcl compare RUN RUN ...`: a table, or JSON."""
     from seqcl.disk import whole_file
     from seqcl.experiment.compare import compare_runs
-    from seqcl.report import print_comparison
+    from seqcl.report import heading_of, print_comparison, write_page
 
     found = compare_runs(chosen.runs, baseline=chosen.baseline, metric=chosen.metric)
     records = found.records()
@@ -38,9 +45,44 @@ def compare(chosen: argparse.Namespace) -> int:
 
         with whole_file(chosen.csv) as beside:
             beside.write_bytes(pd.DataFrame(records).to_csv(index=False).encode())
+    if chosen.html is not None:
+        write_page(
+            chosen.html,
+            records,
+            [details_of(row, found.metric) for row in found.rows],
+            metric=found.metric,
+            heading=heading_of(found.data, found.protocol, f"seeds {records[0]['seeds']}"),
+            protocol={"data": found.data["name"], **found.protocol},
+            slices=list(dict.fromkeys(name for row in found.rows for name in row.slices)),
+        )
     if chosen.json:
         about = {"metric": found.metric, "baseline": found.baseline, "protocol": found.protocol, "data": found.data}
         print(json.dumps({**about, "rows": records}, indent=2, default=float))
     else:
         print_comparison(records, found.metric, data=found.data, protocol=found.protocol)
     return 0
+
+
+def details_of(row: Row, metric: str) -> Details:
+    """What a row of the page unfolds to."""
+    from seqcl.report import Details, read_history
+
+    runs = row.side.runs
+    curves = []
+    for run in runs:
+        history = run.folder / "history.csv"
+        rows = read_history(history) if history.is_file() else []
+        points = [(one["epoch"], one[f"valid_{metric}"]) for one in rows if f"valid_{metric}" in one]
+        if points:
+            curves.append(([epoch for epoch, _ in points], [value for _, value in points]))
+    return Details(
+        name=row.side.name,
+        seeds=" ".join(map(str, row.side.seeds)),
+        folders=[str(run.folder) for run in runs],
+        config=(runs[0].folder / "config.yaml").read_text(encoding="utf-8"),
+        about={
+            key: ", ".join(f"{name} {value}" for name, value in (found or {}).items())
+            for key, found in runs[0].about.items()
+        },
+        curves=curves,
+    )

@@ -6,10 +6,15 @@ import argparse
 import codecs
 import csv
 import json
+import os
+import signal
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from seqcl.cli.compare import add_compare, compare
@@ -49,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_anything(stream)
     try:
         if words and words[0] == "train":
+            if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # torchrun sends SIGTERM where another process has ended
+                signal.signal(signal.SIGTERM, ended_early)
             from seqcl.cli.train import train
 
             return train(words[1:])
@@ -65,6 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("seqcl: interrupted", file=sys.stderr)
         return 130
+
+
+def ended_early(number: int, frame: FrameType | None) -> NoReturn:
+    """End one of several processes that has not met the others yet; one of those on this machine says so."""
+    names = (os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"))
+    with suppress(OSError):
+        os.close(os.open(Path(tempfile.gettempdir()) / "-".join(["seqcl-ended", *names]), os.O_CREAT | os.O_EXCL))
+        os.write(2, b"seqcl: stopped by SIGTERM before the run began: another of the processes has ended\n")
+    os._exit(1)
 
 
 def print_anything(stream: Any) -> None:

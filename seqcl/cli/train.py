@@ -62,6 +62,9 @@ def run(words: list[str]) -> int:
     except Interrupted as stop:
         if not processes.has_the_word():
             return 130
+        if stop.folder is None:
+            print(f"seqcl: {stop.where}; the run had not begun", file=sys.stderr)
+            return 130
         again = f"--resume {stop.folder}{plugins.words_for(chosen.needs())}"
         print(f"seqcl: {stop.where}; go on with: {again}", file=sys.stderr)
         return 130

@@ -2,6 +2,16 @@
 
 from seqcl.report.curves import plot_curves, read_history
 from seqcl.report.indexes import plot_indexes
-from seqcl.report.table import print_comparison, print_results
+from seqcl.report.page import Details, write_page
+from seqcl.report.table import heading_of, print_comparison, print_results
 
-__all__ = ["plot_curves", "plot_indexes", "print_comparison", "print_results", "read_history"]
+__all__ = [
+    "Details",
+    "heading_of",
+    "plot_curves",
+    "plot_indexes",
+    "print_comparison",
+    "print_results",
+    "read_history",
+    "write_page",
+]

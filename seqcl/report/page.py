@@ -1,0 +1,117 @@
+"""The page of a comparison: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from seqcl import disk
+from seqcl.report.drawings import Records, draw_differences, draw_slices, draw_time, draw_validation
+from seqcl.version import VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What a row unfolds to."""
+
+    name: str
+    seeds: str
+    folders: list[str]
+    config: str  # YAML
+    about: Mapping[str, str]  # versions and machine
+    curves: Sequence[tuple[Sequence[float], Sequence[float]]]  # epochs and validation values of each seed
+
+
+def write_page(
+    path: Path,
+    records: Records,
+    details: Sequence[Details],
+    *,
+    metric: str,
+    heading: str,
+    protocol: Mapping[str, Any],
+    slices: Sequence[str],
+) -> None:
+    """Write the page of a comparison.
+
+    Args:
+        path: the file.
+        records: the rows, the baseline first.
+        details: of each row.
+        metric: its name.
+        heading: data and protocol in one line.
+        protocol: the whole of it.
+        slices: names of the slices that the records have.
+
+    Raises:
+        OSError: the file cannot be written; the one before it is untouched.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(template)
+    columns = {metric: metric, "± seeds": f"{metric} deviation", **dict(zip(SHOWN, SHOWN, strict=True))}
+    text = page.render(
+        title=f"{len(records)} models on {heading.partition(',')[0]}",
+        heading=heading,
+        protocol=protocol,
+        metric=metric,
+        records=records,
+        columns=["model", *columns],
+        rows=cells(records, columns, metric),
+        drawings=drawings(records, details, slices, metric),
+        details=details,
+        version=VERSION,
+        date=date.today().isoformat(),
+    )
+    disk.write_text(path, text)
+
+
+SHOWN = ("difference", "low", "high", "p (Holm)", "seeds ahead", "effect", "seconds", "peak MiB", "parameters")
+FORMS = {"p (Holm)": ".3f", "seconds": ",.0f", "peak MiB": ",.0f", "parameters": ",", "effect": "+.3f"}
+FORMS |= dict.fromkeys(("difference", "low", "high"), "+.4f")
+
+
+def cells(records: Records, columns: Mapping[str, str], metric: str) -> list[list[dict[str, Any]]]:
+    """The cells of the table: text, value to sort by, and whether it is the best or the second."""
+    order = sorted(range(len(records)), key=lambda place: -records[place][metric])
+    marks = dict(zip(order, ("best", "second"), strict=False))
+    rows = []
+    for place, record in enumerate(records):
+        row = [{"text": record["name"], "value": record["name"], "mark": ""}]
+        for key in columns.values():
+            value = record[key]
+            text = "" if value is None else value if isinstance(value, str) else format(value, FORMS.get(key, ".4f"))
+            mark = marks.get(place, "") if key == metric else ""
+            row.append({"text": text, "value": "" if value is None else value, "mark": mark})
+        rows.append(row)
+    return rows
+
+
+def drawings(
+    records: Records, details: Sequence[Details], slices: Sequence[str], metric: str
+) -> list[tuple[str, str, str]]:
+    """The drawings that there are: name, what it shows, SVG."""
+    found = [
+        (
+            "Differences",
+            "Each point is a mean over users and seeds; where its line crosses 0, the difference may be none.",
+            draw_differences(records, metric),
+        ),
+        ("Quality and time", "Up and to the left is better.", draw_time(records, metric)),
+        (
+            "Validation by epoch",
+            "A line for each seed; the best epoch is the one that is tested.",
+            draw_validation({one.name: one.curves for one in details}, metric),
+        ),
+        (
+            "Slices",
+            "Head, torso and tail are the most frequent fifth of the items, the next two, and the rest; cold items are not in "
+            "training; histories are cut into thirds by length.",
+            draw_slices(records, slices, metric),
+        ),
+    ]
+    return [(name, text, drawing) for name, text, drawing in found if drawing is not None]
