@@ -8,6 +8,7 @@ from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
 from seqcl.models.duorec import DuoRec
+from seqcl.models.ease import EASE
 from seqcl.models.gru4rec import GRU4Rec
 from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
@@ -21,6 +22,7 @@ from seqcl.models.popularity import Popularity
 from seqcl.models.s3rec import S3Rec
 from seqcl.models.sasrec import SASRec
 from seqcl.models.simsiamrec import SimSiamRec
+from seqcl.models.slist import SLIST
 from seqcl.models.supconrec import SupConRec
 from seqcl.models.swavrec import SwAVRec
 from seqcl.models.ticoserec import TiCoSeRec
@@ -53,6 +55,8 @@ MODELS = table(
         "NARM": NARM,
         "BERT4Rec": BERT4Rec,
         "HSTU": HSTU,
+        "EASE": EASE,
+        "SLIST": SLIST,
         "ItemKNN": ItemKNN,
         "Popularity": Popularity,
     },

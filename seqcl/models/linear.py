@@ -1,0 +1,153 @@
+"""Linear item-item models in closed form: a row scores an item by the weights from its items to that one."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import linalg, sparse
+from torch import Tensor
+
+from seqcl.errors import UserError, positive
+from seqcl.models.base import Baseline
+from seqcl.parts import Part, part
+from seqcl.types import SeqBatch, Windows
+
+DENSE = 30_000
+"""Items up to which the weights of all pairs are made: N * N floats three times over, 11 GB at that number."""
+
+LEAST = 1e-3
+"""Decayed weights below this are left out."""
+
+
+def closed_form(
+    train: Windows,
+    *,
+    likeness: float = 0.0,
+    decay: float = 1.0,
+    recency: float = 1.0,
+    ridge: float = 10.0,
+    diagonal: float | None = None,
+    rank: int = 0,
+) -> tuple[Tensor, Tensor | None]:
+    """Make the weights B that minimise a |X - X B|^2 + (1 - a) |T - S B|^2 + ridge |B|^2, with a = likeness.
+
+    X has the items of each row. S and T have a line for every place at which a row can be split: the items before it and those
+    behind it, with weights that fall by exp(-distance / decay) (Choi et al., WWW 2021, arXiv 2103.16104, equations 4 to 7).
+
+    Args:
+        train: the training windows.
+        likeness: part of the first term, 0 to 1: 1 knows no order.
+        decay: distance from a split, in items, at which a weight has fallen to 1 / e.
+        recency: age in items at which an item of the row to be continued has fallen to 1 / e in the scores; 0: all count alike.
+        ridge: the larger, the closer to 0 are the weights.
+        diagonal: largest weight of an item to itself; None for no limit.
+        rank: 0 makes the weights of all pairs; else they are made of so many singular vectors of the items, without `diagonal`.
+
+    Returns:
+        (N, N) and None; or, with a rank r, (N, r) and (r, N), whose product are the weights.
+
+    Raises:
+        UserError: a value out of its range, or too many items for all pairs.
+    """
+    positive("closed_form", decay=decay, ridge=ridge)
+    if not 0 <= likeness <= 1:
+        raise UserError(f"closed_form: likeness must be from 0 to 1, not {likeness}")
+    if recency < 0 or rank < 0:
+        raise UserError(f"closed_form: recency and rank must be 0 or more, not {min(recency, rank)}")
+    if not rank and train.num_items > DENSE:
+        raise UserError(
+            f"closed_form: {train.num_items:,} items have too many pairs (up to {DENSE:,} items): give weights.rank, such as 512"
+        )
+    left, right = products(train, likeness=likeness, decay=decay)
+    return low_rank(left, right, ridge, min(rank, train.num_items - 1)) if rank else dense(left, right, ridge, diagonal)
+
+
+def products(train: Windows, *, likeness: float, decay: float) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """The matrices a X'X + (1 - a) S'S and a X'X + (1 - a) S'T: (N, N) each.
+
+    Two items that are g places apart meet at g splits in S'T, each time with the weight exp(-(g - 1) / decay). In S'S they meet at
+    every split behind the later one.
+    """
+    size = train.num_items
+    users, items = train.known()
+    lengths = train.ends - train.offsets[:-1]
+    behind = np.repeat(np.cumsum(lengths), lengths) - np.arange(
+        len(items)
+    )  # items from this one to the row's end, itself included
+    left = right = sparse.csr_array((size, size), dtype=np.float64)
+    if likeness:
+        rows = sparse.csr_array((np.ones(len(items)), (users, items - 1)), shape=(int(users.max()) + 1, size))
+        rows.data[:] = 1  # an item that comes twice is there once
+        left = right = (rows.T @ rows) * likeness
+    if likeness < 1:
+        share, fall = 1 - likeness, np.exp(-2 / decay)
+        splits = (1 - fall ** (behind - 1)) / (1 - fall)  # decayed number of splits behind each item
+        parts = [pairs(items, items, share * splits, size)]
+        ahead = []
+        for gap in range(1, int(lengths.max(initial=1))):
+            weight = gap * np.exp(-(gap - 1) / decay)
+            if gap > decay and weight < LEAST:
+                break
+            here = np.flatnonzero(behind > gap)  # whose item `gap` places later is in the same row
+            ahead.append(pairs(items[here], items[here + gap], np.full(len(here), share * weight), size))
+            beside = pairs(items[here], items[here + gap], share * np.exp(-gap / decay) * splits[here + gap], size)
+            parts += [beside, beside.T]
+        left = left + sum(parts[1:], parts[0])
+        right = right + sum(ahead, sparse.csr_array((size, size)))
+    return sparse.csr_array(left), sparse.csr_array(right)
+
+
+def pairs(first: np.ndarray, second: np.ndarray, weights: np.ndarray, size: int) -> sparse.csr_array:
+    """The summed weights of pairs of item ids: (N, N)."""
+    return sparse.csr_array((weights, (first - 1, second - 1)), shape=(size, size))
+
+
+def dense(left: sparse.csr_array, right: sparse.csr_array, ridge: float, diagonal: float | None) -> tuple[Tensor, None]:
+    """Solve for all pairs; the limit of the diagonal by its multipliers (Steck, WWW 2019, arXiv 1905.03375, equation 8)."""
+    normal = left.toarray().astype(np.float32)
+    normal.flat[:: len(normal) + 1] += ridge
+    factor = linalg.cho_factor(normal, overwrite_a=True, check_finite=False)
+    weights = linalg.cho_solve(factor, right.toarray().astype(np.float32), overwrite_b=True, check_finite=False)
+    if diagonal is not None:
+        inverse = linalg.cho_solve(factor, np.eye(len(weights), dtype=np.float32), overwrite_b=True, check_finite=False)
+        over = np.maximum(weights.diagonal() - diagonal, 0) / inverse.diagonal()
+        inverse *= over
+        weights -= inverse
+    return torch.from_numpy(np.ascontiguousarray(weights)), None
+
+
+def low_rank(left: sparse.csr_array, right: sparse.csr_array, ridge: float, rank: int) -> tuple[Tensor, Tensor]:
+    """Solve within the largest eigenvectors of the left matrix."""
+    from scipy.sparse.linalg import eigsh
+
+    values, vectors = eigsh(left, k=rank, v0=np.ones(left.shape[0]))  # (r,), (N, r)
+    beside = (right.T @ vectors).T / (values + ridge)[:, None]  # (r, N)
+    return torch.from_numpy(vectors).float().contiguous(), torch.from_numpy(beside).float().contiguous()
+
+
+class Linear(Baseline):
+    """Scores that are sums of weights from the items of a row, newer ones counting more."""
+
+    weights = part(closed_form)
+
+    table: Tensor
+    beside: Tensor
+
+    def __init__(self, train: Windows, **parts: Part) -> None:
+        super().__init__(train, **parts)
+        made = self.parts["weights"]
+        self.recency = {**{"recency": 1.0}, **made.options}["recency"]
+        table, beside = made(train)
+        self.register_buffer("table", F.pad(table, (0, 0, 1, 1)))  # rows of PAD and MASK have no weight
+        self.register_buffer("beside", table.new_zeros(0, 0) if beside is None else beside)
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        """Decayed sums of weights: (B, N)."""
+        time = torch.arange(batch.items.shape[1], device=batch.items.device)
+        age = batch.lengths[:, None] - 1 - time  # (B, L), the newest has 0
+        weight = torch.exp(-age / self.recency) if self.recency else torch.ones_like(age, dtype=torch.float32)
+        again = (batch.items[:, :, None] == batch.items[:, None]) & (time > time[:, None])  # (B, L, L), comes later too
+        weight = weight.masked_fill((age < 0) | again.any(2), 0).to(self.table.dtype)
+        sums = F.embedding_bag(batch.items, self.table, per_sample_weights=weight, mode="sum")  # (B, N) or (B, r)
+        return sums @ self.beside if len(self.beside) else sums
