@@ -296,6 +296,7 @@ def test_options_that_do_not_go_together_are_named(made, bundle, tmp_path, capsy
         ([run, "--users", "all", "--search", "index", *out], "is a run and has no index; seqcl export makes one"),
         ([str(bundle), "--users", "all", *out], "was exported and knows no users: give --histories"),
         ([run, "--users", str(tmp_path / "gone.txt"), *out], "gone.txt: no such file"),
+        (["nowhere", "--users", "all", "--out", "a.xlsx"], "unknown suffix of --out '.xlsx'"),
         ([run, "--users", "all", "--k", "0", *out], "k must be 1 or more, not 0"),
     ):
         assert main(["recommend", *words]) == 2
@@ -303,6 +304,8 @@ def test_options_that_do_not_go_together_are_named(made, bundle, tmp_path, capsy
     assert (
         main(["recommend", str(bundle), *history, "--data.user", "who", "--data.item", "what", *out, "--k", "2"]) == 0
     )
+    said = capsys.readouterr().err
+    assert "separated by commas, with a header; user who, item what" in said and "such as nothing" in said
     assert pd.read_csv(tmp_path / "a.csv")["user_id"].tolist() == [1, 1, 2, 2]
 
 

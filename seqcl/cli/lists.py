@@ -64,9 +64,10 @@ def wanted(chosen: argparse.Namespace) -> bool:
 def write(chosen: argparse.Namespace) -> int:
     """Write the lists and print the file."""
     from seqcl.experiment import answers, histories, load
-    from seqcl.experiment.lists import write_lists
+    from seqcl.experiment.lists import check_asked, write_lists
     from seqcl.experiment.spoken import warnings_shown
 
+    out = check_asked(chosen.out, chosen.k)
     with warnings_shown():
         if (Path(chosen.run) / "manifest.json").exists():
             from seqcl.retrieval.bundle import Bundle
@@ -89,5 +90,5 @@ def write(chosen: argparse.Namespace) -> int:
             whose = histories.of_file(Path(chosen.histories), asked.item_ids, **options)
             if whose.told:
                 print(whose.told, file=sys.stderr)
-        print(write_lists(asked, whose, chosen.out, k=chosen.k, exclude_seen=chosen.filter == "seen"))
+        print(write_lists(asked, whose, out, k=chosen.k, exclude_seen=chosen.filter == "seen"))
     return 0
