@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import pandas as pd
 import pytest
 import torch
 
@@ -204,5 +205,9 @@ def test_a_run_is_saved_evaluated_exported_and_goes_on(tmp_path, model, name, ca
     assert [line.split()[0] for line in mine.splitlines()] == [
         line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]
     ]
+    for asked, own in ((folder, ["--users", "all"]), (tmp_path / "bundle", ["--histories", place])):
+        assert main(["recommend", str(asked), *own, "--out", str(tmp_path / f"{own[0]}.parquet"), "--k", "3"]) == 0
+    of_run, of_bundle = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("--users", "--histories"))
+    pd.testing.assert_frame_equal(of_run, of_bundle, check_exact=False, rtol=1e-4)
     assert main(["train", "--resume", str(folder), "--train.epochs", "2"]) == 0
     assert json.loads((folder / "metrics.json").read_text())["training"]["epochs"] == 2

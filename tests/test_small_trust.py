@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import seqcl
-from seqcl.cli.main import ids_of, main
+from seqcl.cli.ids import ids_of
+from seqcl.cli.main import main
 from seqcl.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import csv
 import json
 import os
 import signal
@@ -17,7 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from seqcl.cli import lists
 from seqcl.cli.compare import add_compare, compare
+from seqcl.cli.ids import check_commas, ids_of
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
@@ -144,6 +145,7 @@ def other(words: list[str]) -> int:
         default="seen",
         help="items of the history are left out, or kept (default: seen)",
     )
+    lists.add_options(command, READ_OPTIONS)
     command = commands.add_parser("data", help="look at, convert or download data sets")
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     actions.add_parser("list", help="data sets known by name")
@@ -205,7 +207,9 @@ def export(chosen: argparse.Namespace) -> int:
 
 
 def recommend(chosen: argparse.Namespace) -> int:
-    """`seqcl recommend RUN`: one line an item, raw id and score."""
+    """`seqcl recommend RUN`: one line an item, raw id and score; for many users, a file."""
+    if lists.wanted(chosen):
+        return lists.write(chosen)
     items = None if chosen.items is None else [item for text in chosen.items for item in ids_of(text)]
     options = {"k": chosen.k, "exclude_seen": chosen.filter == "seen"}
     if (Path(chosen.run) / "manifest.json").exists():
@@ -230,28 +234,6 @@ def recommend(chosen: argparse.Namespace) -> int:
 def read_options(chosen: argparse.Namespace) -> ReadOptions:
     """The options that say how a file is read."""
     return {option: getattr(chosen, option) for option in READ_OPTIONS}  # type: ignore[return-value]
-
-
-def ids_of(text: str) -> list[str]:
-    """The ids of a value of --items: a row of CSV, in which an id with a comma is quoted."""
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise UserError(
-            f"--items {text}: {error}; an id that begins with a quote is quoted, and its quotes doubled"
-        ) from None
-    return rows[0] if rows and rows[0] else [text]
-
-
-def check_commas(values: Sequence[str], known: Any) -> None:
-    """Refuse a value of --items that is one known id as it stands, and several as a row.
-
-    Raises:
-        UserError: shows how to write the one id.
-    """
-    for text in values:
-        if "," in text and ids_of(text) == text.split(",") and known.dtype.kind != "i" and text in known:
-            raise UserError(f"""--items {text}: one item has this whole id, with its comma; write '"{text}"' for it""")
 
 
 def data(chosen: argparse.Namespace) -> int:

@@ -51,6 +51,7 @@ def read(
     given: bool = False,
     split_column: str | None = None,
     name: str | None = None,
+    short: bool = False,
 ) -> Interactions:
     """Read the log in a file or folder, in file order; the layout is recognised by evidence, and logged in one line.
 
@@ -67,6 +68,7 @@ def read(
         given: the split was made elsewhere: a column says the part of each row, or a folder has train, valid and test files.
         split_column: column of the parts; None: found by its usual names (split, ...).
         name: name of the data set in results; None: the name of the file.
+        short: take a single user, and users with one item each, too: there is nothing to learn from, but something to ask for.
 
     Raises:
         UserError: no layout fits or two do, or a value does not fit; its file, line and column are named.
@@ -101,7 +103,8 @@ def read(
         except UserError as error:  # most models do not need attributes
             logger.warning("%s; going on without attributes of items", error)
     pa.default_memory_pool().release_unused()
-    check_sequences(log)
+    if not short:
+        check_sequences(log)
     log = replace(log, reading=log.reading | {"source": path.name})
     logger.info("%s", log.told)
     return log

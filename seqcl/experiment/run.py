@@ -184,7 +184,8 @@ class Run:
         newest = np.asarray(history[-self.split.test.max_len :], dtype=np.int64)
         rows = torch.as_tensor(newest, device=self.device)[None]  # (1, L)
         who = None if user is None else torch.tensor([self.sequences.find_user(user)], device=self.device)  # (1,)
-        scores = self.model.scores(SeqBatch(rows, torch.tensor([len(newest)], device=self.device), users=who))
+        batch = SeqBatch(rows, torch.tensor([len(newest)], device=self.device), users=who)
+        scores = self.model.scores(batch).clone()  # those of Popularity are its counts themselves
         if exclude_seen:
             scores[:, torch.as_tensor(np.unique(history), device=self.device).long() - 1] = float("-inf")
         if bool(scores.isnan().any()):

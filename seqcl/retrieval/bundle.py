@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from seqcl.data.batches import tensor
 from seqcl.data.sequences import find
 from seqcl.disk import read_json, whole_folder
 from seqcl.encoders import Scoring
@@ -141,7 +142,7 @@ class Bundle:
         for plugin in plugins:
             load(plugin)
         try:
-            compare_files(self.folder, self.manifest["files"], check=check)
+            compare_files(self.folder, self.manifest["files"], names=self.manifest["files"] if check else ANSWERING)
             query = Query(**self.manifest["query"])
             self.item_ids = np.load(self.folder / "item_ids.npy", mmap_mode="r", allow_pickle=False)
             if self.item_ids.shape != (query.num_items,) or self.manifest["items"] != query.num_items:
@@ -173,11 +174,30 @@ class Bundle:
     def queries(self, history: Sequence[int]) -> Tensor:
         """The query of one history of items 1..N, oldest first: (1, D)."""
         newest = torch.tensor([history[-self.max_len :]])  # (1, L)
-        state = self.encoder.last(SeqBatch(newest, torch.tensor([newest.shape[1]])))  # type: ignore[operator]
-        queries = self.scoring.queries(state)  # (1, D)
+        return self.encode(SeqBatch(newest, torch.tensor([newest.shape[1]])))
+
+    @torch.no_grad()
+    def encode(self, batch: SeqBatch) -> Tensor:
+        """The queries of histories of at most `max_len` items: (B, D)."""
+        queries = self.scoring.queries(self.encoder.last(batch))  # type: ignore[operator]
         if self.plain_bias:
             queries[:, -1] = 1
         return queries
+
+    def vectors(self) -> Tensor:
+        """Vectors of items 1..N, mapped from disk once they were compared with their hash: (N, D).
+
+        Raises:
+            UserError: items.npy was changed, or does not fit the other files.
+        """
+        compare_files(self.folder, self.manifest["files"], names=["items.npy"])
+        try:
+            found = np.load(self.folder / "items.npy", mmap_mode="r", allow_pickle=False)
+        except UNREADABLE as error:
+            raise UserError(f"{self.folder}/items.npy cannot be read: {brief(error)}") from None
+        if found.shape != (len(self.item_ids), self.index.dim) or found.dtype != np.float32:
+            raise UserError(f"{self.folder}/items.npy holds vectors of another number or width than the index")
+        return tensor(found, torch.device("cpu"))
 
     @torch.no_grad()
     def recommend(self, items: Sequence[Any], *, k: int = 10, exclude_seen: bool = True) -> list[tuple[Any, float]]:
@@ -215,8 +235,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def compare_files(folder: Path, hashes: Mapping[str, str], *, check: bool) -> None:
-    """Compare the files of a bundle with the hashes of its manifest: the small ones, or all of them with `check`.
+def compare_files(folder: Path, hashes: Mapping[str, str], *, names: Iterable[str]) -> None:
+    """Compare the named files of a bundle with the hashes of its manifest.
 
     Raises:
         UserError: a file is missing, or was changed.
@@ -226,7 +246,7 @@ def compare_files(folder: Path, hashes: Mapping[str, str], *, check: bool) -> No
             raise UserError(f"{MANIFEST} is not as it was written: its files are {', '.join(ANSWERING)} and others")
         if not (folder / name).is_file():
             raise UserError(f"the bundle is not whole: {name} is missing, or is no regular file")
-    for name in hashes if check else ANSWERING:
+    for name in names:
         if sha256(folder / name) != hashes[name]:
             raise UserError(f"{name} is not the file that was exported: export the run again")
 
