@@ -83,7 +83,7 @@ class Codes:
         found = values_of(codes, np.int32).copy()
         found[null_mask(codes)] = len(self.raw) + np.arange(codes.null_count)
         self.raw = pa.concat_arrays([self.raw, values.filter(fresh)])
-        if len(self.raw) > 2 * len(self.counts):
+        if len(self.raw) > len(self.counts):
             self.counts = np.concatenate((self.counts, np.zeros(2 * len(self.raw) - len(self.counts), np.int64)))
         indices = values_of(coded.indices, np.int32)
         self.counts[found] += np.bincount(indices, minlength=len(found))

@@ -51,8 +51,12 @@ class ParquetLog:
         """The needed columns, batch by batch.
 
         Raises:
-            UserError: a file is not whole, has other columns than those before it, or there are no rows.
+            UserError: columns are named by position; a file is not whole, has other columns than those before it, or there are no rows.
         """
+        if self.wanted.columns:
+            raise UserError(
+                f"{self.source}: a Parquet file has names of columns; choose them with --data.user, --data.item and --data.time"
+            )
         self.starts, rows = [], 0
         needed: list[str] = []
         for path in self.files:

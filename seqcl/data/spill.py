@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,47 +17,49 @@ class Spill:
     """Columns of one length in raw files.
 
     Args:
-        folder: where the files are; a file is named after its column.
+        folder: a new folder for the files; a file is named after its column.
         kinds: the dtype of each column.
+        rows: the length, where rows are not appended but put into their places.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the disk is full, or the folder cannot be written; so do the methods.
     """
 
-    def __init__(self, folder: Path, kinds: Mapping[str, np.dtype]) -> None:
+    def __init__(self, folder: Path, kinds: Mapping[str, np.dtype], *, rows: int = 0) -> None:
         folder.mkdir(parents=True)
+        self.folder = folder
         self.kinds = dict(kinds)
-        self.paths = {name: folder / name for name in kinds}
-        self.files = {name: path.open("wb") for name, path in self.paths.items()}
+        for name, kind in kinds.items():
+            with (folder / name).open("wb") as file:
+                file.truncate(rows * kind.itemsize)
 
     def append(self, columns: Mapping[str, np.ndarray]) -> None:
         """Write further rows after the last ones."""
         for name, kind in self.kinds.items():
-            self.files[name].write(np.ascontiguousarray(columns[name], kind).data)
+            with (self.folder / name).open("ab") as file:
+                file.write(np.ascontiguousarray(columns[name], kind).data)
 
-    def put(self, columns: Mapping[str, np.ndarray], place: int) -> None:
-        """Write rows from the row `place` on."""
+    def put(self, columns: Mapping[str, np.ndarray], stretches: Iterable[tuple[int, int, int]]) -> None:
+        """Write stretches of rows: those from `begin` to before `end` to the place `place`, for each (begin, end, place)."""
+        stretches = list(stretches)
         for name, kind in self.kinds.items():
-            self.files[name].seek(place * kind.itemsize)
-            self.files[name].write(np.ascontiguousarray(columns[name], kind).data)
+            column = np.ascontiguousarray(columns[name], kind)
+            with (self.folder / name).open("rb+") as file:
+                for begin, end, place in stretches:
+                    file.seek(place * kind.itemsize)
+                    file.write(column[begin:end].data)
 
-    def close(self) -> None:
-        """End writing; what was written can be read then."""
-        for file in self.files.values():
-            file.close()
-
-    def take(self, begin: int, end: int) -> dict[str, np.ndarray]:
-        """The rows from `begin` to before `end` of every column."""
+    def take(self, begin: int, end: int, columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """The rows from `begin` to before `end` of some columns; None: of all."""
         return {
-            name: np.fromfile(self.paths[name], kind, end - begin, offset=begin * kind.itemsize)
+            name: np.fromfile(self.folder / name, kind, end - begin, offset=begin * kind.itemsize)
             for name, kind in self.kinds.items()
+            if columns is None or name in columns
         }
 
     def remove(self) -> None:
         """Remove the files."""
-        self.close()
-        for path in self.paths.values():
-            path.unlink()
+        shutil.rmtree(self.folder)
 
 
 def blocks(length: int, size: int = BLOCK) -> Iterator[tuple[int, int]]:
