@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seqcl.data import Sequences, pack, parquet_log, read, sorting, spill
+from seqcl import mapped
+from seqcl.data import Sequences, pack, parquet_log, read
 from seqcl.data.columns import Wanted
 from seqcl.data.files import log_files
 from seqcl.data.passes import pack_in_passes
@@ -21,8 +22,7 @@ from seqcl.errors import UserError
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches, blocks and stretches of a few rows, so that small logs meet their borders; and of many."""
     monkeypatch.setattr(parquet_log, "ROWS_A_CHUNK", request.param)
-    monkeypatch.setattr(sorting, "BLOCK", request.param)
-    monkeypatch.setattr(spill, "BLOCK", request.param)
+    monkeypatch.setattr(mapped, "BLOCK", request.param)
 
 
 def write_parts(folder: Path, frame: pd.DataFrame, parts: int = 3) -> Path:

@@ -14,10 +14,10 @@ import numpy as np
 
 from seqcl.data.said import sentence
 from seqcl.data.sealed import seal, unsealed
-from seqcl.data.spill import blocks, let_go
 from seqcl.data.tables import load_table
 from seqcl.disk import whole_folder
 from seqcl.errors import UserError
+from seqcl.mapped import blocks, let_go, stretches
 from seqcl.types import Tables
 
 if TYPE_CHECKING:
@@ -224,9 +224,15 @@ class Sequences:
     def stats(self) -> dict[str, Any]:
         """Sizes, row lengths, sparsity, repeats and the time span (seconds; None without times)."""
         sizes = np.diff(self.offsets)
-        counts = np.bincount(self.items, minlength=self.num_items + 1)[1:]
-        owner = np.repeat(np.arange(self.num_users), sizes)
-        distinct = len(np.unique(owner * np.int64(self.num_items + 1) + self.items))
+        counts = np.zeros(self.num_items + 1, np.int64)
+        distinct = 0
+        for own, begin, end in stretches(self.offsets):
+            items = self.items[begin:end]
+            counts += np.bincount(items, minlength=self.num_items + 1)
+            owner = np.repeat(np.arange(own.stop - own.start), sizes[own])
+            distinct += len(np.unique(owner * np.int64(self.num_items + 1) + items))
+            let_go(self.items)
+        counts = counts[1:]
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ import numpy as np
 
 from seqcl.data.packing import check_users, distinct_rows, split_order, stable_order, time_order
 from seqcl.data.sequences import Sequences, fingerprint
-from seqcl.data.spill import BLOCK, Spill, blocks
+from seqcl.data.spill import Spill
+from seqcl.mapped import blocks, first_users, stretches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,27 +46,6 @@ class Coded:
     convert: Callable[[np.ndarray], np.ndarray] | None
 
 
-class Stretches:
-    """The users cut into stretches of about `BLOCK` rows; a stretch has whole users.
-
-    Args:
-        sizes: rows of each user, (U,).
-    """
-
-    def __init__(self, sizes: np.ndarray) -> None:
-        self.offsets = np.concatenate(([0], np.cumsum(sizes)))  # (U + 1,)
-        _, first, self.of_user = np.unique(self.offsets[:-1] // BLOCK, return_index=True, return_inverse=True)
-        self.users = np.append(first, len(sizes))  # first user of each, and the end
-
-    def __len__(self) -> int:
-        return len(self.users) - 1
-
-    def __iter__(self) -> Iterator[tuple[slice, int, int]]:
-        """The users of each stretch, and the begin and end of its rows."""
-        for begin, end in zip(self.users[:-1].tolist(), self.users[1:].tolist(), strict=True):
-            yield slice(begin, end), int(self.offsets[begin]), int(self.offsets[end])
-
-
 def write_packed(
     coded: Coded,
     work: Path,
@@ -92,17 +72,17 @@ def write_packed(
         OSError: the disk is full.
     """
     grouped = Spill(work / "grouped", coded.read.kinds, rows=coded.rows)
-    stretches = Stretches(coded.user_counts)
-    group_users(coded, stretches, grouped)
+    offsets = np.concatenate(([0], np.cumsum(coded.user_counts)))  # (U + 1,)
+    group_users(coded, offsets, grouped)
     coded.read.remove()
     ordered = Spill(work / "ordered", {column: kind for column, kind in grouped.kinds.items() if column != "users"})
-    sizes = sort_users(grouped, stretches, ordered, coded, options["duplicates"])
+    sizes = sort_users(grouped, offsets, ordered, coded, options["duplicates"])
     grouped.remove()
-    stretches = Stretches(sizes)
-    sizes, seen = core(ordered, stretches, len(coded.item_ids), options)
+    offsets = np.concatenate(([0], np.cumsum(sizes)))
+    sizes, seen = core(ordered, offsets, len(coded.item_ids), options)
     some = np.flatnonzero(sizes)
     check_users(min(len(some), 2), int(sizes.sum()), coded.rows, coded.source, options)
-    write_arrays(ordered, stretches, sizes, seen, folder)
+    write_arrays(ordered, offsets, sizes, seen, folder)
     np.save(folder / "offsets.npy", np.concatenate(([0], np.cumsum(sizes[some]))).astype(np.int64))
     np.save(folder / "user_ids.npy", coded.user_ids[some])
     np.save(folder / "item_ids.npy", coded.item_ids[seen])
@@ -120,26 +100,28 @@ def write_packed(
     )
 
 
-def group_users(coded: Coded, stretches: Stretches, grouped: Spill) -> None:
+def group_users(coded: Coded, offsets: np.ndarray, grouped: Spill) -> None:
     """Bring the rows of each stretch of users together, in the order of the source."""
-    free = stretches.offsets[stretches.users]  # the next free row of each stretch
+    first = first_users(offsets)
+    stretch = np.repeat(np.arange(len(first) - 1), np.diff(first))  # (U,) of each user
+    free = offsets[first]  # the next free row of each stretch
     for begin, end in blocks(coded.rows):
         rows = coded.read.take(begin, end)
         rows["users"] = coded.user_place[rows["users"]]
         rows["items"] = coded.item_place[rows["items"]]
-        own = stretches.of_user[rows["users"]]
+        own = stretch[rows["users"]]
         order = stable_order(own)
-        edges = np.searchsorted(own[order], np.arange(len(stretches) + 1))
+        edges = np.searchsorted(own[order], np.arange(len(first)))
         some = np.flatnonzero(np.diff(edges))
         places = zip(edges[some].tolist(), edges[some + 1].tolist(), free[some].tolist(), strict=True)
         grouped.put({column: values[order] for column, values in rows.items()}, places)
         free[some] += np.diff(edges)[some]
 
 
-def sort_users(grouped: Spill, stretches: Stretches, ordered: Spill, coded: Coded, duplicates: str) -> np.ndarray:
+def sort_users(grouped: Spill, offsets: np.ndarray, ordered: Spill, coded: Coded, duplicates: str) -> np.ndarray:
     """Sort each stretch by user, then time, drop repeats, and give the rows of each user that are left, (U,)."""
     sizes = np.zeros(len(coded.user_ids), np.int64)
-    for own, begin, end in stretches:
+    for own, begin, end in stretches(offsets):
         rows = grouped.take(begin, end)
         rows["users"] -= own.start
         times, parts = rows.get("times"), rows.get("parts")
@@ -157,27 +139,27 @@ def sort_users(grouped: Spill, stretches: Stretches, ordered: Spill, coded: Code
 
 
 def core(
-    ordered: Spill, stretches: Stretches, num_items: int, options: Mapping[str, Any]
+    ordered: Spill, offsets: np.ndarray, num_items: int, options: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of each user (U,), and (N,) bool, true for the items, of the largest part in which each has its least count."""
-    sizes, seen = np.diff(stretches.offsets), np.ones(num_items, bool)
+    sizes, seen = np.diff(offsets), np.ones(num_items, bool)
     user_least, item_least = max(options["k_core"], options["min_length"]), max(options["k_core"], 1)
     if user_least <= 1 and item_least <= 1:
         return sizes, seen
     users, left = np.ones(len(sizes), bool), -1
     while True:
         counts = np.zeros(num_items, np.int64)
-        for own, begin, end in stretches:
+        for own, begin, end in stretches(offsets):
             items = ordered.take(begin, end, ["items"])["items"]
-            kept = seen[items] & np.repeat(users[own], np.diff(stretches.offsets[own.start : own.stop + 1]))
+            kept = seen[items] & np.repeat(users[own], np.diff(offsets[own.start : own.stop + 1]))
             counts += np.bincount(items[kept], minlength=num_items)
-            sizes[own] = np.add.reduceat(kept, stretches.offsets[own] - begin, dtype=np.int64)
+            sizes[own] = np.add.reduceat(kept, offsets[own] - begin, dtype=np.int64)
         if sizes.sum() == left:
             return sizes, counts > 0
         left, users, seen = int(sizes.sum()), sizes >= user_least, counts >= item_least
 
 
-def write_arrays(ordered: Spill, stretches: Stretches, sizes: np.ndarray, seen: np.ndarray, folder: Path) -> None:
+def write_arrays(ordered: Spill, offsets: np.ndarray, sizes: np.ndarray, seen: np.ndarray, folder: Path) -> None:
     """Write the rows of the users and items that are left as .npy files, the items by their ids 1..N."""
     number = np.cumsum(seen, dtype=np.int32)  # ids 1..N of the items that are left
     with ExitStack() as stack:
@@ -185,10 +167,10 @@ def write_arrays(ordered: Spill, stretches: Stretches, sizes: np.ndarray, seen: 
         for column, kind in ordered.kinds.items():
             head = {"descr": kind.str, "fortran_order": False, "shape": (int(sizes.sum()),)}
             np.lib.format.write_array_header_1_0(files[column], head)
-        for own, begin, end in stretches:
+        for own, begin, end in stretches(offsets):
             rows = ordered.take(begin, end)
             kept = seen[rows["items"]]
-            kept &= np.repeat(sizes[own] > 0, np.diff(stretches.offsets[own.start : own.stop + 1]))
+            kept &= np.repeat(sizes[own] > 0, np.diff(offsets[own.start : own.stop + 1]))
             rows["items"] = number[rows["items"]]
             for column, file in files.items():
                 file.write(rows[column][kept].data)

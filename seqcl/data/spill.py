@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-
-BLOCK = 1 << 22
-"""Values of a long array that are looked at together."""
 
 
 class Spill:
@@ -60,19 +56,3 @@ class Spill:
     def remove(self) -> None:
         """Remove the files."""
         shutil.rmtree(self.folder)
-
-
-def blocks(length: int, size: int = BLOCK) -> Iterator[tuple[int, int]]:
-    """Begin and end of each block of an array."""
-    for begin in range(0, length, size):
-        yield begin, min(begin + size, length)
-
-
-def let_go(array: np.ndarray) -> None:
-    """Take the pages of a mapped file out of this process's memory: they are read again when they are needed.
-
-    An array in memory stays as it is.
-    """
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and not array.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
