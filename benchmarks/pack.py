@@ -5,8 +5,8 @@
     python benchmarks/pack.py --smoke              # a small log, no claims
 
 A log has 2 million users, 1 million items of a Zipf distribution, eight Parquet parts, and no order. It is packed with a
-5-core on two threads; then training starts on the packed folder, up to its first step, with one thread; then each piece
-is made over the mapped log: splits, windows, counts, correlations of items, the index of same targets. Everything runs
+5-core on two threads, and whole; then training starts on the whole one, up to its first step, with one thread; then each
+piece is made over the mapped log: splits, windows, counts, correlations of items, the index of same targets. Everything runs
 in a process of its own. Memory is the peak of resident pages; `heap` is the peak without pages of mapped files. The last
 line is one JSON object.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.heap = self.begin = memory("RssAnon")
-        self.started = time.perf_counter()
+        self.started, self.cpu = time.perf_counter(), time.process_time()
         threading.Thread(target=self.look, daemon=True).start()
 
     def look(self) -> None:
@@ -91,27 +92,34 @@ class Watch:
     def found(self) -> dict[str, float]:
         return {
             "seconds": round(time.perf_counter() - self.started, 1),
+            "cpu_seconds": round(time.process_time() - self.cpu, 1),
             "peak_gib": round(memory("VmHWM") / 2**30, 3),
             "heap_gib": round(self.heap / 2**30, 3),
             "heap_before_gib": round(self.begin / 2**30, 3),
         }
 
 
-def pack(source: Path, place: Path) -> dict[str, float]:
-    """Pack the log."""
-    from seqcl.data import pack_to
+def pack(source: Path, place: Path, k_core: int) -> dict[str, float]:
+    """Pack the log, and say how large it is then."""
+    from seqcl.data import Sequences, pack_to
 
     watch = Watch()
-    pack_to(source, place, k_core=5)
-    return watch.found()
+    pack_to(source, place, k_core=k_core)
+    found, packed = watch.found(), Sequences.load(place)
+    return found | {
+        "users": packed.num_users,
+        "items": packed.num_items,
+        "interactions": packed.num_interactions,
+        "packed_gib": round(packed.nbytes / 2**30, 2),
+    }
 
 
 def first_step(place: Path, windows: str) -> dict[str, float]:
     """Start a run on the packed log; ends at the first step of the optimizer."""
     import torch
-    from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     from seqcl import config, experiment
+    from seqcl.training.optimizer import AdamW
 
     torch.set_num_threads(1)
     watch = Watch()
@@ -120,14 +128,10 @@ def first_step(place: Path, windows: str) -> dict[str, float]:
         print("@@" + json.dumps(watch.found()), flush=True)
         os._exit(0)
 
-    register_optimizer_step_pre_hook(stop)
-    values = {
-        "model": "SASRec",
-        "dataset": str(place),
-        "runs": str(place.parent / "runs"),
-        "data": {"windows": windows},
-    }
-    values |= {"encoder": {"dim": 16}, "next_item": {"negatives": 256}, "eval": {"exclude_seen": True}}
+    AdamW.step = stop  # type: ignore[method-assign]
+    values: dict[str, Any] = {"model": "TwoTower", "dataset": str(place), "runs": str(place.parent / "runs")}
+    values |= {"towers": {"sparse": True, "reads": "items"}, "next_item": {"negatives": 1024}}
+    values |= {"data": {"windows": windows}, "eval": {"exclude_seen": True}}
     experiment.execute(config.experiment(values), progress=False)
     raise SystemExit("no step was made")
 
@@ -180,10 +184,10 @@ def size(rows: int, users: int, items: int, home: Path) -> dict[str, Any]:
     make(source, rows, users, items)
     report: dict[str, Any] = {"rows": rows, "made_seconds": round(time.perf_counter() - started, 1)}
     report["parquet_gib"] = round(sum(file.stat().st_size for file in source.iterdir()) / 2**30, 2)
-    report["pack"] = apart(["pack", str(source), str(place)], threads=2)
-    for file in source.iterdir():
-        file.unlink()
-    report["packed_gib"] = round(sum(file.stat().st_size for file in place.iterdir()) / 2**30, 2)
+    report["pack"] = apart(["5", str(source), str(place)], threads=2)
+    shutil.rmtree(place)
+    report["pack_whole"] = apart(["0", str(source), str(place)], threads=2)
+    shutil.rmtree(source)
     for windows in ("last", "sliding"):
         report[f"first_step_{windows}"] = apart(["step", str(place), windows], threads=1)
     for name in PIECES:
@@ -202,8 +206,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.measure:
         what, place, word = chosen.measure
-        work = {"pack": lambda: pack(Path(place), Path(word)), "step": lambda: first_step(Path(place), word)}
-        print("@@" + json.dumps(work.get(what, lambda: piece(Path(place), word))()), flush=True)
+        work = {"step": lambda: first_step(Path(place), word), "piece": lambda: piece(Path(place), word)}
+        found = pack(Path(place), Path(word), int(what)) if what.isdigit() else work[what]()
+        print("@@" + json.dumps(found), flush=True)
         return
     sizes = [20_000] if chosen.smoke else [int(part) for part in chosen.rows.split(",")]
     users, items = (1000, 500) if chosen.smoke else (2_000_000, 1_000_000)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
+import torch
+from torch import Tensor
 
 BLOCK = 1 << 22
 """Values of a long array that are looked at together."""
@@ -44,3 +47,10 @@ def let_go(*arrays: np.ndarray | None) -> None:
         mapped = getattr(array, "_mmap", None)
         if array is not None and mapped is not None and not array.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def shared(array: np.ndarray) -> Tensor:
+    """A tensor on the CPU that shares the memory of an array, so that a mapped file stays mapped; nothing may write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.asarray(array))

@@ -1,4 +1,4 @@
-"""Logs packed in passes are those packed in memory, byte for byte, and a killed packing leaves nothing half-written."""
+"""Logs packed in passes are those packed in memory, byte for byte."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def both(source: Path, tmp_path: Path, *, options: dict[str, Any] | None = None,
 
 def test_random_logs_with_ties_are_the_same_bytes(tmp_path: Path) -> None:
     ways = itertools.cycle(itertools.product((0, 3, 5), ("keep", "first", "last"), (1, 4)))
-    for seed, (k_core, duplicates, min_length) in zip(range(36), ways, strict=False):
+    for seed, (k_core, duplicates, min_length) in zip(range(24), ways, strict=False):
         source = write_parts(tmp_path / f"log{seed}", random_frame(seed), parts=1 + seed % 4)
         passes, memory = both(source, tmp_path, k_core=k_core, duplicates=duplicates, min_length=min_length)
         assert passes == memory, seed
