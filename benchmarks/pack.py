@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = 8
 MUST = {"pack_peak_gib": 4.0, "pack_seconds": 600.0}
+MOST_BYTES = 16 << 30
+"""Memory that a measurement may take; one that needs more fails."""
+
+MOST_SECONDS = 120.0
+"""Seconds after which a piece is stopped; its memory has come to its peak by then."""
+
 PIECES = (
     "leave_one_out last",
     "leave_one_out sliding",
@@ -79,7 +86,8 @@ def memory(field: str) -> int:
 class Watch:
     """The peak of memory without mapped files, looked at every 5 ms, and the seconds since the begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: float = 1e9) -> None:
+        self.most = most  # seconds after which the work is stopped, and what was found until then printed
         self.heap = self.begin = memory("RssAnon")
         self.started, self.cpu = time.perf_counter(), time.process_time()
         threading.Thread(target=self.look, daemon=True).start()
@@ -87,6 +95,8 @@ class Watch:
     def look(self) -> None:
         while True:
             self.heap = max(self.heap, memory("RssAnon"))
+            if time.perf_counter() - self.started > self.most:
+                end(self.found() | {"stopped_after_seconds": self.most})
             time.sleep(0.005)
 
     def found(self) -> dict[str, float]:
@@ -97,6 +107,12 @@ class Watch:
             "heap_gib": round(self.heap / 2**30, 3),
             "heap_before_gib": round(self.begin / 2**30, 3),
         }
+
+
+def end(found: dict[str, float]) -> None:
+    """Print what was found, and end the process."""
+    print("@@" + json.dumps(found), flush=True)
+    os._exit(0)
 
 
 def pack(source: Path, place: Path, k_core: int) -> dict[str, float]:
@@ -125,12 +141,11 @@ def first_step(place: Path, windows: str) -> dict[str, float]:
     watch = Watch()
 
     def stop(*_: Any, **__: Any) -> None:
-        print("@@" + json.dumps(watch.found()), flush=True)
-        os._exit(0)
+        end(watch.found())
 
     AdamW.step = stop  # type: ignore[method-assign]
     values: dict[str, Any] = {"model": "TwoTower", "dataset": str(place), "runs": str(place.parent / "runs")}
-    values |= {"towers": {"sparse": True, "reads": "items"}, "next_item": {"negatives": 1024}}
+    values |= {"towers": {"sparse": True}, "next_item": {"negatives": 1024}, "ssl": {"weight": 0.0}}
     values |= {"data": {"windows": windows}, "eval": {"exclude_seen": True}}
     experiment.execute(config.experiment(values), progress=False)
     raise SystemExit("no step was made")
@@ -158,7 +173,7 @@ def piece(place: Path, name: str) -> dict[str, float]:
             "correlations": lambda: item_cf_iuf(*train.known(), train.num_items, top_k=10),
             "same_target": lambda: SameTarget().prepare(train),
         }
-        watch = Watch()
+        watch = Watch(MOST_SECONDS)
         work[word]()
         return watch.found()
     return watch.found() | {"windows": len(split.train)}
@@ -171,7 +186,7 @@ def apart(words: list[str], threads: int) -> dict[str, float]:
     done = subprocess.run([sys.executable, __file__, "--measure", *words], env=env, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("@@")]
     if not lines:
-        return {"failed": done.returncode, "why": done.stderr.strip()[-300:]}  # type: ignore[dict-item]
+        raise SystemExit(f"{' '.join(words)} failed: {done.stderr.strip()[-500:]}")
     found: dict[str, float] = json.loads(lines[-1][2:])
     print(*words, json.dumps(found), flush=True)
     return found
@@ -207,9 +222,8 @@ def main() -> None:
     if chosen.measure:
         what, place, word = chosen.measure
         work = {"step": lambda: first_step(Path(place), word), "piece": lambda: piece(Path(place), word)}
-        found = pack(Path(place), Path(word), int(what)) if what.isdigit() else work[what]()
-        print("@@" + json.dumps(found), flush=True)
-        return
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
+        end(pack(Path(place), Path(word), int(what)) if what.isdigit() else work[what]())
     sizes = [20_000] if chosen.smoke else [int(part) for part in chosen.rows.split(",")]
     users, items = (1000, 500) if chosen.smoke else (2_000_000, 1_000_000)
     reports = []
