@@ -145,6 +145,15 @@ def test_the_options_of_reading_do_the_same(options: dict[str, Any], tmp_path: P
     assert passes == memory
 
 
+def test_a_batch_whose_rows_are_all_left_out_says_nothing_of_the_times(tmp_path: Path) -> None:
+    frame = random_frame(12)
+    frame["timestamp"] = pd.to_datetime(frame.timestamp, unit="s").astype(str)
+    source = write_parts(tmp_path / "log", frame.assign(kind=np.where(frame.index < 60, "view", "buy")))
+    passes, memory = both(source, tmp_path, options={"where": "kind == 'buy'"})
+    assert isinstance(memory, dict)
+    assert passes == memory
+
+
 def test_parts_of_other_types_and_orders_of_columns_are_one_log(tmp_path: Path) -> None:
     frame, folder = random_frame(4), tmp_path / "log"
     write_parts(folder, frame)
