@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from seqcl.mapped import blocks, let_go, stretches
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -142,20 +144,45 @@ class Windows:
         """Every interaction this split may know, repeats included: users and items, two arrays of the same length."""
         sizes = self.ends - self.offsets[:-1]  # (U,)
         users = np.repeat(np.arange(self.num_users), sizes)
-        shift = np.repeat(self.offsets[:-1] - np.concatenate(([0], np.cumsum(sizes)[:-1])), sizes)
-        return users, self.items[np.arange(len(users)) + shift]
+        items = np.empty(len(users), self.items.dtype)
+        place = 0
+        for part in self.known_items():
+            items[place : place + len(part)] = part
+            place += len(part)
+        return users, items
+
+    def known_items(self) -> Iterator[np.ndarray]:
+        """The items of `known`, those of some users at a time, (n,) each."""
+        for own, begin, end in stretches(self.offsets):
+            ends, bounds = self.ends[own] - begin, self.offsets[own.start + 1 : own.stop + 1] - begin
+            steps = np.zeros(end - begin + 1, np.int32)
+            np.add.at(steps, ends, 1)  # what is not known begins
+            np.add.at(steps, bounds, -1)
+            yield self.items[begin:end][np.cumsum(steps[:-1]) == 0]
+            let_go(self.items)
 
     def item_counts(self) -> np.ndarray:
         """Count each item in the interactions this split may know: (N + 2,), 0 for PAD and MASK."""
-        return np.bincount(self.known()[1], minlength=self.num_items + 2)
+        counts = np.zeros(self.num_items + 2, np.int64)
+        for items in self.known_items():
+            counts += np.bincount(items, minlength=self.num_items + 2)
+        return counts
 
     def target_counts(self) -> np.ndarray:
         """Count each item among the targets of these windows: (N + 2,)."""
-        edges = np.zeros(len(self.items) + 2, np.int64)
-        np.add.at(edges, self.first + 1, 1)
-        np.add.at(edges, self.stop + 1, -1)
-        times = np.cumsum(edges)[: len(self.items)]  # (T,)
-        return np.bincount(self.items, weights=times, minlength=self.num_items + 2).astype(np.int64)
+        first, stop = np.sort(self.first) + 1, np.sort(self.stop) + 1
+        counts = np.zeros(self.num_items + 2, np.int64)
+        for begin, end in blocks(len(self.items)):
+            over = np.searchsorted(first, begin) - np.searchsorted(stop, begin)  # windows that reach into the block
+            steps = np.zeros(end - begin, np.int64)
+            for edges, sign in ((first, 1), (stop, -1)):
+                low, high = np.searchsorted(edges, (begin, end))
+                steps += sign * np.bincount(edges[low:high] - begin, minlength=end - begin)
+            times = over + np.cumsum(steps)  # how often each place is a target
+            found = np.bincount(self.items[begin:end], weights=times, minlength=self.num_items + 2)
+            counts += found.astype(np.int64)
+            let_go(self.items)
+        return counts
 
 
 class Batches(Protocol):

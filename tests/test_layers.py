@@ -11,7 +11,7 @@ import seqcl
 
 ROOT = Path(seqcl.__file__).parent
 LAYERS = [
-    {"errors", "version", "types", "machine", "processes", "blocks", "disk", "parts", "registry", "plugins"},
+    {"errors", "version", "types", "machine", "processes", "blocks", "disk", "mapped", "parts", "registry", "plugins"},
     {"data", "augment", "encoders", "losses"},
     {"objectives"},
     {"models", "training", "evaluation", "retrieval", "report"},

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from seqcl.augment.views import View
 from seqcl.errors import UserError
+from seqcl.mapped import let_go, shared
 from seqcl.types import SeqBatch, Windows
 
 
@@ -25,27 +26,28 @@ class SameTarget(View):
     packed: Tensor  # (T,) int32, the items of all users, one user behind the other
     keys: Tensor  # (P,) int64, target * U + user of every training position, ascending
     stops: Tensor  # (P,) int64, end of the row of each position in `packed`
-    begins: Tensor  # (P,) int64, its begin
+    offsets: Tensor  # (U + 1,) int64, begin of each user in `packed`
     times: Tensor  # (T,) float64 seconds, empty where the data has none
 
     def __init__(self) -> None:
         super().__init__()
-        self.num_users = 0
-        for name in ("packed", "keys", "stops", "begins", "times"):
+        self.num_users = self.max_len = 0
+        for name in ("packed", "keys", "stops", "offsets", "times"):
             self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
 
     def prepare(self, train: Windows) -> None:
         sizes = train.stop - train.first  # (W,)
         window = np.repeat(np.arange(len(train)), sizes)  # (P,)
         stops = train.first[window] + 1 + np.arange(len(window)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        users = train.users[window]
-        begins = np.maximum(train.offsets[:-1][users], stops - train.max_len)
-        keys = train.items[stops].astype(np.int64) * train.num_users + users
+        keys = train.items[stops].astype(np.int64) * train.num_users
+        keys += train.users[window]
+        del window
         order = np.argsort(keys, kind="stable")
-        self.num_users = train.num_users
-        self.packed = torch.from_numpy(np.array(train.items))
-        self.times = torch.from_numpy(np.array([] if train.times is None else train.times, dtype=np.float64))
-        self.keys, self.stops, self.begins = (torch.from_numpy(part[order]) for part in (keys, stops, begins))
+        self.num_users, self.max_len = train.num_users, train.max_len
+        self.keys, self.stops = (torch.from_numpy(part[order]) for part in (keys, stops))
+        self.packed, self.offsets = shared(train.items), shared(train.offsets)
+        self.times = shared(np.empty(0) if train.times is None else train.times)
+        let_go(train.items)
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         if not self.num_users:
@@ -62,10 +64,13 @@ class SameTarget(View):
         place = first + (draw * others).long()
         place = torch.where(place >= mine, place + own, place).clamp(max=len(self.keys) - 1)
         alone = others == 0
-        lengths = torch.where(alone, batch.lengths, self.stops[place] - self.begins[place])
+        begins = torch.maximum(
+            self.offsets[self.keys[place] % self.num_users], self.stops[place] - self.max_len
+        )  # (B,)
+        lengths = torch.where(alone, batch.lengths, self.stops[place] - begins)
         width = int(lengths.max())
         time = torch.arange(width, device=targets.device)  # (L',)
-        where = (self.begins[place, None] + time).clamp(max=len(self.packed) - 1)  # (B, L')
+        where = (begins[:, None] + time).clamp(max=len(self.packed) - 1)  # (B, L')
         padding = time >= lengths[:, None]
 
         def read(packed: Tensor, own: Tensor) -> Tensor:

@@ -14,31 +14,16 @@ from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from seqcl.cli import lists
 from seqcl.cli.compare import add_compare, compare
+from seqcl.cli.data import READ_OPTIONS, data, data_parsers
 from seqcl.cli.ids import check_commas, ids_of
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
-if TYPE_CHECKING:
-    from seqcl.data.columns import ReadOptions
-
 COMMANDS = ("train", "evaluate", "compare", "recommend", "export", "data")
-
-
-READ_OPTIONS = {
-    "format": "atomic, csv, json, parquet, text or tsv, if not found by itself",
-    "columns": "columns of a file without a header, such as user,item,_,time",
-    "user": "column of the users, if not found by itself",
-    "item": "column of the items, if not found by itself",
-    "time": "column of the times, if not found by itself",
-    "order": "time, or file: the rows are in time order as they stand (default: time)",
-    "where": "keep rows for which this holds, such as \"event == 'buy'\"",
-    "min_rating": "keep rows with at least this rating",
-}
-"""Options of `seqcl data` that say how a file is read; the same as in --data."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -146,21 +131,7 @@ def other(words: list[str]) -> int:
         help="items of the history are left out, or kept (default: seen)",
     )
     lists.add_options(command, READ_OPTIONS)
-    command = commands.add_parser("data", help="look at, convert or download data sets")
-    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
-    actions.add_parser("list", help="data sets known by name")
-    for name, text in (
-        ("stats", "size, sparsity and lengths; or what a run folder holds"),
-        ("convert", "write another format"),
-        ("download", "fetch"),
-    ):
-        action = actions.add_parser(name, help=text)
-        action.add_argument("dataset", help="name or path")
-        for option, about in READ_OPTIONS.items() if name != "download" else ():
-            kind = float if option == "min_rating" else str
-            action.add_argument(f"--{option}", type=kind, help=about, default="time" if option == "order" else None)
-        if name == "convert":
-            action.add_argument("target", help="file to write: .csv, .tsv, .parquet, .inter or .txt")
+    data_parsers(commands.add_parser("data", help="look at, convert, pack or download data sets"))
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
     chosen = parser.parse_args(words)
@@ -229,46 +200,3 @@ def recommend(chosen: argparse.Namespace) -> int:
     for item, score in found:
         print(f"{item}\t{score:.6g}")
     return 0
-
-
-def read_options(chosen: argparse.Namespace) -> ReadOptions:
-    """The options that say how a file is read."""
-    return {option: getattr(chosen, option) for option in READ_OPTIONS}  # type: ignore[return-value]
-
-
-def data(chosen: argparse.Namespace) -> int:
-    """`seqcl data list|stats|convert|download`."""
-    from seqcl import data as room
-
-    if chosen.action == "list":
-        for name, about in room.DATASETS.items():
-            print(f"{name:<22}{about.description}")
-    elif chosen.action == "stats":
-        print(json.dumps(stats(chosen), indent=2))
-    elif chosen.action == "convert":
-        log = room.load(chosen.dataset, **read_options(chosen))
-        if log.reading:
-            print(log.told, file=sys.stderr)
-        room.write(log, chosen.target)
-        print(chosen.target)
-    else:
-        print(room.download(chosen.dataset))
-    return 0
-
-
-def stats(chosen: argparse.Namespace) -> dict[str, Any]:
-    """`seqcl data stats`: what there is to know of a log, or of a run folder."""
-    place = Path(chosen.dataset)
-    if not all((place / name).is_file() for name in ("config.yaml", "log.txt")):
-        from seqcl.data import load_sequences
-
-        sequences = load_sequences(chosen.dataset, **read_options(chosen))
-        if sequences.reading:
-            print(sequences.told, file=sys.stderr)
-        return sequences.stats()
-    from seqcl.experiment.holdings import holdings
-
-    default = {option: None for option in READ_OPTIONS} | {"order": "time"}
-    if named := [option for option in READ_OPTIONS if getattr(chosen, option) != default[option]]:
-        raise UserError(f"--{named[0]}: {place} is a run, and its log was read when it began")
-    return holdings(place)

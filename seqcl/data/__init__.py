@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqcl.data.batches import Loader
 from seqcl.data.catalog import DATASETS
-from seqcl.data.datasets import load, load_sequences, resolve
+from seqcl.data.datasets import load, load_sequences, pack_to, resolve
 from seqcl.data.downloads import download
 from seqcl.data.files import data_folder
 from seqcl.data.interactions import Interactions
@@ -43,6 +43,7 @@ __all__ = [
     "load_sequences",
     "markov",
     "pack",
+    "pack_to",
     "read",
     "resolve",
     "shuffled",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqcl.errors import UserError, unknown
+from seqcl.mapped import shared
 from seqcl.types import PAD, SeqBatch, Windows
 
 POOL = 50
@@ -131,6 +131,4 @@ class Loader:
 
 def tensor(array: np.ndarray, device: torch.device) -> Tensor:
     """Put an array on a device; on the CPU memory is shared, so a mapped file stays mapped."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nothing here writes to it
-        return torch.from_numpy(np.asarray(array)).to(device)
+    return shared(array).to(device)

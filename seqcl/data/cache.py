@@ -28,7 +28,13 @@ SETTLED_SECONDS = 2.0
 
 
 def cached(
-    sources: Sequence[Path], options: dict[str, Any], build: Callable[[], Sequences], *, name: str, folder: Path | None
+    sources: Sequence[Path],
+    options: dict[str, Any],
+    build: Callable[[], Sequences],
+    *,
+    name: str,
+    folder: Path | None,
+    write: Callable[[Path], None] | None = None,
 ) -> Sequences:
     """Build a packed log, or map it from the cache if the same content was packed with the same options before.
 
@@ -38,6 +44,10 @@ def cached(
         build: reads and packs the log.
         name: name of the data set in results.
         folder: folder of the cache; None: `cache` in the data folder.
+        write: writes the packed log to a new folder, in the place of `build`, where the log is too large for memory.
+
+    Raises:
+        UserError: as `build` and `write`.
     """
     folder = data_folder() / "cache" if folder is None else folder
     content = [content_hash(path, folder / "hashes.json") for path in sources]
@@ -53,6 +63,9 @@ def cached(
             problem = str(error)
         logger.warning("the cache cannot be used, packing the log again: %s", problem)
         shutil.rmtree(place, ignore_errors=True)
+    if write is not None:
+        write(place)
+        return Sequences.load(place)
     sequences = replace(build(), name=name)
     try:
         sequences.save(place)

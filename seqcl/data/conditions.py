@@ -166,7 +166,7 @@ class Condition:
             if name not in columns:
                 raise UserError(f"--data.where: {unknown('column', name, columns)}")
             column = columns[name]
-            return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
         return pa.scalar(constant(node))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from seqcl.data.files import (
     real_file,
 )
 from seqcl.data.interactions import Interactions
+from seqcl.data.packed import LARGE, is_packed, open_packed, refuse_packed, uncompressed
 from seqcl.data.packing import pack
 from seqcl.data.sequences import Sequences
 from seqcl.data.synthetic import markov, shuffled
@@ -56,6 +58,7 @@ def load(source: str | Path = "ml-100k", **options: Unpack[ReadOptions]) -> Inte
     place = resolve(source)
     if isinstance(place, Interactions):
         return place
+    refuse_packed(place)
     from seqcl.data.readers import read  # imports pyarrow, which a start from the cache does not need
 
     return read(place, **options)
@@ -72,8 +75,11 @@ def load_sequences(
 ) -> Sequences:
     """A packed data set. Files are read and packed once; after that the packed log is mapped from the cache.
 
+    Large Parquet files are packed in passes, without the log in memory.
+
     Args:
-        source: a file, a folder, a name from `DATASETS`, or interactions already read (these are not cached).
+        source: a file, a folder, also one that `pack_to` wrote, a name from `DATASETS`, or interactions already read (these
+            are not cached).
         k_core: as in `pack`.
         duplicates: as in `pack`.
         min_length: as in `pack`.
@@ -88,9 +94,14 @@ def load_sequences(
     if isinstance(place, Interactions):
         return pack(place, k_core=k_core, duplicates=duplicates, min_length=min_length)
     packing: dict[str, Any] = {"k_core": k_core, "duplicates": duplicates, "min_length": min_length}
+    if is_packed(place):
+        return open_packed(place, wanted, packing)
 
     def build() -> Sequences:
         return pack(load(place, **options), **packing)
+
+    def write(target: Path) -> None:
+        pack_to(place, target, **packing, **options)
 
     if cache is False:
         return build()
@@ -107,7 +118,53 @@ def load_sequences(
         build,
         name=log_name(place),
         folder=folder,
+        write=write if not own and uncompressed(files) > LARGE else None,
     )
+
+
+def pack_to(
+    source: str | Path,
+    place: Path,
+    *,
+    k_core: int = 0,
+    duplicates: str = "keep",
+    min_length: int = 1,
+    **options: Unpack[ReadOptions],
+) -> None:
+    """Pack a data set into a new folder, which can be given in its place; Parquet in passes, without the log in memory.
+
+    Args:
+        source: a file, a folder, or a name from `DATASETS`.
+        place: the folder.
+        k_core: as in `pack`.
+        duplicates: as in `pack`.
+        min_length: as in `pack`.
+        options: as in `read`.
+
+    Raises:
+        UserError: as `load` and `pack`; the folder is there already, or cannot be written.
+    """
+    from seqcl.data.passes import pack_in_passes  # imports pyarrow, as the next does
+    from seqcl.data.readers import is_parquet
+
+    wanted, path = Wanted(**options), resolve(source)
+    if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
+        raise UserError(f"{place}: it is there already; name a new folder")
+    packing: dict[str, Any] = {"k_core": k_core, "duplicates": duplicates, "min_length": min_length}
+    files = []
+    if isinstance(path, Path):
+        refuse_packed(path)
+        own = wanted.given and not wanted.split_column and part_files(path)
+        files = [] if own else log_files(path)
+    if not files or not is_parquet(files[0], wanted):
+        log = pack(load(source, **options), **packing)
+        replace(log, name=log_name(path) if isinstance(path, Path) else log.name).save(place)
+        return
+    assert isinstance(path, Path)
+    try:
+        pack_in_passes(files, wanted, path=path, name=log_name(path), place=place, **packing)
+    except OSError as error:
+        raise UserError(f"{place}: the packed log cannot be written: {error}") from None
 
 
 def member_of(place: Path) -> str:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seqcl.data.arrow import null_mask, values_of
+from seqcl.data.arrow import null_mask
 from seqcl.data.columns import Chosen, Wanted, Where
-from seqcl.data.conditions import Condition
 from seqcl.data.ids import encode_ids
 from seqcl.data.interactions import Interactions
 from seqcl.data.names import PARTS
+from seqcl.data.sieve import MISSING, Chunks, Sieve
 from seqcl.data.times import to_seconds
 from seqcl.errors import UserError
 
 logger = logging.getLogger("seqcl")
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "none", "<NA>", "\\N")
-"""Text that stands for a missing user."""
-
-MOST_MISSING = 0.1
-"""Largest share of rows without a user that are left out; above it the column is probably the wrong one."""
-
-Chunks = dict[str, list[pa.Array]]
+LISTS = ", a list of items a row"
+"""What the layout of a log says whose items are in lists."""
 
 
 def encode_log(
@@ -47,16 +42,20 @@ def encode_log(
     Raises:
         UserError: a value is no id or no time; its place is named.
     """
-    dropped: dict[str, int] = {}
-    kept = kept_rows(chunks, chosen, where, wanted, dropped, source)
+    sieve = Sieve(chosen, wanted, source)
+    kept = sieve.keep(chunks, where)
+    dropped = sieve.dropped()
     for column in list(chunks):
         if column not in (chosen.user, chosen.item, chosen.time, chosen.part):
             del chunks[column]
     if kept is not None:
         chunks, where = take_rows(chunks, kept, where)
     if any(is_list(chunk) for chunk in chunks[chosen.item]):
-        layout += ", a list of items a row"
+        layout += LISTS
+        first = where(0, chosen.item)
         chunks, where = spread_lists(chunks, chosen, where)
+        if not any(len(chunk) for chunk in chunks[chosen.item]):
+            raise UserError(f"{first}: all lists of items are empty")
     told = None
     times = None
     if chosen.time:
@@ -64,10 +63,23 @@ def encode_log(
     parts = to_parts(chunks.pop(chosen.part), chosen.part, where) if chosen.part else None
     users, user_ids = encode_ids(chunks.pop(chosen.user), chosen.user, where)
     items, item_ids = encode_ids(chunks.pop(chosen.item), chosen.item, where)
+    warn_of_missing(item_ids, lambda: np.bincount(items, minlength=len(item_ids)), source)
+    reading = reading_of(chosen, layout, told, dropped)
+    return Interactions(
+        users=users, items=items, user_ids=user_ids, item_ids=item_ids, times=times, parts=parts, name=name, source=source, reading=reading
+    )  # fmt: skip
+
+
+def warn_of_missing(item_ids: np.ndarray, counts: Callable[[], np.ndarray], source: str) -> None:
+    """Log a warning where a word for a missing value is an item; `counts` gives the rows of each item, (N,)."""
     if item_ids.dtype.kind == "U" and len(absent := np.flatnonzero(np.isin(item_ids, MISSING))):
-        rows = int(np.isin(items, absent).sum())
+        rows = int(counts()[absent].sum())
         logger.warning("%s: %s is an item, in %d rows; if it stands for a missing one, leave it out with --data.where", source, item_ids[absent[0]], rows)  # fmt: skip
-    reading: dict[str, Any] = {
+
+
+def reading_of(chosen: Chosen, layout: str, told: str | None, dropped: dict[str, int]) -> dict[str, Any]:
+    """How a log was read, as in `Interactions`; `told` says what its times are."""
+    return {
         "layout": layout,
         "columns": {
             role: column for role in ("user", "item", "time", "rating", "part") if (column := getattr(chosen, role))
@@ -77,85 +89,6 @@ def encode_log(
         "dropped": dropped,
         "others": {role: list(names) for role, names in chosen.others.items() if names},
     }
-    return Interactions(
-        users=users, items=items, user_ids=user_ids, item_ids=item_ids, times=times, parts=parts, name=name, source=source, reading=reading
-    )  # fmt: skip
-
-
-def kept_rows(
-    chunks: Chunks, chosen: Chosen, where: Where, wanted: Wanted, dropped: dict[str, int], source: str
-) -> np.ndarray | None:
-    """(T,) bool, true for the rows that stay; None if all do. What is left out is counted in `dropped`.
-
-    Raises:
-        UserError: no row is left, or too many have no user.
-    """
-    kept: np.ndarray | None = None
-    for why, find in reasons(chunks, chosen, wanted):
-        bad = find()
-        if bad is None or not bad.any():
-            continue
-        new = bad if kept is None else bad & kept
-        before = len(bad) if kept is None else int(kept.sum())
-        if why == "no user" and new.sum() > MOST_MISSING * before:
-            others = " or ".join([*chosen.others.get("user", []), "another column"])
-            raise UserError(
-                f"{where(int(np.flatnonzero(new)[0]), chosen.user)}: the id is missing, as in {new.sum() / before:.0%} of the rows; choose {others} with --data.user, or leave these rows out with --data.where"
-            )
-        dropped[why] = int(new.sum())
-        kept = ~bad if kept is None else kept & ~bad
-        if not kept.any():
-            raise UserError(f"{source}: no row of {len(kept):,} is left ({', '.join(dropped)})")
-    return kept
-
-
-def reasons(chunks: Chunks, chosen: Chosen, wanted: Wanted) -> list[tuple[str, Callable[[], np.ndarray | None]]]:
-    """The reasons for which rows are left out, each with a function that marks them."""
-    found: list[tuple[str, Callable[[], np.ndarray | None]]] = []
-    if wanted.where is not None:
-        condition = Condition.parse(wanted.where)
-        found.append(
-            (f"not fulfilled: {wanted.where}", lambda: ~by_chunk(chunks, condition.names.values(), condition.holds))
-        )
-    if wanted.min_rating is not None:
-        least = Condition.parse(f"`{chosen.rating}` >= {float(wanted.min_rating)!r}")
-        found.append(
-            (f"rating below {wanted.min_rating:g}", lambda: ~by_chunk(chunks, [str(chosen.rating)], least.holds))
-        )
-    found.append(("no user", lambda: missing_users(chunks[chosen.user])))
-    return found
-
-
-def by_chunk(chunks: Chunks, names: Any, holds: Callable[[Mapping[str, pa.Array]], pa.Array]) -> np.ndarray:
-    """A condition over all chunks: (T,) bool."""
-    names = list(names)
-    whole = {name: pa.chunked_array(chunks[name]) if len(chunks[name]) > 1 else chunks[name][0] for name in names}
-    found = holds(whole)
-    found = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-    return values_of(found.cast(pa.uint8()), np.uint8).astype(bool)
-
-
-def missing_users(chunks: list[pa.Array]) -> np.ndarray | None:
-    """(T,) bool, true where a user is null, or text that stands for a missing value; None if no row has such."""
-    parts = []
-    for chunk in chunks:
-        bad = null_mask(chunk) if chunk.null_count else None
-        values = chunk.dictionary if isinstance(chunk, pa.DictionaryArray) else chunk
-        if pa.types.is_floating(values.type):
-            values = pc.if_else(pc.is_nan(values), None, values)
-            bad = null_mask(values) if values.null_count and values is not chunk else bad
-        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-            words = pc.is_in(pc.utf8_trim_whitespace(values), pa.array(MISSING, values.type))
-            if pc.any(words).as_py():
-                words = words.take(chunk.indices).fill_null(False) if values is not chunk else words
-                marked = values_of(words.cast(pa.uint8()), np.uint8).astype(bool)
-                bad = marked if bad is None else bad | marked
-        parts.append(bad)
-    if all(part is None for part in parts):
-        return None
-    return np.concatenate(
-        [np.zeros(len(chunk), bool) if part is None else part for part, chunk in zip(parts, chunks, strict=True)]
-    )
 
 
 def take_rows(chunks: Chunks, kept: np.ndarray, where: Where) -> tuple[Chunks, Where]:
@@ -233,6 +166,4 @@ def spread_lists(chunks: Chunks, chosen: Chosen, where: Where) -> tuple[Chunks, 
         origins.append(origin + row)
         row += len(lists)
     place = np.concatenate(origins)
-    if not len(place):
-        raise UserError(f"{where(0, chosen.item)}: all lists of items are empty")
     return spread, lambda row, column: where(int(place[row]), column)

@@ -52,6 +52,69 @@ def encode_ids(chunks: Iterable[pa.Array], column: str, where: Where) -> tuple[n
     return np.take(sparse, codes, out=codes, mode="clip"), ids
 
 
+class Codes:
+    """Codes of raw ids in the order in which they are first seen, over one chunk of a column after the other.
+
+    `sorted_ids` gives in the end what `encode_ids` gives for the whole column. Memory grows with the different ids alone.
+
+    Args:
+        column: name of the column, for messages.
+    """
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self.raw: pa.Array | None = None  # the different ids, by code
+        self.counts = np.zeros(0, np.int64)  # rows of each
+
+    def add(self, chunk: pa.Array, where: Where) -> np.ndarray:
+        """Codes of the ids in a chunk, (T,) int32.
+
+        Raises:
+            UserError: as `to_dictionary`.
+        """
+        coded = to_dictionary(plain_chunk(chunk), self.column, where, 0)
+        values = coded.dictionary  # all different, and all used
+        if self.raw is None:
+            self.raw = values[:0]
+        if values.type != self.raw.type:  # parts of one log have different types; text holds both
+            values, self.raw = values.cast(pa.string()), self.raw.cast(pa.string())
+        codes = pc.index_in(values, value_set=self.raw)
+        fresh = codes.is_null()
+        found = values_of(codes, np.int32).copy()
+        found[null_mask(codes)] = len(self.raw) + np.arange(codes.null_count)
+        self.raw = pa.concat_arrays([self.raw, values.filter(fresh)])
+        if len(self.raw) > len(self.counts):
+            self.counts = np.concatenate((self.counts, np.zeros(2 * len(self.raw) - len(self.counts), np.int64)))
+        indices = values_of(coded.indices, np.int32)
+        self.counts[found] += np.bincount(indices, minlength=len(found))
+        return found[indices]
+
+    def sorted_ids(self, refuse: Callable[[int, str], NoReturn]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The place of each code among the sorted ids, int32; these ids; and the rows of each.
+
+        Args:
+            refuse: raises the error about the id with a code.
+        """
+        assert self.raw is not None
+        ids, place = np.unique(plain_ids(self.raw, np.ones(len(self.raw), bool), refuse), return_inverse=True)
+        place = place.reshape(-1).astype(np.int32)
+        counts = np.zeros(len(ids), np.int64)
+        np.add.at(counts, place, self.counts[: len(place)])  # " a" and "a" are one id
+        return place, ids, counts
+
+    def row_of(self, code: int, chunk: pa.Array, where: Where) -> int | None:
+        """The first row of a chunk that has the id with a code; None if none has."""
+        assert self.raw is not None
+        coded = to_dictionary(plain_chunk(chunk), self.column, where, 0)
+        index = pc.index(coded.dictionary.cast(self.raw.type), self.raw[code]).as_py()
+        return None if index < 0 else int(np.flatnonzero(values_of(coded.indices, np.int32) == index)[0])
+
+
+def plain_chunk(chunk: pa.Array) -> pa.Array:
+    """A chunk without a dictionary of its own, which might list an id twice, or one that no row has."""
+    return chunk.dictionary_decode() if isinstance(chunk, pa.DictionaryArray) else chunk
+
+
 def to_dictionary(chunk: pa.Array, column: str, where: Where, row: int) -> pa.DictionaryArray:
     """Encode a chunk as a dictionary array: int32 indices into int64 or text values; `row` is the chunk's first row."""
     if isinstance(chunk, pa.DictionaryArray) and (

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from seqcl.data.columns import Chosen, Wanted, choose_columns
-from seqcl.data.encode import Chunks
 from seqcl.data.evidence import present
 from seqcl.data.files import open_bytes
+from seqcl.data.sieve import Chunks
 from seqcl.errors import UserError
 
 SAMPLE_ROWS = 200

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqcl.data.cold_items import draw_cold_items
-from seqcl.data.windows import stretch_positions
+from seqcl.mapped import let_go, stretches
 from seqcl.types import Windows
 
 
@@ -76,16 +76,23 @@ def check_times(train: Windows, valid: Windows, test: Windows, protocol: dict[st
     """Refuse rows out of time order and, in a temporal split, a part that knows anything as late as one of its targets."""
     if train.times is None:
         return
-    falls = train.times[1:] < train.times[:-1]
-    falls[train.offsets[1:-1] - 1] = False  # from one user to the next, time may fall
-    if falls.any():
-        user = int(np.searchsorted(train.offsets, int(np.flatnonzero(falls)[0]), side="right")) - 1
-        raise LeakageError(f"user {user}: items are not in time order, so a history would see what comes after it")
+    for own, begin, end in stretches(train.offsets):
+        falls = train.times[begin + 1 : end] < train.times[begin : end - 1]
+        edges = train.offsets[own] - begin - 1
+        falls[edges[(edges >= 0) & (edges < len(falls))]] = False  # from one user to the next, time may fall
+        if falls.any():
+            user = int(np.searchsorted(train.offsets, begin + int(np.flatnonzero(falls)[0]), side="right")) - 1
+            raise LeakageError(f"user {user}: items are not in time order, so a history would see what comes after it")
+        let_go(train.times)
     if protocol.get("split") != "temporal":
         return
     for part, windows, moment in (("valid", valid, "valid_from"), ("test", test, "test_from")):
-        known, _ = stretch_positions(windows.offsets[:-1], windows.ends)
-        if windows.times is not None and len(known) and windows.times[known].max() >= windows.times[windows.stop].min():
+        newest = windows.ends[windows.ends > windows.offsets[:-1]] - 1  # each user's: rows are in time order
+        if (
+            windows.times is not None
+            and len(newest)
+            and windows.times[newest].max() >= windows.times[windows.stop].min()
+        ):
             raise LeakageError(f"{part} knows rows as late as what it predicts ({moment} {protocol[moment]})")
 
 

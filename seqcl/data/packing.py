@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,8 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
     Raises:
         UserError: an option is not valid, or nothing or a single user is left.
     """
-    if duplicates not in DUPLICATES:
-        raise unknown("duplicates policy", duplicates, DUPLICATES)
-    if k_core < 0 or min_length < 1:
-        raise UserError(f"k_core must be 0 or more and min_length 1 or more, not {k_core} and {min_length}")
+    check_options(k_core, duplicates, min_length)
+    options: dict[str, Any] = {"k_core": k_core, "duplicates": duplicates, "min_length": min_length}
     users, items, times, parts = interactions.users, interactions.items, interactions.times, interactions.parts
 
     def take(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -43,17 +42,8 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
     alive = core_rows(users, items, max(k_core, min_length), k_core)
     if alive is not None:
         users, items, times, parts = take(alive)
-    if len(users) == 0 or users[0] == users[-1]:
-        source = interactions.source or interactions.name
-        if len(users) == len(interactions) > 0:
-            raise UserError(
-                f"{source}: all {len(users):,} interactions are of a single user; a model needs two or more"
-            )
-        left = "a single user is" if len(users) else "nothing is"
-        raise UserError(
-            f"{source}: {left} left of {len(interactions):,} interactions after "
-            f"k_core={k_core}, min_length={min_length}, duplicates={duplicates}; lower k_core or min_length"
-        )
+    left = 0 if len(users) == 0 else 1 if users[0] == users[-1] else 2
+    check_users(left, len(users), len(interactions), interactions.source or interactions.name, options)
     user_counts = np.bincount(users, minlength=len(interactions.user_ids))
     item_seen = np.bincount(items, minlength=len(interactions.item_ids)) > 0
     number = np.cumsum(item_seen, dtype=np.int32)  # ids 1..N of the items that are left
@@ -65,7 +55,6 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
         "user_ids": interactions.user_ids[user_counts > 0],
         "item_ids": interactions.item_ids[item_seen],
     }
-    options: dict[str, Any] = {"k_core": k_core, "duplicates": duplicates, "min_length": min_length}
     return Sequences(
         **arrays,
         **options,
@@ -74,6 +63,42 @@ def pack(interactions: Interactions, *, k_core: int = 0, duplicates: str = "keep
         user_table=interactions.user_features,
         item_table=interactions.item_features,
         reading=interactions.reading,
+    )
+
+
+def check_options(k_core: int, duplicates: str, min_length: int) -> None:
+    """Refuse options of packing that are out of range.
+
+    Raises:
+        UserError: names the value, and the nearest valid name.
+    """
+    if duplicates not in DUPLICATES:
+        raise unknown("duplicates policy", duplicates, DUPLICATES)
+    if k_core < 0 or min_length < 1:
+        raise UserError(f"k_core must be 0 or more and min_length 1 or more, not {k_core} and {min_length}")
+
+
+def check_users(users: int, rows: int, all_rows: int, source: str, options: Mapping[str, Any]) -> None:
+    """Refuse a packed log with fewer than two users.
+
+    Args:
+        users: users that are left; 2 stands for any more.
+        rows: interactions that are left.
+        all_rows: interactions of the whole log.
+        source: where the log came from.
+        options: the options of packing.
+
+    Raises:
+        UserError: says what left so few.
+    """
+    if users > 1:
+        return
+    if rows == all_rows > 0:
+        raise UserError(f"{source}: all {rows:,} interactions are of a single user; a model needs two or more")
+    left = "a single user is" if users else "nothing is"
+    raise UserError(
+        f"{source}: {left} left of {all_rows:,} interactions after k_core={options['k_core']}, "
+        f"min_length={options['min_length']}, duplicates={options['duplicates']}; lower k_core or min_length"
     )
 
 

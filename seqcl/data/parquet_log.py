@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,13 +11,76 @@ from pyarrow import parquet
 
 from seqcl.data.arrow import path_for_arrow
 from seqcl.data.columns import Chosen, Wanted, choose_columns
-from seqcl.data.encode import Chunks, encode_log
+from seqcl.data.encode import encode_log
 from seqcl.data.files import archive_of
 from seqcl.data.interactions import Interactions
+from seqcl.data.sieve import Chunks
 from seqcl.errors import UserError
 
 ROWS_A_CHUNK = 1 << 20
 SAMPLE_ROWS = 200
+
+
+class ParquetLog:
+    """Parquet files as one log, one after the other, read in batches of rows; what was read tells the places of rows.
+
+    Args:
+        files: the files, in order.
+        wanted: what the user says of the columns.
+        source: where the log came from, for messages.
+    """
+
+    def __init__(self, files: list[Path], wanted: Wanted, source: str) -> None:
+        self.files = files
+        self.wanted = wanted
+        self.source = source
+        self.starts: list[int] = []  # the first row of each file
+        self.chosen: Chosen | None = None  # once the first batch is read
+
+    @property
+    def layout(self) -> str:
+        """How the log is laid out, in words."""
+        return "Parquet" + (f", {len(self.files)} parts" if len(self.files) > 1 else "")
+
+    def where(self, row: int, column: str) -> str:
+        """The place of a value, for messages."""
+        part = bisect_right(self.starts, row) - 1
+        return f"{self.files[part]}: row {row - self.starts[part] + 1:,}: column {column!r}"
+
+    def batches(self) -> Iterator[dict[str, pa.Array]]:
+        """The needed columns, batch by batch.
+
+        Raises:
+            UserError: columns are named by position; a file is not whole, has other columns than those before it, or there are no rows.
+        """
+        if self.wanted.columns:
+            raise UserError(
+                f"{self.source}: a Parquet file has names of columns; choose them with --data.user, --data.item and --data.time"
+            )
+        self.starts, rows = [], 0
+        needed: list[str] = []
+        for path in self.files:
+            self.starts.append(rows)
+            if archive_of(path):
+                raise UserError(f"{path}: a Parquet file inside a .zip is not read; unpack it first")
+            try:
+                with parquet.ParquetFile(path_for_arrow(path)) as file:
+                    if self.chosen is None or not set(self.chosen.needed) <= set(file.schema_arrow.names):
+                        self.chosen = chosen_columns(file, self.wanted, str(path))
+                    for batch in file.iter_batches(ROWS_A_CHUNK, columns=self.chosen.needed):
+                        rows += batch.num_rows
+                        needed = needed or self.chosen.needed
+                        if needed != self.chosen.needed:
+                            both = ", ".join(dict.fromkeys([*needed, *self.chosen.needed]))
+                            raise UserError(f"{self.source}: its parts have different columns: {both}"[:300])
+                        yield {name: batch.column(batch.schema.get_field_index(name)) for name in needed}
+            except (pa.ArrowException, OSError, UnicodeError) as error:
+                why = " ".join(str(error).split())[:160]
+                raise UserError(
+                    f"{path}: not a whole Parquet file; is it cut off, or still being written? ({why})"
+                ) from None
+        if not rows:
+            raise UserError(f"{self.files[0]}: row 1: there are no rows")
 
 
 def read_parquet_log(files: list[Path], name: str, wanted: Wanted, source: str) -> Interactions:
@@ -25,41 +89,16 @@ def read_parquet_log(files: list[Path], name: str, wanted: Wanted, source: str) 
     Raises:
         UserError: a file is not whole, or a value does not fit; its file, row and column are named.
     """
-    starts: list[int] = []
+    log = ParquetLog(files, wanted, source)
     chunks: Chunks = {}
-    chosen: Chosen | None = None
-    rows = 0
-    for path in files:
-        starts.append(rows)
-        if archive_of(path):
-            raise UserError(f"{path}: a Parquet file inside a .zip is not read; unpack it first")
-        try:
-            with parquet.ParquetFile(path_for_arrow(path)) as file:
-                if chosen is None or not set(chosen.needed) <= set(file.schema_arrow.names):
-                    chosen = chosen_columns(file, wanted, str(path))
-                for batch in file.iter_batches(ROWS_A_CHUNK, columns=chosen.needed):
-                    rows += batch.num_rows
-                    for column in chosen.needed:
-                        array = batch.column(batch.schema.get_field_index(column))
-                        compact = column in (chosen.user, chosen.item) and array.type in (pa.int64(), pa.string())
-                        compact = compact and not array.null_count
-                        chunks.setdefault(column, []).append(array.dictionary_encode() if compact else array)
-        except (pa.ArrowException, OSError, UnicodeError) as error:
-            why = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"{path}: not a whole Parquet file; is it cut off, or still being written? ({why})"
-            ) from None
-
-    def where(row: int, column: str) -> str:
-        part = bisect_right(starts, row) - 1
-        return f"{files[part]}: row {row - starts[part] + 1:,}: column {column!r}"
-
-    if not rows or chosen is None:
-        raise UserError(f"{files[0]}: row 1: there are no rows")
-    if len({len(arrays) for arrays in chunks.values()}) > 1:
-        raise UserError(f"{source}: its parts have different columns: {', '.join(chunks)}"[:300])
-    layout = "Parquet" + (f", {len(files)} parts" if len(files) > 1 else "")
-    return encode_log(chunks, chosen, where, wanted, name=name, source=source, layout=layout)
+    for batch in log.batches():
+        for column, array in batch.items():
+            assert log.chosen is not None
+            compact = column in (log.chosen.user, log.chosen.item) and array.type in (pa.int64(), pa.string())
+            compact = compact and not array.null_count
+            chunks.setdefault(column, []).append(array.dictionary_encode() if compact else array)
+    assert log.chosen is not None
+    return encode_log(chunks, log.chosen, log.where, wanted, name=name, source=source, layout=log.layout)
 
 
 def chosen_columns(file: parquet.ParquetFile, wanted: Wanted, source: str) -> Chosen:

@@ -8,7 +8,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from seqcl.data.atomic import with_features
@@ -33,6 +35,9 @@ from seqcl.data.table_log import (
 )
 from seqcl.data.text_log import read_text_log
 from seqcl.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger("seqcl")
 
@@ -96,15 +101,11 @@ def read(
             log = read_files(log_files(path), path, name or log_name(path), wanted)
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
-    near = attribute_file(path)
-    if near is not None:
-        try:
-            log = replace(log, item_features=read_attributes(near))
-        except UserError as error:  # most models do not need attributes
-            logger.warning("%s; going on without attributes of items", error)
+    if (table := attributes_near(path)) is not None:
+        log = replace(log, item_features=table)
     pa.default_memory_pool().release_unused()
     if not short:
-        check_sequences(log)
+        check_sequences(log.user_ids, len(log), log.source)
     log = replace(log, reading=log.reading | {"source": path.name})
     logger.info("%s", log.told)
     return log
@@ -172,13 +173,9 @@ def read_files(files: Sequence[Path], path: Path, name: str, wanted: Wanted) -> 
     """Read the files of one log by the layout of the first."""
     kind = wanted.format or suffix_format(files[0])
     source = str(files[0] if len(files) == 1 else path)
-    head = head_of(files[0])
-    if kind == "parquet" or (not kind and head.startswith(b"PAR1")):
-        if wanted.columns:
-            raise UserError(
-                f"{source}: a Parquet file has names of columns; choose them with --data.user, --data.item and --data.time"
-            )
+    if is_parquet(files[0], wanted):
         return read_parquet_log(list(files), name, wanted, source)
+    head = head_of(files[0])
     check_encoding(head, files[0])
     layout = recognise(head, files[0], wanted, kind)
     if layout.kind in ("text", "colon"):
@@ -212,15 +209,40 @@ def whole_lines(files: Sequence[Path], name: str, layout: Layout, wanted: Wanted
     return read_text_log(files[0], name, layout)
 
 
-def check_sequences(log: Interactions) -> None:
+def is_parquet(file: Path, wanted: Wanted) -> bool:
+    """True if a file is to be read as Parquet.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    kind = wanted.format or suffix_format(file)
+    return kind == "parquet" or (not kind and head_of(file).startswith(b"PAR1"))
+
+
+def attributes_near(path: Path) -> pd.DataFrame | None:
+    """The attributes of items in a file beside a log; None if there is none, or with a warning if it cannot be read."""
+    near = attribute_file(path)
+    try:
+        return None if near is None else read_attributes(near)
+    except UserError as error:  # most models do not need attributes
+        logger.warning("%s; going on without attributes of items", error)
+        return None
+
+
+def check_sequences(user_ids: np.ndarray, rows: int, source: str) -> None:
     """Refuse a log without sequences to learn from.
+
+    Args:
+        user_ids: the different users.
+        rows: number of interactions.
+        source: where the log came from.
 
     Raises:
         UserError: there is a single user, or no user has two interactions.
     """
-    if len(log.user_ids) == 1:
-        raise UserError(f"{log.source}: the user column has a single user, {log.user_ids[0]}, in all {len(log):,} rows")
-    if len(log.user_ids) == len(log):
+    if len(user_ids) == 1:
+        raise UserError(f"{source}: the user column has a single user, {user_ids[0]}, in all {rows:,} rows")
+    if len(user_ids) == rows:
         raise UserError(
-            f"{log.source}: the user column has {len(log):,} users with one item each, so there is no sequence to learn from"
+            f"{source}: the user column has {rows:,} users with one item each, so there is no sequence to learn from"
         )

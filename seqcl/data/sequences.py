@@ -17,6 +17,7 @@ from seqcl.data.sealed import seal, unsealed
 from seqcl.data.tables import load_table
 from seqcl.disk import whole_folder
 from seqcl.errors import UserError
+from seqcl.mapped import blocks, let_go, stretches
 from seqcl.types import Tables
 
 if TYPE_CHECKING:
@@ -163,24 +164,32 @@ class Sequences:
             UserError: the disk is full, the folder cannot be written, or a feature table cannot be stored.
         """
         place = Path(place)
-        meta: dict[str, Any] = {"layout": LAYOUT, "arrays": {}, "tables": [], "reading": self.reading}
-        meta |= {field: getattr(self, field) for field in FACTS}
         try:
             with whole_folder(place) as folder:
                 for field in ARRAYS:
                     array = getattr(self, field)
                     if array is not None:
                         np.save(folder / f"{field}.npy", array, allow_pickle=False)
-                        meta["arrays"][field] = [array.dtype.str, list(array.shape)]
-                for field, table in (("user_table", self.user_features), ("item_table", self.item_features)):
-                    if table is not None:
-                        (folder / f"{field}.parquet").write_bytes(
-                            table.to_parquet()
-                        )  # pandas would open a path of its own
-                        meta["tables"].append(field)
-                seal(folder, meta)
+                self.finish(folder)
         except (OSError, ValueError, TypeError) as error:  # Arrow raises the last two for a table that it cannot store
             raise UserError(f"{place}: the packed log cannot be written: {error}") from None
+
+    def finish(self, folder: Path) -> None:
+        """Write the features and the meta.json into a folder that holds the arrays.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+            ValueError: a feature table cannot be stored; so does TypeError.
+        """
+        meta: dict[str, Any] = {"layout": LAYOUT, "arrays": {}, "tables": [], "reading": self.reading}
+        meta |= {field: getattr(self, field) for field in FACTS}
+        arrays = {name: array for name in ARRAYS if (array := getattr(self, name)) is not None}
+        meta["arrays"] = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+        for name, table in (("user_table", self.user_features), ("item_table", self.item_features)):
+            if table is not None:  # pandas would open a path of its own
+                (folder / f"{name}.parquet").write_bytes(table.to_parquet())
+                meta["tables"].append(name)
+        seal(folder, meta)
 
     @classmethod
     def load(cls, place: str | Path) -> Sequences:
@@ -215,9 +224,15 @@ class Sequences:
     def stats(self) -> dict[str, Any]:
         """Sizes, row lengths, sparsity, repeats and the time span (seconds; None without times)."""
         sizes = np.diff(self.offsets)
-        counts = np.bincount(self.items, minlength=self.num_items + 1)[1:]
-        owner = np.repeat(np.arange(self.num_users), sizes)
-        distinct = len(np.unique(owner * np.int64(self.num_items + 1) + self.items))
+        counts = np.zeros(self.num_items + 1, np.int64)
+        distinct = 0
+        for own, begin, end in stretches(self.offsets):
+            items = self.items[begin:end]
+            counts += np.bincount(items, minlength=self.num_items + 1)
+            owner = np.repeat(np.arange(own.stop - own.start), sizes[own])
+            distinct += len(np.unique(owner * np.int64(self.num_items + 1) + items))
+            let_go(self.items)
+        counts = counts[1:]
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
@@ -248,7 +263,9 @@ def fingerprint(values: Mapping[str, Any]) -> str:
         array = values[name]
         if array is not None:
             digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
-            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+            for begin, end in blocks(len(array)):
+                digest.update(np.ascontiguousarray(array[begin:end]).view(np.uint8).data)
+                let_go(array)
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ from seqcl.data.leakage import check_leakage
 from seqcl.data.sequences import Sequences
 from seqcl.data.windows import check_window_options, evaluation_windows, stretch_positions, training_windows
 from seqcl.errors import UserError, unknown
+from seqcl.mapped import blocks, let_go, stretches
 from seqcl.types import Windows
 
 
@@ -160,7 +161,7 @@ def cut_times(sequences: Sequences, valid: float, test: float) -> tuple[float, f
     elif valid + test < 1:
         total = sequences.num_interactions
         places = [int(total * (1 - valid - test)), int(total * (1 - test))]
-        begin_valid, begin_test = (float(time) for time in np.partition(sequences.times, places)[places])
+        begin_valid, begin_test = (nth_smallest(sequences.times, place) for place in places)
     else:
         raise UserError(f"valid and test leave nothing to train on: {valid} + {test} is 1 or more")
     if not begin_valid < begin_test:
@@ -171,9 +172,32 @@ def cut_times(sequences: Sequences, valid: float, test: float) -> tuple[float, f
 def count_before(sequences: Sequences, moment: float) -> np.ndarray:
     """(U,) position of each user's first interaction at or after a moment; rows are in time order."""
     assert sequences.times is not None
-    before = np.concatenate(([0], np.cumsum(sequences.times < moment)))
-    begins, ends = sequences.offsets[:-1], sequences.offsets[1:]
-    return begins + before[ends] - before[begins]
+    found = np.array(sequences.offsets[:-1])
+    for own, begin, end in stretches(sequences.offsets):
+        before = np.concatenate(([0], np.cumsum(sequences.times[begin:end] < moment)))
+        places = sequences.offsets[own.start : own.stop + 1] - begin
+        found[own] += np.diff(before[places])
+        let_go(sequences.times)
+    return found
+
+
+def nth_smallest(values: np.ndarray, place: int) -> float:
+    """The value at a place, from 0 on, if the values were sorted; found 16 bits at a time, in four passes over them."""
+    top, all_bits = np.uint64(1 << 63), np.uint64(2**64 - 1)
+    known = np.uint64(0)  # the first bits of the value, in integers that have the order of the values
+    for shift in (48, 32, 16, 0):
+        counts = np.zeros(1 << 16, np.int64)
+        for begin, end in blocks(len(values)):
+            bits = (np.asarray(values[begin:end], np.float64) + 0.0).view(np.uint64)
+            bits = np.where(bits & top, ~bits, bits | top) >> np.uint64(shift)
+            bits = bits[bits >> np.uint64(16) == known] if shift < 48 else bits
+            counts += np.bincount((bits & np.uint64(0xFFFF)).astype(np.int64), minlength=1 << 16)
+            let_go(values)
+        ends = np.cumsum(counts)
+        digit = int(np.searchsorted(ends, place, side="right"))
+        place -= int(ends[digit - 1]) if digit else 0
+        known = known << np.uint64(16) | np.uint64(digit)
+    return float((known ^ (top if known & top else all_bits)).view(np.float64))
 
 
 def hold_out_items(split: Split, sequences: Sequences, fraction: float, *, seed: int = 0) -> Split:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from seqcl.data.columns import Chosen, Wanted, choose_columns
 from seqcl.data.delimited import TextTable, check_encoding, read_text_table
-from seqcl.data.encode import Chunks, encode_log
+from seqcl.data.encode import encode_log
 from seqcl.data.files import open_bytes
 from seqcl.data.interactions import Interactions
 from seqcl.data.json_log import choose_keys, read_json
 from seqcl.data.layout import Layout, cells_of_line, is_header, recognise, sample_lines
+from seqcl.data.sieve import Chunks
 from seqcl.errors import UserError
 
 FORMATS = ("atomic", "csv", "json", "parquet", "text", "tsv")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -28,20 +28,92 @@ def to_seconds(chunks: Iterable[pa.Array], column: str, where: Where) -> tuple[n
     Raises:
         UserError: a time is missing, negative, not finite, or no time at all, or seconds and other units are mixed.
     """
-    parts, kinds = [], set()
-    row = 0
+    seen, parts, row = Times(column), [], 0
     for chunk in chunks:
-        part, bad, kind = seconds(chunk)
+        if len(chunk):
+            parts.append(seen.add(chunk, where, row))
+        row += len(chunk)
+    convert, told = seen.judge()
+    return convert(np.concatenate(parts) if len(parts) > 1 else parts[0]), told
+
+
+class Times:
+    """What is known of a column of times after some of its chunks; `judge` says what they are once all were added.
+
+    Args:
+        column: name of the column, for messages.
+    """
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self.kinds: set[str] = set()
+        self.first = ""  # place of the first time
+        self.most = 0.0
+        self.days = True  # all numbers are days such as 20240131
+        self.no_day: str | None = None  # the first of them that no month has
+        self.units: dict[str, tuple[int, str]] = {}  # how many numbers are in a unit, and the first of them
+
+    def add(self, chunk: pa.Array, where: Where, row: int = 0) -> np.ndarray:
+        """The numbers of a chunk (T,) float64, T > 0, which `judge` tells how to turn into seconds; dates are seconds.
+
+        Args:
+            chunk: the values.
+            where: gives the place of a value, for messages.
+            row: number of the first of them, for `where`.
+
+        Raises:
+            UserError: a time is missing, negative, not finite, or no time at all.
+        """
+        number, bad, kind = seconds(chunk)
         if bad.any():
             index = int(np.flatnonzero(bad)[0])
-            raise UserError(f"{where(row + index, column)}: {why_not(chunk[index].as_py())}")
-        parts.append(part)
-        kinds.add(kind)
-        row += len(chunk)
-    times = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    if len(kinds) > 1 and NUMBERS in kinds:
-        raise UserError(f"{where(0, column)}: some times are numbers and some are dates; write all in one way")
-    return in_seconds(times, column, where) if NUMBERS in kinds else (times, sorted(kinds)[-1])
+            raise UserError(f"{where(row + index, self.column)}: {why_not(chunk[index].as_py())}")
+        self.first = self.first or where(row, self.column)
+        self.kinds.add(kind)
+        if kind != NUMBERS:
+            return number
+        self.most = max(self.most, float(number.max()))
+        for unit, scale in UNITS.items():
+            low, high = (bound * scale for bound in EPOCH_SECONDS)
+            inside = (number >= low) & (number < high)
+            if inside.any():
+                at = int(np.flatnonzero(inside)[0]) if unit not in self.units else -1
+                count, first = self.units.get(unit, (0, f"{where(row + at, self.column)}: {number[at]:.0f}"))
+                self.units[unit] = count + int(inside.sum()), first
+        self.days = self.days and is_days(number)
+        if self.days and self.no_day is None and len(strange := np.flatnonzero(of_days(number)[1])):
+            self.no_day = f"{where(row + int(strange[0]), self.column)}: {number[strange[0]]:.0f}"
+        return number
+
+    def judge(self) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+        """A function that turns numbers into seconds, and what the times are, in words.
+
+        Raises:
+            UserError: numbers and dates are mixed, or two units; or a number looks like a day and is none.
+        """
+        if NUMBERS not in self.kinds:
+            return unchanged, sorted(self.kinds)[-1]
+        if len(self.kinds) > 1:
+            raise UserError(f"{self.first}: some times are numbers and some are dates; write all in one way")
+        unit = unit_of(self.most)
+        if unit is None:
+            if not self.days:
+                return unchanged, "numbers of no known unit"
+            if self.no_day is not None:
+                raise UserError(f"{self.no_day} is no day")
+            return lambda times: of_days(times)[0], "days such as 20240131"
+        usual, *others = sorted((one for one in UNITS if one in self.units), key=lambda one: -self.units[one][0])
+        if others:
+            raise UserError(
+                f"{self.units[others[0]][1]} is in {others[0]}, but other times are in {usual}; write all in one unit"
+            )
+        scale = UNITS[unit]
+        return (unchanged if unit == "seconds" else lambda times: times / scale), f"{unit} since 1970"
+
+
+def unchanged(times: np.ndarray) -> np.ndarray:
+    """Times that are seconds already."""
+    return times
 
 
 def why_not(value: object) -> str:
@@ -52,29 +124,13 @@ def why_not(value: object) -> str:
     return f"{what}; it must be seconds, 0 or more, or a date (--data.order file takes the rows as they stand)"
 
 
-def in_seconds(times: np.ndarray, column: str, where: Where) -> tuple[np.ndarray, str]:
-    """Numbers in a unit that is found by their size, as seconds."""
-    unit = unit_of(float(times.max()))
-    if unit is None:
-        if is_days(times):
-            year, rest = np.divmod(times.astype(np.int64), 10_000)
-            month, day = np.divmod(rest, 100)
-            months = (year - 1970).astype("M8[Y]") + (month - 1).astype("m8[M]")
-            days = months + (day - 1).astype("m8[D]")
-            if len(bad := np.flatnonzero(days.astype("M8[M]") != months)):
-                raise UserError(f"{where(int(bad[0]), column)}: {times[bad[0]]:.0f} is no day")
-            return days.astype("M8[s]").astype(np.float64), "days such as 20240131"
-        return times, "numbers of no known unit"
-    ranges = {name: [bound * scale for bound in EPOCH_SECONDS] for name, scale in UNITS.items()}
-    counts = {name: int(((times >= low) & (times < high)).sum()) for name, (low, high) in ranges.items()}
-    usual, *others = sorted(counts, key=lambda name: -counts[name])
-    if rare := next((name for name in others if counts[name]), None):
-        low, high = ranges[rare]
-        row = int(np.flatnonzero((times >= low) & (times < high))[0])
-        raise UserError(
-            f"{where(row, column)}: {times[row]:.0f} is in {rare}, but other times are in {usual}; write all in one unit"
-        )
-    return (times, "seconds since 1970") if unit == "seconds" else (times / UNITS[unit], f"{unit} since 1970")
+def of_days(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The seconds of days such as 20240131, and (T,) bool, true for one that its month does not have."""
+    year, rest = np.divmod(times.astype(np.int64), 10_000)
+    month, day = np.divmod(rest, 100)
+    months = (year - 1970).astype("M8[Y]") + (month - 1).astype("m8[M]")
+    days = months + (day - 1).astype("m8[D]")
+    return days.astype("M8[s]").astype(np.float64), days.astype("M8[M]") != months
 
 
 def is_days(times: np.ndarray) -> bool:

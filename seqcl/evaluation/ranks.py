@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from seqcl.blocks import exclude_, top_k
+from seqcl.data.batches import tensor
 from seqcl.data.windows import stretch_positions
 from seqcl.errors import ADVICE, Diverged
+from seqcl.mapped import let_go
 from seqcl.types import Windows
 
 Pairs = tuple[Tensor, Tensor]
@@ -82,6 +84,7 @@ def seen_before(windows: Windows, *, chunk: int = 1 << 22) -> np.ndarray:
         same = windows.items[where] == windows.items[windows.stop[start:stop]][rows]
         found[start:stop] = np.logical_or.reduceat(same, np.append(0, ends[start : stop - 1] - done))
         start = stop
+        let_go(windows.items)
     return found
 
 
@@ -94,7 +97,7 @@ class Seen:
     def __init__(self, windows: Windows, device: torch.device) -> None:
         begin = windows.offsets[windows.users]
         self.ends = np.concatenate(([0], np.cumsum(windows.stop - begin)))  # (W + 1,)
-        self.items = torch.tensor(windows.items, device=device)  # (T,) int32
+        self.items = tensor(windows.items, device)  # (T,) int32; a mapped log stays mapped
         self.sizes = torch.tensor(windows.stop - begin, device=device)  # (W,)
         self.shift = torch.tensor(begin - self.ends[:-1], device=device)  # (W,)
 

@@ -14,6 +14,7 @@ from seqcl.data import Sequences, Split
 from seqcl.errors import UserError
 from seqcl.evaluation import Evaluator
 from seqcl.experiment.folder import log
+from seqcl.mapped import stretches
 
 WORTH_A_LINE = 0.02
 """Share of targets that cannot be hit above which a warning says so."""
@@ -100,8 +101,9 @@ def all_alike(sequences: Sequences) -> bool:
     sizes = np.diff(sequences.offsets)
     if (sizes != sizes[0]).any():
         return False
-    rows = np.asarray(sequences.items).reshape(-1, sizes[0])
-    return bool((rows == rows[0]).all())
+    first = sequences.row(0)
+    parts = (sequences.items[begin:end].reshape(-1, sizes[0]) for _, begin, end in stretches(sequences.offsets))
+    return all((part == first).all() for part in parts)
 
 
 @contextmanager
