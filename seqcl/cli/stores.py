@@ -61,8 +61,11 @@ def send(chosen: argparse.Namespace, folder: Path, store: registry.Store) -> Non
     try:
         store.write(folder, kind=chosen.index, replace=chosen.replace)
     except UserError as error:
-        again = f"; {folder} is whole: seqcl export {folder} --to {store} sends it again" if chosen.folder else ""
-        raise UserError(f"{error}{again}") from None
+        if not chosen.folder:
+            raise
+        more = f" --collection {chosen.collection}" if chosen.collection else ""
+        again = f"{folder} is whole: seqcl export {folder} --to {store}{more} sends it again"
+        raise UserError(f"{error}; {again}") from None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from seqcl.errors import UserError, brief
 COLLECTION = "seqcl_items"
 TOKEN = "MILVUS_TOKEN"
 """The variable with the token of a server; it is kept nowhere else."""
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 30
 TYPES = {"flat": "FLAT", "ivf": "IVF_FLAT", "hnsw": "HNSW", "ivfpq": "IVF_PQ"}
 """The names of our indexes in Milvus."""
 
@@ -51,7 +51,7 @@ class Target:
 
     def __str__(self) -> str:
         """The URI without a password that stands in it."""
-        return brief("milvus:" + re.sub(r"//[^/@]*@", "//", self.uri), 80)
+        return brief(f"milvus:{without_password(self.uri)}", 80)
 
     @contextmanager
     def client(self) -> Iterator[Any]:
@@ -69,7 +69,7 @@ class Target:
                 yield client
             except MilvusException as error:
                 busy = "; is it open in another process?" if error.message == "Open local milvus failed" else ""
-                raise UserError(f"{self}: {brief(error.message)}{busy}") from None
+                raise UserError(f"{self}: {brief(without_password(error.message))}{busy}") from None
             finally:
                 if client is not None:
                     client.close()
@@ -109,6 +109,11 @@ class Target:
     def parts(self, name: str) -> re.Match[str] | None:
         """What the name of a collection of this alias tells: the hash of the vectors, and the second of its making."""
         return re.fullmatch(rf"{self.collection}_([0-9a-f]{{16}})_([0-9a-f]{{8}})[0-9a-f]{{8}}", name)
+
+
+def without_password(text: str) -> str:
+    """A text in which no URI has a user and a password."""
+    return re.sub(r"//\S*@", "//", text)
 
 
 @contextmanager

@@ -92,7 +92,8 @@ def fill(client: Any, name: str, vectors: np.ndarray, item_ids: np.ndarray, kind
             )
     client.flush(name)
     params = client.prepare_index_params()
-    params.add_index("vector", index_type=TYPES[kind], metric_type="IP", params=build_options(kind, size, dim))
+    options = build_options(kind, size, dim)
+    params.add_index("vector", index_name="vector", index_type=TYPES[kind], metric_type="IP", params=options)
     client.create_index(name, params)
     client.load_collection(name)
     arrived = client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
