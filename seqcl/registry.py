@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from seqcl.errors import UserError, unknown
 from seqcl.parts import Part, declared
@@ -18,6 +19,26 @@ KIND_OF = {"encoder": "encoder", "objective": "objective", "views": "view"}
 
 CONFIG_FILES: dict[str, Callable[[Path], Mapping[str, Any]]] = {}
 """By option, a function that reads another project's configuration file as our options; its docstring is the option's help."""
+
+
+class Store(Protocol):
+    """A collection of item vectors in an engine that searches them; `str` of it says where it is, without a password."""
+
+    def check(self, *, replace: bool) -> None:
+        """Raise a UserError, before any work, where the collection cannot be written."""
+        ...
+
+    def write(self, folder: Path, *, kind: str | None, replace: bool) -> None:
+        """Write the vectors of a bundle, with an index of one of our kinds; None: the bundle's own."""
+        ...
+
+    def index(self, vectors: str) -> AbstractContextManager[Any]:
+        """Give an index to search in; a UserError where it does not hold the vectors with this sha256."""
+        ...
+
+
+STORES: dict[str, Callable[[str, str | None], Store]] = {}
+"""By the word before the colon of `--to` and `--from`, what makes a store of the text after it and of `--collection`."""
 
 loading: list[str] = []
 """The plugins that are being loaded, the innermost last; what registers meanwhile belongs to it."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from seqcl.cli import lists
+from seqcl.cli import lists, stores
 from seqcl.cli.compare import add_compare, compare
 from seqcl.cli.data import READ_OPTIONS, data, data_parsers
 from seqcl.cli.ids import check_commas, ids_of
@@ -109,10 +109,13 @@ def other(words: list[str]) -> int:
     add_compare(commands)
     command = commands.add_parser("export", help="write a folder that recommends without the log")
     command.add_argument("run", help="run folder")
-    command.add_argument("folder", help="new folder")
+    command.add_argument("folder", nargs="?", help="new folder; with --to, a RUN that was exported needs none")
     add_plugin(command)
-    command.add_argument("--index", default="hnsw", help="index of the items: flat, ivf, hnsw or ivfpq (default: hnsw)")
+    command.add_argument("--index", help="index of the items: flat, ivf, hnsw or ivfpq (default: hnsw)")
     command.add_argument("--onnx", action="store_true", help="the query encoder as an ONNX graph too")
+    for option, about in stores.EXPORT_OPTIONS.items():
+        command.add_argument(option, help=about)
+    command.add_argument("--replace", action="store_true", help="a collection that is there already gives way")
     command = commands.add_parser("recommend", help="the best items for a user or a history")
     command.add_argument("run", help="run folder, or one that was exported")
     add_plugin(command)
@@ -131,6 +134,8 @@ def other(words: list[str]) -> int:
         help="items of the history are left out, or kept (default: seen)",
     )
     lists.add_options(command, READ_OPTIONS)
+    for option, about in stores.RECOMMEND_OPTIONS.items():
+        command.add_argument(option, help=about)
     data_parsers(commands.add_parser("data", help="look at, convert, pack or download data sets"))
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
@@ -170,16 +175,29 @@ def evaluate(chosen: argparse.Namespace) -> int:
 
 
 def export(chosen: argparse.Namespace) -> int:
-    """`seqcl export RUN FOLDER`: the folder."""
-    from seqcl.experiment import load
+    """`seqcl export RUN FOLDER`: the folder, and the collection if the vectors go to one."""
+    exported = chosen.folder is None and chosen.to is not None and (Path(chosen.run) / "manifest.json").exists()
+    if chosen.folder is None and not exported:
+        raise UserError("export needs a new folder: seqcl export RUN FOLDER")
+    if exported and chosen.onnx:
+        raise UserError(f"--onnx has no use: {chosen.run} was exported already, and only its vectors are sent")
+    target = stores.target(chosen)
+    if not exported:
+        from seqcl.experiment import load
 
-    print(load(chosen.run, plugins=chosen.plugin).export(chosen.folder, index=chosen.index, onnx=chosen.onnx))
+        run = load(chosen.run, plugins=chosen.plugin)
+        print(run.export(chosen.folder, index=chosen.index or "hnsw", onnx=chosen.onnx), flush=True)
+    if target is not None:
+        stores.send(chosen, Path(chosen.run if exported else chosen.folder), target)
+        print(target)
     return 0
 
 
 def recommend(chosen: argparse.Namespace) -> int:
     """`seqcl recommend RUN`: one line an item, raw id and score; for many users, a file."""
     if lists.wanted(chosen):
+        if getattr(chosen, "from") or chosen.collection:
+            raise UserError("--from and --collection answer one history at a time: give --items, or leave them out")
         return lists.write(chosen)
     items = None if chosen.items is None else [item for text in chosen.items for item in ids_of(text)]
     options = {"k": chosen.k, "exclude_seen": chosen.filter == "seen"}
@@ -190,7 +208,10 @@ def recommend(chosen: argparse.Namespace) -> int:
             raise UserError(f"{chosen.run} was exported and knows no users: give --items, a history of raw item ids")
         bundle = Bundle(chosen.run, plugins=chosen.plugin)
         check_commas(chosen.items, bundle.item_ids)
-        found = bundle.recommend(items, **options)
+        with stores.asked(bundle, chosen):
+            found = bundle.recommend(items, **options)
+    elif getattr(chosen, "from") or chosen.collection:
+        raise UserError(f"--from and --collection are for a RUN that was exported; {chosen.run} was not")
     else:
         from seqcl.experiment import load
 
