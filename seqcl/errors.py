@@ -28,7 +28,13 @@ ADVICE = "A lower learning rate (train.lr; in pre-training pretrain.lr) or train
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of the first tensor of fractions that holds NaN or an infinite value; None if none does."""
     fractions = ((name, one) for name, one in tensors.items() if one.is_floating_point())
-    return next((name for name, one in fractions if not bool(one.isfinite().all())), None)
+    return next((name for name, one in fractions if not all_finite(one)), None)
+
+
+def all_finite(one: Tensor) -> bool:
+    """True if no value is NaN or infinite; looked at in pieces, as the answers for a large table take much memory."""
+    parts = one.split(1 << 20) if one.dim() else (one,)
+    return all(bool(part.isfinite().all()) for part in parts)
 
 
 def refuse_infinite_weights(tensors: Mapping[str, Tensor], source: object) -> None:
