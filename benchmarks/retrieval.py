@@ -43,15 +43,20 @@ class Stages:
 
     def end(self, name: str) -> None:
         """End a stage: VmHWM is the peak since it was set back."""
+        self.found[name] = {"seconds": round(time.perf_counter() - self.began, 1)}
+        if sys.platform == "linux":
+            self.found[name] |= self.memory()
+        print(f"{name}: {self.found[name]}", file=sys.stderr, flush=True)
+        self.began = time.perf_counter()
+
+    def memory(self) -> dict[str, float]:
+        """The largest resident memory of the stage, and what is left of it without mapped files; both in MB."""
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         known = {
             name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest
         }
-        found = {"seconds": round(time.perf_counter() - self.began, 1), "peak_mb": known["VmHWM"] // 1024}
-        self.found[name] = found | {"left_mb": known["RssAnon"] // 1024}  # without mapped files
-        print(f"{name}: {self.found[name]}", file=sys.stderr, flush=True)
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-        self.began = time.perf_counter()
+        return {"peak_mb": known["VmHWM"] // 1024, "left_mb": known["RssAnon"] // 1024}
 
 
 def catalogue(items: int) -> Any:

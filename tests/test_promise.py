@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from seqcl.blocks import block_rows
 from seqcl.cli.main import main
 from seqcl.errors import UserError
 from seqcl.retrieval import ExactIndex, FaissIndex, pieces, promise
@@ -171,3 +172,9 @@ def test_the_command_takes_a_recall_and_leaves_nothing_where_it_cannot_be_had(tm
     assert main(["export", str(run.folder), str(tmp_path / "no")]) == 2
     assert "--recall 0.95: hnsw finds 0.400" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"out", run.folder.name}
+
+
+def test_a_block_of_scores_of_ten_million_items_takes_a_gigabyte_at_most():
+    cpu = torch.device("cpu")
+    assert [block_rows(columns, cpu) for columns in (10, 12_101, 1_000_000)] == [1024, 64, 64]
+    assert block_rows(10_000_000, cpu) > 20 and block_rows(10_000_000, cpu) * 4 * 10_000_000 <= 1 << 30
