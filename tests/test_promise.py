@@ -12,7 +12,7 @@ import torch
 
 from seqcl.blocks import block_rows
 from seqcl.cli.main import main
-from seqcl.errors import UserError
+from seqcl.errors import UserError, all_finite, not_finite
 from seqcl.retrieval import ExactIndex, FaissIndex, pieces, promise
 from seqcl.retrieval.bundle import Bundle
 from seqcl.retrieval.promise import keep_promise, narrowest, rising
@@ -178,3 +178,11 @@ def test_a_block_of_scores_of_ten_million_items_takes_a_gigabyte_at_most():
     cpu = torch.device("cpu")
     assert [block_rows(columns, cpu) for columns in (10, 12_101, 1_000_000)] == [1024, 64, 64]
     assert block_rows(10_000_000, cpu) > 20 and block_rows(10_000_000, cpu) * 4 * 10_000_000 <= 1 << 30
+
+
+def test_weights_are_looked_at_in_pieces_and_the_last_value_too():
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        table = torch.zeros((1 << 24) + 3, 1)
+        assert all_finite(table) and all_finite(table[:0]) and all_finite(table[0, 0])
+        table[-1] = bad
+        assert not all_finite(table) and not_finite({"fine": table[:9], "bad": table}) == "bad"
