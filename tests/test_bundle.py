@@ -264,7 +264,7 @@ write_bundle(
     Path(sys.argv[2]),
     query=query,
     weights=encoder.state_dict(),
-    vectors=encoder.item_embeddings()[1:-1].detach(),
+    vectors=[encoder.item_embeddings()[1:-1].detach()],
     item_ids=np.arange(9),
     kind="flat",
     about={"model": "Mine"},

@@ -6,11 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from seqcl.data import Interactions, leave_one_out, load_sequences, pack
 from seqcl.data.attributes import item_attributes
+from seqcl.data.cells import rows_of
 from seqcl.errors import UserError
 
 ROWS = "1 10 30 20\n2 20 10 40\n"
@@ -168,3 +170,17 @@ def test_a_folder_and_a_log_of_unusual_suffix_find_what_lies_beside_them(tmp_pat
     for place in ("pq", "shop.txt"):
         sequences = load_sequences(tmp_path / place, cache=tmp_path / "cache")
         assert owned(item_attributes(sequences.tables)) == [set(), {"attributes=x"}, set(), set()]
+
+
+def test_whole_numbers_find_the_rows_that_the_same_ids_as_text_do(caplog):
+    keys = pd.Index([7, 3, -2, 7, 40, 3])
+    raw = np.array([-5, -2, 3, 7, 8, 41])
+    rows = rows_of(keys, raw, "table")
+    said = caplog.text
+    caplog.clear()
+    assert rows.tolist() == rows_of([str(key) for key in keys], raw, "table").tolist() == [-1, 2, 1, 0, -1, -1]
+    assert said == caplog.text and "2 rows repeat an id" in said
+    caplog.clear()
+    assert rows_of(pd.Index([9, 9, 5]), raw, "table").tolist() == [-1] * 6
+    assert "no row for 6 of 6 ids; ids are such as -5, -2, 3 in the log, and 9, 5 in the table" in caplog.text
+    assert rows_of(pd.Index([], dtype="int64"), raw, "table").tolist() == [-1] * 6

@@ -102,16 +102,15 @@ def other(words: list[str]) -> int:
     add_plugin(command)
     command.add_argument("--part", choices=("valid", "test"), default="test", help="split to rank (default: test)")
     command.add_argument("--slices", action="store_true", help="also by history length and target popularity")
-    command.add_argument(
-        "--index",
-        help="also through this index: flat, ivf, hnsw, ivfpq, or all of them at several widths of search, with a plot",
-    )
+    command.add_argument("--index", help="also through flat, ivf, hnsw or ivfpq, or all, each at several widths of search, with a plot")  # fmt: skip
+    command.add_argument("--recall", type=float, help="share of the exact lists that the index finds")
     add_compare(commands)
     command = commands.add_parser("export", help="write a folder that recommends without the log")
     command.add_argument("run", help="run folder")
     command.add_argument("folder", nargs="?", help="new folder; with --to, a RUN that was exported needs none")
     add_plugin(command)
     command.add_argument("--index", help="index of the items: flat, ivf, hnsw or ivfpq (default: hnsw)")
+    command.add_argument("--recall", type=float, help="share of the exact lists that it finds (default: 0.95)")
     command.add_argument("--onnx", action="store_true", help="the query encoder as an ONNX graph too")
     for option, about in stores.EXPORT_OPTIONS.items():
         command.add_argument(option, help=about)
@@ -162,14 +161,16 @@ def evaluate(chosen: argparse.Namespace) -> int:
 
     if chosen.index not in (None, "all", *KINDS):
         raise unknown("index", chosen.index, (*KINDS, "all"))
+    if chosen.recall is not None and chosen.index not in KINDS:
+        raise UserError(f"--recall goes with one index: --index {', '.join(KINDS)}")
     run = load(chosen.run, plugins=chosen.plugin)
     result = run.evaluate(chosen.part)
     found = {"part": chosen.part, "protocol": result.protocol, "metrics": result.metrics}
     if chosen.slices:
         found["slices"] = run.slices(result, chosen.part)
     if chosen.index:
-        every = chosen.index == "all"
-        found["index"] = run.compare_indexes(chosen.part) if every else run.evaluate_index(chosen.index, chosen.part)
+        one = chosen.index != "all"
+        found["index"] = run.evaluate_index(chosen.index, chosen.part, recall=chosen.recall) if one else run.compare_indexes(chosen.part)  # fmt: skip
     print(json.dumps(found, indent=2))
     return 0
 
@@ -186,7 +187,9 @@ def export(chosen: argparse.Namespace) -> int:
         from seqcl.experiment import load
 
         run = load(chosen.run, plugins=chosen.plugin)
-        print(run.export(chosen.folder, index=chosen.index or "hnsw", onnx=chosen.onnx), flush=True)
+        print(
+            run.export(chosen.folder, index=chosen.index or "hnsw", recall=chosen.recall, onnx=chosen.onnx), flush=True
+        )
     if target is not None:
         stores.send(chosen, Path(chosen.run if exported else chosen.folder), target)
         print(target)

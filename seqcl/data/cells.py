@@ -33,16 +33,34 @@ def cells_of(table: pd.DataFrame, raw_ids: np.ndarray, source: str) -> dict[str,
 
 def rows_of(keys: Iterable[Any], raw_ids: np.ndarray, source: str) -> np.ndarray:
     """Find the first key that equals each raw id: (N,) int64, -1 for none; 7 and "7" are the same id."""
-    place: dict[str, int] = {}
-    count = 0
-    for count, key in enumerate(keys, 1):
-        place.setdefault(word_of(key), count - 1)
+    dtype = getattr(keys, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind == raw_ids.dtype.kind == "i":
+        place: Sequence[Any] | np.ndarray
+        rows, place = rows_of_numbers(np.asarray(keys), raw_ids)
+        count = len(np.asarray(keys))
+    else:
+        number: dict[str, int] = {}
+        count = 0
+        for count, key in enumerate(keys, 1):
+            number.setdefault(word_of(key), count - 1)
+        rows = np.fromiter((number.get(str(raw), -1) for raw in raw_ids.tolist()), np.int64, len(raw_ids))
+        place = list(number)
     if len(place) < count:
         logger.warning("%s: %d rows repeat an id; only the first row of an id counts (a cell may hold a list of words)", source, count - len(place))  # fmt: skip
-    rows = np.fromiter((place.get(str(raw), -1) for raw in raw_ids.tolist()), np.int64, len(raw_ids))
     if (strange := int((rows < 0).sum())) > len(rows) / 2:
         logger.warning("%s: it has no row for %d of %d ids; ids are such as %s in the log, and %s in the table", source, strange, len(rows), examples(raw_ids), examples(place))  # fmt: skip
     return rows
+
+
+def rows_of_numbers(keys: np.ndarray, raw_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the first key that equals each raw id, and the distinct keys in their order; as text, 10 million take gigabytes."""
+    known, first = np.unique(keys, return_index=True)
+    at = np.searchsorted(known, raw_ids)
+    there = at < len(known)
+    there[there] = known[at[there]] == raw_ids[there]
+    rows = np.full(len(raw_ids), -1, np.int64)
+    rows[there] = first[at[there]]
+    return rows, keys[np.sort(first)]
 
 
 def listed_columns(names: str, columns: Iterable[str], source: str) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from torch import Tensor, nn
 
 from seqcl.errors import UserError
 from seqcl.types import PAD
+
+_filled = ContextVar("filled", default=True)
 
 
 class ItemTable(nn.Embedding):
@@ -22,11 +26,23 @@ class ItemTable(nn.Embedding):
         super().__init__(num_items + 2, dim, padding_idx=PAD)
 
     def reset_parameters(self) -> None:
+        if not _filled.get():
+            return
         nn.init.normal_(self.weight, std=0.02)
         self._fill_padding_idx_with_zero()
 
     def forward(self, items: Tensor) -> Tensor:
         return super().forward(items) if self.read is None else self.read(items)
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Make item tables, inside, without values, which are to be put there: their memory is not touched."""
+    token = _filled.set(False)
+    try:
+        yield
+    finally:
+        _filled.reset(token)
 
 
 def at_least_one(**sizes: int) -> None:

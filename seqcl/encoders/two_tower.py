@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -131,8 +132,7 @@ class TwoTower(Encoder):
 
     def reading_table(self) -> Tensor:
         """The vectors of PAD, the items and MASK that the history reads: (N + 2, D)."""
-        items = torch.arange(self.num_items + 2, device=self.trained.device)
-        return torch.cat([self.history.table(part) for part in items.split(65536)])
+        return self.of_all(self.history.table)
 
     def known_of(self, batch: SeqBatch) -> Tensor:
         """Features of the users of a batch: (B, F * K)."""
@@ -177,8 +177,17 @@ class TwoTower(Encoder):
 
     def item_embeddings(self) -> Tensor:
         """Vectors of PAD, all items and MASK: (N + 2, D)."""
-        items = torch.arange(self.num_items + 2, device=self.history.item_embeddings().device)
-        return torch.cat([self.item_vectors(part) for part in items.split(65536)])
+        return self.of_all(self.item_vectors)
+
+    def of_all(self, made: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is made of PAD, all items and MASK, 65,536 at a time: (N + 2, D)."""
+        parts = torch.arange(self.num_items + 2, device=self.trained.device).split(65536)
+        if torch.is_grad_enabled() or len(parts) == 1:
+            return torch.cat([made(part) for part in parts])
+        table = torch.empty(self.num_items + 2, self.dim, device=self.trained.device)  # cat would need twice the memory
+        for part in parts:
+            table[part[0] : part[-1] + 1] = made(part)
+        return table
 
     def exported(self) -> Exported:
         """The facts from which a bundle makes this encoder again; the history's table becomes the vectors that it reads."""

@@ -7,15 +7,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from seqcl.evaluation import METRICS, IndexResult, Questions
 from seqcl.experiment.folder import log
 from seqcl.report import plot_indexes
 from seqcl.retrieval import KINDS, ExactIndex, FaissIndex
+from seqcl.retrieval.promise import keep_promise
 
 
-def measure(kind: str, asked: Questions) -> dict[str, Any]:
-    """Measure one index with its default options beside the exact one."""
+def measure(kind: str, asked: Questions, promise: tuple[Tensor, float] | None = None) -> dict[str, Any]:
+    """Measure one index beside the exact one, with its default options or, for a `promise`, with the narrowest search.
+
+    The promise has queries to choose with, and the share of the exact lists to find.
+    """
     index = FaissIndex(asked.vectors, kind=kind)  # type: ignore[arg-type]
+    search = {}
+    if promise is not None:
+        queries, recall = promise
+        search = {"search": keep_promise(index, asked.vectors.cpu(), queries, recall=recall, k=asked.ks[-1])}
     _, truth, exact_seconds = asked.ask(ExactIndex(asked.vectors))
     found = asked.result(index, (truth, exact_seconds))
     return {
@@ -24,6 +34,7 @@ def measure(kind: str, asked: Questions) -> dict[str, Any]:
         "metrics": found.result.metrics,
         "overlap": found.overlap,
         **cost(index),
+        **search,
         "queries_per_second": found.queries_per_second,
         "query_seconds": found.query_seconds,
         "exact_query_seconds": found.exact_seconds,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from seqcl.config import Model
 from seqcl.data import Loader, Sequences, Split
 from seqcl.errors import unknown
 from seqcl.evaluation import Evaluator, Result, by_slice
-from seqcl.types import Windows
+from seqcl.models import Recommender
+from seqcl.retrieval.promise import QUERIES
+from seqcl.types import PAD, SeqBatch, Windows
 
 Part = Literal["valid", "test"]
 
@@ -30,6 +34,25 @@ def windows_of(split: Split, part: str) -> Windows:
 def queries_of(windows: Windows, evaluator: Evaluator, device: torch.device) -> Loader:
     """Batches of evaluation windows, with the target of each."""
     return Loader(windows, batch_size=evaluator.batch_size, device=device, targets="last")
+
+
+def some_queries(model: Recommender, sequences: Sequences, *, max_len: int, device: torch.device) -> Tensor:
+    """Queries of whole histories of users drawn at random, who are not told, as a bundle is asked: (Q, D) float32.
+
+    Args:
+        model: the model, on the device.
+        sequences: the log.
+        max_len: items of a history that are read, the newest ones.
+        device: where batches are made.
+    """
+    users = np.random.default_rng(0).permutation(sequences.num_users)[:QUERIES]
+    found = []
+    for part in torch.from_numpy(users).split(256):
+        rows = [torch.from_numpy(sequences.row(user)[-max_len:].astype(np.int64)) for user in part.tolist()]
+        lengths = torch.tensor([len(row) for row in rows])  # (B,)
+        items = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)  # (B, L)
+        found.append(model.queries(SeqBatch(items.to(device), lengths.to(device))).float().cpu())
+    return torch.cat(found)
 
 
 @torch.no_grad()

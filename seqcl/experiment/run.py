@@ -20,7 +20,16 @@ from seqcl.evaluation import Questions, Result
 from seqcl.experiment.folder import log
 from seqcl.experiment.indexes import measure, sweep, write_comparison
 from seqcl.experiment.keeping import check_counted, packed_log, with_kept_files
-from seqcl.experiment.ranking import Part, full_protocol, identity, queries_of, rank, slices_of, windows_of
+from seqcl.experiment.ranking import (
+    Part,
+    full_protocol,
+    identity,
+    queries_of,
+    rank,
+    slices_of,
+    some_queries,
+    windows_of,
+)
 from seqcl.machine import pick_device
 from seqcl.models import Recommender
 from seqcl.plugins import load_all
@@ -98,15 +107,27 @@ class Run:
         """Metrics of a result of `evaluate(part)`, by history length and target popularity, with the users in each slice."""
         return slices_of(result, self.split, part, self.experiment.eval)
 
-    def evaluate_index(self, kind: str, part: Part = "test") -> dict[str, Any]:
+    def evaluate_index(self, kind: str, part: Part = "test", *, recall: float | None = None) -> dict[str, Any]:
         """Metrics through a faiss index (flat, ivf, hnsw, ivfpq), its overlap with the exact lists, and its seconds.
 
+        Args:
+            kind: of the index.
+            part: valid or test.
+            recall: share of the exact lists for which the width of search is chosen, as `export` does; None: the
+                width that the index has by itself.
+
         Raises:
-            UserError: an unknown index, or a model that does not rank by inner product.
+            UserError: an unknown index, or one that cannot find that share, or a model that does not rank by inner product.
         """
         if kind not in KINDS:
             raise unknown("index", kind, KINDS)
-        return measure(kind, self._asked(part))
+        asked = self._asked(part)
+        if recall is None:
+            return measure(kind, asked)
+        assert isinstance(self.model, Recommender)  # it has vectors
+        with torch.no_grad():
+            queries = some_queries(self.model, self.sequences, max_len=self.split.test.max_len, device=self.device)
+        return measure(kind, asked, (queries, recall))
 
     def compare_indexes(self, part: Part = "test") -> list[dict[str, Any]]:
         """Compare every kind of index at several widths of search, a row each; also as indexes-PART.csv and indexes-PART.png.
@@ -126,19 +147,24 @@ class Run:
         return Questions.encode(evaluator, windows, batches, self.model, self.split.train.item_counts())
 
     @torch.no_grad()
-    def export(self, folder: str | Path, *, index: str = "hnsw", onnx: bool = False) -> Path:
+    def export(
+        self, folder: str | Path, *, index: str = "hnsw", recall: float | None = None, onnx: bool = False
+    ) -> Path:
         """Write a folder that recommends without the log: item vectors, an index, the query encoder, a manifest with hashes.
 
         Args:
             folder: a new folder.
             index: flat, ivf, hnsw or ivfpq.
+            recall: share of the exact list, as long as the longest of `eval.ks`, that the index finds; its width of
+                search is chosen for it on histories of the log. None: 0.95.
             onnx: also write the query encoder as an ONNX graph, compared with torch (the extra `onnx`).
 
         Raises:
-            UserError: a model that does not rank by inner product, an unknown index, a folder that is there already, or
-                `onnx` without its packages.
+            UserError: a model that does not rank by inner product, an unknown index or one that cannot find that share, a
+                folder that is there already, or `onnx` without its packages.
         """
         from seqcl.retrieval.bundle import write_bundle
+        from seqcl.retrieval.promise import RECALL
         from seqcl.retrieval.query import Query
 
         model, recipe = self.model, self.experiment.recipe
@@ -157,9 +183,12 @@ class Run:
             Path(folder),
             query=query,
             weights=exported.weights,
-            vectors=model.vectors().float().cpu().contiguous(),
+            vectors=model.vector_pieces(),
             item_ids=np.asarray(self.sequences.item_ids),
             kind=index,
+            queries=some_queries(model, self.sequences, max_len=self.split.test.max_len, device=self.device),
+            recall=RECALL if recall is None else recall,
+            k=self.experiment.eval.ks[-1],
             onnx=onnx,
             about={"model": recipe.name, **about},
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from seqcl import encoders
@@ -100,6 +102,15 @@ class Recommender(Model):
     def vectors(self) -> Tensor:
         """Vectors of items 1..N: (N, D)."""
         return self.objective.scoring.candidates(self.encoder.item_embeddings())
+
+    def vector_pieces(self) -> Iterator[Tensor]:
+        """The same vectors, some 65,536 at a time: (n, D) each. An encoder that can make some alone never makes all."""
+        scoring, last = self.objective.scoring, self.encoder.num_items
+        device = next(self.encoder.parameters()).device
+        for ids in torch.arange(last + 2, device=device).split(65536):
+            rows = self.encoder.item_vectors(ids)
+            items = (ids > 0) & (ids <= last)
+            yield scoring.vectors(rows[items], None if scoring.bias is None else scoring.bias[ids[items] - 1])
 
     def scores(self, batch: SeqBatch) -> Tensor:
         """Scores of items 1..N: (B, N)."""

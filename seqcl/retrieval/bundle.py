@@ -20,12 +20,15 @@ from seqcl.data.batches import tensor
 from seqcl.data.sequences import find
 from seqcl.disk import read_json, whole_folder
 from seqcl.encoders import Scoring
-from seqcl.errors import UserError, brief, refuse_infinite_weights
+from seqcl.encoders.table import unfilled
+from seqcl.errors import UserError, brief, refuse_infinite_weights, unknown
 from seqcl.plugins import load
 from seqcl.retrieval.exact import checked_queries
-from seqcl.retrieval.faiss_index import FaissIndex
+from seqcl.retrieval.faiss_index import KINDS, FaissIndex
 from seqcl.retrieval.onnx import check_onnx, write_onnx
+from seqcl.retrieval.promise import QUERIES, RECALL, check_recall, keep_promise
 from seqcl.retrieval.query import Query, origin
+from seqcl.retrieval.vectors import mapped_vectors, write_table, write_vectors
 from seqcl.types import SeqBatch
 
 FIRST = "seqcl-bundle-1"
@@ -44,53 +47,67 @@ def write_bundle(
     *,
     query: Query,
     weights: Mapping[str, Tensor],
-    vectors: Tensor,
+    vectors: Iterable[Tensor],
     item_ids: np.ndarray,
     kind: str,
     about: Mapping[str, Any],
+    queries: Tensor | None = None,
+    recall: float = RECALL,
+    k: int = 20,
     onnx: bool = False,
 ) -> None:
-    """Write a bundle; it appears whole or not at all.
+    """Write a bundle; it appears whole or not at all. The vectors are never in memory as a whole, if the index keeps none.
 
     Args:
         folder: a new folder.
         query: the query encoder.
         weights: weights of the model's encoder; those that the query encoder does not have are left out.
-        vectors: (N, D) of items 1..N.
+        vectors: of items 1..N, in pieces: (n, D) each.
         item_ids: (N,) their raw ids, sorted.
         kind: kind of the index: flat, ivf, hnsw or ivfpq.
         about: further facts for the manifest: model, protocol, data.
+        queries: (Q, D), to choose the width of search with; None: vectors of some items.
+        recall: share of the exact k best that the index is to find.
+        k: length of the lists.
         onnx: write the query encoder as an ONNX graph too.
 
     Raises:
-        UserError: the folder is there already, the disk is full, or a package that ONNX needs is not installed.
+        UserError: the folder is there already, the index is unknown or cannot find that share, the disk is full, or a
+            package that ONNX needs is not installed.
     """
     if folder.exists():
         raise UserError(f"{folder} is there already: give a new folder")
+    if kind not in KINDS:
+        raise unknown("index", kind, KINDS)
+    check_recall(recall)
     if onnx:
         check_onnx()
-    encoder, scoring = query.build()
-    needed = {name: weights[name].detach().cpu().contiguous().clone() for name in encoder.state_dict()}
-    encoder.load_state_dict(needed)
-    index = FaissIndex(vectors, kind=kind)  # type: ignore[arg-type]
+    needed = needed_weights(query, weights)
     plugin = origin(query.encoder)
     try:
         with whole_folder(folder) as part:
-            np.save(part / "items.npy", vectors.numpy(), allow_pickle=False)
+            write_vectors(part / "items.npy", vectors, len(item_ids))
             np.save(part / "item_ids.npy", item_ids, allow_pickle=False)
-            write_table(part / "items.parquet", item_ids, vectors.numpy())
+            items = mapped_vectors(part / "items.npy")
+            write_table(part / "items.parquet", item_ids, items)
             save_file(needed, part / "query.safetensors")
             shutil.copymode(part / "items.npy", part / "query.safetensors")  # safetensors lets nobody else read it
             if onnx:
+                encoder, scoring = query.build()
+                encoder.load_state_dict(needed)
                 write_onnx(part / "query.onnx", encoder, scoring, max_len=query.max_len, num_items=query.num_items)
+            index = FaissIndex(torch.from_numpy(items), kind=kind)  # type: ignore[arg-type]
+            asked = some_of(items) if queries is None else queries
+            search = keep_promise(index, torch.from_numpy(items), asked, recall=recall, k=k)
             index.save(part / "index.faiss")
             files = {file.name: sha256(file) for file in sorted(part.iterdir())}
             manifest = {
                 "format": FORMAT,
                 **about,
                 "items": len(item_ids),
-                "dim": vectors.shape[1],
+                "dim": items.shape[1],
                 "index": kind,
+                "search": search,
                 "query": vars(query),
                 "plugins": [plugin] if plugin else [],
                 "files": files,
@@ -100,15 +117,21 @@ def write_bundle(
         raise UserError(f"{folder}: the bundle cannot be written: {error}") from None
 
 
-def write_table(path: Path, item_ids: np.ndarray, vectors: np.ndarray) -> None:
-    """Write raw ids and vectors as Parquet, with the columns item and vector."""
-    import pyarrow as pa
-    from pyarrow import parquet
+def needed_weights(query: Query, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the query encoder, on the CPU; two that share memory, as safetensors refuses, are parted."""
+    names = query.shapes() or query.build()[0].state_dict()
+    needed: dict[str, Tensor] = {}
+    for name in names:
+        one = weights[name].detach().cpu().contiguous()
+        shared = {other.untyped_storage().data_ptr() for other in needed.values()}
+        needed[name] = one.clone() if one.untyped_storage().data_ptr() in shared else one
+    return needed
 
-    flat = pa.array(vectors.reshape(-1))
-    lists = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    with path.open("wb") as file:  # Arrow takes no path that is not ASCII under LC_ALL=C
-        parquet.write_table(pa.table({"item": pa.array(item_ids), "vector": lists}), file)
+
+def some_of(vectors: np.ndarray) -> Tensor:
+    """Vectors of items drawn at random, in the place of queries."""
+    rows = np.random.default_rng(0).choice(len(vectors), min(QUERIES, len(vectors)), replace=False)
+    return torch.from_numpy(np.array(vectors[rows]))
 
 
 def sha256(path: Path) -> str:
@@ -143,12 +166,13 @@ class Bundle:
             load(plugin)
         try:
             compare_files(self.folder, self.manifest["files"], names=self.manifest["files"] if check else ANSWERING)
+            exact = self.exact_vectors()
             query = Query(**self.manifest["query"])
             self.item_ids = np.load(self.folder / "item_ids.npy", mmap_mode="r", allow_pickle=False)
             if self.item_ids.shape != (query.num_items,) or self.manifest["items"] != query.num_items:
                 raise ValueError("its files hold different numbers of items")
             self.encoder, self.scoring = self.query_encoder(query)
-            self.index = FaissIndex.load(self.folder / "index.faiss")
+            self.index = FaissIndex.load(self.folder / "index.faiss", exact)
             if len(self.index.ids) - 1 != query.num_items or self.index.dim != self.manifest["dim"]:
                 raise ValueError("its index holds vectors of another number or width")
             self.plain_bias = query.bias and self.manifest["format"] == FIRST
@@ -159,14 +183,23 @@ class Bundle:
         except UNREADABLE as error:
             raise UserError(f"{folder} cannot be read: {type(error).__name__}: {brief(error)}") from None
 
+    def exact_vectors(self) -> np.ndarray | None:
+        """The vectors of the items, mapped into memory, if the index ranks by them; compared with their hash first."""
+        about = read_json(self.folder / "index.json", dict)
+        if about.get("rerank", 1) == 1:
+            return None
+        compare_files(self.folder, self.manifest["files"], names=["items.npy"])
+        return mapped_vectors(self.folder / "items.npy")
+
     def query_encoder(self, query: Query) -> tuple[nn.Module, Scoring]:
         """Build the encoder with its weights, and the scoring."""
         weights = load_file(self.folder / "query.safetensors")
         source = next(iter(self.manifest.get("plugins", ())), None)
         if (wanted := query.shapes(source)) is not None:  # before memory is taken for them
             compare_shapes(wanted, weights)
-        encoder, scoring = query.build(source)
-        encoder.load_state_dict(weights)
+        with unfilled():
+            encoder, scoring = query.build(source)
+        encoder.load_state_dict(weights, assign=True)  # they stay mapped into memory
         refuse_infinite_weights(weights, "query.safetensors")
         return encoder.eval(), scoring
 
@@ -241,7 +274,7 @@ def compare_files(folder: Path, hashes: Mapping[str, str], *, names: Iterable[st
     Raises:
         UserError: a file is missing, or was changed.
     """
-    for name in {**dict.fromkeys(ANSWERING), **hashes}:
+    for name in {**dict.fromkeys(names), **hashes}:
         if name not in hashes or Path(name).name != name:
             raise UserError(f"{MANIFEST} is not as it was written: its files are {', '.join(ANSWERING)} and others")
         if not (folder / name).is_file():

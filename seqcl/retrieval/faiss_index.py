@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +17,15 @@ from seqcl.blocks import contains
 from seqcl.disk import read_json, regular, write_text
 from seqcl.errors import UserError, unknown
 from seqcl.retrieval.exact import checked, checked_queries
+from seqcl.retrieval.pieces import CELL_POINTS, pieces, sample_of, squares
 from seqcl.types import PAD
 
 KINDS = ("flat", "ivf", "hnsw", "ivfpq")
 CELLS = ("ivf", "ivfpq")
-STATE = ("kind", "dim", "lists", "probes", "search_width")
-"""Attributes of an index that faiss's own file does not have."""
+STATE = {"kind": None, "dim": None, "lists": None, "probes": None, "search_width": None, "rerank": 1}
+"""Attributes of an index that faiss's own file does not have, with the value where an older one did not store it."""
 CODE_DIMS = 4
 """Coordinates that ivfpq keeps in a byte."""
-
 Kind = Literal["flat", "ivf", "hnsw", "ivfpq"]
 
 
@@ -38,8 +39,10 @@ class FaissIndex:
     with 16 of 310 cells: 0.87 of the exact top 20 instead of 0.65. For hnsw the same gains nothing there and loses on
     random vectors; a wider build than 40 loses too.
 
+    Vectors are gone through in pieces, so they may be a file mapped into memory; hnsw and flat keep a copy of them.
+
     Args:
-        vectors: (N, D), one for each item.
+        vectors: (N, D), one for each item; ivfpq with `rerank` goes on reading them.
         ids: (N,) item id of each vector, at least 1 and each once; 1..N if not given.
         kind: flat (exact), ivf (inverted lists, a k-means cell each), hnsw (graph of neighbours, arXiv 1603.09320), or
             ivfpq (ivf with a byte for every four coordinates of a vector, Jegou et al., PAMI 2011; scores are
@@ -49,6 +52,8 @@ class FaissIndex:
         links: neighbours of a node of the hnsw graph.
         build_width: candidates kept while the hnsw graph is built.
         search_width: candidates kept while the hnsw graph is searched, never fewer than k.
+        rerank: factor by which ivfpq finds more items than are asked for; the best by their own vectors stay. 1: by
+            codes alone.
 
     Raises:
         UserError: an unknown kind, or a width below 1.
@@ -66,10 +71,12 @@ class FaissIndex:
         links: int = 32,
         build_width: int = 40,
         search_width: int = 128,
+        rerank: int = 1,
     ) -> None:
         if kind not in KINDS:
             raise unknown("index", kind, KINDS)
-        for option, value in (("links", links), ("build_width", build_width), ("search_width", search_width)):
+        widths = {"links": links, "build_width": build_width, "search_width": search_width, "rerank": rerank}
+        for option, value in widths.items():
             if value < 1:
                 raise UserError(f"{option} {value}: must be at least 1")
         vectors, ids = checked(vectors.cpu(), ids if ids is None else torch.as_tensor(ids).cpu())
@@ -80,6 +87,9 @@ class FaissIndex:
         self.lists = lists or max(1, min(int(4 * math.sqrt(len(vectors))), len(vectors) // 39))
         self.probes = min(probes or max(1, self.lists // 8), self.lists)
         self.search_width = search_width
+        self.rerank = rerank
+        self.span = int(ids.max()) + 1
+        self.exact = vectors.numpy() if kind == "ivfpq" else None
         started = time.perf_counter()
         self.index = self.built(vectors.numpy(), links, build_width)
         self.build_seconds = time.perf_counter() - started
@@ -92,12 +102,11 @@ class FaissIndex:
         elif self.kind == "hnsw":
             index = faiss.IndexHNSWFlat(self.dim, links, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = build_width
+            index.add(vectors)  # in one piece: the graph depends on what is added together
+            return index
         else:
-            lengths = np.square(vectors, dtype=np.float64).sum(1)  # (N,)
-            rest = np.sqrt(lengths.max() - lengths)[:, None].astype(np.float32)
-            vectors = np.concatenate([vectors, rest], axis=1)  # (N, D + 1)
-            vectors = np.pad(vectors, ((0, 0), (0, self.padding)))  # (N, E)
-            wide = vectors.shape[1]
+            self.longest = max(float(squares(part).max()) for part in pieces(vectors))
+            wide = self.dim + 1 + self.padding
             self.cells = faiss.IndexFlatIP(wide)  # the index below does not keep it alive
             if self.kind == "ivf":
                 index = faiss.IndexIVFFlat(self.cells, wide, self.lists, faiss.METRIC_INNER_PRODUCT)
@@ -107,12 +116,17 @@ class FaissIndex:
                     self.cells, wide, self.lists, wide // CODE_DIMS, bits, faiss.METRIC_INNER_PRODUCT
                 )
                 index.pq.cp.min_points_per_centroid = 1
-            # Of 200,000 vectors, 64 points a cell find .994 of the exact list; 256 find .995 and take longer.
-            index.cp.max_points_per_centroid = 64
+            index.cp.max_points_per_centroid = CELL_POINTS
             index.cp.min_points_per_centroid = 1  # faiss would warn of small cells and do nothing about them
-            index.train(vectors)
-        index.add(vectors)
+            index.train(self.longer(sample_of(vectors, CELL_POINTS * self.lists)))
+        for part in pieces(vectors):
+            index.add(self.longer(part) if self.kind in CELLS else part)
         return index
+
+    def longer(self, vectors: np.ndarray) -> np.ndarray:
+        """Give vectors of cells their further coordinate, and zeros up to a multiple of `CODE_DIMS` for ivfpq: (n, E)."""
+        rest = np.sqrt(self.longest - squares(vectors))[:, None].astype(np.float32)
+        return np.pad(np.concatenate([vectors, rest], axis=1), ((0, 0), (0, self.padding)))
 
     @property
     def padding(self) -> int:
@@ -122,7 +136,15 @@ class FaissIndex:
     @property
     def bytes_per_item(self) -> float:
         """Size of the index over its number of items: on disk and, nearly, in memory."""
-        return float(len(library().serialize_index(self.index)) / self.index.ntotal)
+        size = 0
+
+        def count(block: bytes) -> int:
+            nonlocal size
+            size += len(block)
+            return len(block)
+
+        library().write_index(self.index, library().PyCallbackIOWriter(count))
+        return size / int(self.index.ntotal)
 
     def save(self, path: Path) -> None:
         """Write the index to `path`, and its other attributes beside it with the suffix .json.
@@ -138,8 +160,12 @@ class FaissIndex:
         write_text(path.with_suffix(".json"), json.dumps(about))
 
     @classmethod
-    def load(cls, path: Path) -> FaissIndex:
-        """Read an index that `save` wrote.
+    def load(cls, path: Path, exact: np.ndarray | None = None) -> FaissIndex:
+        """Map an index that `save` wrote into memory; only what a search reads is then read from disk.
+
+        Args:
+            path: the index.
+            exact: (N, D) the vectors, which an index with `rerank` needs.
 
         Raises:
             RuntimeError: faiss cannot read it.
@@ -148,18 +174,20 @@ class FaissIndex:
         """
         made = cls.__new__(cls)
         about = read_json(path.with_suffix(".json"), dict)
-        for name in STATE:
-            setattr(made, name, about[name])
-        if made.kind not in KINDS or not all(
-            type(about[name]) is int and 0 < about[name] < 2**31 for name in STATE[1:]
-        ):
+        for name, before in STATE.items():
+            setattr(made, name, about[name] if before is None else about.get(name, before))
+        sizes = [getattr(made, name) for name in STATE if name != "kind"]
+        if made.kind not in KINDS or not all(type(size) is int and 0 < size < 2**31 for size in sizes):
             raise ValueError(f"{path.with_suffix('.json').name} is not as it was written")
         made.name, made.build_seconds = made.kind, 0.0
-        with regular(path).open("rb") as file:
-            made.index = library().read_index(library().PyCallbackIOReader(file.read))
+        made.index = mapped(regular(path))
         if made.index.d != made.dim + (made.kind in CELLS) * (1 + made.padding):
             raise ValueError(f"{path.name} holds vectors of width {made.index.d}, not of {made.dim}")
         made.ids = np.concatenate((np.arange(1, made.index.ntotal + 1), [PAD]))
+        made.span = len(made.ids)
+        if made.rerank > 1 and (exact is None or exact.shape != (made.index.ntotal, made.dim)):
+            raise ValueError(f"{path.name} needs the vectors of its items, {made.index.ntotal} of width {made.dim}")
+        made.exact = exact
         return made
 
     def search(self, queries: Tensor, k: int, exclude: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -181,7 +209,7 @@ class FaissIndex:
         wanted = checked_queries(queries, self.dim).cpu().contiguous().numpy()
         scores = np.full((len(wanted), k), -np.inf, dtype=np.float32)
         items = np.full((len(wanted), k), PAD, dtype=np.int64)
-        span = int(self.ids.max()) + 1
+        span = self.span
         barred = np.zeros(0, dtype=np.int64)  # row * span + item
         if exclude is not None:
             rows, seen = (part.cpu().numpy().astype(np.int64) for part in exclude)
@@ -213,7 +241,33 @@ class FaissIndex:
             width = faiss.SearchParametersHNSW(efSearch=max(self.search_width, count))
             return self.index.search(queries, count, params=width)
         longer = np.pad(queries, ((0, 0), (0, 1 + self.padding)))  # (B, E)
-        return self.index.search(longer, count, params=faiss.SearchParametersIVF(nprobe=probes))
+        more = min(count * self.rerank, int(self.index.ntotal))
+        found, places = self.index.search(longer, more, params=faiss.SearchParametersIVF(nprobe=probes))
+        return (found, places) if self.rerank == 1 else self.reranked(queries, places, count)
+
+    def reranked(self, queries: np.ndarray, places: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The best of the places (rows, more) by their own vectors: scores and places (rows, count)."""
+        assert self.exact is not None
+        found = np.full(places.shape, -np.inf, np.float32)
+        for row, (query, there) in enumerate(zip(queries, places, strict=True)):
+            known = there >= 0
+            found[row, known] = self.exact[there[known]] @ query
+        order = np.argsort(-found, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(found, order, axis=1), np.take_along_axis(places, order, axis=1)
+
+
+def mapped(path: Path) -> Any:
+    """Map a faiss index into memory; where faiss cannot, or takes no such path, read it.
+
+    Raises:
+        OSError, RuntimeError: it cannot be read.
+    """
+    faiss, name = library(), os.fspath(path)
+    plain = os.fsencode(name) == name.encode(errors="replace")  # faiss takes no path but in UTF-8
+    if plain and os.name == "posix" and hasattr(faiss, "IO_FLAG_MMAP_IFC"):
+        return faiss.read_index(name, faiss.IO_FLAG_MMAP_IFC)
+    with path.open("rb") as file:
+        return faiss.read_index(faiss.PyCallbackIOReader(file.read))
 
 
 def library() -> Any:

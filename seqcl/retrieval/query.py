@@ -82,7 +82,7 @@ class Query:
                 encoder,
                 items=Features(bags={}, numbers={}, vectors={}),
                 users=nobody(**self.towers["users"]),
-                trained=np.zeros(self.num_items + 2, bool),
+                trained=np.ones(self.num_items + 2, bool),  # which zeroes no row; the weights have the true one
                 **self.towers["options"] | {"item_id": True, "reads": "ids"},
             )
         similarity: Any = self.similarity

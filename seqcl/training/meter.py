@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqcl.errors import ADVICE, Diverged, UserError, not_finite
+from seqcl.errors import ADVICE, Diverged, UserError, all_finite, not_finite
 from seqcl.training.state import Row, State
 
 log = logging.getLogger("seqcl")
@@ -65,7 +65,7 @@ class Meter:
         """Note, once a step, whether all weights are finite; the next `flush` reads it together with the losses."""
         if self._watched != step:
             self._watched = step
-            self._finite = [torch.stack([one.isfinite().all() for one in model.parameters()]).all().float()]
+            self._finite = [torch.stack([all_finite(one) for one in model.parameters()]).all().float()]
 
     @property
     def full(self) -> bool:

@@ -40,7 +40,7 @@ def write(folder: Path, target: Target, *, kind: str | None = None, replace: boo
     """
     manifest = read_manifest(folder)
     try:
-        compare_files(folder, manifest["files"], check=True)
+        compare_files(folder, manifest["files"], names=manifest["files"])
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     kind = manifest["index"] if kind is None else kind
