@@ -19,7 +19,7 @@ def readable(tmp_path_factory: pytest.TempPathFactory) -> list[Target]:
     return logs(tmp_path_factory.mktemp("logs"))
 
 
-@settings(max_examples=170, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutated_log_ends_in_a_result_or_a_user_error(readable: list[Target], data: st.DataObject) -> None:
     def draw(below: int) -> int:
