@@ -109,10 +109,10 @@ ONE_LAYER = {"encoder": {"dim": 8, "layers": 1}}
     ("model", "sizes"),
     [
         ("NARM", {}),
-        ("CL4Rec", {"encoder": {"name": "HSTU", "dim": 8, "layers": 1}}),
-        ("BSARec", ONE_LAYER),
-        ("BERT4Rec", ONE_LAYER),
-        ("TwoTower that reads items and has a bias", ONE_LAYER),  # over SASRec
+        pytest.param("CL4Rec", {"encoder": {"name": "HSTU", "dim": 8, "layers": 1}}, marks=pytest.mark.once),
+        pytest.param("BSARec", ONE_LAYER, marks=pytest.mark.once),
+        pytest.param("BERT4Rec", ONE_LAYER, marks=pytest.mark.once),
+        pytest.param("TwoTower that reads items and has a bias", ONE_LAYER, marks=pytest.mark.once),  # over SASRec
     ],
 )
 def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model, sizes):
@@ -135,6 +135,7 @@ def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model, sizes):
         assert best[0] == wanted[0][0]
 
 
+@pytest.mark.once
 def test_a_graph_that_differs_is_not_exported(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     run = trained(tmp_path, "GRU4Rec")
@@ -285,6 +286,7 @@ def read(out: Path, *plugins: str) -> None:
         print(error)
 
 
+@pytest.mark.once
 def test_an_encoder_of_a_plugin_is_found_in_the_plugin_that_is_given_and_never_because_the_bundle_says_so(tmp_path):
     plugin, out, mark = tmp_path / "doubled.py", tmp_path / "out", tmp_path / "doubled.imported"
     plugin.write_text(PLUGIN, encoding="utf-8")
