@@ -34,7 +34,11 @@ KS = (5, 10, 20)
 
 
 def read_rows(path: Path) -> list[list[int]]:
-    return [[int(item) for item in line.split()[1:]] for line in path.read_text().splitlines()]
+    """Read the histories that hold an item before the target; in the order of their ids, items become 1..N."""
+    rows = [[int(item) for item in line.split()[1:]] for line in path.read_text().splitlines()]
+    rows = [row for row in rows if len(row) > 1]
+    numbers = {item: number for number, item in enumerate(sorted({item for row in rows for item in row}), start=1)}
+    return [[numbers[item] for item in row] for row in rows]
 
 
 def random_rows(users: int, items: int, generator: np.random.Generator) -> list[list[int]]:

@@ -151,7 +151,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = write(markov(users=200, items=50, length=12, seed=0).interactions, Path(folder) / "markov.txt")
-        compare(path, 2, 1, chosen.arms, smoke=True)
+        compare(path, 1, 1, chosen.arms, smoke=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +17,15 @@ from pyarrow import parquet
 import seqcl
 from seqcl.cli.main import main
 from seqcl.data import markov
+from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError
 from seqcl.experiment import Run
+from seqcl.plugins import load
 from seqcl.retrieval import FaissIndex
-from seqcl.retrieval.bundle import Bundle, sha256
+from seqcl.retrieval.bundle import Bundle, sha256, write_bundle
+from seqcl.retrieval.query import Query
 from seqcl.types import SeqBatch
+from tests import processes
 
 MODELS: dict = {
     "SASRec": {},
@@ -99,12 +101,23 @@ def test_a_bundle_recommends_what_the_run_does(tmp_path, model):
     )
 
 
+ONE_LAYER = {"encoder": {"dim": 8, "layers": 1}}
+"""Sizes of an encoder that is written as ONNX: a second layer has the same operations again."""
+
+
 @pytest.mark.parametrize(
-    "model", ["NARM", "SASRec with a bias", "CL4Rec", "BSARec", "BERT4Rec", "TwoTower that reads items and has a bias"]
+    ("model", "sizes"),
+    [
+        ("NARM", {}),
+        pytest.param("CL4Rec", {"encoder": {"name": "HSTU", "dim": 8, "layers": 1}}, marks=pytest.mark.once),
+        pytest.param("BSARec", ONE_LAYER, marks=pytest.mark.once),
+        pytest.param("BERT4Rec", ONE_LAYER, marks=pytest.mark.once),
+        pytest.param("TwoTower that reads items and has a bias", ONE_LAYER, marks=pytest.mark.once),  # over SASRec
+    ],
 )
-def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model):
+def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model, sizes):
     runtime = pytest.importorskip("onnxruntime")
-    run = trained(tmp_path, model)
+    run = trained(tmp_path, model, **sizes)
     folder = run.export(tmp_path / "out", index="flat", onnx=True)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert "query.onnx" in manifest["files"]
@@ -122,6 +135,7 @@ def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model):
         assert best[0] == wanted[0][0]
 
 
+@pytest.mark.once
 def test_a_graph_that_differs_is_not_exported(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     run = trained(tmp_path, "GRU4Rec")
@@ -150,8 +164,8 @@ def test_the_command_exports_and_answers_in_another_process_without_the_log(tmp_
     assert main(["export", str(run.folder), str(tmp_path / "out"), "--index", "ivf"]) == 0
     capsys.readouterr()
     run.folder.rename(tmp_path / "gone")
-    words = [sys.executable, "-m", "seqcl", "recommend", str(tmp_path / "out"), "--items", "1,2,3", "--k", "4"]
-    shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    words = ["recommend", str(tmp_path / "out"), "--items", "1,2,3", "--k", "4"]
+    shown = processes.run(processes.command, words, cwd=tmp_path).stdout.splitlines()
     assert len(shown) == 4 and not {"1", "2", "3"} & {line.split("\t")[0] for line in shown}
 
 
@@ -242,63 +256,42 @@ class Doubled(GRU):
         return 2 * super().last(batch)
 """
 
-WRITE = """
-import sys
 
-import numpy as np
-import torch
-
-from seqcl.encoders import ENCODERS
-from seqcl.plugins import load
-from seqcl.retrieval.bundle import Bundle, write_bundle
-from seqcl.retrieval.query import Query
-from pathlib import Path
-
-load(sys.argv[1])
-torch.manual_seed(0)
-encoder = ENCODERS.find("Doubled")(num_items=9, max_len=4, dim=8)
-query = Query(
-    encoder="Doubled", options={"dim": 8}, longest=4, max_len=4, num_items=9, similarity="dot", temperature=1.0
-)
-write_bundle(
-    Path(sys.argv[2]),
-    query=query,
-    weights=encoder.state_dict(),
-    vectors=[encoder.item_embeddings()[1:-1].detach()],
-    item_ids=np.arange(9),
-    kind="flat",
-    about={"model": "Mine"},
-)
-print(Bundle(sys.argv[2]).recommend([1, 2]))
-"""
-
-READ = """
-import sys
-
-from seqcl.errors import UserError
-from seqcl.retrieval.bundle import Bundle
-
-try:
-    print(Bundle(sys.argv[1], plugins=sys.argv[2:]).recommend([1, 2]))
-except UserError as error:
-    print(error)
-"""
+def write(plugin: Path, out: Path) -> None:
+    """Write a bundle of the plugin's encoder, and print what it recommends."""
+    load(str(plugin))
+    torch.manual_seed(0)
+    encoder = ENCODERS.find("Doubled")(num_items=9, max_len=4, dim=8)
+    query = Query(
+        encoder="Doubled", options={"dim": 8}, longest=4, max_len=4, num_items=9, similarity="dot", temperature=1.0
+    )
+    write_bundle(
+        out,
+        query=query,
+        weights=encoder.state_dict(),
+        vectors=[encoder.item_embeddings()[1:-1].detach()],
+        item_ids=np.arange(9),
+        kind="flat",
+        about={"model": "Mine"},
+    )
+    print(Bundle(out).recommend([1, 2]))
 
 
-def python(program, *words, folder):
-    """Output of a program in a process of its own, whose current folder is `folder`."""
-    command = [sys.executable, "-c", program, *map(str, words)]
-    path = os.pathsep.join(
-        [str(Path(seqcl.__file__).parents[1]), str(folder)]
-    )  # the plugin could be imported by its name
-    environment = os.environ | {"PYTHONPATH": path}
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environment).stdout
+def read(out: Path, *plugins: str) -> None:
+    """Print what the bundle recommends, or why not, where the plugin could be imported by its name."""
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        print(Bundle(out, plugins=plugins).recommend([1, 2]))
+    except UserError as error:
+        print(error)
 
 
+@pytest.mark.once
 def test_an_encoder_of_a_plugin_is_found_in_the_plugin_that_is_given_and_never_because_the_bundle_says_so(tmp_path):
     plugin, out, mark = tmp_path / "doubled.py", tmp_path / "out", tmp_path / "doubled.imported"
     plugin.write_text(PLUGIN, encoding="utf-8")
-    wanted = python(WRITE, plugin, out, folder=tmp_path)
+    written = processes.run(write, plugin, out, cwd=tmp_path)
+    assert written.returncode == 0, written.stderr
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["plugins"] == ["doubled.py"] and str(tmp_path) not in json.dumps(manifest)
     mark.unlink()
@@ -306,15 +299,15 @@ def test_an_encoder_of_a_plugin_is_found_in_the_plugin_that_is_given_and_never_b
         known = {} if source is None else {"plugins": [source]}
         rest = {key: value for key, value in manifest.items() if key != "plugins"}
         (out / "manifest.json").write_text(json.dumps(rest | known), encoding="utf-8")
-        said = python(READ, out, folder=tmp_path)
+        said = processes.run(read, out, cwd=tmp_path).stdout
         assert not mark.exists(), f"imported {source} because the manifest says so"
         if source is None:
             assert f"{out}: unknown encoder 'Doubled'" in said
         else:
             assert f"{out}: the encoder 'Doubled' is unknown here; it came from '{source}'" in said
             assert "--plugin FILE" in said and "plugins=[FILE]" in said
-    for given in (plugin, "doubled.py", "doubled"):
-        assert python(READ, out, given, folder=tmp_path) == wanted
+    for given in (str(plugin), "doubled.py", "doubled"):
+        assert processes.run(read, out, given, cwd=tmp_path).stdout == written.stdout
     assert mark.exists()
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from seqcl.cli.main import main
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--dataset", "markov", "--encoder.dim", "8", "--data.windows", "last", "--train.batch_size", "128"]
@@ -210,21 +207,17 @@ PRETRAINED = [
     ids=["in training", "in pre-training and in training"],
 )
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, more, kills):
-    words = [*QUICK, *more, "--train.epochs", "6", "--runs"]
-    assert main(["train", *words, str(tmp_path / "whole")]) == 0
-    command = [sys.executable, "run.py", *words, str(tmp_path / "broken")]
+    words = ["train", *QUICK, *more, "--train.epochs", "4", "--runs"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    command = [*words, str(tmp_path / "broken")]
     for seen in kills:
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "broken").glob(f"*/{seen}")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process = processes.start(processes.command, command, cwd=ROOT)
+        processes.kill_when(process, lambda seen=seen: list((tmp_path / "broken").glob(f"*/{seen}")))
         broken = next((tmp_path / "broken").iterdir())
         assert not (broken / "metrics.json").exists()
-        command = [sys.executable, "run.py", "--resume", str(broken)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        command = ["train", "--resume", str(broken)]
+    resumed = processes.run(processes.command, command, cwd=ROOT)
+    assert resumed.returncode == 0, resumed.stderr
     whole = next((tmp_path / "whole").iterdir())
     kept, again = (json.loads((folder / "metrics.json").read_text()) for folder in (whole, broken))
     assert kept["test"] == again["test"] and kept["training"]["steps"] == again["training"]["steps"]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import locale, os, sys
@@ -88,6 +90,7 @@ def test_ids_that_are_not_ascii_are_read_packed_cached_loaded_and_written_under_
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.once
 def test_a_run_and_a_bundle_lie_under_a_path_that_is_not_ascii(tmp_path: Path) -> None:
     def seqcl(*words: object) -> str:
         told = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}

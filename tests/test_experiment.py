@@ -162,6 +162,7 @@ def test_a_data_frame_needs_no_file(tmp_path):
     assert again.recommend(items=["v", "w"], k=2) == made.recommend(items=["v", "w"], k=2)
 
 
+@pytest.mark.once
 def test_a_seed_decides_the_run(chain, tmp_path):
     values = SMALL | {"train": {"epochs": 2, "batch_size": 64}}
     ranks = []
@@ -195,6 +196,7 @@ def test_every_model_field_of_the_encoder_changes_something(chain):
         assert changed.shape != state().shape or not torch.allclose(changed, state()), name
 
 
+@pytest.mark.once
 def test_a_baseline_differs_in_nothing_but_the_recipe(tmp_path):
     values = {"encoder": {"name": "GRU", "dim": 8, "hidden": 1}, "train": {"epochs": 1}}
     made = seqcl.train(

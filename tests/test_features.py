@@ -445,6 +445,7 @@ class Free(Encoder):
     last = None
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("correction", ["counts", "stream", "none"])
 def test_two_targets_a_batch_have_the_optimum_that_is_known(correction):
     """Of a pair each is the other's only negative: without correction equal scores are best, else the log of the chance."""
@@ -668,7 +669,7 @@ def kinds_in_turn(users=600, kinds=4, each=10):
     return log, np.arange(kinds * each) // each
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("shuffled", [False, pytest.param(True, marks=pytest.mark.once)])
 def test_items_that_training_never_saw_are_found_by_their_features_and_not_by_shuffled_ones(tmp_path, shuffled):
     log, kinds = kinds_in_turn()
     if shuffled:

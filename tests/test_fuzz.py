@@ -29,7 +29,7 @@ def test_a_mutated_log_ends_in_a_result_or_a_user_error(readable: list[Target], 
     check(target, mutated(target.file.read_bytes(), draw))
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutated_file_ends_in_a_result_or_a_user_error(targets: list[Target], data: st.DataObject) -> None:
     def draw(below: int) -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
 from seqcl.models import Contrastive, Recommender
 from seqcl.objectives import MoCo
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -40,28 +39,17 @@ def outside(tmp_path_factory):
     return folder
 
 
-def seqcl_there(folder, *words, **environment):
+def seqcl_there(folder, *words):
     """Run a command in a process of its own, in the folder."""
-    told = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, "-m", "seqcl", *map(str, words)]
-    return subprocess.run(command, cwd=folder, env=told, capture_output=True, text=True)
+    return processes.run(processes.command, [str(word) for word in words], cwd=Path(folder))
 
 
 @pytest.fixture(scope="module")
 def run(outside):
     """A run of the page's recipe, killed in training and gone on with."""
     words = ["train", "--plugin", "my_parts.py", *WORDS, "--train.epochs", "6", "--runs", "runs"]
-    command = [sys.executable, "-m", "seqcl", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, cwd=outside, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(outside.glob("runs/*/checkpoints/best.safetensors")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = processes.start(processes.command, words, cwd=outside)
+    processes.kill_when(process, lambda: list(outside.glob("runs/*/checkpoints/best.safetensors")))
     folder = next(outside.glob("runs/*"))
     assert not (folder / "metrics.json").exists()
     refused = seqcl_there(outside, "train", "--resume", folder)
@@ -96,7 +84,7 @@ def test_a_run_with_parts_of_ones_own_learns_and_reports_ones_own_metric(run):
 
 
 def test_help_has_the_options_of_ones_own_parts(outside):
-    done = seqcl_there(outside, "train", "--plugin", "my_parts.py", "--model", "FadingRec", "--help", COLUMNS="120")
+    done = seqcl_there(outside, "train", "--plugin", "my_parts.py", "--model", "FadingRec", "--help")
     assert done.returncode == 0
     for text in (
         "--encoder.fade",
@@ -118,7 +106,9 @@ def test_ones_own_parts_mix_with_ours_however_they_are_named(outside, by):
         (outside / "sub" / "mine.yaml").write_text("plugins: [../my_parts.py]\nmodel: CL4Rec\n")
         done = seqcl_there(outside, "train", "--config", "sub/mine.yaml", *words)
     else:
-        done = seqcl_there("/", "train", "--plugin", "my_parts", *words, PYTHONPATH=f"{ROOT}:{outside}")
+        told = {**os.environ, "PYTHONPATH": f"{ROOT}:{outside}"}
+        command = [sys.executable, "-m", "seqcl", "train", "--plugin", "my_parts", *words]
+        done = subprocess.run(command, cwd="/", env=told, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = yaml.safe_load(done.stdout)
     assert (

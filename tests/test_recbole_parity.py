@@ -182,13 +182,19 @@ def test_recboles_keys_and_our_options_are_one_protocol(tmp_path, ours):
     assert config.data.sequences(config.options.dataset).fingerprint == ours[0].fingerprint
 
 
-def test_the_line_of_the_benchmark_is_json_with_one_seed_too(alone, monkeypatch, capsys):
+@pytest.mark.parametrize(("seeds", "gap"), [(1, None), (2, -2.0)])
+def test_the_line_of_the_benchmark_is_json_with_one_seed_too(alone, monkeypatch, capsys, seeds, gap):
     from benchmarks import recbole_parity
 
-    row = {"recall@10": 0.2, "ndcg@10": 0.1, "mrr@10": 0.1, "epochs": 1}
-    monkeypatch.setattr(recbole_parity, "recbole", lambda seed, epochs, folder: row)
-    monkeypatch.setattr(recbole_parity, "ours", lambda path, seed, epochs, folder, encoder: row)
+    def row(better, seed):
+        metrics = {"recall@10": 0.2, "ndcg@10": 0.1 + better + seed * 0.1, "mrr@10": 0.1}
+        return {**metrics, "epochs": 1}
+
+    # A deviation of 0.1 / sqrt(2) on each side, and means that are 0.1 * sqrt(2) apart.
+    monkeypatch.setattr(recbole_parity, "recbole", lambda seed, epochs, folder: row(0.1 * 2**0.5, seed))
+    monkeypatch.setattr(recbole_parity, "ours", lambda path, seed, epochs, folder, encoder: row(0.0, seed))
     path = write(markov(users=20, items=10, length=5, seed=0).interactions, alone / "log.txt")
-    recbole_parity.compare(path, 1, 1, ["recbole", "ours"], smoke=True)
+    recbole_parity.compare(path, seeds, 1, ["recbole", "ours"], smoke=True)
     line = json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=pytest.fail)
-    assert line["metrics"]["ndcg@10"]["gap_in_deviations"] == {"ours": None} and len(line["rows"]["ours"]) == 1
+    assert line["metrics"]["ndcg@10"]["gap_in_deviations"]["ours"] == (gap and pytest.approx(gap))
+    assert len(line["rows"]["ours"]) == seeds

@@ -156,14 +156,15 @@ def test_a_state_of_another_shape_is_refused_and_a_checkpoint_without_hashes_is_
     tensors, (_, state) = load_file(path), load_checkpoint(path)
     wrong: list[Any] = [[], {}, 3, None, state | {"meter": 3}, state | {"history": [3]}, state | {"best": "x"}]
     wrong += [{key: value for key, value in state.items() if key != gone} for gone in ("batches", "random", "epoch")]
+    experiment = replace_epochs(run, 3)
     for one in [*wrong, state]:
         text = {"format": "seqcl-checkpoint-1", "state": json.dumps(one)}
         save_file(tensors, path, text)
         if one is state:
-            assert execute(replace_epochs(run, 3), resume=run, progress=False).metrics["training"]["epochs"] == 3
+            assert execute(experiment, resume=run, progress=False).metrics["training"]["epochs"] == 3
         else:
             with pytest.raises(UserError, match=r"is not as it was written|was made"):
-                execute(replace_epochs(run, 3), resume=run, progress=False)
+                execute(experiment, resume=run, progress=False)
 
 
 def test_a_cut_metrics_json_hinders_no_recommendation(run: Path, caplog: pytest.LogCaptureFixture) -> None:
