@@ -18,6 +18,8 @@ from seqcl.errors import UserError
 from seqcl.evaluation import compare, holm, row_metric
 from seqcl.experiment.compare import compare_runs
 
+pytestmark = pytest.mark.once
+
 SMALL = {"encoder": {"dim": 8}, "eval": {"exclude_seen": False}, "train": {"epochs": 3, "lr": 0.01, "warmup": 0}}
 LOG = markov(users=120, items=30, length=8, branching=2, seed=1).interactions
 

@@ -19,6 +19,8 @@ from seqcl.experiment import load
 from seqcl.training import load_checkpoint
 from tests.two_processes import CASES, losses_and_weights
 
+pytestmark = pytest.mark.once
+
 TESTS = Path(__file__).parent
 RUN = str(TESTS.parent / "run.py")
 SMALL = "--model CL4Rec --encoder.dim 8 --train.batch_size 32 --train.patience 0 --eval.batch_size 64 --train.save_minutes 0 --eval.exclude_seen false"
