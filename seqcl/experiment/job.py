@@ -128,6 +128,7 @@ class Job:
             if self.progress:
                 print(f"seqcl: {note}", file=sys.stderr, flush=True)
         torch.manual_seed(seed)
+        processes.Counts.draws = 0  # so that a baseline learns what it learns alone
         return trainer.fit(
             model,
             training_batches(self.split, trainer, seed=seed, device=self.device, times=model.objective.times_needed),
