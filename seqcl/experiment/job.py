@@ -157,9 +157,14 @@ def other_machine(checkpoint: Path, device: torch.device) -> Iterator[str]:
         )
     before, now = state.get("processes", 1), processes.count()
     if before != now:
+        drawn = (
+            "its batches stay, but dropout and views are"
+            if 1 in (before, now)
+            else "its batches and views stay, but dropout is"
+        )
         yield (
-            f"the run was trained on {before} {'process' if before == 1 else 'processes'} and goes on with {now}: its batches "
-            "and views stay, but dropout draws otherwise, so its weights will differ from those of a run without a break"
+            f"the run was trained on {before} {'process' if before == 1 else 'processes'} and goes on with {now}: {drawn} "
+            "drawn otherwise, so its weights will differ from those of a run without a break"
         )
 
 
