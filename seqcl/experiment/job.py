@@ -124,9 +124,7 @@ class Job:
         seed = self.experiment.options.seed
         resume = self.resume and last_checkpoint(folder).exists()
         for note in other_machine(last_checkpoint(folder), self.device) if resume else ():
-            log.warning(note)
-            if self.progress:
-                print(f"seqcl: {note}", file=sys.stderr, flush=True)
+            log.warning(note)  # shown on stderr too
         torch.manual_seed(seed)
         processes.Counts.draws = 0  # so that a baseline learns what it learns alone
         return trainer.fit(
