@@ -167,3 +167,17 @@ def test_ctrl_c_ends_the_step_on_all_processes_and_saves_it(log, tmp_path):
     (line,) = [line for line in errors.splitlines() if line.startswith("seqcl: ")]
     step = load_checkpoint(folder / "checkpoints" / "last.safetensors")[1]["step"]
     assert "stopped by SIGINT in epoch" in line and f"after step {step};" in line and f"--resume {folder}" in line
+
+
+def test_a_process_that_is_stopped_while_the_others_wait_for_it_is_told_once(log, tmp_path):
+    script = tmp_path / "stopped.py"
+    script.write_text(
+        "import os, signal, sys\nfrom seqcl.cli.main import main\nfrom seqcl.experiment import job\n\n"
+        "job.write_ranks = lambda *rest: os.kill(os.getpid(), signal.SIGTERM)\nsys.exit(main(['train', *sys.argv[1:]]))\n"
+    )
+    words = ["--dataset", str(log), "--runs", str(tmp_path / "runs"), "--train.epochs", "1"]
+    process = torchrun(str(script), *SMALL.split(), *words)
+    _, errors = process.communicate(timeout=60)
+    (folder,) = (tmp_path / "runs").iterdir()
+    lines = [line for line in errors.splitlines() if "stopped by" in line or "has ended" in line]
+    assert lines == [f"seqcl: stopped by SIGTERM; go on with: --resume {folder}"]
