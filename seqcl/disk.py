@@ -46,6 +46,8 @@ def whole_file(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
     Raises:
         OSError: the disk is full, or the folder cannot be written; the old file stays as it was.
     """
+    if path.exists() and not path.is_file():  # root could rename a file over a device
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(PART + uuid.uuid4().hex)
     beside.touch()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,9 @@ from seqcl.cli.main import main
 from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.evaluation import compare, holm, row_metric
-from seqcl.experiment.compare import compare_runs
+from seqcl.experiment.compare import compare_runs, names
+from seqcl.report.drawings import colour, mark
+from seqcl.report.page import Details, drawings
 
 pytestmark = pytest.mark.once
 
@@ -58,6 +62,8 @@ def test_seeds_of_one_configuration_are_one_row_and_the_last_run_is_the_baseline
     assert [rows["CL4Rec"].holm, rows["GRU4Rec"].holm] == pytest.approx(corrected)
     apart = np.mean(ours, 0) - np.mean(theirs, 0)
     assert rows["CL4Rec"].effect == pytest.approx(apart.mean() / apart.std(ddof=1))
+    apart = gains(runs["GRU4Rec", 0]) - theirs[0]
+    assert rows["GRU4Rec"].effect == pytest.approx(apart.mean() / apart.std(ddof=1))
 
 
 def test_slices_are_those_of_the_run(runs):
@@ -148,3 +154,94 @@ def test_the_page_needs_nothing_else_and_sorts(runs, tmp_path):
     body = drawn[drawn.index("<tbody") : drawn.index("</tbody")]
     values = [float(value) for value in re.findall(r'<tr><td[^>]*>[^<]*</td><td data-value="([^"]*)"', body)]
     assert len(values) == 3 and values == sorted(values, reverse=True)
+
+
+def copied(folder, target, *without):
+    """A copy of a run without some of its files and folders."""
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(*without))
+    return target
+
+
+def test_a_trained_run_without_its_checkpoints_is_not_taken_for_a_counted_one(runs, tmp_path):
+    light = copied(runs["SASRec", 0], tmp_path / "light", "checkpoints")
+    (row,) = compare_runs([runs["CL4Rec", 0], runs["CL4Rec", 1], light]).rows[1:]
+    assert row.difference == compare([gains(runs["CL4Rec", 0])], [gains(light)])
+
+
+def test_slices_need_the_log_of_the_runs(runs, tmp_path):
+    ours, theirs = (copied(runs[model, 0], tmp_path / model, "sequences") for model in ("CL4Rec", "SASRec"))
+    assert compare_runs([runs["CL4Rec", 1], theirs]).rows[1].slices  # any run that keeps it will do
+    with pytest.raises(UserError, match="keeps no packed log, and its data set markov is another one now"):
+        compare_runs([ours, theirs])
+
+
+def test_configurations_that_differ_in_many_options_have_names_of_their_own():
+    class Fake:
+        def __init__(self, **options):
+            self.model, self.options = "SASRec", options
+
+    values = [(1, 1, 1, 1, 1), (2, 2, 2, 1, 1), (1, 1, 1, 2, 1)]
+    found = names([Fake(**dict(zip("abcde", value, strict=True))) for value in values])
+    assert found[1] == "SASRec (a 2, b 2, c 2 and 1 more)" and len(set(found)) == 3
+
+
+def test_a_run_and_a_metric_of_a_plugin_are_compared(tmp_path, capsys):
+    (tmp_path / "halved_plugin.py").write_text(
+        "import seqcl\nfrom seqcl.models import SASRec\n\n\n"
+        "@seqcl.register('metric')\ndef halved(ranks, k):\n    return 0.5 * (ranks <= k)\n\n\n"
+        "@seqcl.register('model')\nclass HalvedRec(SASRec):\n    'A recipe.'\n"
+    )
+    words = ["--plugin", str(tmp_path / "halved_plugin.py")]
+    code = """
+import sys, seqcl
+from tests.test_compare import LOG, SMALL
+from seqcl import plugins
+from seqcl.cli.main import main
+plugins.load(sys.argv[1])
+for model in ("HalvedRec", "SASRec"):
+    print(seqcl.train(LOG, model=model, runs=sys.argv[2], progress=False, **SMALL).folder)
+"""
+    made = subprocess.run(
+        [sys.executable, "-c", code, words[1], str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    command = [sys.executable, "-m", "seqcl", "compare", *made.stdout.split()]
+    again = [*command, *words, "--metric", "halved@5", "--json"]
+    found = json.loads(subprocess.run(again, capture_output=True, text=True, check=True).stdout)
+    assert [row["name"] for row in found["rows"]] == ["SASRec", "HalvedRec"]
+    assert 0 < found["rows"][0]["halved@5"] <= 0.5
+
+
+def test_stored_files_of_an_older_version_or_damaged_ones_are_told(runs, tmp_path, capsys):
+    folders = [copied(runs[model, 0], tmp_path / model) for model in ("CL4Rec", "SASRec")]
+    for folder in folders:
+        figures = json.loads((folder / "metrics.json").read_text())
+        del figures["protocol"]["k_core"], figures["protocol"]["min_length"]
+        (folder / "metrics.json").write_text(json.dumps(figures))
+    words = ["compare", *map(str, folders)]
+    assert main(words) == 0
+    (folders[0] / "history.csv").write_bytes(b"\xff")
+    assert main([*words, "--html", str(tmp_path / "page.html")]) == 2
+    assert "history.csv cannot be read" in capsys.readouterr().err
+
+
+def test_a_page_is_not_put_in_the_place_of_a_device_or_a_folder(runs, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    words = ["compare", str(runs["CL4Rec", 0]), str(runs["SASRec", 0])]
+    assert main([*words, "--html", str(tmp_path / "pipe")]) == 2
+    assert main([*words, "--csv", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("is no regular file") == 2
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_odd_names_and_many_rows_are_drawn(recwarn):
+    odd = ["SASRec", "<script>", "\u65e5\u672c", "HGN (data.where $a$)"]
+    rows = [{"name": name, "seconds": 60.0, "ndcg@10": 0.1} for name in odd + [f"{'x' * 70}{n}" for n in range(60)]]
+    records = [{**row, "difference": 0.1, "low": 0.0, "high": 0.2, "p (Holm)": 0.01} for row in rows]
+    details = [
+        Details(name=row["name"], seeds="0", folders=[], config="", about={}, curves=[([1], [0.1])]) for row in rows
+    ]
+    text = "".join(drawing for _, _, drawing in drawings(records, details, (), "ndcg@10"))
+    assert not recwarn.list
+    assert "<script>" not in text and "&lt;script&gt;" in text
+    assert "HGN (data.where $a$)" in text
+    assert len({(colour(place), mark(place)) for place in range(60)}) == 60

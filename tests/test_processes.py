@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+import seqcl
+from seqcl import processes
 from seqcl.data import markov, write
+from seqcl.errors import UserError
 from seqcl.experiment import load
 from seqcl.training import load_checkpoint
 from tests.two_processes import CASES, losses_and_weights
@@ -127,8 +130,54 @@ def test_a_process_that_is_killed_ends_the_run_which_goes_on_to_the_same_bits(lo
         assert [name for name, value in theirs.items() if not torch.equal(ours[name], value)] in ([], list(unused))
 
 
+def test_a_run_draws_what_it_draws_alone_whatever_was_trained_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes.Counts, "draws", 7)
+    chain = markov(users=30, items=20, length=8, branching=2, seed=1).interactions
+    options = {"encoder": {"dim": 8}, "train": {"epochs": 1}, "eval": {"exclude_seen": False}}
+    run = seqcl.train(chain, model="SASRec", runs=str(tmp_path), progress=False, **options)
+    assert load_checkpoint(run.folder / "checkpoints" / "last.safetensors")[1]["random"]["own"] == 0
+
+
+def test_another_configuration_on_one_process_is_named_by_its_first_line(monkeypatch):
+    values = ["a: 1\nb: 2\n", "a: 1\nb: 3\n"]
+    monkeypatch.setattr(processes.group, "count", lambda: 2)
+    monkeypatch.setattr(
+        processes.group.dist, "all_gather_object", lambda box, value: box.__setitem__(slice(None), values)
+    )
+    with pytest.raises(UserError, match="process 1 has another configuration than process 0: b: 3, not b: 2"):
+        processes.check_same("configuration", values[0])
+
+
 def test_a_mistake_is_told_once(tmp_path):
     process = torchrun(RUN, "--model", "CL4Rek")
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert len([line for line in errors.splitlines() if line.startswith("seqcl: ") and "CL4Rek" in line]) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the children of a process are read from /proc")
+def test_ctrl_c_ends_the_step_on_all_processes_and_saves_it(log, tmp_path):
+    process = started(log, tmp_path, epochs=4000)
+    while not list(tmp_path.glob("*/checkpoints/previous.safetensors")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    (folder,) = tmp_path.iterdir()
+    (line,) = [line for line in errors.splitlines() if line.startswith("seqcl: ")]
+    step = load_checkpoint(folder / "checkpoints" / "last.safetensors")[1]["step"]
+    assert "stopped by SIGINT in epoch" in line and f"after step {step};" in line and f"--resume {folder}" in line
+
+
+def test_a_process_that_is_stopped_while_the_others_wait_for_it_is_told_once(log, tmp_path):
+    script = tmp_path / "stopped.py"
+    script.write_text(
+        "import os, signal, sys\nfrom seqcl.cli.main import main\nfrom seqcl.experiment import job\n\n"
+        "job.write_ranks = lambda *rest: os.kill(os.getpid(), signal.SIGTERM)\nsys.exit(main(['train', *sys.argv[1:]]))\n"
+    )
+    words = ["--dataset", str(log), "--runs", str(tmp_path / "runs"), "--train.epochs", "1"]
+    process = torchrun(str(script), *SMALL.split(), *words)
+    _, errors = process.communicate(timeout=60)
+    (folder,) = (tmp_path / "runs").iterdir()
+    lines = [line for line in errors.splitlines() if "stopped by" in line or "has ended" in line]
+    assert lines == [f"seqcl: stopped by SIGTERM; go on with: --resume {folder}"]

@@ -245,5 +245,5 @@ def test_another_number_of_threads_is_said(run: Path, capsys: pytest.CaptureFixt
     assert state["threads"] == threads
     save_checkpoint(path, tensors, state | {"threads": threads + 1})
     execute(replace_epochs(run, 3), resume=run)
-    assert f"trained on {threads + 1} threads and goes on with {threads}" in capsys.readouterr().err
+    assert capsys.readouterr().err.count(f"trained on {threads + 1} threads and goes on with {threads}") == 1
     assert f"OMP_NUM_THREADS={threads + 1}" in (run / "log.txt").read_text()

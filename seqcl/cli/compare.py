@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +31,23 @@ def add_compare(commands: Any) -> None:
         "--html", type=Path, metavar="FILE", help="write one page with the table, drawings and configurations"
     )
     command.add_argument("--json", action="store_true", help="print JSON in the place of the table")
+    command.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a .py file or a module with parts that a run needs, or with the metric",
+    )
 
 
 def compare(chosen: argparse.Namespace) -> int:
     """`seqcl compare RUN RUN ...`: a table, or JSON."""
+    from seqcl import plugins
     from seqcl.disk import whole_file
     from seqcl.experiment.compare import compare_runs
-    from seqcl.report import heading_of, print_comparison, write_page
+    from seqcl.report import heading_of, print_comparison, seeds_of, write_page
 
+    plugins.load_all(chosen.plugin)
     found = compare_runs(chosen.runs, baseline=chosen.baseline, metric=chosen.metric)
     records = found.records()
     if chosen.csv is not None:
@@ -51,7 +61,7 @@ def compare(chosen: argparse.Namespace) -> int:
             records,
             [details_of(row, found.metric) for row in found.rows],
             metric=found.metric,
-            heading=heading_of(found.data, found.protocol, f"seeds {records[0]['seeds']}"),
+            heading=heading_of(found.data, found.protocol, seeds_of(records)),
             protocol={"data": found.data["name"], **found.protocol},
             slices=list(dict.fromkeys(name for row in found.rows for name in row.slices)),
         )
@@ -65,13 +75,17 @@ def compare(chosen: argparse.Namespace) -> int:
 
 def details_of(row: Row, metric: str) -> Details:
     """What a row of the page unfolds to."""
+    from seqcl.errors import UserError, brief
     from seqcl.report import Details, read_history
 
     runs = row.side.runs
     curves = []
     for run in runs:
         history = run.folder / "history.csv"
-        rows = read_history(history) if history.is_file() else []
+        try:
+            rows = read_history(history) if history.is_file() else []
+        except (ValueError, TypeError, LookupError, csv.Error) as error:
+            raise UserError(f"{history} cannot be read: {brief(error)}") from None
         points = [(one["epoch"], one[f"valid_{metric}"]) for one in rows if f"valid_{metric}" in one]
         if points:
             curves.append(([epoch for epoch, _ in points], [value for _, value in points]))

@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_anything(stream)
     try:
         if words and words[0] == "train":
-            if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # torchrun sends SIGTERM where another process has ended
+            if (
+                "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+            ):  # torchrun sends SIGTERM where another process has ended
                 signal.signal(signal.SIGTERM, ended_early)
             from seqcl.cli.train import train
 

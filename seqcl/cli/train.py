@@ -29,14 +29,23 @@ def train(words: list[str]) -> int:
         return code
     except processes.Told:
         raise
+    except KeyboardInterrupt:  # before the run has a folder
+        if processes.has_the_word():
+            print("seqcl: stopped by SIGINT; the run had not begun", file=sys.stderr)
+        leave(130)
     except Exception as error:
         if processes.has_the_word():
             if not isinstance(error, processes.Gone):
                 raise
             print(f"seqcl: {error}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # threads of the connection to the process that ended would hold up the exit
+        leave(1)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once: threads of the connection to a process that ended would hold up the exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def ended(number: int, frame: FrameType | None) -> NoReturn:
@@ -60,13 +69,15 @@ def run(words: list[str]) -> int:
     try:
         done = experiment.execute(chosen, resume=folder)
     except Interrupted as stop:
-        if not processes.has_the_word():
-            return 130
-        if stop.folder is None:
-            print(f"seqcl: {stop.where}; the run had not begun", file=sys.stderr)
-            return 130
-        again = f"--resume {stop.folder}{plugins.words_for(chosen.needs())}"
-        print(f"seqcl: {stop.where}; go on with: {again}", file=sys.stderr)
+        if processes.has_the_word():
+            again = "the run had not begun"
+            if stop.folder is not None:
+                again = f"go on with: --resume {stop.folder}{plugins.words_for(chosen.needs())}"
+            print(f"seqcl: {stop.where}; {again}", file=sys.stderr)
+        if (
+            stop.step is None and processes.count() > 1
+        ):  # outside the loop: the others are not on their way to this point
+            leave(130)
         return 130
     if processes.is_first():
         print_results(done.metrics, done.folder)

@@ -98,7 +98,7 @@ def compare_runs(
     base = next(side for side in sides if any(run.folder.resolve() == chosen.resolve() for run in side.runs))
     metric = metric_name(metric)
     row_metric(metric, base.runs[0].ranks)  # refuses an unknown one
-    parts = slices_of(base.runs[0])
+    parts = slices_of([*base.runs, *runs])
     others = sorted((side for side in sides if side is not base), key=lambda side: -mean_of(side, metric)[0])
     tests = [between(side, base, metric) for side in others]
     corrected = holm([test.p_value for test in tests])
@@ -129,7 +129,7 @@ def pooled(runs: Sequence[Finished]) -> list[Side]:
                 raise UserError(
                     f"{run.folder} and {twin.folder} have one configuration and seed, and different ranks: leave one out"
                 )
-        elif group[0].seconds is None and np.array_equal(group[0].ranks, run.ranks):
+        elif group[0].counted and np.array_equal(group[0].ranks, run.ranks):
             continue  # a model that is counted is the same for every seed
         else:
             group.append(run)
@@ -141,29 +141,36 @@ def pooled(runs: Sequence[Finished]) -> list[Side]:
 
 def names(runs: Sequence[Finished]) -> list[str]:
     """Name each configuration by its model and, where several have that, by the options in which they differ."""
-    found = []
+    found: list[tuple[str, str]] = []
     for run in runs:
         alike = [other for other in runs if other.model == run.model]
         keys = {key for other in alike for key in {**other.options, **run.options}}
         apart = sorted(key for key in keys if any(other.options.get(key) != run.options.get(key) for other in alike))
-        told = ", ".join(f"{key} {run.options.get(key)}" for key in apart[:SHOWN_OPTIONS])
+        told = [f"{key} {run.options.get(key)}" for key in apart]
         more = f" and {len(apart) - SHOWN_OPTIONS} more" if len(apart) > SHOWN_OPTIONS else ""
-        found.append(f"{run.model} ({told}{more})" if apart else run.model)
-    return found
+        short = f"{run.model} ({', '.join(told[:SHOWN_OPTIONS])}{more})" if apart else run.model
+        found.append((short, f"{run.model} ({', '.join(told)})"))
+    shorts = [short for short, _ in found]
+    return [short if shorts.count(short) == 1 else whole for short, whole in found]
 
 
 def between(side: Side, base: Side, metric: str, rows: Any = slice(None)) -> Comparison:
-    """Compare two configurations over their common seeds; with none in common over as many as both have."""
+    """Compare two configurations over the runs that pair up."""
+    return compare(*(Side(name="", runs=runs).values(metric, rows) for runs in paired(side, base)))
+
+
+def paired(side: Side, base: Side) -> tuple[list[Finished], list[Finished]]:
+    """The runs of both that pair up: those of their common seeds; with none in common as many as both have."""
     common = [seed for seed in side.seeds if seed in base.seeds]
     count = min(len(side.runs), len(base.runs))
-    if len(base.runs) == 1 and base.runs[0].seconds is None:  # counted: it pairs with every seed
-        return compare(side.values(metric, rows), base.values(metric, rows) * len(side.runs))
-    if len(side.runs) == 1 and side.runs[0].seconds is None:
-        return compare(side.values(metric, rows) * len(base.runs), base.values(metric, rows))
+    if len(base.runs) == 1 and base.runs[0].counted:  # it pairs with every seed
+        return side.runs, base.runs * len(side.runs)
+    if len(side.runs) == 1 and side.runs[0].counted:
+        return side.runs * len(base.runs), base.runs
     ours, theirs = (
         [run for run in one.runs if run.seed in common] if common else one.runs[:count] for one in (side, base)
     )
-    return compare(*(Side(name="", runs=runs).values(metric, rows) for runs in (ours, theirs)))
+    return ours, theirs
 
 
 def mean_of(side: Side, metric: str, rows: Any = slice(None)) -> tuple[float, float | None]:
@@ -185,7 +192,8 @@ def row_of(
     mean, deviation = mean_of(side, metric)
     effect = None
     if base is not None and test is not None:
-        apart = np.mean(side.values(metric), 0) - np.mean(base.values(metric), 0)  # (W,)
+        ours, theirs = (np.mean(Side(name="", runs=runs).values(metric), 0) for runs in paired(side, base))
+        apart = ours - theirs  # (W,)
         spread = float(apart.std(ddof=1))
         effect = test.difference / spread if spread else 0.0
     slices = {}
@@ -200,13 +208,20 @@ def row_of(
     return Row(side=side, mean=mean, deviation=deviation, difference=test, holm=p, effect=effect, slices=slices)
 
 
-def slices_of(run: Finished) -> dict[str, np.ndarray]:
-    """The test targets of frequent, rare and cold items, and of short and long histories: a mask (W,) bool each."""
-    from seqcl import config
-    from seqcl.experiment.keeping import home_of, packed_log
+def slices_of(runs: Sequence[Finished]) -> dict[str, np.ndarray]:
+    """The test targets of frequent, rare and cold items, and of short and long histories: a mask (W,) bool each.
 
+    Raises:
+        UserError: none of the runs keeps its packed log, and their data set cannot be read or is another one now.
+    """
+    from seqcl import config
+    from seqcl.experiment.keeping import PACKED, home_of, packed_log
+
+    run = next((run for run in runs if (home_of(run.folder) / PACKED).exists()), runs[0])
     experiment = config.of_run(home_of(run.folder))
     sequences = packed_log(experiment, run.folder)
+    if sequences.fingerprint != run.data["fingerprint"]:
+        raise UserError(f"{run.folder} keeps no packed log, and its data set {run.data['name']} is another one now")
     split = experiment.data.split_windows(sequences)
     windows, counts = split.test, split.train.item_counts()
     targets = windows.items[windows.stop]

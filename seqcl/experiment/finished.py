@@ -44,6 +44,7 @@ class Finished:
     valid: dict[str, float]
     protocol: dict[str, Any]
     data: dict[str, Any]
+    counted: bool  # not trained, so that every seed gives the same
     seconds: float | None  # of training
     memory: int | None  # peak bytes of the process
     parameters: int | None  # that are trained
@@ -87,13 +88,14 @@ class Finished:
                 valid=own["valid"],
                 protocol=figures["protocol"],
                 data=figures["data"],
+                counted=seconds is None and not (folder / "history.csv").is_file(),
                 seconds=seconds,
                 memory=figures.get("peak_memory_bytes") if main else None,
                 parameters=parameters,
                 users=users,
                 targets=targets,
                 ranks=ranks,
-                about={key: figures.get(key) for key in ("versions", "machine")},
+                about={key: dict(figures.get(key) or {}) for key in ("versions", "machine")},
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise UserError(

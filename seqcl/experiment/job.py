@@ -124,10 +124,9 @@ class Job:
         seed = self.experiment.options.seed
         resume = self.resume and last_checkpoint(folder).exists()
         for note in other_machine(last_checkpoint(folder), self.device) if resume else ():
-            log.warning(note)
-            if self.progress:
-                print(f"seqcl: {note}", file=sys.stderr, flush=True)
+            log.warning(note)  # shown on stderr too
         torch.manual_seed(seed)
+        processes.Counts.draws = 0  # so that a baseline learns what it learns alone
         return trainer.fit(
             model,
             training_batches(self.split, trainer, seed=seed, device=self.device, times=model.objective.times_needed),
@@ -156,9 +155,14 @@ def other_machine(checkpoint: Path, device: torch.device) -> Iterator[str]:
         )
     before, now = state.get("processes", 1), processes.count()
     if before != now:
+        drawn = (
+            "its batches stay, but dropout and views are"
+            if 1 in (before, now)
+            else "its batches and views stay, but dropout is"
+        )
         yield (
-            f"the run was trained on {before} {'process' if before == 1 else 'processes'} and goes on with {now}: its batches "
-            "and views stay, but dropout draws otherwise, so its weights will differ from those of a run without a break"
+            f"the run was trained on {before} {'process' if before == 1 else 'processes'} and goes on with {now}: {drawn} "
+            "drawn otherwise, so its weights will differ from those of a run without a break"
         )
 
 

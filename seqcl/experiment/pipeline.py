@@ -74,6 +74,7 @@ def execute(
     """
     clock, started = Clock(), time.monotonic()
     processes.start()
+    processes.check_same("configuration", f"{experiment.to_yaml()}--resume {resume}")
     plugins.named.update(source for _, _, source in experiment.needs())  # the user's words, or checked by `of_run`
     device = pick_device(experiment.options.device)
     progress = progress and processes.is_first()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import torch
@@ -158,10 +159,10 @@ def first_before_others(work: Callable[[], T]) -> T:
 
 
 def check_same(what: str, value: Any) -> None:
-    """Compare a value of all processes.
+    """Compare a value of all processes; of text, line by line.
 
     Raises:
-        UserError: names the first process that has another one.
+        UserError: names the first process that has another one, and of text the first line that is another one.
     """
     if count() == 1:
         return
@@ -170,6 +171,8 @@ def check_same(what: str, value: Any) -> None:
         dist.all_gather_object(values, value)
     other = next((place for place, one in enumerate(values) if one != values[0]), None)
     if other is not None:
-        raise UserError(
-            f"process {other} has another {what} than process 0: {brief(values[other])}, not {brief(values[0])}"
-        )
+        theirs, ours = values[other], values[0]
+        if isinstance(ours, str):
+            lines = zip_longest(theirs.splitlines(), ours.splitlines(), fillvalue="nothing")
+            theirs, ours = next(pair for pair in lines if pair[0] != pair[1])
+        raise UserError(f"process {other} has another {what} than process 0: {brief(theirs)}, not {brief(ours)}")

@@ -88,7 +88,7 @@ class _AllRows(torch.autograd.Function):
         ctx.rows, ctx.alike = len(own), alike
         every = own.new_empty(count() * len(own), *own.shape[1:])
         with talking():
-            dist.all_gather(list(every.split(max(len(own), 1))), _sent(own))
+            dist.all_gather(list(every.view(count(), *own.shape)), _sent(own))
         return every
 
     @staticmethod
@@ -169,7 +169,7 @@ def _joined(parameter: torch.nn.Parameter) -> Tensor:
     more = most(len(rows)) - len(rows)  # behind its rows a process repeats row 0 with zeros
     rows = all_rows(F.pad(rows, (0, more)))
     values = all_rows(torch.cat((values, values.new_zeros(more, *values.shape[1:]))))
-    return torch.sparse_coo_tensor(rows[None], values / count(), parameter.shape).coalesce()
+    return torch.sparse_coo_tensor(rows[None], values / count(), parameter.shape, check_invariants=False).coalesce()
 
 
 def _sent(tensor: Tensor) -> Tensor:

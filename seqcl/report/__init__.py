@@ -3,7 +3,7 @@
 from seqcl.report.curves import plot_curves, read_history
 from seqcl.report.indexes import plot_indexes
 from seqcl.report.page import Details, write_page
-from seqcl.report.table import heading_of, print_comparison, print_results
+from seqcl.report.table import heading_of, print_comparison, print_results, seeds_of
 
 __all__ = [
     "Details",
@@ -13,5 +13,6 @@ __all__ = [
     "print_comparison",
     "print_results",
     "read_history",
+    "seeds_of",
     "write_page",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6
 """Colours that are told apart with any kind of colour vision (Okabe and Ito, 2008); a form of its own goes with each."""
 MARKS = "osD^vP*X"
 
+LETTERS = 90
+"""Letters of names beside each other that a drawing has room for."""
+
 
 def colour(place: int) -> str:
     """The colour of a row."""
@@ -24,7 +28,12 @@ def colour(place: int) -> str:
 
 def mark(place: int) -> str:
     """The form of a row's points."""
-    return MARKS[place // len(COLOURS) % len(MARKS) if place >= len(COLOURS) else place]
+    return MARKS[(place + place // len(COLOURS)) % len(MARKS)]
+
+
+def plain(name: str) -> str:
+    """A name that matplotlib draws as it stands: no part of it is a formula."""
+    return name.replace("$", r"\$")
 
 
 def draw_differences(records: Records, metric: str) -> str:
@@ -127,8 +136,11 @@ def begun(*, height: float) -> tuple[Figure, Axes]:
 
 
 def beside(figure: Figure, axis: Axes) -> None:
-    """Put the names of the lines above the panel."""
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize="small")
+    """Put the names of the lines above the panel, which keeps its height."""
+    lines, names = axis.get_legend_handles_labels()
+    columns = max(1, min(3, LETTERS // max(map(len, names), default=1)))
+    figure.set_figheight(figure.get_figheight() + 0.19 * (len(names) // columns))
+    figure.legend(lines, names, loc="outside upper left", ncols=columns, frameon=False, fontsize="small")
 
 
 def svg(figure: Figure) -> str:
@@ -137,6 +149,8 @@ def svg(figure: Figure) -> str:
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "seqcl", "font.family": "sans-serif"}):
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        with warnings.catch_warnings():  # the reader's browser has letters that matplotlib's own fonts lack
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

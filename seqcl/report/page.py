@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqcl import disk
-from seqcl.report.drawings import Records, draw_differences, draw_slices, draw_time, draw_validation
+from seqcl.report.drawings import Records, draw_differences, draw_slices, draw_time, draw_validation, plain
 from seqcl.version import VERSION
 
 
@@ -95,6 +95,7 @@ def drawings(
     records: Records, details: Sequence[Details], slices: Sequence[str], metric: str
 ) -> list[tuple[str, str, str]]:
     """The drawings that there are: name, what it shows, SVG."""
+    records = [{**record, "name": plain(record["name"])} for record in records]
     found = [
         (
             "Differences",
@@ -105,7 +106,7 @@ def drawings(
         (
             "Validation by epoch",
             "A line for each seed; the best epoch is the one that is tested.",
-            draw_validation({one.name: one.curves for one in details}, metric),
+            draw_validation({plain(one.name): one.curves for one in details}, metric),
         ),
         (
             "Slices",

@@ -38,9 +38,7 @@ def print_comparison(
     """Print the rows of a comparison: mean, difference to the first row with its interval, p corrected by Holm, and cost."""
     from rich.table import Table
 
-    seeds = {record["seeds"] for record in records}
-    told = f"seeds {seeds.pop()}" if len(seeds) == 1 else "several seeds"
-    table = Table(title=heading_of(data, protocol, told), title_justify="left")
+    table = Table(title=heading_of(data, protocol, seeds_of(records)), title_justify="left")
     table.add_column("", no_wrap=True)
     for name in (
         metric,
@@ -73,6 +71,12 @@ def print_comparison(
     wide_console(180).print(table)
 
 
+def seeds_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """The seeds of all rows, if they are the same, in words."""
+    seeds = {record["seeds"] for record in records}
+    return f"seeds {seeds.pop()}" if len(seeds) == 1 else "several seeds"
+
+
 def told_or_empty(value: float | None, form: str) -> str:
     """A number in a form; nothing for None."""
     return "" if value is None else format(value, form)
@@ -101,9 +105,9 @@ def heading_of(data: Mapping[str, Any], protocol: Mapping[str, Any], seeds: str)
         "seen items excluded" if protocol["exclude_seen"] else "seen items kept",
         f"max_len {protocol['max_len']}",
     ]
-    if protocol["k_core"]:
+    if protocol.get("k_core"):  # an older version may not have stored it
         parts.append(f"{protocol['k_core']}-core")
-    if protocol["min_length"] > 1:
+    if protocol.get("min_length", 1) > 1:
         parts.append(f"users of {protocol['min_length']} items or more")
     if protocol.get("unreachable_targets"):
         share = protocol["unreachable_targets"] / protocol["num_targets"]
