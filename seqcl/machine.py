@@ -53,6 +53,10 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes.count() > 1 and name.startswith("cuda:"):
+        raise UserError(
+            f"--device {name}: of {processes.count()} processes each takes a card of its own: write --device cuda"
+        )
     if name == "cuda" and processes.count() > 1:
         name = f"cuda:{processes.local_number()}"
     try:

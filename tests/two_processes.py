@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from seqcl import processes
-from seqcl.encoders.dropout import Dropout
 from seqcl.models import MODELS, Recommender
 from seqcl.testing.models import begun, tiny
 from seqcl.training.learner import Learner
@@ -39,12 +38,13 @@ def losses_and_weights(name: str, steps: int = 3) -> dict[str, Tensor]:
     model, loader = begun(experiment)
     if "stage" in name:
         model = model.pretraining()
-    model = without_dropout(model).double()
+    model = model.double()
     learner = Learner(model, device=torch.device("cpu"), precision="32", weight_decay=0.01, ema=0.0)
     found: dict[str, Tensor] = {}
     torch.manual_seed(2)
     model.objective.before_epoch(learner.encoder, loader, epoch=0, epochs=2)
     model.train()
+    learner.encoder.eval()  # no dropout: each process would draw its own
     for step, batch in zip(range(steps), loader.epoch(0), strict=False):
         terms = learner.forward(batch)
         found |= {f"step {step} {term}": value.detach().clone() for term, value in terms.items()}
@@ -59,19 +59,6 @@ def losses_and_weights(name: str, steps: int = 3) -> dict[str, Tensor]:
         learner.optimizer.step(1e-2)
         model.objective.after_step(learner.encoder)
     return found | {f"state {name}": value.clone() for name, value in model.state_dict().items()}
-
-
-def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
-    """The model with no dropout, of which each process would draw its own."""
-    for one in model.modules():
-        if isinstance(one, torch.nn.Dropout):
-            one.p = 0.0
-        if isinstance(one, Dropout):
-            one.rate = 0.0
-        for name in ("dropout", "forget"):
-            if isinstance(getattr(one, name, None), float):
-                setattr(one, name, 0.0)
-    return model
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
@@ -65,8 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def ended_early(number: int, frame: FrameType | None) -> NoReturn:
     """End one of several processes that has not met the others yet; one of those on this machine says so."""
     names = (os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"))
+    mark = Path(tempfile.gettempdir()) / "-".join(["seqcl-ended", *names])
     with suppress(OSError):
-        os.close(os.open(Path(tempfile.gettempdir()) / "-".join(["seqcl-ended", *names]), os.O_CREAT | os.O_EXCL))
+        if mark.exists() and mark.stat().st_mtime < time.time() - 60:  # of a run with the same name before this one
+            mark.unlink()
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
         os.write(2, b"seqcl: stopped by SIGTERM before the run began: another of the processes has ended\n")
     os._exit(1)
 

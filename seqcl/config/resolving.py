@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from seqcl import plugins, registry
+from seqcl import plugins, processes, registry
 from seqcl.config import messages
 from seqcl.config.experiment import Experiment, Options, Recipe, Start
 from seqcl.config.files import chain, read
@@ -31,8 +31,9 @@ Notify = Callable[[str], None]
 
 
 def to_stderr(line: str) -> None:
-    """Tell the user one line."""
-    print(f"seqcl: {line}", file=sys.stderr)
+    """Tell the user one line; of several processes, the first one does."""
+    if processes.is_first():
+        print(f"seqcl: {line}", file=sys.stderr)
 
 
 def resolve(words: Sequence[str], *, notify: Notify = to_stderr) -> Experiment:

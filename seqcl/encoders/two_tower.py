@@ -139,7 +139,7 @@ class TwoTower(Encoder):
         assert self.user_features is not None
         rows = torch.full_like(batch.lengths, -1) if batch.users is None else batch.users
         unknown = rows < 0
-        if self.training and self.forget:
+        if self.training:
             unknown = unknown | (torch.rand(rows.shape, device=rows.device) < self.forget)
         return self.user_features(torch.where(unknown, self.nobody, rows)).flatten(1)
 
@@ -157,7 +157,7 @@ class TwoTower(Encoder):
         ids = F.embedding(items, self.history.item_embeddings(), sparse=self.sparse) if self.item_id else None  # (n, D)
         if ids is not None:
             unknown = ~self.trained[items] & (items <= self.num_items)  # MASK is none of the items
-            if self.training and self.forget and hidden is None and self.item_features is not None:
+            if self.training and hidden is None and self.item_features is not None:
                 unknown = unknown | (torch.rand(items.shape, device=items.device) < self.forget)
             ids = ids.masked_fill(unknown[:, None], 0)
         if ids is not None and hidden is not None:

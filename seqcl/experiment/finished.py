@@ -18,6 +18,9 @@ from seqcl.experiment.keeping import home_of
 OF_THE_PLACE = ("seed", "runs", "device", "dataset", "keep_gib", "baseline")
 """Options that say which data, seed and machine, not which model; data are told apart by their fingerprint."""
 
+NO_FIGURE = ("train.save_minutes", "eval.batch_size")
+"""Options that change no figure."""
+
 FREE = (
     "seed",
     "windows",
@@ -78,6 +81,7 @@ class Finished:
             main = folder == home or folder.resolve() == home.resolve()
             own = figures if main else figures["baselines"][options["model"]]
             flat = dict(flattened({key: value for key, value in options.items() if key not in OF_THE_PLACE}))
+            flat = {key: value for key, value in flat.items() if key not in NO_FIGURE}
             seconds, parameters = trained(folder)
             return cls(
                 folder=folder,
@@ -118,7 +122,7 @@ def trained(folder: Path) -> tuple[float | None, int | None]:
         with safe_open(last, framework="np") as file:
             names = [name for name in file.keys() if name.startswith("optimizer.mean.")]  # noqa: SIM118
             size = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
-            return float(json.loads(file.metadata()["state"])["seconds"]), size
+            return float(json.loads(file.metadata()["state"])["seconds"]), size or None
     except SafetensorError as error:
         raise UserError(f"{last} is not a whole checkpoint: {brief(error)}") from None
 

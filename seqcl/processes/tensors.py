@@ -51,7 +51,8 @@ def check_common_draws() -> None:
         UserError: a process stands elsewhere.
     """
     if count() > 1:
-        check_same("random state", hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest())
+        states = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [])]
+        check_same("random state", hashlib.sha256(b"".join(one.numpy().tobytes() for one in states)).hexdigest())
 
 
 def all_rows(own: Tensor, *, alike: bool = True) -> Tensor:
