@@ -199,7 +199,8 @@ def test_what_is_not_a_number_comes_first_among_the_k_best(column):
 def test_a_block_of_scores_stays_small_whatever_the_catalogue():
     cpu = torch.device("cpu")
     assert block_rows(12_101, cpu) * 12_101 * 4 <= 4 << 20
-    assert block_rows(10_000_000, cpu) == 64
+    assert block_rows(1_000_000, cpu) == 64
+    assert block_rows(10_000_000, cpu) * 10_000_000 * 4 <= 1 << 30
     assert block_rows(1, cpu) == 1024
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqcl import processes
+from seqcl.encoders import Encoder
 from seqcl.models import MODELS, Recommender
 from seqcl.testing.models import begun, tiny
 from seqcl.training.learner import Learner
@@ -44,7 +45,9 @@ def losses_and_weights(name: str, steps: int = 3) -> dict[str, Tensor]:
     torch.manual_seed(2)
     model.objective.before_epoch(learner.encoder, loader, epoch=0, epochs=2)
     model.train()
-    learner.encoder.eval()  # no dropout: each process would draw its own
+    for one in model.modules():
+        if isinstance(one, Encoder):
+            one.eval()  # no dropout: each process would draw its own
     for step, batch in zip(range(steps), loader.epoch(0), strict=False):
         terms = learner.forward(batch)
         found |= {f"step {step} {term}": value.detach().clone() for term, value in terms.items()}
