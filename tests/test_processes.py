@@ -148,14 +148,6 @@ def test_another_configuration_on_one_process_is_named_by_its_first_line(monkeyp
         processes.check_same("configuration", values[0])
 
 
-def test_a_mistake_is_told_once(tmp_path):
-    process = torchrun(RUN, "--model", "CL4Rek")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert len([line for line in errors.splitlines() if line.startswith("seqcl: ") and "CL4Rek" in line]) == 1
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the children of a process are read from /proc")
 def test_ctrl_c_ends_the_step_on_all_processes_and_saves_it(log, tmp_path):
     process = started(log, tmp_path, epochs=4000)
     while not list(tmp_path.glob("*/checkpoints/previous.safetensors")):

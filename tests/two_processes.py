@@ -16,7 +16,11 @@ from seqcl.testing.models import begun, tiny
 from seqcl.training.learner import Learner
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name, recipe in MODELS.items() if issubclass(recipe, Recommender)},
+    **{
+        name: (name, {})
+        for name, recipe in MODELS.items()
+        if issubclass(recipe, Recommender) and recipe.__name__ == name
+    },
     "prefixes": ("MoCoRec", {"data": {"windows": "prefix"}}),
     "two towers, sparse, drawn": ("TwoTower", {"towers": {"sparse": True}, "next_item": {"negatives": 6}}),
     "S3Rec's first stage": ("S3Rec", {}),

@@ -136,15 +136,8 @@ def parse(sections: Sequence[Section], settings: Settings, *, alone: Component =
     Raises:
         UserError: an unknown option, or a value that does not fit.
     """
-    parser = Parser(prog="run.py", exit_on_error=False, default_env=False)
-    parser.add_function_arguments(alone, as_group=True, sub_configs=False)
-    for section in sections:
-        if section.names:
-            parser.add_argument(f"--{section.name}.name", type=str, default=section.chosen)
-        add = parser.add_class_arguments if inspect.isclass(section.component) else parser.add_function_arguments
-        add(section.component, section.name, skip=handed_in(section.component), sub_configs=False)  # type: ignore[arg-type]
-        parser.set_defaults({f"{section.name}.{key}": value for key, value in section.values.items()})
     check_known(sections, settings, alone)
+    parser = parser_of(sections, alone)
     given = {key: one.value for key, one in settings.items() if not one.typed}
     words = [f"--{key}={one.value}" for key, one in settings.items() if one.typed and key != HELP]
     try:
@@ -158,6 +151,32 @@ def parse(sections: Sequence[Section], settings: Settings, *, alone: Component =
         check_values(section, values[section.name], settings)
     check_values(Section("", alone), config, settings)
     return {"": config, **values}
+
+
+MOST_PARSERS = 32
+"""Parsers that are kept."""
+
+_parsers: dict[Any, Parser] = {}
+"""The parsers made last, by what they are made of: to make one takes longer than to parse with it."""
+
+
+def parser_of(sections: Sequence[Section], alone: Component) -> Parser:
+    """A parser of every option of the sections."""
+    made_of = (alone, *((one.name, one.component, bool(one.names), one.chosen, repr(one.values)) for one in sections))
+    if (parser := _parsers.get(made_of)) is not None:
+        return parser
+    parser = Parser(prog="run.py", exit_on_error=False, default_env=False)
+    parser.add_function_arguments(alone, as_group=True, sub_configs=False)
+    for section in sections:
+        if section.names:
+            parser.add_argument(f"--{section.name}.name", type=str, default=section.chosen)
+        add = parser.add_class_arguments if inspect.isclass(section.component) else parser.add_function_arguments
+        add(section.component, section.name, skip=handed_in(section.component), sub_configs=False)  # type: ignore[arg-type]
+        parser.set_defaults({f"{section.name}.{key}": value for key, value in section.values.items()})
+    while len(_parsers) >= MOST_PARSERS:
+        del _parsers[next(iter(_parsers))]
+    _parsers[made_of] = parser
+    return parser
 
 
 def check_values(section: Section, values: Mapping[str, Any], settings: Settings) -> None:
