@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import seqcl
+import seqcl.plugins
 from seqcl.cli.main import main
 from seqcl.data import markov
 from seqcl.errors import UserError
@@ -21,6 +21,7 @@ from seqcl.evaluation import compare, holm, row_metric
 from seqcl.experiment.compare import compare_runs, names
 from seqcl.report.drawings import colour, mark
 from seqcl.report.page import Details, drawings
+from tests import processes
 
 pytestmark = pytest.mark.once
 
@@ -38,6 +39,14 @@ def runs(tmp_path_factory):
         for model, seed in wanted
     }
     return {key: run.folder for key, run in made.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves():
+    """The curves of a run take half of the time of so short a one, and are tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seqcl.report.plot_curves", lambda *arguments, **options: None)
+        yield
 
 
 def gains(folder):
@@ -185,6 +194,13 @@ def test_configurations_that_differ_in_many_options_have_names_of_their_own():
     assert found[1] == "SASRec (a 2, b 2, c 2 and 1 more)" and len(set(found)) == 3
 
 
+def train_both(plugin, runs):
+    """Train the plugin's recipe and one of ours, and print their folders."""
+    seqcl.plugins.load(plugin)
+    for model in ("HalvedRec", "SASRec"):
+        print(seqcl.train(LOG, model=model, runs=runs, progress=False, **SMALL).folder, flush=True)
+
+
 def test_a_run_and_a_metric_of_a_plugin_are_compared(tmp_path, capsys):
     (tmp_path / "halved_plugin.py").write_text(
         "import seqcl\nfrom seqcl.models import SASRec\n\n\n"
@@ -192,21 +208,9 @@ def test_a_run_and_a_metric_of_a_plugin_are_compared(tmp_path, capsys):
         "@seqcl.register('model')\nclass HalvedRec(SASRec):\n    'A recipe.'\n"
     )
     words = ["--plugin", str(tmp_path / "halved_plugin.py")]
-    code = """
-import sys, seqcl
-from tests.test_compare import LOG, SMALL
-from seqcl import plugins
-from seqcl.cli.main import main
-plugins.load(sys.argv[1])
-for model in ("HalvedRec", "SASRec"):
-    print(seqcl.train(LOG, model=model, runs=sys.argv[2], progress=False, **SMALL).folder)
-"""
-    made = subprocess.run(
-        [sys.executable, "-c", code, words[1], str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    command = [sys.executable, "-m", "seqcl", "compare", *made.stdout.split()]
-    again = [*command, *words, "--metric", "halved@5", "--json"]
-    found = json.loads(subprocess.run(again, capture_output=True, text=True, check=True).stdout)
+    made = processes.run(train_both, words[1], str(tmp_path), cwd=tmp_path)
+    again = ["compare", *made.stdout.split(), *words, "--metric", "halved@5", "--json"]
+    found = json.loads(processes.run(main, again, cwd=tmp_path).stdout)
     assert [row["name"] for row in found["rows"]] == ["SASRec", "HalvedRec"]
     assert 0 < found["rows"][0]["halved@5"] <= 0.5
 
