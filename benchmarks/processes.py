@@ -1,6 +1,6 @@
 """Training on one process and on two, of one thread each: items a second, and the bytes that a step sends.
 
-    python benchmarks/processes.py [--config configs/beauty-cl4rec.yaml] [--steps 100] [--rounds 3] [--smoke] [--recipes]
+    python benchmarks/processes.py [--config configs/beauty-cl4rec.yaml] [--steps 100] [--rounds 3] [--smoke] [--recipes] [--train.batch_size 512]
 
 The whole batch is the same for both, so that two processes have half of the rows each. They take turns; a figure is the median
 of rounds, of the second of two short epochs of the loop that users run. The bytes are those of the tensors that a process hands
@@ -47,7 +47,7 @@ class Short:
             yield batch
 
 
-def measure(configuration: str, dataset: str | None, steps: int) -> dict[str, Any]:
+def measure(configuration: str, dataset: str | None, steps: int, options: list[str]) -> dict[str, Any]:
     """Train two short epochs in this process, alone or with the others; give the pace of the second."""
     import torch
 
@@ -55,7 +55,7 @@ def measure(configuration: str, dataset: str | None, steps: int) -> dict[str, An
     from seqcl.experiment import training_batches
 
     processes.start()
-    words = ["--config", configuration, *(["--dataset", dataset] if dataset else [])]
+    words = ["--config", configuration, *(["--dataset", dataset] if dataset else []), *options]
     experiment = config.resolve(words)
     split = experiment.data.split_windows(
         processes.first_before_others(lambda: experiment.data.sequences(experiment.options.dataset))
@@ -123,21 +123,26 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", metavar="NAME")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    chosen, options = parser.parse_known_args()
     if chosen.smoke:
         chosen.config, chosen.steps, chosen.rounds = str(ROOT / "configs" / "ml-100k-cl4rec.yaml"), 3, 1
         chosen.dataset = "markov"
     if chosen.child:
         recipes = chosen.recipes is not None
-        found = chain_of_recipes(chosen.recipes) if recipes else measure(chosen.config, chosen.dataset, chosen.steps)
+        found = (
+            chain_of_recipes(chosen.recipes)
+            if recipes
+            else measure(chosen.config, chosen.dataset, chosen.steps, options)
+        )
         from seqcl import processes
 
         if processes.is_first():
             chosen.child.write_text(json.dumps(found))
         processes.wait()
+        processes.end()
         return
     words = ["--config", chosen.config, "--steps", str(chosen.steps)]
-    words += ["--dataset", chosen.dataset] if chosen.dataset else []
+    words += [*(["--dataset", chosen.dataset] if chosen.dataset else []), *options]
     rounds: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
     for _ in range(chosen.rounds):
         for count, each in rounds.items():
@@ -145,7 +150,7 @@ def main() -> None:
             print(f"{count}: {each[-1]['items_per_second']:,.0f} items/s", file=sys.stderr, flush=True)
     one, two = (statistics.median(each["items_per_second"] for each in rounds[count]) for count in (1, 2))
     found = {
-        "config": Path(chosen.config).stem,
+        "config": " ".join([Path(chosen.config).stem, *options]),
         "batch": rounds[1][0]["batch"],
         "items_per_second_1": round(one),
         "items_per_second_2": round(two),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ def start() -> None:
         dist.init_process_group(backend, timeout=LONGEST_WAIT)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes of torchrun cannot join: {brief(str(error).splitlines()[0])}") from error
+    atexit.register(end)  # threads of the connections would abort an interpreter that ends without
 
 
 def end() -> None:
