@@ -74,7 +74,7 @@ def compare(chosen: argparse.Namespace) -> int:
 
 
 def details_of(row: Row, metric: str) -> Details:
-    """What a row of the page unfolds to."""
+    """Read the details that a row of the page unfolds to."""
     from seqcl.errors import UserError, brief
     from seqcl.report import Details, read_history
 

@@ -1,4 +1,4 @@
-"""What `seqcl export --to` and `seqcl recommend --from` do with an engine that keeps and searches vectors."""
+"""`seqcl export --to` and `seqcl recommend --from`: an engine that keeps and searches vectors."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def warn_of_missing(item_ids: np.ndarray, counts: Callable[[], np.ndarray], sour
 
 
 def reading_of(chosen: Chosen, layout: str, told: str | None, dropped: dict[str, int]) -> dict[str, Any]:
-    """How a log was read, as in `Interactions`; `told` says what its times are."""
+    """Tell how a log was read, as in `Interactions`; `told` says what its times are."""
     return {
         "layout": layout,
         "columns": {

@@ -38,7 +38,7 @@ def to_seconds(chunks: Iterable[pa.Array], column: str, where: Where) -> tuple[n
 
 
 class Times:
-    """What is known of a column of times after some of its chunks; `judge` says what they are once all were added.
+    """Facts known of a column of times after some of its chunks; `judge` says what they are once all were added.
 
     Args:
         column: name of the column, for messages.

@@ -180,7 +180,7 @@ class TwoTower(Encoder):
         return self.of_all(self.item_vectors)
 
     def of_all(self, made: Callable[[Tensor], Tensor]) -> Tensor:
-        """What is made of PAD, all items and MASK, 65,536 at a time: (N + 2, D)."""
+        """Make something of PAD, all items and MASK, 65,536 at a time: (N + 2, D)."""
         parts = torch.arange(self.num_items + 2, device=self.trained.device).split(65536)
         if torch.is_grad_enabled() or len(parts) == 1:
             return torch.cat([made(part) for part in parts])

@@ -1,4 +1,4 @@
-"""What stands in the folder of a finished run: its figures, its ranks and its configuration; no model is made."""
+"""Read the folder of a finished run: its figures, its ranks and its configuration; no model is made."""
 
 from __future__ import annotations
 

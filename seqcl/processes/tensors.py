@@ -1,4 +1,4 @@
-"""What processes make of tensors together: rows of all, means, sums and gradients; and what each draws for itself."""
+"""Tensors of several processes together: rows of all, means, sums and gradients; and draws that each makes for itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUCKET = 16 * 2**20
 
 
 class Counts:
-    """What this process has done so far.
+    """Count what this process has done so far.
 
     Attributes:
         payload: bytes of tensors handed over.

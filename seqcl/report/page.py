@@ -15,7 +15,7 @@ from seqcl.version import VERSION
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """What a row unfolds to."""
+    """The details that a row unfolds to."""
 
     name: str
     seeds: str

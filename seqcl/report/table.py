@@ -83,7 +83,7 @@ def told_or_empty(value: float | None, form: str) -> str:
 
 
 def wide_console(width: int) -> Console:
-    """Where tables are printed; a file has no edge at which numbers are cut off."""
+    """Make the console that tables are printed on; a file has no edge at which numbers are cut off."""
     from rich.console import Console
 
     console = Console()
