@@ -1,4 +1,4 @@
-"""The console command: `seqcl train|evaluate|compare|audit|export|recommend|data`, thin over `seqcl.experiment`."""
+"""The console command: `seqcl train|evaluate|compare|audit|diagnose|export|recommend|data`, thin over `seqcl.experiment`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from seqcl.cli import lists, stores
 from seqcl.cli.audit import add_audit, audit
 from seqcl.cli.compare import add_compare, compare
 from seqcl.cli.data import READ_OPTIONS, data, data_parsers
+from seqcl.cli.diagnose import add_diagnose, diagnose
 from seqcl.cli.ids import check_commas, ids_of
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
-COMMANDS = ("train", "evaluate", "compare", "audit", "recommend", "export", "data")
+COMMANDS = ("train", "evaluate", "compare", "audit", "diagnose", "recommend", "export", "data")
 
 
 class Parser(argparse.ArgumentParser):
@@ -113,6 +114,7 @@ def other(words: list[str]) -> int:
     command.add_argument("--recall", type=float, help="share of the exact lists that the index finds")
     add_compare(commands)
     add_audit(commands)
+    add_diagnose(commands)
     command = commands.add_parser("export", help="write a folder that recommends without the log")
     command.add_argument("run", help="run folder")
     command.add_argument("folder", nargs="?", help="new folder; with --to, a RUN that was exported needs none")
@@ -148,13 +150,9 @@ def other(words: list[str]) -> int:
         raise unknown("command", words[0], COMMANDS)
     chosen = parser.parse_args(words)
     does = {
-        "evaluate": evaluate,
-        "compare": compare,
-        "audit": audit,
-        "export": export,
-        "recommend": recommend,
-        "data": data,
-    }
+        "evaluate": evaluate, "compare": compare, "audit": audit, "diagnose": diagnose, "export": export,
+        "recommend": recommend, "data": data,
+    }  # fmt: skip
     return does[chosen.command](chosen)
 
 
