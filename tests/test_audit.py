@@ -39,7 +39,7 @@ COLD = {"data": {"cold_items": 0.2}}
 TEMPORAL = {"data": {"split": "temporal", "targets": "all"}}
 SAMPLED = {"eval": {"candidates": "popularity", "sampled": 8, "exclude_seen": False}}
 POPULAR = {"next_item": {"loss": "sampled_softmax", "sampling": "popularity", "negatives": 8}}
-CLUSTERS = {"objective": {"clusters": [6]}}
+CLUSTERS = {"objective": {"clusters": [6], "warmup": 1}}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -37,8 +37,8 @@ def add_audit(commands: Any) -> None:
 
 def audit(chosen: argparse.Namespace) -> int:
     """`seqcl audit RUN`: 1 if anything is broken."""
-    from seqcl.disk import write_text
     from seqcl.experiment.audit import audit as checks_of
+    from seqcl.experiment.folder import write_text
 
     lines = Lines()
     found = checks_of(chosen.run, device=chosen.device, plugins=chosen.plugin, batches=chosen.batches, tell=lines.add)

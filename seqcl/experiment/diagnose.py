@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from seqcl.data import Loader
 from seqcl.data.attributes import item_attributes
 from seqcl.errors import UserError
 from seqcl.evaluation import by_count, hardest_share, quantiles
+from seqcl.experiment.folder import write_text
 from seqcl.experiment.geometry import geometry_of, item_ids, states_and_targets
 from seqcl.experiment.job import training_batches
 from seqcl.experiment.maps import map_of
@@ -249,13 +251,13 @@ def write(found: dict[str, Any], folder: Path) -> Sequence[Path]:
     """Write diagnose.json and a picture for each topic into a folder; give the files.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserError: the folder cannot be written.
     """
-    import json
-
-    from seqcl.disk import write_text
     from seqcl.report.diagnosis import draw
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from None
     write_text(folder / "diagnose.json", json.dumps(plain_json(found), indent=1) + "\n")
     return [folder / "diagnose.json", *draw(found, folder)]

@@ -13,7 +13,7 @@ import torch
 from seqcl.data import LeakageError, Split
 from seqcl.errors import UserError
 from seqcl.experiment.audit import chosen, derived, ranked, windows
-from seqcl.experiment.audit.plain import Plain, plain_split
+from seqcl.experiment.audit.plain import Plain, Target, plain_split
 from seqcl.experiment.audit.twin import Trace, compare_traces, stored_losses, trace_of, twin_of
 from seqcl.experiment.audit.verdict import Broken, Check, Unused, line
 from seqcl.experiment.finished import Finished
@@ -157,10 +157,18 @@ class Audited:
         """Ranks of the test targets by the kept weights."""
         return self.ranks(self.plain.test, "test")
 
-    def ranks(self, targets: Any, part: str) -> ranked.Bounds:
+    def ranks(self, targets: Sequence[Target], part: str) -> ranked.Bounds:
         """Ranks by the kept weights."""
         run = self.run
-        return ranked.ranks_of(run.model, self.plain, targets, run.experiment.eval, run.device, self.negatives(part))
+        rounding = ranked.ROUNDING if self.same_device() else ranked.ELSEWHERE
+        return ranked.ranks_of(
+            run.model, self.plain, targets, run.experiment.eval, run.device, self.negatives(part), rounding
+        )
+
+    def same_device(self) -> bool:
+        """True if the run was made on such a device as this audit, in one process."""
+        about = self.finished.about["machine"]
+        return about.get("device") == about_machine(self.run.device)["device"] and "processes" not in about
 
     @cached_property
     def traces(self) -> tuple[Trace, Trace]:
@@ -181,13 +189,14 @@ class Audited:
         """Compare the clusters before an epoch on the log and on its twin."""
         if not any(isinstance(module, Prototypes) for module in self.run.model.modules()):
             raise Unused("nothing is clustered")
-        return self.check_twin("training begins")
+        self.check_twin("training begins")
+        return self.check_twin("training goes on")
 
     def check_epoch(self, name: str) -> str:
         """Compare an epoch on the log and on its twin, and its losses with those of the history."""
         if name not in self.traces[0].batches:
             raise Unused("the model is counted, not trained" if name == "training" else "there is no such stage")
-        for stage in ("begins", "batches", "ends"):
+        for stage in ("begins", "batches", "ends", "goes on"):
             told = self.check_twin(f"{name} {stage}")
         steps = self.traces[0].batches[name]
         return f"after {steps} batches {told}; {self.against_history(name, steps)}"
@@ -200,13 +209,13 @@ class Audited:
             return "the history begins after the whole pre-training, so its losses are not compared"
         if stored is None or stored[0] != steps:
             return "the history's first epoch has other batches, so its losses are not compared"
-        about, machine = self.finished.about, about_machine(self.run.device)
-        if about["machine"].get("device") != machine["device"] or "processes" in about["machine"]:
+        if not self.same_device():
             return "the run was made on another device, so the losses of its history are not compared"
         apart = max(abs(found.get(term, 0.0) - value) / max(abs(value), 1e-12) for term, value in stored[1].items())
         if apart == 0:
             return "the losses are, to the last bit, those of the first epoch in history.csv"
-        same = about["machine"] == machine and about["versions"] == library_versions()
+        about = self.finished.about
+        same = about["machine"] == about_machine(self.run.device) and about["versions"] == library_versions()
         if apart > NEAR or (same and not str(about["versions"].get("commit", "")).endswith("-dirty")):
             raise Broken(
                 f"the losses of the first epoch in history.csv are others, by up to {apart:.2g} of their value"

@@ -19,6 +19,9 @@ from seqcl.types import PAD, SeqBatch
 ROUNDING = 1e-5
 """Part of the largest score by which a score may differ, as a sum in another order has other last bits."""
 
+ELSEWHERE = 1e-4
+"""The same on another device than that of the run."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Bounds:
@@ -43,6 +46,7 @@ def ranks_of(
     evaluator: Evaluator,
     device: torch.device,
     negatives: np.ndarray | None,
+    rounding: float = ROUNDING,
 ) -> Bounds:
     """Rank targets one by one.
 
@@ -53,6 +57,7 @@ def ranks_of(
         evaluator: whether seen items are candidates, and the lengths of lists.
         device: where the model is.
         negatives: sampled candidates, (W, n) columns; None for all items.
+        rounding: part of the largest score by which a score may differ.
     """
     low, high = np.zeros(len(targets), np.int64), np.zeros(len(targets), np.int64)
     for first in range(0, len(targets), evaluator.batch_size):
@@ -71,7 +76,7 @@ def ranks_of(
             if not allowed[own] or scores[row, own] == -np.inf:  # no list can hold it
                 low[first + row] = high[first + row] = max(plain.num_items, max(evaluator.ks) + 1)
                 continue
-            slack = ROUNDING * float(np.abs(others[np.isfinite(others)]).max())
+            slack = rounding * float(np.abs(others[np.isfinite(others)]).max())
             low[first + row] = 1 + (others > scores[row, own] + slack).sum()
             high[first + row] = (others >= scores[row, own] - slack).sum()
     return Bounds(low=low, high=high)

@@ -113,7 +113,7 @@ def walk(
     device: torch.device,
     batches: int | None,
 ) -> None:
-    """Train for an epoch, and note what was there before it, every batch, and what has come of it."""
+    """Train for an epoch, and note what was there before it, every batch, what has come of it, and what a later epoch begins with."""
     loader = training_batches(split, trainer, seed=seed, device=device, times=model.objective.times_needed)
     learner = Learner(model, device=device, precision=trainer.precision, weight_decay=trainer.weight_decay, ema=0.0)
     torch.manual_seed(seed)
@@ -138,6 +138,9 @@ def walk(
         trace.batches[name] = step + 1
     trace.losses[name] = {term: sum(values) / len(values) for term, values in sums.items()}
     trace.put(f"{name} ends", state_of(model))
+    last = trainer.epochs - 1  # behind every warm-up, so that clusters and learned correlations are made
+    model.objective.before_epoch(learner.encoder, loader, epoch=last, epochs=trainer.epochs)
+    trace.put(f"{name} goes on", state_of(model))
 
 
 def parts_of(batch: SeqBatch) -> Iterator[tuple[str, Tensor]]:
