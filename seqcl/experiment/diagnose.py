@@ -38,6 +38,8 @@ SIZES = (64, 128, 256, 512, 1024, 2048)
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5, 1.0)
 ENCODED = 512
 """Rows that are encoded at once."""
+MOST_ROWS = 8192
+"""Rows in which false negatives are counted, or one batch of more."""
 PARTS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -151,7 +153,7 @@ def compared(model: Recommender, batch: SeqBatch, pair: Pair) -> dict[str, float
 def false_negatives(run: Run) -> dict[str, Any]:
     """The share of a row's negatives that are none: rows of one batch with its last target, or of its user.
 
-    Batches are those of the first epoch, at the run's size and at others. `expected` is the share of rows with one target if
+    Whole batches of the first epoch, at the run's size and at others. `expected` is the share of rows with one target if
     rows were drawn at random: of W rows, n of which have a target, the sum of n (n - 1) over W (W - 1).
     """
     loader, own = training_loader(run), run.experiment.train.batch_size
@@ -166,7 +168,8 @@ def false_negatives(run: Run) -> dict[str, Any]:
     order = torch.from_numpy(np.random.default_rng([run.experiment.options.seed, 0]).permutation(total))  # of epoch 0
     for size in sorted({own, *(size for size in SIZES if size <= total)}):
         sums = torch.zeros(4, dtype=torch.float64)
-        chunks = order.to(run.device).split(size)[: max(1, 8192 // size)]
+        whole = order[: max(1, total // size) * size].to(run.device)  # a last smaller batch would be another size
+        chunks = whole.split(size)[: max(1, MOST_ROWS // size)]
         for chunk in chunks:
             sums += shares(Rows(loader.users[chunk], targets[chunk])).cpu()
         target, user, either, any_row = (sums / len(chunks)).tolist()

@@ -124,7 +124,7 @@ def false_negatives(found: Found) -> Figure:
 
 def hardness(found: Found) -> Figure:
     """The share of the gradient over the share of the hardest negatives, a line for each temperature."""
-    figure, (axis,) = panels(1, width=7.2, height=4.6)
+    figure, (axis,) = panels(1, width=8.4, height=4.6)
     percent = [100 * part for part in found["parts"]]
     for place, curve in enumerate(found["curves"]):
         own = curve["temperature"] == found["temperature"]
@@ -137,7 +137,7 @@ def hardness(found: Found) -> Figure:
     axis.set_ylim(0, 102)
     axis.set_xlabel(f"hardest negatives, % of the {found['negatives']:.0f} of a row")
     axis.set_ylabel("share of the InfoNCE gradient, %")
-    axis.legend(frameon=False, fontsize="small")
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure
 
 

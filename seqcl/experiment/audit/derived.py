@@ -30,7 +30,7 @@ SOME = 100
 
 def check_correlations(model: Model, plain: Plain) -> str:
     """Compute the ItemCF-IUF scores of some items anew, pair by pair; the tables hold the best of them."""
-    told, tables = [], list[tuple[str, Tensor, Tensor | None]]()
+    tables = list[tuple[str, Tensor, Tensor | None]]()
     for name, pair in of_kind(model, Pair):
         if pair.counted is not None:
             tables.append((f"{name} (co-occurrence)", *pair.counted))
@@ -47,8 +47,8 @@ def check_correlations(model: Model, plain: Plain) -> str:
         expected = scores.of(item)
         for name, ids, weights in tables:
             refuse_other_neighbours(name, item, ids[item].tolist(), weights, expected)
-    told = [name for name, _, _ in tables]
-    return f"the neighbours of {len(some)} items, computed pair by pair from training, in {len(told)} tables: {', '.join(told[:3])}"
+    told = ", ".join(name for name, _, _ in tables[:3])
+    return f"the neighbours of {len(some)} items, computed pair by pair from training; tables: {told}"
 
 
 class Correlations:
