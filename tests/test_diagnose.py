@@ -22,7 +22,7 @@ from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.evaluation import by_count, hardest_share, quantiles
 from seqcl.experiment import training_batches
-from seqcl.experiment.diagnose import compared, diagnose, encoded, prepared, some_rows
+from seqcl.experiment.diagnose import compared, diagnose, encoded, plain_json, prepared, some_rows
 from seqcl.experiment.geometry import curves_of
 from seqcl.experiment.maps import map_of
 from seqcl.report import read_history
@@ -197,6 +197,10 @@ def test_a_map_keeps_planted_clusters_apart():
     places = np.stack((found["x"], found["y"]), 1)
     near = NearestNeighbors(n_neighbors=6).fit(places).kneighbors(places, return_distance=False)[:, 1:]
     assert (group[kept][near] == group[kept][:, None]).mean() > 0.99
+
+
+def test_what_is_no_number_is_null_in_json():
+    assert plain_json({"a": np.array([1.0, math.nan]), "b": (np.float32(0.5), math.inf, "x", None)}) == {"a": [1.0, None], "b": [0.5, None, "x", None]}  # fmt: skip
 
 
 def test_the_command_writes_figures_and_a_picture_for_each_topic(run, tmp_path, capsys):

@@ -242,12 +242,14 @@ def told(found: dict[str, Any]) -> Iterator[str]:
 
 
 def plain_json(value: Any) -> Any:
-    """Arrays as lists, for JSON."""
+    """Arrays as lists, and null for what is no number, for JSON."""
     if isinstance(value, dict):
         return {key: plain_json(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain_json(value.tolist())
     if isinstance(value, list | tuple):
         return [plain_json(one) for one in value]
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def write(found: dict[str, Any], folder: Path) -> Sequence[Path]:
