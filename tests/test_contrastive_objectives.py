@@ -961,7 +961,7 @@ def test_hard_negatives_make_the_loss_larger_and_debiased_ones_smaller(name):
         encoder.eval()
         torch.manual_seed(1)
         objective(encoder, rows_batch(range(60)))  # fills queue and bank
-        values.append(float(objective(encoder, rows_batch(range(ROWS)))["contrast"]))
+        values.append(objective(encoder, rows_batch(range(ROWS)))["contrast"].item())
     plain, nothing, hard, debiased = values
     assert nothing == pytest.approx(plain)
     assert debiased < plain < hard
