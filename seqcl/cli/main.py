@@ -1,4 +1,4 @@
-"""The console command: `seqcl train|evaluate|compare|export|recommend|data`, thin over `seqcl.experiment`."""
+"""The console command: `seqcl train|evaluate|compare|benchmark|export|recommend|data`, thin over `seqcl.experiment`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from seqcl.cli import lists, stores
+from seqcl.cli.benchmark import add_benchmark, benchmark
 from seqcl.cli.compare import add_compare, compare
 from seqcl.cli.data import READ_OPTIONS, data, data_parsers
 from seqcl.cli.ids import check_commas, ids_of
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
-COMMANDS = ("train", "evaluate", "compare", "recommend", "export", "data")
+COMMANDS = ("train", "evaluate", "compare", "benchmark", "recommend", "export", "data")
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,6 +112,7 @@ def other(words: list[str]) -> int:
     command.add_argument("--index", help="also through flat, ivf, hnsw or ivfpq, or all, each at several widths of search, with a plot")  # fmt: skip
     command.add_argument("--recall", type=float, help="share of the exact lists that the index finds")
     add_compare(commands)
+    add_benchmark(commands)
     command = commands.add_parser("export", help="write a folder that recommends without the log")
     command.add_argument("run", help="run folder")
     command.add_argument("folder", nargs="?", help="new folder; with --to, a RUN that was exported needs none")
@@ -145,7 +147,14 @@ def other(words: list[str]) -> int:
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
     chosen = parser.parse_args(words)
-    does = {"evaluate": evaluate, "compare": compare, "export": export, "recommend": recommend, "data": data}
+    does = {
+        "evaluate": evaluate,
+        "compare": compare,
+        "benchmark": benchmark,
+        "export": export,
+        "recommend": recommend,
+        "data": data,
+    }
     return does[chosen.command](chosen)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,11 @@ class Compared:
 
 
 def compare_runs(
-    folders: Sequence[str | Path], *, baseline: str | Path | None = None, metric: str = "ndcg@10"
+    folders: Sequence[str | Path],
+    *,
+    baseline: str | Path | None = None,
+    metric: str = "ndcg@10",
+    called: Mapping[Path, str] | None = None,
 ) -> Compared:
     """Compare finished runs; those that differ in the seed alone are one row.
 
@@ -77,6 +81,7 @@ def compare_runs(
         folders: runs, or baselines in them (RUN/baselines/NAME). The baselines of a single run join it.
         baseline: one of the runs; others of its configuration count to it. The last one, or the first baseline of a single run.
         metric: such as ndcg@10; one that every target has a value of.
+        called: names of configurations, by folder; the others are named by what differs.
 
     Raises:
         UserError: fewer than two configurations, two protocols, or a folder that is no finished run.
@@ -90,7 +95,7 @@ def compare_runs(
     if chosen.resolve() not in [run.folder.resolve() for run in runs]:
         runs.append(Finished.read(chosen))
     check_same_protocol(runs)
-    sides = pooled(runs)
+    sides = pooled(runs, called or {})
     if len(sides) < 2:
         raise UserError(
             f"{runs[0].folder}: there is one configuration alone, {sides[0].name}: give a run of another one"
@@ -113,8 +118,8 @@ def unique(folders: Iterable[str | Path]) -> list[str | Path]:
     return list({Path(folder).resolve(): folder for folder in folders}.values())
 
 
-def pooled(runs: Sequence[Finished]) -> list[Side]:
-    """Put the seeds of each configuration together, and name the configurations.
+def pooled(runs: Sequence[Finished], called: Mapping[Path, str]) -> list[Side]:
+    """Put the seeds of each configuration together, and name the configurations, unless they are called something.
 
     Raises:
         UserError: two runs of one configuration and one seed have different ranks.
@@ -134,6 +139,7 @@ def pooled(runs: Sequence[Finished]) -> list[Side]:
         else:
             group.append(run)
     named = names([group[0] for group in groups])
+    named = [called.get(group[0].folder, name) for name, group in zip(named, groups, strict=True)]
     return [
         Side(name=name, runs=sorted(group, key=lambda run: run.seed)) for name, group in zip(named, groups, strict=True)
     ]
