@@ -19,10 +19,12 @@ import yaml
 
 from seqcl import config, disk, plugins
 from seqcl.config import Experiment
+from seqcl.data import Sequences
 from seqcl.disk import read_json
 from seqcl.errors import UserError, brief
 from seqcl.experiment.grid import Row, figures_of
-from seqcl.experiment.keys import code_version, data_version, key_of
+from seqcl.experiment.keeping import PACKED, kept_file, named_files
+from seqcl.experiment.keys import code_version, data_version, hash_of, key_of
 
 OUTPUT = "output.txt"
 """The file beside a run that holds what it printed."""
@@ -57,7 +59,7 @@ class Task:
     seed: int
     experiment: Experiment
     folder: Path  # of its key: the run lies in it
-    fingerprint: str
+    log: str  # the version of its data
     state: str = "waiting"  # then running, or elsewhere: another benchmark runs it; at last done or failed
     run: Path | None = None  # once it is done
     figures: dict[str, Any] = field(default_factory=dict)  # its metrics.json
@@ -109,7 +111,7 @@ def tasks_of(rows: Sequence[Row], runs: Path, *, accept_older: bool = False) -> 
     Raises:
         UserError: a data set that cannot be read.
     """
-    logs: dict[Any, tuple[str, str, str]] = {}
+    logs: dict[Any, tuple[str, str]] = {}
     code = code_version()
     found = []
     for seed in dict.fromkeys(seed for row in rows for seed in row.seeds):
@@ -119,12 +121,15 @@ def tasks_of(rows: Sequence[Row], runs: Path, *, accept_older: bool = False) -> 
             experiment = replace(row.experiment, options=replace(row.experiment.options, seed=seed))
             place = (experiment.options.dataset, experiment.data)
             if place not in logs:
-                sequences = experiment.data.sequences(experiment.options.dataset)
-                logs[place] = sequences.name, sequences.fingerprint, data_version(sequences)
-            data, fingerprint, version = logs[place]
+                try:
+                    sequences = experiment.data.sequences(experiment.options.dataset)
+                except UserError as error:
+                    raise UserError(f"{row.place}: {error}") from None
+                logs[place] = sequences.name, data_version(sequences)
+            data, log = logs[place]
             name = re.sub(r"[^\w.-]+", "-", f"{experiment.options.model}-{data}-seed{seed}")
-            folder = runs / f"{name}-{key_of(experiment, version, code)}"
-            task = Task(row=row, seed=seed, experiment=experiment, folder=folder, fingerprint=fingerprint)
+            folder = runs / f"{name}-{key_of(experiment, log, code)}"
+            task = Task(row=row, seed=seed, experiment=experiment, folder=folder, log=log)
             if not task.look():
                 older = older_run(task, runs, name)
                 task.older = older is not None
@@ -135,15 +140,23 @@ def tasks_of(rows: Sequence[Row], runs: Path, *, accept_older: bool = False) -> 
 
 
 def older_run(task: Task, runs: Path, name: str) -> Path | None:
-    """The newest finished run of the same configuration and data that other code made."""
-    wanted = figures_of(task.experiment)
+    """The newest finished run of the same configuration, data and files that other code made."""
     for file in sorted(runs.glob(f"{name}-*/*/metrics.json"), key=lambda file: file.stat().st_mtime, reverse=True):
-        with suppress(UserError, OSError, LookupError, TypeError, yaml.YAMLError):
-            values = yaml.safe_load((file.parent / "config.yaml").read_text(encoding="utf-8"))
-            same = figures_of(config.experiment(values, stored=True)) == wanted
-            if same and read_json(file, dict)["data"]["fingerprint"] == task.fingerprint:
+        with suppress(UserError, OSError, ValueError, LookupError, yaml.YAMLError):  # one that cannot be read is none
+            if same_but_for_code(task, file.parent):
                 return file.parent
     return None
+
+
+def same_but_for_code(task: Task, run: Path) -> bool:
+    """True if a finished run has the configuration, the log and the files of a task; newer options count with their defaults."""
+    values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    if figures_of(config.experiment(values, stored=True)) != figures_of(task.experiment):
+        return False
+    files = [value for _, _, value in named_files(task.experiment)]
+    return data_version(Sequences.load(run / PACKED)) == task.log and all(
+        hash_of(kept_file(run, value)) == hash_of(Path(value).expanduser()) for value in files
+    )
 
 
 def newest(folder: Path, pattern: str) -> Path | None:

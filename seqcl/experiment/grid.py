@@ -80,6 +80,7 @@ class Grid:
             )
         return Row(
             data=data.name,
+            place=data.place,
             model=model.name,
             name=f"{model.name} ({options.name})" if options.name else model.name,
             experiment=experiment,
@@ -100,6 +101,7 @@ class Row:
     """One configuration on one data set, run with every seed."""
 
     data: str
+    place: str  # the line of the data set
     model: str  # as the file names it
     name: str
     experiment: Experiment  # with any seed
