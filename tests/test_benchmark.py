@@ -23,9 +23,11 @@ from seqcl.cli.main import main
 from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.experiment import benchmark, keys
-from seqcl.experiment.benchmark import run_all, tasks_of, time_left
+from seqcl.experiment import tasks as tasks_room
+from seqcl.experiment.benchmark import run_all, time_left
 from seqcl.experiment.compare import compare_runs
 from seqcl.experiment.grid_file import read_grid
+from seqcl.experiment.tasks import tasks_of
 from seqcl.models import MODELS
 from tests import processes
 
@@ -243,7 +245,7 @@ def test_what_is_done_is_not_done_again_and_one_changed_option_reruns_its_runs_a
 def test_a_longer_log_or_another_seed_is_another_run_and_so_is_other_code(begun, monkeypatch, capsys):
     one = GRID.replace("seeds: 2", "seeds: 1").replace("CL4Rec", "EASE")
     assert run(one) == 0 and len(begun) == 2
-    monkeypatch.setattr(benchmark, "code_version", lambda: "other")
+    monkeypatch.setattr(tasks_room, "code_version", lambda: "other")
     assert run(one, "--plan") == 0
     assert "2 of 2 runs are there, made by other code, and are run anew" in capsys.readouterr().err
     assert run(one, "--accept-older", "--json", "older.json") == 0 and len(begun) == 2

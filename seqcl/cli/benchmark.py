@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqcl.experiment.benchmark import Task
+    from seqcl.experiment.tasks import Task
     from seqcl.experiment.verdicts import Verdict
 
 
@@ -33,24 +33,31 @@ def add_benchmark(commands: Any) -> None:
     command.add_argument(
         "--accept-older", action="store_true", help="take finished runs of older code too, and say which they are"
     )
+    command.add_argument(
+        "--keep", type=Path, metavar="DIR", help="write the results of each run to a small file there; those that are there count as runs"
+    )  # fmt: skip
     command.add_argument("--plan", action="store_true", help="say what would be run, and run nothing")
     for option, what in (("html", "write one page"), ("csv", "write all rows as CSV"), ("json", "write all as JSON")):
         command.add_argument(f"--{option}", type=Path, metavar="FILE", help=what)
     command.add_argument("--plugin", action="append", default=[], metavar="NAME", help="a .py file or a module with parts of your own")  # fmt: skip
 
 
-def benchmark(chosen: argparse.Namespace) -> int:
+def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     """`seqcl benchmark FILE.yaml`: the runs, a table for each data set, and the runs that failed."""
     from seqcl import plugins
+    from seqcl.config.settings import of_words
     from seqcl.errors import positive
-    from seqcl.experiment.benchmark import run_all, tasks_of
+    from seqcl.experiment.benchmark import run_all
     from seqcl.experiment.grid_file import read_grid
+    from seqcl.experiment.tasks import keep_all, tasks_of
     from seqcl.experiment.verdicts import verdicts
 
     positive("--jobs and --threads", jobs=chosen.jobs, threads=chosen.threads)
     plugins.load_all(chosen.plugin)
     grid = read_grid(chosen.file)
-    tasks = tasks_of(grid.rows(chosen.only), chosen.runs, accept_older=chosen.accept_older)
+    tasks = tasks_of(
+        grid.rows(chosen.only, of_words(words)), chosen.runs, kept_in=chosen.keep, accept_older=chosen.accept_older
+    )
     say_older(tasks, accepted=chosen.accept_older)
     if chosen.plan:
         for task in tasks:
@@ -66,6 +73,8 @@ def benchmark(chosen: argparse.Namespace) -> int:
         return 130
     finally:
         screen.board.close()
+    if chosen.keep is not None:
+        keep_all(tasks, chosen.keep)
     found = verdicts(tasks, baseline=grid.baseline, metric=grid.metric)
     show(found, grid.metric)
     write(chosen, found, tasks, grid.metric)

@@ -21,7 +21,7 @@ def add_compare(commands: Any) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="run folder, or RUN/baselines/NAME; seeds of one configuration are pooled",
+        help="run folder, RUN/baselines/NAME, or a file of kept results; seeds of one configuration are pooled",
     )
     command.add_argument(
         "--baseline", metavar="RUN", help="the run that others are compared with (default: the last one)"
@@ -102,7 +102,7 @@ def details_of(row: Row, metric: str) -> Details:
         name=row.side.name,
         seeds=" ".join(map(str, row.side.seeds)),
         folders=[str(run.folder) for run in runs],
-        config=(runs[0].folder / "config.yaml").read_text(encoding="utf-8"),
+        config=runs[0].config,
         about={
             key: ", ".join(f"{name} {value}" for name, value in (found or {}).items())
             for key, found in runs[0].about.items()

@@ -146,15 +146,12 @@ def other(words: list[str]) -> int:
     data_parsers(commands.add_parser("data", help="look at, convert, pack or download data sets"))
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
-    chosen = parser.parse_args(words)
-    does = {
-        "evaluate": evaluate,
-        "compare": compare,
-        "benchmark": benchmark,
-        "export": export,
-        "recommend": recommend,
-        "data": data,
-    }
+    chosen, rest = parser.parse_known_args(words)
+    if chosen.command == "benchmark":  # what is left are options of its runs
+        return benchmark(chosen, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    does = {"evaluate": evaluate, "compare": compare, "export": export, "recommend": recommend, "data": data}
     return does[chosen.command](chosen)
 
 

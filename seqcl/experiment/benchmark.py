@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
-import yaml
-
-from seqcl import config, disk, plugins
-from seqcl.config import Experiment
-from seqcl.data import Sequences
-from seqcl.disk import read_json
+from seqcl import disk
 from seqcl.errors import UserError, brief
-from seqcl.experiment.grid import Row, figures_of
-from seqcl.experiment.keeping import PACKED, kept_file, named_files
-from seqcl.experiment.keys import code_version, data_version, hash_of, key_of
+from seqcl.experiment.tasks import ASKED, Task
 
 OUTPUT = "output.txt"
 """The file beside a run that holds what it printed."""
-
-ASKED = "asked.yaml"
-"""The file beside a run that holds the configuration that it was begun with."""
 
 PAUSE = 0.2
 """Seconds between two looks at the runs."""
@@ -49,119 +37,6 @@ class Watcher(Protocol):
     def say(self, task: Task, tasks: Sequence[Task], left: float | None) -> None:
         """Tell of a run that has just begun or ended."""
         ...
-
-
-@dataclass(eq=False, kw_only=True)
-class Task:
-    """One run of a row, and how far it is."""
-
-    row: Row
-    seed: int
-    experiment: Experiment
-    folder: Path  # of its key: the run lies in it
-    log: str  # the version of its data
-    state: str = "waiting"  # then running, or elsewhere: another benchmark runs it; at last done or failed
-    run: Path | None = None  # once it is done
-    figures: dict[str, Any] = field(default_factory=dict)  # its metrics.json
-    older: bool = False  # made by older code
-    problem: str = ""  # the last line of a failed run
-    began: float = 0.0
-    process: subprocess.Popen[bytes] | None = None
-    held: ExitStack = field(default_factory=ExitStack)
-
-    @property
-    def title(self) -> str:
-        """Model, data set and seed."""
-        return f"{self.row.name} on {self.row.data}, seed {self.seed}"
-
-    def epochs(self) -> int:
-        """Number of epochs that the run has ended."""
-        found = newest(self.folder, "*/history.csv")
-        with suppress(OSError):
-            return max(found.read_bytes().count(b"\n") - 1, 0) if found else 0
-        return 0
-
-    def command(self) -> list[str]:
-        """The words that begin the run, or go on with what was begun."""
-        begun = newest(self.folder, "*/config.yaml")
-        words = ["--resume", str(begun.parent)] if begun else ["--config", str(self.folder / ASKED)]
-        words += [] if begun else ["--runs", str(self.folder)]
-        return ["train", *words, *plugins.words_for(self.experiment.needs()).split()]
-
-    def look(self) -> bool:
-        """True if a finished run is there, which is noted."""
-        found = newest(self.folder, "*/metrics.json")
-        if found is not None:
-            self.take(found.parent)
-        return found is not None
-
-    def take(self, run: Path) -> None:
-        """Take a finished run as the result."""
-        self.run, self.state, self.figures = run, "done", read_json(run / "metrics.json", dict)
-
-
-def tasks_of(rows: Sequence[Row], runs: Path, *, accept_older: bool = False) -> list[Task]:
-    """The runs of all rows, those that are done already being marked; all rows of a seed before those of the next.
-
-    Args:
-        rows: of the grid.
-        runs: folder of all runs.
-        accept_older: also take runs of the same configuration and data that other code made.
-
-    Raises:
-        UserError: a data set that cannot be read.
-    """
-    logs: dict[Any, tuple[str, str]] = {}
-    code = code_version()
-    found = []
-    for seed in dict.fromkeys(seed for row in rows for seed in row.seeds):
-        for row in rows:
-            if seed not in row.seeds:
-                continue
-            experiment = replace(row.experiment, options=replace(row.experiment.options, seed=seed))
-            place = (experiment.options.dataset, experiment.data)
-            if place not in logs:
-                try:
-                    sequences = experiment.data.sequences(experiment.options.dataset)
-                except UserError as error:
-                    raise UserError(f"{row.place}: {error}") from None
-                logs[place] = sequences.name, data_version(sequences)
-            data, log = logs[place]
-            name = re.sub(r"[^\w.-]+", "-", f"{experiment.options.model}-{data}-seed{seed}")
-            folder = runs / f"{name}-{key_of(experiment, log, code)}"
-            task = Task(row=row, seed=seed, experiment=experiment, folder=folder, log=log)
-            if not task.look():
-                older = older_run(task, runs, name)
-                task.older = older is not None
-                if older is not None and accept_older:
-                    task.take(older)
-            found.append(task)
-    return found
-
-
-def older_run(task: Task, runs: Path, name: str) -> Path | None:
-    """The newest finished run of the same configuration, data and files that other code made."""
-    for file in sorted(runs.glob(f"{name}-*/*/metrics.json"), key=lambda file: file.stat().st_mtime, reverse=True):
-        with suppress(UserError, OSError, ValueError, LookupError, yaml.YAMLError):  # one that cannot be read is none
-            if same_but_for_code(task, file.parent):
-                return file.parent
-    return None
-
-
-def same_but_for_code(task: Task, run: Path) -> bool:
-    """True if a finished run has the configuration, the log and the files of a task; newer options count with their defaults."""
-    values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    if figures_of(config.experiment(values, stored=True)) != figures_of(task.experiment):
-        return False
-    files = [value for _, _, value in named_files(task.experiment)]
-    return data_version(Sequences.load(run / PACKED)) == task.log and all(
-        hash_of(kept_file(run, value)) == hash_of(Path(value).expanduser()) for value in files
-    )
-
-
-def newest(folder: Path, pattern: str) -> Path | None:
-    """The file of the newest run in a folder."""
-    return max(folder.glob(pattern), key=lambda file: file.parent.name, default=None)
 
 
 def run_all(tasks: Sequence[Task], watcher: Watcher, *, jobs: int = 1, threads: int = 1) -> None:

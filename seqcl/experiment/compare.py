@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from seqcl.errors import UserError
 from seqcl.evaluation import Comparison, compare, holm, metric_name, row_metric
@@ -103,6 +104,7 @@ def compare_runs(
     base = next(side for side in sides if any(run.folder.resolve() == chosen.resolve() for run in side.runs))
     metric = metric_name(metric)
     row_metric(metric, base.runs[0].ranks)  # refuses an unknown one
+    check_depth(runs, metric)
     parts = slices_of([*base.runs, *runs])
     others = sorted((side for side in sides if side is not base), key=lambda side: -mean_of(side, metric)[0])
     tests = [between(side, base, metric) for side in others]
@@ -111,6 +113,13 @@ def compare_runs(
     for side, test, p in zip(others, tests, corrected, strict=True):
         rows.append(row_of(side, metric, base=base, test=test, p=p, parts=parts))
     return Compared(metric=metric, baseline=base.name, rows=rows, protocol=runs[0].protocol, data=runs[0].data)
+
+
+def check_depth(runs: Sequence[Finished], metric: str) -> None:
+    """Refuse a metric of longer lists than a kept file can tell."""
+    for run in runs:
+        if run.deepest is not None and int(metric.partition("@")[2]) > run.deepest:
+            raise UserError(f"{run.folder} keeps ranks of at most {run.deepest}, so nothing is known of {metric}")
 
 
 def unique(folders: Iterable[str | Path]) -> list[str | Path]:
@@ -126,7 +135,9 @@ def pooled(runs: Sequence[Finished], called: Mapping[Path, str]) -> list[Side]:
     """
     groups: list[list[Finished]] = []
     for run in runs:
-        group = next((group for group in groups if group[0].options == run.options), None)
+        name = called.get(run.folder)
+        group = next((group for group in groups if name and called.get(group[0].folder) == name), None)
+        group = group or next((group for group in groups if not name and group[0].options == run.options), None)
         if group is None:
             groups.append([run])
         elif twin := next((other for other in group if other.seed == run.seed), None):
@@ -224,8 +235,12 @@ def slices_of(runs: Sequence[Finished]) -> dict[str, np.ndarray]:
     from seqcl.experiment.keeping import PACKED, home_of, packed_log
 
     run = next((run for run in runs if (home_of(run.folder) / PACKED).exists()), runs[0])
-    experiment = config.of_run(home_of(run.folder))
-    sequences = packed_log(experiment, run.folder)
+    if run.folder.is_dir():
+        experiment = config.of_run(home_of(run.folder))
+        sequences = packed_log(experiment, run.folder)
+    else:
+        experiment = config.experiment(yaml.safe_load(run.config), stored=True)
+        sequences = experiment.data.sequences(experiment.options.dataset)
     if sequences.fingerprint != run.data["fingerprint"]:
         raise UserError(f"{run.folder} keeps no packed log, and its data set {run.data['name']} is another one now")
     split = experiment.data.split_windows(sequences)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from seqcl.config import Experiment, without_contrast
 from seqcl.config.settings import Setting, Settings
 from seqcl.config.variants import fitting, layered
 from seqcl.errors import UserError, unknown
-from seqcl.experiment.finished import NO_FIGURE, OF_THE_PLACE
+from seqcl.experiment.finished import NO_FIGURE, figures_of
 
 MANY = 1_000_000
 """Epochs that no budget of minutes reaches."""
@@ -41,11 +41,12 @@ class Grid:
     metric: str
     contrast: str
 
-    def rows(self, only: Sequence[str] = ()) -> list[Row]:
+    def rows(self, only: Sequence[str] = (), typed: Settings | None = None) -> list[Row]:
         """The rows of the benchmark, data set by data set: every model with every set of options, and its plain forms.
 
         Args:
             only: names of models: the others are left out, but for the baseline.
+            typed: options of the command line, which win over those of the file.
 
         Raises:
             UserError: an unknown name, a value that does not fit, or rows that cannot be compared.
@@ -54,24 +55,24 @@ class Grid:
             if name not in [one.name for one in self.models]:
                 raise unknown("model in --only", name, [one.name for one in self.models])
         models = [one for one in self.models if not only or one.name in (*only, self.baseline)]
-        self.check_shared()
+        self.check_shared([*self.options, *self.data, Entry("", "", typed or {})])
         found: list[Row] = []
         for data in self.data:
             rows: list[Row] = []
             for model in models:
-                rows += [self.row(model, options, data) for options in self.options]
+                rows += [self.row(model, options, data, typed or {}) for options in self.options]
             check_rows(rows)
             if self.contrast == "both":
                 rows = with_plain_forms(rows)
             found += rows
         return found
 
-    def row(self, model: Entry, options: Entry, data: Entry) -> Row:
-        """One row: later of file, options, data, the model's own and the budget win."""
+    def row(self, model: Entry, options: Entry, data: Entry, typed: Settings) -> Row:
+        """One row: later of file, options, data, the model's own, the budget and the command line win."""
         shared = {**options.settings, **data.settings}
         fixed = {"dataset": data.settings["dataset"], "baseline": Setting("")}
         own = [*model.files, model.settings]
-        layers = [*model.files, fitting(shared, own), model.settings, self.budget, fixed]
+        layers = [*model.files, fitting(shared, own), model.settings, self.budget, fitting(typed, own), fixed]
         experiment = layered(layers)
         if experiment.train.epochs == MANY and experiment.train.schedule != "constant":
             raise UserError(
@@ -87,9 +88,9 @@ class Grid:
             seeds=self.seeds if experiment.recipe.trained else self.seeds[:1],
         )
 
-    def check_shared(self) -> None:
+    def check_shared(self, entries: Sequence[Entry]) -> None:
         """Refuse an option for all models that none of them has."""
-        for shared in (*self.options, *self.data):
+        for shared in entries:
             owns = [[*one.files, one.settings] for one in self.models]
             used = {key for own in owns for key in fitting(shared.settings, own)}
             for key in shared.settings.keys() - used:
@@ -110,12 +111,7 @@ class Row:
 
     def same(self, other: Row) -> bool:
         """True if both are one configuration on one data set."""
-        return self.data == other.data and figures_of(self.experiment) == figures_of(other.experiment)
-
-
-def figures_of(experiment: Experiment) -> dict[str, Any]:
-    """The options of an experiment that its figures depend on, by dotted name; its data and its seed are apart from it."""
-    return {key: value for key, value in experiment.flat.items() if key not in (*OF_THE_PLACE, *NO_FIGURE)}
+        return self.data == other.data and figures_of(self.experiment.flat) == figures_of(other.experiment.flat)
 
 
 def check_rows(rows: Sequence[Row]) -> None:
@@ -144,7 +140,7 @@ def with_plain_forms(rows: Sequence[Row]) -> list[Row]:
             continue
         plain = replace(row, name=made.options.model, experiment=made)
         known = next((other for other in (*rows, *added) if other.same(plain)), None)
-        if plain.name in [other.name for other in (*rows, *added)]:
+        if plain.name in [row.experiment.options.model, *(other.name for other in (*rows, *added))]:
             plain = replace(plain, name=f"{row.name} without contrast")
         if known is None:
             added.append(plain)

@@ -125,7 +125,8 @@ class Reader(NamedTuple):
             files = file_layers(self.path.parent / Path(str(file.value)).expanduser())
         except UserError as error:
             raise UserError(f"{file.place}: {error}") from None
-        return Entry(str(name.value) if name else Path(str(file.value)).stem, place, settings, files)
+        told = name or settings.get("model")
+        return Entry(str(told.value) if told else Path(str(file.value)).stem, place, settings, files)
 
     def named(self, node: yaml.Node, key: str, place: str) -> Settings:
         """A model or a data set by its name alone; a model that ends in .yaml is a file."""

@@ -12,7 +12,7 @@ import seqcl
 from seqcl import plugins
 from seqcl.config import Experiment
 from seqcl.data import Sequences
-from seqcl.experiment.grid import figures_of
+from seqcl.experiment.finished import figures_of
 from seqcl.experiment.keeping import named_files
 
 ROOMS = ("augment", "data", "encoders", "evaluation", "losses", "models", "objectives", "processes", "training")
@@ -24,7 +24,7 @@ FILES = ("blocks.py", "types.py")
 def key_of(experiment: Experiment, data: str, code: str) -> str:
     """The key of a run: 12 letters that another option, seed, log, file that an option names, or code changes."""
     files = {value: hash_of(Path(value).expanduser()) for _, _, value in named_files(experiment)}
-    told = [figures_of(experiment), experiment.options.seed, data, files, code, own_code(experiment)]
+    told = [figures_of(experiment.flat), experiment.options.seed, data, files, code, own_code(experiment)]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from seqcl.errors import UserError
 from seqcl.evaluation import holm
-from seqcl.experiment.benchmark import Task
 from seqcl.experiment.compare import Compared, compare_runs
 from seqcl.experiment.grid import Row
+from seqcl.experiment.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
