@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class Grid:
         """The rows of the benchmark, data set by data set: every model with every set of options, and its plain forms.
 
         Args:
-            only: names of models: the others are left out, but for the baseline.
+            only: names of models: the others are left out, but for the baseline and for their plain forms.
             typed: options of the command line, which win over those of the file.
 
         Raises:
@@ -54,17 +54,16 @@ class Grid:
         for name in only:
             if name not in [one.name for one in self.models]:
                 raise unknown("model in --only", name, [one.name for one in self.models])
-        models = [one for one in self.models if not only or one.name in (*only, self.baseline)]
         self.check_shared([*self.options, *self.data, Entry("", "", typed or {})])
         found: list[Row] = []
         for data in self.data:
             rows: list[Row] = []
-            for model in models:
+            for model in self.models:
                 rows += [self.row(model, options, data, typed or {}) for options in self.options]
             check_rows(rows)
             if self.contrast == "both":
                 rows = with_plain_forms(rows)
-            found += rows
+            found += reduced(rows, {*only, self.baseline}) if only else rows
         return found
 
     def row(self, model: Entry, options: Entry, data: Entry, typed: Settings) -> Row:
@@ -127,6 +126,13 @@ def check_rows(rows: Sequence[Row]) -> None:
                     f"results of two protocols are not compared: on {row.data}, {row.name} has {key} {own[key]} and "
                     f"{rows[0].name} has {first[key]}; put {key} into options, or beside the data set"
                 )
+
+
+def reduced(rows: Sequence[Row], models: Collection[str]) -> list[Row]:
+    """The rows of some models, and their plain forms."""
+    own = [row for row in rows if row.model in models]
+    plain = [row.plain for row in own if row.plain is not None]
+    return [row for row in rows if row.model in models or any(row.same(other) for other in plain)]
 
 
 def with_plain_forms(rows: Sequence[Row]) -> list[Row]:
