@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,9 +21,10 @@ import seqcl
 from seqcl import config
 from seqcl.cli.benchmark import Screen
 from seqcl.cli.main import main
+from seqcl.config.settings import of_words
 from seqcl.data import markov
 from seqcl.errors import UserError
-from seqcl.experiment import benchmark, keys
+from seqcl.experiment import benchmark, kept, keys
 from seqcl.experiment import tasks as tasks_room
 from seqcl.experiment.benchmark import run_all, time_left
 from seqcl.experiment.compare import compare_runs
@@ -258,6 +260,36 @@ def test_a_longer_log_or_another_seed_is_another_run_and_so_is_other_code(begun,
     assert Counter(line.split(": ")[1] for line in capsys.readouterr().out.splitlines()[-2:]) == {"waiting": 2}
 
 
+def test_kept_results_count_as_runs_and_those_of_another_configuration_are_refused(begun, capsys):
+    one = GRID.replace("seeds: 2", "seeds: 1").replace("CL4Rec", "EASE")
+    assert run(one, "--keep", "kept") == 0 and len(begun) == 2
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["EASE-0.parquet", "SASRec-0.parquet"]
+    before = capsys.readouterr().out
+    shutil.rmtree("runs")
+    assert run(one, "--keep", "kept") == 0 and len(begun) == 2 and not Path("runs").exists()
+    assert capsys.readouterr().out == before
+    other = one.replace("encoder: {dim: 8", "encoder: {dim: 12")
+    assert run(other, "--keep", "kept") == 2
+    assert "SASRec-0.parquet was kept with another encoder.dim (8, now 12): remove it" in capsys.readouterr().err
+    about, _ = kept.read(Path("kept/SASRec-0.parquet"))
+    task = tasks_of(grid_of(one).rows(), Path("runs"))[0]
+    earlier = {**about["config"], "encoder": {k: v for k, v in about["config"]["encoder"].items() if k != "activation"}}
+    tasks_room.check_same(task, {**about, "config": earlier}, Path("somewhere"))  # a newer option has its default
+    gone = {**about["config"], "encoder": {**about["config"]["encoder"], "colour": "red"}}
+    with pytest.raises(UserError, match=r"somewhere was kept with options that are no more: .*colour"):
+        tasks_room.check_same(task, {**about, "config": gone}, Path("somewhere"))
+
+
+def test_options_and_seeds_of_the_command_line_win_and_no_model_may_lack_them(folder, capsys):
+    words = ["--plan", "--only", "CL4Rec", "--seeds", "3"]
+    assert run(GRID, *words, "--encoder.dim", "4") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    (row, _) = grid_of(GRID).rows(["CL4Rec"], of_words(["--train.epochs", "7", "--objective.weight=0.5"]))
+    assert row.name == "SASRec" and row.experiment.train.epochs == 7
+    assert run(GRID, *words, "--encoder.dmi", "4") == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
 def test_the_version_of_the_code_is_what_it_does(tmp_path):
     root = tmp_path / "seqcl"
     for room in keys.ROOMS:
@@ -436,6 +468,17 @@ def test_a_killed_benchmark_goes_on_where_it_was(folder, monkeypatch):
 def test_a_mistake_is_told_with_its_line_and_nothing_is_run(folder, capsys, text, said):
     assert run(text) == 2
     assert re.search(said, capsys.readouterr().err) and not Path("runs").exists()
+
+
+def test_every_benchmark_that_ships_resolves():
+    files = sorted((Path(__file__).parents[1] / "configs" / "benchmarks").glob("*.yaml"))
+    assert len(files) == 7
+    for file in files:
+        head = file.read_text().splitlines()
+        assert f"# seqcl benchmark configs/benchmarks/{file.name}" in head[1]
+        rows = read_grid(file).rows()
+        assert rows[0].plain is None and any(row.plain for row in rows)
+        assert len({row.name for row in rows}) == len(rows)
 
 
 def test_a_missing_file_a_model_that_is_not_there_and_a_folder_that_cannot_be_made(folder, capsys):

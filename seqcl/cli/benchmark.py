@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ def add_benchmark(commands: Any) -> None:
     command.add_argument(
         "--only", action="append", default=[], metavar="MODEL", help="this model of the file, and its baseline; may be given several times"
     )  # fmt: skip
+    command.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 in the place of those of the file")
     command.add_argument(
         "--accept-older", action="store_true", help="take finished runs of older code too, and say which they are"
     )
@@ -55,6 +57,9 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     positive("--jobs and --threads", jobs=chosen.jobs, threads=chosen.threads)
     plugins.load_all(chosen.plugin)
     grid = read_grid(chosen.file)
+    if chosen.seeds is not None:
+        positive("--seeds", seeds=chosen.seeds)
+        grid = replace(grid, seeds=range(chosen.seeds))
     tasks = tasks_of(
         grid.rows(chosen.only, of_words(words)), chosen.runs, kept_in=chosen.keep, accept_older=chosen.accept_older
     )
@@ -89,7 +94,8 @@ def say_older(tasks: Sequence[Task], *, accepted: bool) -> None:
     older = [task.title for task in tasks if task.older]
     if older:
         does = "are taken, though other code made them" if accepted else "are there, made by other code, and are run anew; --accept-older takes them"  # fmt: skip
-        print(f"seqcl: {len(older)} of {len(tasks)} runs {does}: {'; '.join(older)}", file=sys.stderr)
+        more = f" and {len(older) - 3} more" if len(older) > 3 else ""
+        print(f"seqcl: {len(older)} of {len(tasks)} runs {does}: {'; '.join(older[:3])}{more}", file=sys.stderr)
 
 
 class Screen:

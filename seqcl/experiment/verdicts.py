@@ -80,6 +80,7 @@ def contrasted(tasks: Sequence[Task], rows: Sequence[Row], metric: str) -> list[
                 "high": test.high,
                 "p": test.p_value,
                 "seeds ahead": f"{test.seeds_better} of {test.seeds}",
+                **{f"{name} {key}": value for name, part in own.slices.items() for key, value in part.items()},
             }
         )
     corrected = holm([record["p"] for record in found])
