@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -17,14 +16,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from seqcl.evaluation import compare, holm, row_metric  # noqa: E402
-from seqcl.experiment import grid, kept  # noqa: E402
+from seqcl.experiment import kept  # noqa: E402
 from seqcl.experiment.finished import FREE  # noqa: E402
+from seqcl.experiment.grid import Grid  # noqa: E402
 from seqcl.experiment.grid_file import read_grid  # noqa: E402
-from seqcl.experiment.tasks import plain  # noqa: E402
 
 MEASURED = ROOT / "benchmarks" / "measured"
 CONFIGS = ROOT / "configs"
 SHOWN = ("recall@10", "ndcg@10")
+WITHOUT = "-without-contrast"
+"""End of the name of a row that is another one without its term, as its file has it."""
+
 
 HEAD = re.compile(
     r"# Measured: seeds? 0(?: to (?P<last>\d+))?(?P<how>[^:]*): test NDCG@10 (?P<ndcg>[^,]+), "
@@ -106,32 +108,29 @@ def heads() -> list[Head]:
 
 
 @cache
-def benchmarks() -> dict[str, list[grid.Row]]:
-    """The rows of every file in configs/benchmarks/, by its stem; that for a first look has none."""
+def benchmarks() -> dict[str, Grid]:
+    """The files in configs/benchmarks/ by their stem, without that for a first look."""
     files = sorted(file for file in (CONFIGS / "benchmarks").glob("*.yaml") if file.stem != "small")
-    return {file.stem: read_grid(file).rows() for file in files}
+    return {file.stem: read_grid(file) for file in files}
 
 
 @cache
 def kept_of(benchmark: str) -> dict[str, list[Kept]]:
-    """The kept runs of a benchmark, by the name of its row and then by seed; what has none is absent."""
+    """The kept runs of a benchmark, by the name of its row and then by seed."""
     own = MEASURED / benchmark
-    folder = own if own.is_dir() else MEASURED
-    found = {}
-    for row in benchmarks()[benchmark]:
-        files = sorted(
-            folder.glob(f"{plain(row.name)}-[0-9]*.parquet"), key=lambda file: int(file.stem.rpartition("-")[2])
-        )
-        if files:
-            found[row.name] = [Kept.read(file) for file in files]
-    return found
+    files = list(own.glob("*.parquet") if own.is_dir() else MEASURED.glob(f"{benchmark}-*.parquet"))
+    found: dict[str, list[Kept]] = {}
+    for file in sorted(files, key=lambda file: int(file.stem.rpartition("-")[2])):
+        found.setdefault(file.stem.rpartition("-")[0], []).append(Kept.read(file))
+    return dict(sorted(found.items()))
 
 
-def base_of(row: grid.Row, benchmark: str) -> str | None:
-    """The row without the contrastive term where it is kept, else the baseline of the benchmark; None for the latter."""
-    first = benchmarks()[benchmark][0].name
-    without = row.plain.name if row.plain is not None else first
-    return None if row.name == first else without if without in kept_of(benchmark) else first
+def base_of(name: str, benchmark: str) -> str | None:
+    """The row without the term: beauty-bsarec for beauty-cl4rec-bsarec, else the baseline; None for the latter."""
+    first = benchmarks()[benchmark].baseline
+    encoder = name.removeprefix(f"{benchmark}-").partition("-")[2]
+    rows = [f"{name}{WITHOUT}", f"{benchmark}-{encoder}", first]
+    return None if name == first else next(row for row in rows if row in kept_of(benchmark))
 
 
 def label_of(run: Kept, base: Kept | None) -> str:
@@ -146,8 +145,7 @@ def label_of(run: Kept, base: Kept | None) -> str:
 def rows(benchmark: str) -> list[Row]:
     """The kept rows of a benchmark: the baseline first, then by NDCG@10 on test."""
     kept_runs = kept_of(benchmark)
-    of_grid = {row.name: row for row in benchmarks()[benchmark] if row.name in kept_runs}
-    bases = {name: base_of(row, benchmark) for name, row in of_grid.items()}
+    bases = {name: base_of(name, benchmark) for name in kept_runs}
     found = {}
     for name, base in bases.items():
         if base is not None:
@@ -217,9 +215,9 @@ def verdict(found: dict[str, Any]) -> tuple[str, str, str]:
     return f"{digits(found['difference'], signed=True)} [{low}, {high}]", chance, str(found["seeds better"])
 
 
-def quoted(name: str) -> str:
-    """A name as one word of a command."""
-    return shlex.quote(name)
+def command(name: str, benchmark: str) -> str:
+    """The command that makes a row anew."""
+    return f"seqcl benchmark configs/benchmarks/{benchmark}.yaml --only {name.removesuffix(WITHOUT)}"
 
 
 def chance(p: float) -> str:

@@ -72,8 +72,7 @@ def results(benchmark: str) -> str:
         made = marks[0] if len(set(marks)) == 1 else ", ".join(marks)
         minutes = f"{row.figures['minutes']:.0f}"
         ndcg, recall, valid = quality_of(row)
-        command = f"`seqcl benchmark configs/benchmarks/{benchmark}.yaml --only {figures.quoted(row.name)}`"
-        how = [command, minutes, dates.get(row.name, ""), made]
+        how = [f"`{figures.command(row.name, benchmark)}`", minutes, dates.get(row.name, ""), made]
         rows.append([row.label, ndcg, recall, *difference_of(row), valid, *how])
     head = (
         "model | NDCG@10 | HR@10 | difference [95 %] | p | p, Holm | seeds ahead | NDCG@10, valid | "
@@ -109,14 +108,14 @@ def other_results(data: str) -> str:
 def all_benchmarks() -> str:
     """Every file of configs/benchmarks/ with its command and how much of it is kept, and the tables that have no heading of their own."""
     overview, tables = [], []
-    for benchmark, rows in figures.benchmarks().items():
+    for benchmark, grid in figures.benchmarks().items():
+        data = grid.data[0].name
         kept = sum(len(runs) for runs in figures.kept_of(benchmark).values())
-        wanted = sum(len(row.seeds) for row in rows)
         command = f"`seqcl benchmark configs/benchmarks/{benchmark}.yaml --jobs 2`"
-        overview.append([rows[0].data, str(len(rows)), f"{kept} of {wanted}", command])
+        overview.append([data, str(len(grid.models)), str(kept), command])
         if kept and benchmark not in DATA.values():
-            tables += [f"### {rows[0].data}", results(benchmark)]
-    return "\n\n".join([table("data | rows | runs kept | command", overview, " rr"), *tables])
+            tables += [f"### {data}", results(benchmark)]
+    return "\n\n".join([table("data | models | runs kept | command", overview, " rr"), *tables])
 
 
 def best(name: str) -> str:

@@ -163,17 +163,6 @@ def test_p_is_corrected_as_holm_does():
     assert [figures.chance(p) for p in (0.0004, 0.0061, 0.074, 0.4, 1.0)] == ["< .001", ".006", ".07", ".40", "1"]
 
 
-def test_a_configuration_is_compared_with_the_model_below_it():
-    bases = {
-        "beauty-sasrec": None,
-        "beauty-cl4rec": "beauty-sasrec",
-        "beauty-bsarec": "beauty-sasrec",
-        "beauty-swavrec-bsarec": "beauty-bsarec",
-        "beauty-s3rec": "beauty-sasrec",  # without its pre-training it is not kept
-    }
-    assert {row.name: row.base for row in figures.rows("beauty") if row.name in bases} == bases
-
-
 def test_every_kept_run_and_every_head_has_a_row():
     for benchmark, name in (("beauty", "results on Beauty"), ("sports", "results on Sports")):
         table = generate.TABLES[name]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,23 +83,24 @@ def test_every_kept_file_is_of_its_configuration_as_it_is_now():
             about["config"] == {**first["config"], "seed": int(seed)}
             and about["metrics"]["data"] == first["metrics"]["data"]
         )
+    assert len(names) == len(FILES) / 3 > 30
     for name, about in names.items():
-        now = next(row.experiment for rows in figures.benchmarks().values() for row in rows if row.name == name)
+        now = resolve(["--config", str(figures.CONFIGS / f"{name}.yaml")])
         assert figures_of(experiment(about["config"], stored=True).flat) == figures_of(now.flat), name
         assert about["config"]["dataset"] == now.options.dataset
-    assert len(names) == len(FILES) / 3 > 30
 
 
-def test_rows_that_have_a_configuration_have_its_options():
-    for rows in figures.benchmarks().values():
-        for row in rows:
-            file = figures.CONFIGS / f"{row.name}.yaml"
-            if file.exists():
-                own = resolve(["--config", str(file)])
-                assert (
-                    figures_of(own.flat) == figures_of(row.experiment.flat)
-                    and own.options.dataset == row.experiment.options.dataset
-                )
+def test_a_row_is_beside_its_plain_form_as_a_benchmark_has_it():
+    grid = figures.benchmarks()["beauty"]
+    names = ["beauty-sasrec", "beauty-bsarec", "beauty-cl4rec", "beauty-cl4rec-bsarec"]
+    few = replace(grid, models=[model for model in grid.models if model.name in names])
+    found = {row.name: row.plain.name for row in few.rows() if row.plain}
+    assert found == {name: figures.base_of(name, "beauty") for name in ("beauty-cl4rec", "beauty-cl4rec-bsarec")}
+    assert [figures.base_of(name, "beauty") for name in ("beauty-sasrec", "beauty-bsarec", "beauty-s3rec")] == [
+        None,
+        "beauty-sasrec",
+        "beauty-sasrec",
+    ]
 
 
 def test_heads_of_configurations_say_what_is_kept():

@@ -75,6 +75,7 @@ def compare_runs(
     baseline: str | Path | None = None,
     metric: str = "ndcg@10",
     called: Mapping[Path, str] | None = None,
+    dataset: str | None = None,
 ) -> Compared:
     """Compare finished runs; those that differ in the seed alone are one row.
 
@@ -83,6 +84,7 @@ def compare_runs(
         baseline: one of the runs; others of its configuration count to it. The last one, or the first baseline of a single run.
         metric: such as ndcg@10; one that every target has a value of.
         called: names of configurations, by folder; the others are named by what differs.
+        dataset: where the log is, if no run keeps it and its name does not say it.
 
     Raises:
         UserError: fewer than two configurations, two protocols, or a folder that is no finished run.
@@ -105,7 +107,7 @@ def compare_runs(
     metric = metric_name(metric)
     row_metric(metric, base.runs[0].ranks)  # refuses an unknown one
     check_depth(runs, metric)
-    parts = slices_of([*base.runs, *runs])
+    parts = slices_of([*base.runs, *runs], dataset)
     others = sorted((side for side in sides if side is not base), key=lambda side: -mean_of(side, metric)[0])
     tests = [between(side, base, metric) for side in others]
     corrected = holm([test.p_value for test in tests])
@@ -225,7 +227,7 @@ def row_of(
     return Row(side=side, mean=mean, deviation=deviation, difference=test, holm=p, effect=effect, slices=slices)
 
 
-def slices_of(runs: Sequence[Finished]) -> dict[str, np.ndarray]:
+def slices_of(runs: Sequence[Finished], dataset: str | None = None) -> dict[str, np.ndarray]:
     """The test targets of frequent, rare and cold items, and of short and long histories: a mask (W,) bool each.
 
     Raises:
@@ -240,7 +242,12 @@ def slices_of(runs: Sequence[Finished]) -> dict[str, np.ndarray]:
         sequences = packed_log(experiment, run.folder)
     else:
         experiment = config.experiment(yaml.safe_load(run.config), stored=True)
-        sequences = experiment.data.sequences(experiment.options.dataset)
+        try:
+            sequences = experiment.data.sequences(dataset or experiment.options.dataset)
+        except UserError as error:
+            raise UserError(
+                f"{run.folder} has no log, which slices are made of, and its data set is not here: {error}"
+            ) from None
     if sequences.fingerprint != run.data["fingerprint"]:
         raise UserError(f"{run.folder} keeps no packed log, and its data set {run.data['name']} is another one now")
     split = experiment.data.split_windows(sequences)

@@ -47,10 +47,15 @@ def verdict(tasks: Sequence[Task], data: str, baseline: str, metric: str) -> Ver
         return Verdict(data=data, compared=None, contrast=[], problem=f"{base.name}, the baseline, has no finished run")
     called = {task.run: task.row.name for task in tasks if task.run is not None}
     try:
-        compared = compare_runs([*called], baseline=theirs[0], metric=metric, called=called)
+        compared = compare_runs([*called], baseline=theirs[0], metric=metric, called=called, dataset=log_of(base))
     except UserError as error:
         return Verdict(data=data, compared=None, contrast=[], problem=str(error))
     return Verdict(data=data, compared=compared, contrast=contrasted(tasks, rows, metric))
+
+
+def log_of(row: Row) -> str:
+    """Where the log of a row is."""
+    return row.experiment.options.dataset
 
 
 def runs_of(tasks: Sequence[Task], row: Row) -> list[Path]:
@@ -65,7 +70,7 @@ def contrasted(tasks: Sequence[Task], rows: Sequence[Row], metric: str) -> list[
         ours, theirs = (runs_of(tasks, one) if one else [] for one in (row, row.plain))
         if row.plain is None or not ours or not theirs:
             continue
-        without, own = compare_runs([*ours, *theirs], baseline=theirs[0], metric=metric).rows
+        without, own = compare_runs([*ours, *theirs], baseline=theirs[0], metric=metric, dataset=log_of(row)).rows
         test = own.difference
         assert test is not None
         found.append(
