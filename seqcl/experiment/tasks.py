@@ -65,7 +65,8 @@ class Task:
         begun = newest(self.folder, "*/config.yaml")
         words = ["--resume", str(begun.parent)] if begun else ["--config", str(self.folder / ASKED)]
         words += [] if begun else ["--runs", str(self.folder)]
-        return ["train", *words, *plugins.words_for(self.experiment.needs()).split()]
+        needed = plugins.words_for(self.experiment.needs()).split(" --plugin ")[1:]  # a path may have a space in it
+        return ["train", *words, *(word for name in needed for word in ("--plugin", name))]
 
     def look(self) -> bool:
         """True if a finished run is there, which is noted."""
