@@ -56,7 +56,7 @@ def run_all(tasks: Sequence[Task], watcher: Watcher, *, jobs: int = 1, threads: 
     """
     waiting = [task for task in tasks if task.state != "done"]
     running: list[Task] = []
-    with stopped_by_sigterm(), ended(running):
+    with stopped_by_sigterm(), ended(tasks):
         while waiting or running:
             for task in list(waiting):
                 before = task.state
@@ -151,20 +151,20 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def ended(running: Sequence[Task]) -> Iterator[None]:
+def ended(tasks: Sequence[Task]) -> Iterator[None]:
     """Leave no run behind: whatever ends the benchmark, those under way are told to save their state."""
     try:
         yield
     finally:
-        processes = [task.process for task in running if task.process is not None]
+        processes = [task.process for task in tasks if task.process is not None and task.process.poll() is None]
         for process in processes:
             process.terminate()
         deadline = time.monotonic() + PATIENCE
-        for task in running:
-            task.held.close()
         for process in processes:
             try:
                 process.wait(max(deadline - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for task in tasks:
+            task.held.close()
