@@ -78,10 +78,10 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
         return 130
     finally:
         screen.board.close()
-    if chosen.keep is not None:
-        keep_all(tasks, chosen.keep)
     found = verdicts(tasks, baseline=grid.baseline, metric=grid.metric)
     show(found, grid.metric)
+    if chosen.keep is not None:
+        keep_all(tasks, chosen.keep)
     write(chosen, found, tasks, grid.metric)
     failed = [task for task in tasks if task.state == "failed"]
     for task in failed:
