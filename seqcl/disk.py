@@ -196,16 +196,17 @@ def sweep_own(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[int | None]:
     """Hold a file or folder for this process; the system lets go of it when the process ends, however it ends.
 
-    Where the system has no such locks (Windows), or the file system none, nothing is held.
+    Gives the handle; a process that inherits it holds the lock too. Where the system has no such locks (Windows), or the
+    file system none, nothing is held.
 
     Raises:
         BlockingIOError: another process holds it.
     """
     if fcntl is None:
-        yield
+        yield None
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -216,7 +217,7 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
                 raise
-        yield
+        yield handle
     finally:
         os.close(handle)
 

@@ -14,13 +14,14 @@ import pytest
 
 import seqcl
 import seqcl.plugins
+from seqcl.cli.compare import sheet_of
 from seqcl.cli.main import main
 from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.evaluation import compare, holm, row_metric
 from seqcl.experiment.compare import compare_runs, names
 from seqcl.report.drawings import colour, mark
-from seqcl.report.page import Details, drawings
+from seqcl.report.page import Details, drawings, write_page
 from tests import processes
 
 pytestmark = pytest.mark.once
@@ -163,6 +164,17 @@ def test_the_page_needs_nothing_else_and_sorts(runs, tmp_path):
     body = drawn[drawn.index("<tbody") : drawn.index("</tbody")]
     values = [float(value) for value in re.findall(r'<tr><td[^>]*>[^<]*</td><td data-value="([^"]*)"', body)]
     assert len(values) == 3 and values == sorted(values, reverse=True)
+
+
+def test_a_page_of_two_comparisons_has_both_under_their_heads(runs, tmp_path):
+    sheets = [
+        sheet_of(compare_runs([runs["CL4Rec", 0], runs["SASRec", 0]])),
+        sheet_of(compare_runs([runs[key] for key in (("CL4Rec", 0), ("GRU4Rec", 0), ("SASRec", 0))])),
+    ]
+    write_page(tmp_path / "page.html", sheets)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert re.findall("<h1>(.*)</h1>", text) == ["2 comparisons", "2 models on markov", "3 models on markov"]
+    assert text.count("<section>") == text.count("</section>") == 2 and text.count("<tbody>") == 2
 
 
 def copied(folder, target, *without):

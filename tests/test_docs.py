@@ -165,23 +165,16 @@ def test_p_is_corrected_as_holm_does():
     assert [figures.chance(p) for p in (0.0004, 0.0061, 0.074, 0.4, 1.0)] == ["< .001", ".006", ".07", ".40", "1"]
 
 
-def test_a_configuration_is_compared_with_the_model_below_it():
-    bases = {
-        "beauty-sasrec": None,
-        "beauty-cl4rec": "beauty-sasrec",
-        "sports-bsarec": "sports-sasrec",
-        "beauty-swavrec-bsarec": "beauty-bsarec",
-    }
-    assert {name: figures.base_of(name) for name in bases} == bases
-
-
 def test_every_kept_run_and_every_head_has_a_row():
-    for data, name in (("Beauty", "results on Beauty"), ("Sports_and_Outdoors", "results on Sports")):
+    for benchmark, name in (("beauty", "results on Beauty"), ("sports", "results on Sports")):
         table = generate.TABLES[name]()
-        kept = [name for name, runs in figures.measured().items() if runs[0].metrics["data"]["name"] == data]
-        assert kept and all(f"`configs/{name}.yaml`" in table for name in kept)
+        kept = figures.kept_of(benchmark)
+        assert kept and all(f"--only {name}`" in table for name in kept)
+    assert len(list(figures.MEASURED.rglob("*.parquet"))) == sum(
+        len(runs) for benchmark in figures.benchmarks() for runs in figures.kept_of(benchmark).values()
+    )
     files = sorted((ROOT / "configs").glob("*.yaml"))
     own = [file.stem for file in files if "# Measured: not yet" not in file.read_text(encoding="utf-8")]
     assert {head.file for head in figures.heads() if "/" not in head.file} == set(own)
     tables = "".join(build() for build in generate.TABLES.values())
-    assert all(f"configs/{name}.yaml" in tables for name in own)
+    assert all(re.search(rf"configs/{name}\.yaml|--only {name}`", tables) for name in own)

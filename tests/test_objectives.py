@@ -89,6 +89,8 @@ def test_next_item_of_last_positions_alone_asks_the_encoder_for_those_alone():
 def test_every_next_item_loss_sends_finite_gradient_to_encoder_and_items_but_not_to_pad_and_mask(
     loss, shared, sampling
 ):
+    if loss == "gbce" and sampling == "popularity":
+        return  # refused, below
     encoder = Averager()
     objective = NextItem(loss=loss, shared=shared, sampling=sampling, negatives=20)
     objective.bind(item_counts=torch.arange(ITEMS + 2))

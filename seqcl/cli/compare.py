@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqcl.experiment.compare import Row
-    from seqcl.report import Details
+    from seqcl.experiment.compare import Compared, Row
+    from seqcl.report import Details, Sheet
 
 
 def add_compare(commands: Any) -> None:
@@ -20,7 +21,7 @@ def add_compare(commands: Any) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="run folder, or RUN/baselines/NAME; seeds of one configuration are pooled",
+        help="run folder, RUN/baselines/NAME, or a file of kept results; seeds of one configuration are pooled",
     )
     command.add_argument(
         "--baseline", metavar="RUN", help="the run that others are compared with (default: the last one)"
@@ -45,7 +46,7 @@ def compare(chosen: argparse.Namespace) -> int:
     from seqcl import plugins
     from seqcl.disk import whole_file
     from seqcl.experiment.compare import compare_runs
-    from seqcl.report import heading_of, print_comparison, seeds_of, write_page
+    from seqcl.report import print_comparison, write_page
 
     plugins.load_all(chosen.plugin)
     found = compare_runs(chosen.runs, baseline=chosen.baseline, metric=chosen.metric)
@@ -56,21 +57,29 @@ def compare(chosen: argparse.Namespace) -> int:
         with whole_file(chosen.csv) as beside:
             beside.write_bytes(pd.DataFrame(records).to_csv(index=False).encode())
     if chosen.html is not None:
-        write_page(
-            chosen.html,
-            records,
-            [details_of(row, found.metric) for row in found.rows],
-            metric=found.metric,
-            heading=heading_of(found.data, found.protocol, seeds_of(records)),
-            protocol={"data": found.data["name"], **found.protocol},
-            slices=list(dict.fromkeys(name for row in found.rows for name in row.slices)),
-        )
+        write_page(chosen.html, [sheet_of(found)])
     if chosen.json:
         about = {"metric": found.metric, "baseline": found.baseline, "protocol": found.protocol, "data": found.data}
         print(json.dumps({**about, "rows": records}, indent=2, default=float))
     else:
         print_comparison(records, found.metric, data=found.data, protocol=found.protocol)
     return 0
+
+
+def sheet_of(found: Compared, contrast: Sequence[Mapping[str, Any]] = ()) -> Sheet:
+    """What the page shows of a comparison."""
+    from seqcl.report import Sheet, heading_of, seeds_of
+
+    records = found.records()
+    return Sheet(
+        records=records,
+        details=[details_of(row, found.metric) for row in found.rows],
+        metric=found.metric,
+        heading=heading_of(found.data, found.protocol, seeds_of(records)),
+        protocol={"data": found.data["name"], **found.protocol},
+        slices=list(dict.fromkeys(name for row in found.rows for name in row.slices)),
+        contrast=contrast,
+    )
 
 
 def details_of(row: Row, metric: str) -> Details:
@@ -93,7 +102,7 @@ def details_of(row: Row, metric: str) -> Details:
         name=row.side.name,
         seeds=" ".join(map(str, row.side.seeds)),
         folders=[str(run.folder) for run in runs],
-        config=(runs[0].folder / "config.yaml").read_text(encoding="utf-8"),
+        config=runs[0].config,
         about={
             key: ", ".join(f"{name} {value}" for name, value in (found or {}).items())
             for key, found in runs[0].about.items()

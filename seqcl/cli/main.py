@@ -1,4 +1,4 @@
-"""The console command: `seqcl train|evaluate|compare|audit|diagnose|export|recommend|data`, thin over `seqcl.experiment`."""
+"""The console command: `seqcl train|evaluate|compare|benchmark|audit|diagnose|export|recommend|data`, over `seqcl.experiment`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from seqcl.cli import lists, stores
 from seqcl.cli.audit import add_audit, audit
+from seqcl.cli.benchmark import add_benchmark, benchmark
 from seqcl.cli.compare import add_compare, compare
 from seqcl.cli.data import READ_OPTIONS, data, data_parsers
 from seqcl.cli.diagnose import add_diagnose, diagnose
@@ -26,7 +27,7 @@ from seqcl.cli.ids import check_commas, ids_of
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
-COMMANDS = ("train", "evaluate", "compare", "audit", "diagnose", "recommend", "export", "data")
+COMMANDS = ("train", "evaluate", "compare", "benchmark", "audit", "diagnose", "recommend", "export", "data")
 
 
 class Parser(argparse.ArgumentParser):
@@ -113,6 +114,7 @@ def other(words: list[str]) -> int:
     command.add_argument("--index", help="also through flat, ivf, hnsw or ivfpq, or all, each at several widths of search, with a plot")  # fmt: skip
     command.add_argument("--recall", type=float, help="share of the exact lists that the index finds")
     add_compare(commands)
+    add_benchmark(commands)
     add_audit(commands)
     add_diagnose(commands)
     command = commands.add_parser("export", help="write a folder that recommends without the log")
@@ -148,7 +150,11 @@ def other(words: list[str]) -> int:
     data_parsers(commands.add_parser("data", help="look at, convert, pack or download data sets"))
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
-    chosen = parser.parse_args(words)
+    chosen, rest = parser.parse_known_args(words)
+    if chosen.command == "benchmark":  # what is left are options of its runs
+        return benchmark(chosen, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     does = {
         "evaluate": evaluate, "compare": compare, "audit": audit, "diagnose": diagnose, "export": export,
         "recommend": recommend, "data": data,

@@ -58,13 +58,7 @@ def resolve(words: Sequence[str], *, notify: Notify = to_stderr) -> Experiment:
             raise UserError(f"option {option} is given {len(paths)} times: give one file")
         layers += [of_mapping(reader(path), f"{option} {path}") for path in existing(paths)]
     words, paths = take(words, "--config")
-    for path in existing(paths):
-        for file in chain(path):
-            try:
-                plugins.load_all(file.plugins, file.path.parent)
-            except UserError as error:
-                raise UserError(f"{file.path}: {error}") from None
-            layers.append(file.settings)
+    layers += [layer for path in existing(paths) for layer in file_layers(path)]
     typed, _ = renamed(of_words(words))
     asks_help = typed.pop(HELP, None) is not None
     settings, left_out = merge([*layers, typed])
@@ -74,6 +68,22 @@ def resolve(words: Sequence[str], *, notify: Notify = to_stderr) -> Experiment:
     for line in messages.left_out(left_out):
         notify(line)
     return found
+
+
+def file_layers(path: Path) -> list[Settings]:
+    """The settings of a file behind those of the files that it builds on; their plugins are loaded.
+
+    Raises:
+        UserError: a file or a plugin that cannot be read.
+    """
+    layers = []
+    for file in chain(path):
+        try:
+            plugins.load_all(file.plugins, file.path.parent)
+        except UserError as error:
+            raise UserError(f"{file.path}: {error}") from None
+        layers.append(file.settings)
+    return layers
 
 
 def print_help(settings: Settings) -> NoReturn:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from seqcl.errors import UserError
 from seqcl.evaluation import Comparison, compare, holm, metric_name, row_metric
@@ -69,7 +70,12 @@ class Compared:
 
 
 def compare_runs(
-    folders: Sequence[str | Path], *, baseline: str | Path | None = None, metric: str = "ndcg@10"
+    folders: Sequence[str | Path],
+    *,
+    baseline: str | Path | None = None,
+    metric: str = "ndcg@10",
+    called: Mapping[Path, str] | None = None,
+    dataset: str | None = None,
 ) -> Compared:
     """Compare finished runs; those that differ in the seed alone are one row.
 
@@ -77,6 +83,8 @@ def compare_runs(
         folders: runs, or baselines in them (RUN/baselines/NAME). The baselines of a single run join it.
         baseline: one of the runs; others of its configuration count to it. The last one, or the first baseline of a single run.
         metric: such as ndcg@10; one that every target has a value of.
+        called: names of configurations, by folder; the others are named by what differs.
+        dataset: where the log is, if no run keeps it and its name does not say it.
 
     Raises:
         UserError: fewer than two configurations, two protocols, or a folder that is no finished run.
@@ -90,7 +98,7 @@ def compare_runs(
     if chosen.resolve() not in [run.folder.resolve() for run in runs]:
         runs.append(Finished.read(chosen))
     check_same_protocol(runs)
-    sides = pooled(runs)
+    sides = pooled(runs, called or {})
     if len(sides) < 2:
         raise UserError(
             f"{runs[0].folder}: there is one configuration alone, {sides[0].name}: give a run of another one"
@@ -98,7 +106,8 @@ def compare_runs(
     base = next(side for side in sides if any(run.folder.resolve() == chosen.resolve() for run in side.runs))
     metric = metric_name(metric)
     row_metric(metric, base.runs[0].ranks)  # refuses an unknown one
-    parts = slices_of([*base.runs, *runs])
+    check_depth(runs, metric)
+    parts = slices_of([*base.runs, *runs], dataset)
     others = sorted((side for side in sides if side is not base), key=lambda side: -mean_of(side, metric)[0])
     tests = [between(side, base, metric) for side in others]
     corrected = holm([test.p_value for test in tests])
@@ -108,20 +117,29 @@ def compare_runs(
     return Compared(metric=metric, baseline=base.name, rows=rows, protocol=runs[0].protocol, data=runs[0].data)
 
 
+def check_depth(runs: Sequence[Finished], metric: str) -> None:
+    """Refuse a metric of longer lists than a kept file can tell."""
+    for run in runs:
+        if run.deepest is not None and int(metric.partition("@")[2]) > run.deepest:
+            raise UserError(f"{run.folder} keeps ranks of at most {run.deepest}, so nothing is known of {metric}")
+
+
 def unique(folders: Iterable[str | Path]) -> list[str | Path]:
     """Folders without those that are named a second time."""
     return list({Path(folder).resolve(): folder for folder in folders}.values())
 
 
-def pooled(runs: Sequence[Finished]) -> list[Side]:
-    """Put the seeds of each configuration together, and name the configurations.
+def pooled(runs: Sequence[Finished], called: Mapping[Path, str]) -> list[Side]:
+    """Put the seeds of each configuration together, and name the configurations, unless they are called something.
 
     Raises:
         UserError: two runs of one configuration and one seed have different ranks.
     """
     groups: list[list[Finished]] = []
     for run in runs:
-        group = next((group for group in groups if group[0].options == run.options), None)
+        name = called.get(run.folder)
+        group = next((group for group in groups if name and called.get(group[0].folder) == name), None)
+        group = group or next((group for group in groups if not name and group[0].options == run.options), None)
         if group is None:
             groups.append([run])
         elif twin := next((other for other in group if other.seed == run.seed), None):
@@ -134,6 +152,7 @@ def pooled(runs: Sequence[Finished]) -> list[Side]:
         else:
             group.append(run)
     named = names([group[0] for group in groups])
+    named = [called.get(group[0].folder, name) for name, group in zip(named, groups, strict=True)]
     return [
         Side(name=name, runs=sorted(group, key=lambda run: run.seed)) for name, group in zip(named, groups, strict=True)
     ]
@@ -208,7 +227,7 @@ def row_of(
     return Row(side=side, mean=mean, deviation=deviation, difference=test, holm=p, effect=effect, slices=slices)
 
 
-def slices_of(runs: Sequence[Finished]) -> dict[str, np.ndarray]:
+def slices_of(runs: Sequence[Finished], dataset: str | None = None) -> dict[str, np.ndarray]:
     """The test targets of frequent, rare and cold items, and of short and long histories: a mask (W,) bool each.
 
     Raises:
@@ -218,8 +237,17 @@ def slices_of(runs: Sequence[Finished]) -> dict[str, np.ndarray]:
     from seqcl.experiment.keeping import PACKED, home_of, packed_log
 
     run = next((run for run in runs if (home_of(run.folder) / PACKED).exists()), runs[0])
-    experiment = config.of_run(home_of(run.folder))
-    sequences = packed_log(experiment, run.folder)
+    if run.folder.is_dir():
+        experiment = config.of_run(home_of(run.folder))
+        sequences = packed_log(experiment, run.folder)
+    else:
+        experiment = config.experiment(yaml.safe_load(run.config), stored=True)
+        try:
+            sequences = experiment.data.sequences(dataset or experiment.options.dataset)
+        except UserError as error:
+            raise UserError(
+                f"{run.folder} has no log, which slices are made of, and its data set is not here: {error}"
+            ) from None
     if sequences.fingerprint != run.data["fingerprint"]:
         raise UserError(f"{run.folder} keeps no packed log, and its data set {run.data['name']} is another one now")
     split = experiment.data.split_windows(sequences)

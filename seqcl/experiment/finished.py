@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 import yaml
 from safetensors import SafetensorError, safe_open
 
+from seqcl import config
 from seqcl.disk import read_json
 from seqcl.errors import UserError, brief
+from seqcl.experiment import kept
 from seqcl.experiment.keeping import home_of
 
 OF_THE_PLACE = ("seed", "runs", "device", "dataset", "keep_gib", "baseline")
@@ -51,20 +54,24 @@ class Finished:
     seconds: float | None  # of training
     memory: int | None  # peak bytes of the process
     parameters: int | None  # that are trained
-    users: np.ndarray  # (W,) raw ids
-    targets: np.ndarray  # (W,) raw ids
-    ranks: np.ndarray  # (W,)
+    users: np.ndarray | None  # (W,) raw ids; None in a kept file, whose rows are those of the split
+    targets: np.ndarray | None  # (W,) raw ids
+    ranks: np.ndarray  # (W,); in a kept file, those beyond its deepest are past every list
+    deepest: int | None  # the largest rank that a kept file has; None for a run, which has all
     about: dict[str, Any]  # versions and machine
+    config: str  # YAML
 
     @classmethod
     def read(cls, folder: Path) -> Finished:
-        """Read the folder of a run, or RUN/baselines/NAME.
+        """Read the folder of a run, or RUN/baselines/NAME, or a file that `keep` wrote.
 
         Raises:
             UserError: no run is there, or it is not finished, or a file of it cannot be read.
         """
         import pandas as pd
 
+        if folder.suffix == ".parquet":
+            return read_kept(folder)
         home = home_of(folder)
         for needed in (folder / "config.yaml", home / "metrics.json", folder / "ranks.parquet"):
             if not needed.is_file():
@@ -75,18 +82,17 @@ class Finished:
                 )
         figures = read_json(home / "metrics.json", dict)
         try:
-            options = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            text = (folder / "config.yaml").read_text(encoding="utf-8")
+            options = yaml.safe_load(text)
             found = pd.read_parquet(folder / "ranks.parquet")
             users, targets, ranks = (found[name].to_numpy() for name in ("user", "target", "rank"))
             main = folder == home or folder.resolve() == home.resolve()
             own = figures if main else figures["baselines"][options["model"]]
-            flat = dict(flattened({key: value for key, value in options.items() if key not in OF_THE_PLACE}))
-            flat = {key: value for key, value in flat.items() if key not in NO_FIGURE}
             seconds, parameters = trained(folder)
             return cls(
                 folder=folder,
                 model=options["model"],
-                options=flat,
+                options=figures_of(dict(flattened(options))),
                 seed=figures["seed"],
                 metrics=own["test"],
                 valid=own["valid"],
@@ -99,7 +105,9 @@ class Finished:
                 users=users,
                 targets=targets,
                 ranks=ranks,
+                deepest=None,
                 about={key: dict(figures.get(key) or {}) for key in ("versions", "machine")},
+                config=text,
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise UserError(
@@ -109,6 +117,37 @@ class Finished:
     def baselines(self) -> list[Path]:
         """The folders of the baselines in this run."""
         return sorted(path.parent for path in self.folder.glob("baselines/*/ranks.parquet"))
+
+
+def read_kept(file: Path) -> Finished:
+    """Read a file that `keep` wrote; options that are newer than it have their defaults."""
+    about, ranks = kept.read(file)
+    figures = about["metrics"]
+    return Finished(
+        folder=file,
+        model=figures["model"],
+        options=figures_of(config.experiment(about["config"], stored=True).flat),
+        seed=figures["seed"],
+        metrics=figures["test"],
+        valid=figures["valid"],
+        protocol=figures["protocol"],
+        data=figures["data"],
+        counted=figures["training"] is None,
+        seconds=figures["training"] and figures["training"]["seconds"],
+        memory=figures.get("peak_memory_bytes"),
+        parameters=about["parameters"],
+        users=None,
+        targets=None,
+        ranks=ranks,
+        deepest=about["deepest"],
+        about={key: figures[key] for key in ("versions", "machine")},
+        config=yaml.safe_dump(about["config"], sort_keys=False, allow_unicode=True),
+    )
+
+
+def figures_of(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by dotted name that figures depend on; data and seed are apart from them."""
+    return {key: value for key, value in flat.items() if key not in (*OF_THE_PLACE, *NO_FIGURE)}
 
 
 def trained(folder: Path) -> tuple[float | None, int | None]:
@@ -155,5 +194,11 @@ def check_same_protocol(runs: list[Finished]) -> None:
                     f"results of two protocols are not compared: {run.folder} has another {what} than {first.folder}: "
                     f"{brief(theirs.get(key))}, not {brief(ours.get(key))}"
                 )
-        if not (np.array_equal(first.users, run.users) and np.array_equal(first.targets, run.targets)):
-            raise UserError(f"{run.folder} and {first.folder} rank other targets, or in another order")
+        known = next((one for one in runs if one.users is not None), run)
+        if run.users is not None and not (same(known.users, run.users) and same(known.targets, run.targets)):
+            raise UserError(f"{run.folder} and {known.folder} rank other targets, or in another order")
+
+
+def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """True if two arrays are equal."""
+    return one is not None and other is not None and np.array_equal(one, other)

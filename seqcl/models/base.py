@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -71,6 +71,9 @@ class Recommender(Model):
     more_items: ClassVar[int] = 0
     """Items by which the encoder's longest row exceeds a training window."""
 
+    contrast_off: ClassVar[Sequence[str] | None] = None
+    """Options that are 0 where the contrast is out; none where the plain recipe of the encoder is left then; None: no contrast."""
+
     def __init__(self, train: Windows, **parts: Part) -> None:
         super().__init__()
         own = chosen(type(self), parts)
@@ -122,6 +125,8 @@ class Contrastive(Recommender):
 
     views = part(crop_mask_reorder)
     objective: Any
+
+    contrast_off: ClassVar[Sequence[str] | None] = ()
 
     def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
         next_item = super().terms(encoder, parts)

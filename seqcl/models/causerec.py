@@ -17,6 +17,8 @@ class CauseRec(Recommender):
 
     objective = part(Counterfactual)
 
+    contrast_off = ()
+
     def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
         next_item = super().terms(encoder, parts)
         return {**next_item, "counterfactual": parts["objective"](dim=encoder.dim)}

@@ -19,6 +19,8 @@ class DuoRec(Recommender):
     views = part(dropout_and_same_target)
     objective = part(TwoViews, temperature=0.2)
 
+    contrast_off = ()
+
     def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
         made = parts["views"]()
         pairs = made if isinstance(made, dict) else {"views": made}  # --views NAME gives one view

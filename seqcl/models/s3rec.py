@@ -38,6 +38,7 @@ class S3Rec(Recommender):
     mutual = part(MutualInformation)
 
     more_items = 1  # pre-training reads whole rows, with their last target
+    contrast_off = ("pretrain.epochs",)
 
     def __init__(self, train: Windows, **parts: Part) -> None:
         super().__init__(train, **parts)

@@ -59,6 +59,8 @@ class TwoTower(Contrastive):
     ssl = part(FeatureContrast)
     objective = part(TwoViews, weight=0.0, temperature=0.2)
 
+    contrast_off = ("ssl.weight", "objective.weight")
+
     def make_encoder(self, train: Windows, parts: Parts) -> encoders.Encoder:
         history = super().make_encoder(train, parts)
         items, users = parts["features"](train)

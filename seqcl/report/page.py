@@ -25,26 +25,21 @@ class Details:
     curves: Sequence[tuple[Sequence[float], Sequence[float]]]  # epochs and validation values of each seed
 
 
-def write_page(
-    path: Path,
-    records: Records,
-    details: Sequence[Details],
-    *,
-    metric: str,
-    heading: str,
-    protocol: Mapping[str, Any],
-    slices: Sequence[str],
-) -> None:
-    """Write the page of a comparison.
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """What the page shows of one comparison."""
 
-    Args:
-        path: the file.
-        records: the rows, the baseline first.
-        details: of each row.
-        metric: its name.
-        heading: data and protocol in one line.
-        protocol: the whole of it.
-        slices: names of the slices that the records have.
+    records: Records  # the rows, the baseline first
+    details: Sequence[Details]  # of each row
+    metric: str
+    heading: str  # data and protocol in one line
+    protocol: Mapping[str, Any]  # the whole of it
+    slices: Sequence[str]  # names of the slices that the records have
+    contrast: Records = ()  # contrastive models beside themselves without their term
+
+
+def write_page(path: Path, sheets: Sequence[Sheet]) -> None:
+    """Write one page with a part for each comparison.
 
     Raises:
         OSError: the file cannot be written; the one before it is untouched.
@@ -53,26 +48,49 @@ def write_page(
 
     template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(template)
+    parts = [part_of(sheet) for sheet in sheets]
+    title = parts[0]["title"] if len(parts) == 1 else f"{len(parts)} comparisons"
+    disk.write_text(path, page.render(title=title, parts=parts, version=VERSION, date=date.today().isoformat()))
+
+
+def part_of(sheet: Sheet) -> dict[str, Any]:
+    """What the template needs of one comparison."""
+    records, metric = sheet.records, sheet.metric
     columns = {metric: metric, "± seeds": f"{metric} deviation", **dict(zip(SHOWN, SHOWN, strict=True))}
-    text = page.render(
-        title=f"{len(records)} models on {heading.partition(',')[0]}",
-        heading=heading,
-        protocol=protocol,
-        metric=metric,
-        records=records,
-        columns=["model", *columns],
-        rows=cells(records, columns, metric),
-        drawings=drawings(records, details, slices, metric),
-        details=details,
-        version=VERSION,
-        date=date.today().isoformat(),
-    )
-    disk.write_text(path, text)
+    return {
+        "title": f"{len(records)} models on {sheet.heading.partition(',')[0]}",
+        "heading": sheet.heading,
+        "protocol": sheet.protocol,
+        "metric": metric,
+        "baseline": records[0]["name"],
+        "columns": ["model", *columns],
+        "rows": cells(records, columns, metric),
+        "contrast": contrast_cells(sheet.contrast, metric),
+        "contrast_columns": contrast_columns(metric),
+        "drawings": drawings(records, sheet.details, sheet.slices, metric),
+        "details": sheet.details,
+    }
 
 
 SHOWN = ("difference", "low", "high", "p (Holm)", "seeds ahead", "effect", "seconds", "peak MiB", "parameters")
 FORMS = {"p (Holm)": ".3f", "seconds": ",.0f", "peak MiB": ",.0f", "parameters": ",", "effect": "+.3f"}
 FORMS |= dict.fromkeys(("difference", "low", "high"), "+.4f")
+
+
+def contrast_columns(metric: str) -> list[str]:
+    """The columns of the table of contrast."""
+    return ["model", "without contrast", f"{metric} with", f"{metric} without", "difference", "low", "high", "p (Holm)", "seeds ahead"]  # fmt: skip
+
+
+def contrast_cells(records: Records, metric: str) -> list[list[dict[str, Any]]]:
+    """The cells of the table of contrast, as those of `cells`."""
+    return [[cell(record[key], key) for key in contrast_columns(metric)] for record in records]
+
+
+def cell(value: Any, key: str) -> dict[str, Any]:
+    """A cell: its text, and the value to sort by."""
+    text = "" if value is None else value if isinstance(value, str) else format(value, FORMS.get(key, ".4f"))
+    return {"text": text, "value": "" if value is None else value, "mark": ""}
 
 
 def cells(records: Records, columns: Mapping[str, str], metric: str) -> list[list[dict[str, Any]]]:
@@ -81,12 +99,8 @@ def cells(records: Records, columns: Mapping[str, str], metric: str) -> list[lis
     marks = dict(zip(order, ("best", "second"), strict=False))
     rows = []
     for place, record in enumerate(records):
-        row = [{"text": record["name"], "value": record["name"], "mark": ""}]
-        for key in columns.values():
-            value = record[key]
-            text = "" if value is None else value if isinstance(value, str) else format(value, FORMS.get(key, ".4f"))
-            mark = marks.get(place, "") if key == metric else ""
-            row.append({"text": text, "value": "" if value is None else value, "mark": mark})
+        row = [cell(record[key], key) for key in ("name", *columns.values())]
+        row[1]["mark"] = marks.get(place, "")
         rows.append(row)
     return rows
 

@@ -71,6 +71,29 @@ def print_comparison(
     wide_console(180).print(table)
 
 
+def print_contrast(records: Sequence[Mapping[str, Any]], metric: str) -> None:
+    """Print each contrastive model beside itself without its term, with the difference and its interval."""
+    from rich.table import Table
+
+    table = Table(title="With and without contrast", title_justify="left")
+    for name in ("", "without contrast"):
+        table.add_column(name, no_wrap=True)
+    for name in (f"{metric} with", "without", "difference", "95 % interval", "p (Holm)", "ahead"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for record in records:
+        table.add_row(
+            record["model"],
+            record["without contrast"],
+            f"{record[f'{metric} with']:.4f}",
+            f"{record[f'{metric} without']:.4f}",
+            f"{record['difference']:+.4f}",
+            f"{record['low']:+.4f} to {record['high']:+.4f}",
+            f"{record['p (Holm)']:.3f}",
+            record["seeds ahead"],
+        )
+    wide_console(180).print(table)
+
+
 def seeds_of(records: Sequence[Mapping[str, Any]]) -> str:
     """The seeds of all rows, if they are the same, in words."""
     seeds = {record["seeds"] for record in records}

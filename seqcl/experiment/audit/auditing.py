@@ -82,6 +82,8 @@ class Audited:
     """A run, its split made anew, and what several checks share."""
 
     def __init__(self, run: Run, finished: Finished, batches: int | None) -> None:
+        assert finished.users is not None and finished.targets is not None  # a folder has them, a kept file does not
+        self.users, self.targets = finished.users, finished.targets
         self.run, self.finished, self.batches = run, finished, batches
         self.experiment = with_kept_files(run.experiment, run.folder)
         self.plain: Plain = plain_split(run.sequences, finished.protocol)
@@ -117,7 +119,7 @@ class Audited:
             "choice of weights": lambda: chosen.check_validation(
                 run.experiment, run.folder, self.valid, self.test, self.finished.valid
             ),
-            "kept targets": lambda: ranked.check_kept_targets(plain, self.finished.users, self.finished.targets, ids),
+            "kept targets": lambda: ranked.check_kept_targets(plain, self.users, self.targets, ids),
             "sampled candidates": lambda: ranked.check_candidates(plain, self.negatives("test"), evaluator),
             "test ranks": lambda: ranked.check_ranks(self.test, ranks, evaluator),
             "test metrics": lambda: chosen.check_test(run.experiment, ranks, self.finished.metrics),

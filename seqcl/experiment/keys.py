@@ -1,0 +1,74 @@
+"""The key of a run: what its figures depend on, so that no run is made twice and none is taken for another."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import seqcl
+from seqcl import plugins
+from seqcl.config import Experiment
+from seqcl.data import Sequences
+from seqcl.experiment.finished import figures_of
+from seqcl.experiment.keeping import named_files
+
+ROOMS = ("augment", "data", "encoders", "evaluation", "losses", "models", "objectives", "processes", "training")
+"""The rooms that decide a figure. The others read options, which a key holds resolved, or show what was found."""
+
+FILES = ("blocks.py", "types.py")
+
+
+def key_of(experiment: Experiment, data: str, code: str) -> str:
+    """The key of a run: 12 letters that another option, seed, log, file that an option names, or code changes."""
+    files = {value: hash_of(Path(value).expanduser()) for _, _, value in named_files(experiment)}
+    told = [figures_of(experiment.flat), experiment.options.seed, data, files, code, own_code(experiment)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def data_version(sequences: Sequences) -> str:
+    """The hash of a log and of its tables of users and items."""
+    import pandas as pd
+
+    found = hashlib.sha256(sequences.fingerprint.encode())
+    for table in (sequences.user_table, sequences.item_table):
+        frame = pd.read_parquet(table) if isinstance(table, Path) else table
+        found.update(b"" if frame is None else frame.reset_index().to_json(orient="split").encode())
+    return found.hexdigest()
+
+
+@cache
+def code_version(root: Path = Path(seqcl.__file__).parent) -> str:
+    """The hash of what the files of `ROOMS` do: comments, docstrings and layout do not count."""
+    files = sorted(
+        [*(file for room in ROOMS for file in (root / room).rglob("*.py")), *(root / name for name in FILES)]
+    )
+    found = hashlib.sha256()
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                node.body = [one for one in node.body if not is_text(one)]
+        found.update(f"{file.relative_to(root).as_posix()}\n{ast.dump(tree)}\n".encode())
+    return found.hexdigest()
+
+
+def is_text(node: ast.stmt) -> bool:
+    """True for a docstring, also one of an attribute."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def own_code(experiment: Experiment) -> dict[str, str]:
+    """The hash of the file of every plugin that an experiment needs."""
+    found = {}
+    for _, _, source in experiment.needs():
+        file = Path(source) if source.endswith(".py") else plugins.module_file(source)
+        found[Path(source).name] = hash_of(file) if isinstance(file, Path) else ""
+    return found
+
+
+def hash_of(file: Path) -> str:
+    """The hash of a file; nothing where there is none, which the run itself will say."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""

@@ -1,0 +1,200 @@
+"""The runs of a benchmark: what each is, and whether it is done already."""
+
+from __future__ import annotations
+
+import glob
+import re
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqcl import config, plugins
+from seqcl.config import Experiment
+from seqcl.data import Sequences
+from seqcl.disk import read_json
+from seqcl.errors import UserError
+from seqcl.experiment import kept
+from seqcl.experiment.finished import Finished, figures_of
+from seqcl.experiment.grid import Row
+from seqcl.experiment.keeping import PACKED, kept_file, named_files
+from seqcl.experiment.keys import code_version, data_version, hash_of, key_of
+
+ASKED = "asked.yaml"
+"""The file beside a run that holds the configuration that it was begun with."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Task:
+    """One run of a row, and how far it is."""
+
+    row: Row
+    seed: int
+    experiment: Experiment
+    key: str
+    folder: Path  # of the key: the run lies in it
+    log: str  # the version of its data
+    fingerprint: str  # of its log alone
+    state: str = "waiting"  # then running, or elsewhere: another benchmark runs it; at last done or failed
+    run: Path | None = None  # once it is done: a run, or a file of kept results
+    figures: dict[str, Any] = field(default_factory=dict)  # its metrics.json
+    older: bool = False  # made by older code
+    problem: str = ""  # the last line of a failed run
+    began: float = 0.0
+    process: subprocess.Popen[bytes] | None = None
+    held: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def title(self) -> str:
+        """Model, data set and seed."""
+        return f"{self.row.name} on {self.row.data}, seed {self.seed}"
+
+    def epochs(self) -> int:
+        """Number of epochs that the run has ended."""
+        found = newest(self.folder, "*/history.csv")
+        with suppress(OSError):
+            return max(found.read_bytes().count(b"\n") - 1, 0) if found else 0
+        return 0
+
+    def command(self) -> list[str]:
+        """The words that begin the run, or go on with what was begun."""
+        begun = newest(self.folder, "*/config.yaml")
+        words = ["--resume", str(begun.parent)] if begun else ["--config", str(self.folder / ASKED)]
+        words += [] if begun else ["--runs", str(self.folder)]
+        needed = plugins.words_for(self.experiment.needs()).split(" --plugin ")[1:]  # a path may have a space in it
+        return ["train", *words, *(word for name in needed for word in ("--plugin", name))]
+
+    def look(self) -> bool:
+        """True if a finished run is there, which is noted."""
+        found = newest(self.folder, "*/metrics.json")
+        if found is not None:
+            self.take(found.parent, read_json(found, dict))
+        return found is not None
+
+    def take(self, run: Path, figures: dict[str, Any]) -> None:
+        """Take a finished run as the result."""
+        self.run, self.state, self.figures = run, "done", figures
+
+    def file_in(self, folder: Path) -> Path:
+        """The file of its kept results in a folder."""
+        return folder / f"{plain(self.row.name)}-{self.seed}.parquet"
+
+
+def tasks_of(rows: Sequence[Row], runs: Path, *, kept_in: Path | None = None, accept_older: bool = False) -> list[Task]:
+    """The runs of all rows, those that are done already being marked; all rows of a seed before those of the next.
+
+    Args:
+        rows: of the grid.
+        runs: folder of all runs.
+        kept_in: folder of kept results, which count as runs.
+        accept_older: also take runs of the same configuration and data that other code made.
+
+    Raises:
+        UserError: a data set that cannot be read, or kept results of another configuration.
+    """
+    logs: dict[Any, Sequences] = {}
+    versions: dict[Any, str] = {}
+    found = []
+    for seed in dict.fromkeys(seed for row in rows for seed in row.seeds):
+        for row in [row for row in rows if seed in row.seeds]:
+            experiment = replace(row.experiment, options=replace(row.experiment.options, seed=seed))
+            place = (experiment.options.dataset, experiment.data)
+            if place not in logs:
+                try:
+                    logs[place] = experiment.data.sequences(experiment.options.dataset)
+                except UserError as error:
+                    raise UserError(f"{row.place}: {error}") from None
+                versions[place] = data_version(logs[place])
+            key = key_of(experiment, versions[place], code_version())
+            name = plain(f"{experiment.options.model}-{logs[place].name}-seed{seed}")
+            task = Task(
+                row=row,
+                seed=seed,
+                experiment=experiment,
+                key=key,
+                folder=runs / f"{name}-{key}",
+                log=versions[place],
+                fingerprint=logs[place].fingerprint,
+            )
+            if not task.look():
+                look_elsewhere(task, kept_in, accept_older=accept_older)
+            found.append(task)
+    return found
+
+
+def look_elsewhere(task: Task, kept_in: Path | None, *, accept_older: bool) -> None:
+    """Take the kept results of a task, or the newest run that other code made; what is not accepted is noted."""
+    file = task.file_in(kept_in) if kept_in is not None else None
+    if file is not None and file.exists():
+        about, _ = kept.read(file)
+        check_same(task, about, file)
+        task.older = about["key"] != task.key
+        if accept_older or not task.older:
+            task.take(file, about["metrics"])
+            return
+    run = older_run(task)
+    task.older = task.older or run is not None
+    if run is not None and accept_older:
+        task.take(run, read_json(run / "metrics.json", dict))
+
+
+def check_same(task: Task, about: dict[str, Any], file: Path) -> None:
+    """Refuse kept results of another configuration, log or seed; newer options count with their defaults."""
+    try:
+        before = config.experiment(about["config"], stored=True)
+    except UserError as error:
+        raise UserError(f"{file} was kept with options that are no more: {error}") from None
+    ours, theirs = (figures_of(one.flat) for one in (task.experiment, before))
+    ours |= {"seed": task.seed, "data_fingerprint": task.fingerprint}
+    theirs |= {"seed": before.options.seed, "data_fingerprint": about["metrics"]["data"]["fingerprint"]}
+    for key in ours:
+        if ours[key] != theirs.get(key):
+            raise UserError(
+                f"{file} was kept with another {key} ({theirs.get(key)}, now {ours[key]}): remove it, or choose another --keep"
+            )
+
+
+def older_run(task: Task) -> Path | None:
+    """The newest finished run of the same configuration, data and files that other code made."""
+    pattern = f"{glob.escape(task.folder.name.removesuffix(task.key))}*/*/metrics.json"
+    for file in sorted(task.folder.parent.glob(pattern), key=lambda file: file.stat().st_mtime, reverse=True):
+        with suppress(UserError, OSError, ValueError, LookupError, yaml.YAMLError):  # one that cannot be read is none
+            if same_but_for_code(task, file.parent):
+                return file.parent
+    return None
+
+
+def same_but_for_code(task: Task, run: Path) -> bool:
+    """True if a finished run has the configuration, the log and the files of a task; newer options count with their defaults."""
+    values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    if figures_of(config.experiment(values, stored=True).flat) != figures_of(task.experiment.flat):
+        return False
+    files = [value for _, _, value in named_files(task.experiment)]
+    return data_version(Sequences.load(run / PACKED)) == task.log and all(
+        hash_of(kept_file(run, value)) == hash_of(Path(value).expanduser()) for value in files
+    )
+
+
+def keep_all(tasks: Sequence[Task], folder: Path) -> None:
+    """Write the results of all finished runs that the folder does not have.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    for task in tasks:
+        if task.run is not None and task.run.is_dir():
+            kept.keep(Finished.read(task.run), task.file_in(folder), key="" if task.older else task.key)
+
+
+def plain(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def newest(folder: Path, pattern: str) -> Path | None:
+    """The file of the newest run in a folder."""
+    return max(folder.glob(pattern), key=lambda file: file.parent.name, default=None)

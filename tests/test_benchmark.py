@@ -1,0 +1,520 @@
+"""`seqcl benchmark`: the grid of a file, keys, runs side by side, a kill, a failure, and contrast switched off."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import seqcl
+from seqcl import config
+from seqcl.cli.benchmark import Screen
+from seqcl.cli.main import main
+from seqcl.config.settings import of_words
+from seqcl.data import markov
+from seqcl.errors import UserError
+from seqcl.experiment import benchmark, kept, keys
+from seqcl.experiment import tasks as tasks_room
+from seqcl.experiment.benchmark import run_all, time_left
+from seqcl.experiment.compare import compare_runs
+from seqcl.experiment.grid_file import read_grid
+from seqcl.experiment.tasks import tasks_of
+from seqcl.models import MODELS
+from tests import processes
+
+pytestmark = pytest.mark.once
+
+OPTIONS = "options: {encoder: {dim: 8, layers: 1, heads: 1}, train: {lr: 0.01, warmup: 0, patience: 0}, eval.exclude_seen: false}"
+GRID = f"""
+data: [{{dataset: log.csv, name: small}}]
+models: [SASRec, CL4Rec]
+seeds: 2
+budget: {{epochs: 2}}
+{OPTIONS}
+"""
+
+
+class Forked:
+    """A run in a process that is forked from one with torch in it, as `subprocess.Popen` would show it."""
+
+    def __init__(self, words, output, cwd):
+        self.process = processes.start(processes.command, words, cwd=cwd, stdout=output, stderr=output)
+
+    def poll(self):
+        self.returncode = self.process.exitcode
+        return self.returncode
+
+    def wait(self, seconds=None):
+        self.process.join(seconds)
+        return self.poll()
+
+    def terminate(self):
+        self.process.terminate()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a small log, from which the tests are run."""
+    log = markov(users=80, items=20, length=7, branching=2, seed=1).interactions
+    columns = {"user_id": log.users, "item_id": log.items, "timestamp": log.times}
+    pd.DataFrame(columns).to_csv(tmp_path / "log.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEQCL_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+@pytest.fixture
+def begun(folder, monkeypatch):
+    """The words of every run that is begun; the runs start at once."""
+    found = []
+
+    def start(words, output, *, threads, handle):
+        found.append(words)
+        return Forked(words, output, folder)
+
+    monkeypatch.setattr(benchmark, "start", start)
+    monkeypatch.setattr(benchmark, "PAUSE", 0.02)
+    return found
+
+
+def grid_of(text):
+    Path("grid.yaml").write_text(text)
+    return read_grid(Path("grid.yaml"))
+
+
+def run(text, *words):
+    Path("grid.yaml").write_text(text)
+    return main(["benchmark", "grid.yaml", "--runs", "runs", *words])
+
+
+def named(rows):
+    return [(row.data, row.name) for row in rows]
+
+
+def test_a_grid_is_every_model_on_every_data_set_and_its_plain_form(folder):
+    Path("configs").mkdir()
+    Path("configs/base.yaml").write_text(
+        "model: CL4Rec\ndataset: Beauty\nencoder: {dim: 24}\ntrain: {lr: 0.5, epochs: 9}\n"
+    )
+    Path("configs/wide.yaml").write_text("base: base.yaml\nobjective: {weight: 0.7}\n")
+    grid = grid_of(
+        """
+data: [markov, {dataset: log.csv, name: small, data.max_len: 7, train: {lr: 0.25}}]
+models:
+  - EASE
+  - {model: GRU4Rec, encoder: {dim: 12}}
+  - configs/wide.yaml
+  - {config: configs/wide.yaml, name: lighter, objective.weight: 0.1}
+  - {model: CL4Rec, name: over BSARec, encoder: BSARec}
+seeds: [3, 5]
+options: {encoder.dim: 8, encoder.dropout: 0.25, train.lr: 0.125}
+budget: {epochs: 4}
+"""
+    )
+    rows = grid.rows()
+    assert named(rows) == [
+        (data, name)
+        for data in ("markov", "small")
+        for name in ("EASE", "GRU4Rec", "wide", "lighter", "over BSARec", "SASRec", "BSARec")
+    ]
+    found = {(row.data, row.name): row for row in rows}
+    assert found["markov", "EASE"].seeds == [3] and found["markov", "wide"].seeds == [3, 5]
+    flat = {key: row.experiment.flat for key, row in found.items()}
+    assert flat["small", "wide"]["dataset"] == "log.csv" and flat["small", "wide"]["data.max_len"] == 7
+    assert [flat["markov", name]["encoder.dim"] for name in ("GRU4Rec", "wide", "over BSARec")] == [12, 8, 8]
+    assert [flat[data, "wide"]["train.lr"] for data in ("markov", "small")] == [0.125, 0.25]
+    assert [flat["markov", name]["objective.weight"] for name in ("wide", "lighter")] == [0.7, 0.1]
+    assert {(one["train.epochs"], one["train.patience"]) for one in flat.values()} == {(4, 0)}
+    plain = {row.name: row.plain.name for row in rows if row.plain and row.data == "small"}
+    assert plain == {"wide": "SASRec", "lighter": "SASRec", "over BSARec": "BSARec"}
+    assert named(grid.rows(["lighter"])) == [
+        (data, name) for data in ("markov", "small") for name in ("EASE", "lighter", "SASRec")
+    ]
+    tasks = tasks_of(rows, folder / "runs")
+    assert [(task.row.name, task.seed) for task in tasks if task.row.data == "small"][:3] == [
+        ("EASE", 3), ("GRU4Rec", 3), ("wide", 3),
+    ]  # fmt: skip
+    assert len({task.folder for task in tasks}) == len(tasks) == 2 * (1 + 6 * 2)
+
+
+def test_sets_of_options_are_rows_of_their_own_and_plain_forms_may_be_left_out(folder):
+    grid = grid_of("data: markov\nmodels: [SASRec, CL4Rec]\noptions: [{encoder.dim: 8}, {encoder.dim: 16}]\n")
+    assert [row.name for row in grid.rows()] == [
+        f"{model} (encoder.dim {dim})" for model in ("SASRec", "CL4Rec") for dim in (8, 16)
+    ]
+    grid = grid_of("data: markov\nmodels: [CL4Rec, EASE]\ncontrast: as-is\nbudget: {minutes: 2.5}\n")
+    assert [row.name for row in grid.rows()] == ["CL4Rec", "EASE"]
+    train = grid.rows()[0].experiment.train
+    assert (train.max_minutes, train.patience) == (2.5, 0) and train.epochs > 10_000
+
+
+CONTRASTIVE = [name for name in MODELS if getattr(MODELS[name], "contrast_off", None) is not None]
+
+
+def test_these_recipes_contrast():
+    others = {"SASRec", "BSARec", "GRU4Rec", "NARM", "BERT4Rec", "HSTU", "EASE", "SLIST", "ItemKNN", "Popularity"}
+    assert set(MODELS) - set(CONTRASTIVE) == others
+
+
+@pytest.mark.parametrize("name", CONTRASTIVE)
+def test_contrast_off_leaves_the_same_model_and_configuration_without_the_term(name):
+    log = seqcl.data.pack(markov(users=40, items=20, length=7, branching=2, seed=1).interactions)
+    tables = {"item_table": pd.DataFrame({"kind": ["odd", "even"] * 10}, index=log.item_ids)}
+    tables |= {"user_table": pd.DataFrame({"age": ["old", "young"] * 20}, index=log.user_ids)}
+    small = {"encoder": {"dim": 8, "dropout": 0.2}, "train": {"lr": 0.5, "patience": 3}, "data": {"max_len": 6}}
+    having = config.experiment({"model": name, "start": "spectral", **small})
+    off = config.without_contrast(having)
+    same = {
+        key: value
+        for key, value in having.flat.items()
+        if key in off.flat and key not in ("model", *(having.recipe.model.contrast_off))
+    }
+    assert (
+        same == {key: off.flat[key] for key in same}
+        and {"train.lr", "encoder.dropout", "next_item.temperature"} <= same.keys()
+    )
+    assert config.without_contrast(off) is None
+    split = having.data.split_windows(replace(log, **tables))
+    with_it, without = having.build(split.train), off.build(split.train)
+    assert set(without.objective.parts) == {"next_item"} and without.pretraining() is None
+    assert set(with_it.objective.parts) > {"next_item"} or with_it.pretraining() is not None
+    ours, theirs = with_it.encoder.state_dict(), without.encoder.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    batch = next(iter(seqcl.data.Loader(split.train, batch_size=16, times=True).epoch(0)))
+    terms = [model.eval()(batch) for model in (with_it, without)]
+    assert terms[1].keys() == {"next_item"} and torch.equal(terms[0]["next_item"], terms[1]["next_item"])
+
+
+def test_a_recipe_of_ones_own_must_say_what_is_left_without_its_term(monkeypatch):
+    class Longer(MODELS["CL4Rec"]):
+        """Rows of one item more."""
+
+        more_items = 1
+
+    monkeypatch.setitem(MODELS.others, "Longer", Longer)
+    with pytest.raises(UserError, match=r"Longer differs from the plain recipes .* contrast_off"):
+        config.without_contrast(config.experiment({"model": "Longer"}))
+    Longer.contrast_off = ("objective.weight",)
+    off = config.without_contrast(config.experiment({"model": "Longer"}))
+    assert off.options.model == "Longer" and off.flat["objective.weight"] == 0
+
+
+def test_what_is_done_is_not_done_again_and_one_changed_option_reruns_its_runs_alone(begun, capsys):
+    one = GRID.replace("seeds: 2", "seeds: [7]")
+    assert run(one, "--jobs", "2", "--json", "first.json") == 0
+    assert len(begun) == 2
+    printed = capsys.readouterr()
+    assert "CL4Rec on small, seed 7 done in" in printed.err and "With and without contrast" in printed.out
+    first = json.loads(Path("first.json").read_text())
+    told = [(found["model"], found["seed"], found["state"]) for found in first["runs"]]
+    assert told == [("SASRec", 7, "done"), ("CL4Rec", 7, "done")]
+    assert run(one + "baseline: SASRec\n") == 0
+    assert len(begun) == 2
+    changed = one.replace("CL4Rec]", "{model: CL4Rec, objective.weight: 0.3}]")
+    assert run(changed, "--json", "second.json", "--html", "page.html", "--csv", "rows.csv") == 0
+    assert len(begun) == 3 and "CL4Rec-log-seed7" in begun[2][-1]
+    second = json.loads(Path("second.json").read_text())
+    runs = {found["model"]: found["run"] for found in second["runs"]}
+    assert runs["SASRec"] == first["runs"][0]["run"] and runs["CL4Rec"] != first["runs"][1]["run"]
+    # The tables are those of `seqcl compare` on the same runs.
+    (found,) = second["comparisons"]
+    rows = compare_runs([*runs.values()], baseline=runs["SASRec"]).records()
+    for record, told in zip(rows, found["rows"], strict=True):
+        assert record.keys() == told.keys()
+        assert told["ndcg@10"] == pytest.approx(record["ndcg@10"]) and told["p (Holm)"] == pytest.approx(
+            record["p (Holm)"]
+        )
+    (pair,) = found["contrast"]
+    assert (pair["model"], pair["without contrast"]) == ("CL4Rec", "SASRec")
+    assert pair["difference"] == pytest.approx(rows[1]["difference"]) and pair["p (Holm)"] == pytest.approx(
+        rows[1]["p"]
+    )
+    assert list(pd.read_csv("rows.csv")["name"]) == ["SASRec", "CL4Rec"]
+    assert "With and without contrast" in Path("page.html").read_text()
+
+
+def test_a_longer_log_or_another_seed_is_another_run_and_so_is_other_code(begun, monkeypatch, capsys):
+    one = GRID.replace("seeds: 2", "seeds: 1").replace("CL4Rec", "EASE")
+    assert run(one) == 0 and len(begun) == 2
+    monkeypatch.setattr(tasks_room, "code_version", lambda: "other")
+    assert run(one, "--plan") == 0
+    assert "2 of 2 runs are there, made by other code, and are run anew" in capsys.readouterr().err
+    assert run(one, "--accept-older", "--json", "older.json") == 0 and len(begun) == 2
+    assert all(one["older code"] for one in json.loads(Path("older.json").read_text())["runs"])
+    assert "are taken, though other code made them: SASRec on small, seed 0; EASE" in capsys.readouterr().err
+    assert run(one) == 0 and len(begun) == 4
+    with Path("log.csv").open("a") as log:
+        log.write("0,0,90000000\n")
+    assert run(one, "--accept-older", "--plan") == 0
+    assert Counter(line.split(": ")[1] for line in capsys.readouterr().out.splitlines()[-2:]) == {"waiting": 2}
+
+
+def test_kept_results_count_as_runs_and_those_of_another_configuration_are_refused(begun, capsys):
+    one = GRID.replace("seeds: 2", "seeds: 1").replace("CL4Rec", "EASE")
+    assert run(one, "--keep", "kept") == 0 and len(begun) == 2
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["EASE-0.parquet", "SASRec-0.parquet"]
+    before = capsys.readouterr().out
+    shutil.rmtree("runs")
+    assert run(one, "--keep", "kept") == 0 and len(begun) == 2 and not Path("runs").exists()
+    assert capsys.readouterr().out == before
+    other = one.replace("encoder: {dim: 8", "encoder: {dim: 12")
+    assert run(other, "--keep", "kept") == 2
+    assert "SASRec-0.parquet was kept with another encoder.dim (8, now 12): remove it" in capsys.readouterr().err
+    about, _ = kept.read(Path("kept/SASRec-0.parquet"))
+    task = tasks_of(grid_of(one).rows(), Path("runs"))[0]
+    earlier = {**about["config"], "encoder": {k: v for k, v in about["config"]["encoder"].items() if k != "activation"}}
+    tasks_room.check_same(task, {**about, "config": earlier}, Path("somewhere"))  # a newer option has its default
+    gone = {**about["config"], "encoder": {**about["config"]["encoder"], "colour": "red"}}
+    with pytest.raises(UserError, match=r"somewhere was kept with options that are no more: .*colour"):
+        tasks_room.check_same(task, {**about, "config": gone}, Path("somewhere"))
+
+
+def test_options_and_seeds_of_the_command_line_win_and_no_model_may_lack_them(folder, capsys):
+    words = ["--plan", "--only", "CL4Rec", "--seeds", "3"]
+    assert run(GRID, *words, "--encoder.dim", "4") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    (row, _) = grid_of(GRID).rows(["CL4Rec"], of_words(["--train.epochs", "7", "--objective.weight=0.5"]))
+    assert row.name == "SASRec" and row.experiment.train.epochs == 7
+    assert run(GRID, *words, "--encoder.dmi", "4") == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_the_version_of_the_code_is_what_it_does(tmp_path):
+    root = tmp_path / "seqcl"
+    for room in keys.ROOMS:
+        (root / room).mkdir(parents=True)
+    for name in keys.FILES:
+        (root / name).touch()
+    loss = root / "losses" / "softmax.py"
+    loss.write_text('"""A loss."""\n\n\ndef loss(x):\n    """Two."""\n    return 2 * x  # two\n')
+    before = keys.code_version.__wrapped__(root)
+    loss.write_text('"""The loss."""\ndef loss(x):\n    return (2\n        * x)\n')
+    (root / "report").mkdir()
+    (root / "report" / "page.py").write_text("x = 1\n")
+    assert keys.code_version.__wrapped__(root) == before
+    loss.write_text("def loss(x):\n    return 3 * x\n")
+    assert keys.code_version.__wrapped__(root) != before
+    assert keys.code_version() == keys.code_version.__wrapped__()
+
+
+def test_tables_and_files_that_options_name_belong_to_the_key(folder):
+    log = seqcl.data.load_sequences("log.csv")
+    tables = [None, *(pd.DataFrame({"kind": [kind] * log.num_items}, index=log.item_ids) for kind in ("a", "b"))]
+    assert len({keys.data_version(replace(log, item_table=table)) for table in tables}) == 3
+    tables[1].to_parquet("table.parquet")
+    assert keys.data_version(replace(log, item_table=folder / "table.parquet")) == keys.data_version(
+        replace(log, item_table=tables[1])
+    )
+    one = config.experiment({"model": "S3Rec", "mutual.attributes": "kinds.json"})
+    found = set()
+    for text in ("{}", '{"1": []}'):
+        Path("kinds.json").write_text(text)
+        found.add(keys.key_of(one, "data", "code"))
+    assert len(found) == 2 and keys.key_of(one, "data", "other") not in found
+
+
+def test_a_failed_run_stops_no_other_and_is_named_with_its_last_line(begun, capsys):
+    failing = GRID.replace("CL4Rec]", "EASE, {model: SASRec, name: wild, train: {lr: 1.0e+30, clip: 0}}]")
+    assert run(failing.replace("seeds: 2", "seeds: 1"), "--json", "found.json") == 1
+    printed = capsys.readouterr()
+    last = printed.err.splitlines()[-1]
+    assert last.startswith("seqcl: wild on small, seed 0 failed: seqcl: ") and "output.txt" in last
+    found = json.loads(Path("found.json").read_text())
+    assert [row["name"] for row in found["comparisons"][0]["rows"]] == ["SASRec", "EASE"]
+    assert {one["model"]: one["state"] for one in found["runs"]} == {"SASRec": "done", "EASE": "done", "wild": "failed"}
+    alone = failing.replace("[SASRec, ", "[").replace("seeds: 2", "seeds: 1") + "baseline: wild\n"
+    assert run(alone) == 1
+    assert "there is no comparison on small: wild, the baseline, has no finished run" in capsys.readouterr().err
+
+
+def test_runs_of_other_benchmarks_are_waited_for(begun, monkeypatch):
+    (task,) = tasks_of(grid_of("data: log.csv\nmodels: EASE\n").rows(), Path("runs"))
+    task.folder.mkdir(parents=True)
+    (task.folder / "lock").touch()
+    states = []
+
+    class Watcher:
+        def show(self, tasks, left):
+            if states[-1:] == ["elsewhere"] and held:
+                held.pop().terminate()
+
+        def say(self, task, tasks, left):
+            states.append(task.state)
+
+    hold = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-S", "-c", hold, str(task.folder / "lock")], stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    held = [holder]
+    run_all([task], Watcher())
+    holder.communicate()
+    assert states == ["elsewhere", "running", "done"]
+
+
+class Quiet:
+    def show(self, tasks, left):
+        pass
+
+    def say(self, task, tasks, left):
+        pass
+
+
+def test_two_jobs_are_two_at_a_time(begun):
+    most = []
+
+    class Watcher(Quiet):
+        def show(self, tasks, left):
+            most.append(sum(task.state == "running" for task in tasks))
+
+    tasks = tasks_of(grid_of(GRID.replace("seeds: 2", "seeds: 3").replace("CL4Rec", "EASE")).rows(), Path("runs"))
+    run_all(tasks, Watcher(), jobs=2)
+    assert max(most) == 2 and all(task.state == "done" for task in tasks)
+
+
+def test_time_left_is_that_of_finished_runs(folder):
+    tasks = tasks_of(grid_of(GRID.replace("seeds: 2", "seeds: 3")).rows(), Path("runs"))
+    assert time_left(tasks, 1) is None
+    first = {task.row.name: task for task in tasks[:2]}
+    first["SASRec"].state, first["SASRec"].figures = "done", {"seconds": 10.0}
+    assert time_left(tasks, 1) == 50.0 and time_left(tasks, 2) == 25.0 and time_left(tasks, 9) == 10.0
+    first["CL4Rec"].state, first["CL4Rec"].figures = "done", {"seconds": 30.0}
+    tasks[2].state, tasks[2].began = "running", time.monotonic() - 4
+    tasks[3].state = "failed"
+    assert time_left(tasks, 1) == pytest.approx(6 + 10 + 30, abs=0.5)
+
+
+def test_a_killed_benchmark_goes_on_where_it_was(folder, monkeypatch):
+    text = (
+        GRID.replace("[SASRec, CL4Rec]", "[SASRec, EASE]")
+        .replace("seeds: 2", "seeds: 1")
+        .replace("epochs: 2", "epochs: 60")
+    )
+    Path("grid.yaml").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(Path(seqcl.__file__).parents[1]))
+    words = ["benchmark", "grid.yaml", "--runs", "runs"]
+    first = processes.start(processes.command, words, cwd=folder, stderr=folder / "told.txt")
+    deadline = time.monotonic() + 120
+    while not list(Path("runs").glob("SASRec-*/*/history.csv")):
+        assert first.exitcode is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    first.terminate()
+    first.join()
+    assert first.exitcode == 130
+    assert "0 of 2 runs are done, the same command goes on" in Path("told.txt").read_text()
+    (output,) = Path("runs").glob("SASRec-*/output.txt")
+    (history,) = Path("runs").glob("SASRec-*/*/history.csv")
+    assert "stopped by SIGTERM" in output.read_text() and 1 < len(history.read_text().splitlines()) < 61
+    again = processes.run(processes.command, words, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert len(history.read_text().splitlines()) == 61
+    assert main(["train", "--config", str(output.parent / "asked.yaml"), "--runs", "whole"]) == 0
+    (whole,) = Path("whole").iterdir()  # never stopped
+    ranks = [pd.read_parquet(run / "ranks.parquet")["rank"] for run in (history.parent, whole)]
+    assert np.array_equal(*ranks)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("modles: [SASRec]\n", r":1: unknown key 'modles': did you mean models\?"),
+        ("models: [SASRec]\n", "needs the key data"),
+        ("models: []\ndata: markov\n", ":1: models is empty"),
+        ("models: [SASRec]\nmodels: [EASE]\ndata: markov\n", ":2: models stands a second time"),
+        ("data: markov\nmodels:\n  - SASRec\n  - SASReec\n", r":4: unknown model 'SASReec': did you mean SASRec"),
+        ("data: markov\nmodels: [SASRec, SASRec]\n", ":2: models has SASRec twice"),
+        ("data: markov\nmodels: [SASRec, {model: SASRec, name: b}]\n", "b and SASRec are one configuration on markov"),
+        ("data: markov\nmodels: [{name: b}]\n", ":2: a model needs model: NAME or config: FILE"),
+        ("data: markov\nmodels: [nothing.yaml]\n", "grid.yaml:2: --config nothing.yaml: No such file"),
+        ("data: markov\nmodels: [{model: SASRec, encoder: {dmi: 8}}]\n", r":2: unknown option .*dim"),
+        ("data: markov\nmodels: [SASRec, EASE]\noptions: {encoder.dmi: 8}\n", r":3: unknown option .*dim"),
+        ("data: markov\nmodels: [{model: SASRec, encoder.dim: x}]\n", ":2: option encoder.dim"),
+        ("data: nowhere\nmodels: [SASRec]\n", "grid.yaml:1: .*nowhere"),
+        (
+            "data: markov\nmodels: [SASRec]\nbaseline: SASReec\n",
+            ":3: unknown model in baseline 'SASReec': did you mean SASRec",
+        ),
+        ("data: markov\nmodels: [SASRec]\ncontrast: off\n", ":3: unknown value of contrast"),
+        ("data: markov\nmodels: [SASRec]\nmetric: ndgc@10\n", ":3: .*did you mean ndcg"),
+        ("data: markov\nmodels: [SASRec]\nseeds: 0\n", ":3: seeds must be a number of seeds"),
+        ("data: markov\nmodels: [SASRec]\nseeds: [a]\n", ":3: seeds must be"),
+        ("data: markov\nmodels: [SASRec]\nbudget: {epoch: 3}\n", r":3: unknown budget 'epoch': did you mean epochs"),
+        ("data: markov\nmodels: [SASRec]\nbudget: 3\n", ":3: budget must be"),
+        ("data: markov\nmodels: [SASRec]\nbudget: {minutes: -1}\n", ":3: budget minutes must be a number above 0"),
+        ("data: markov\nmodels: [SASRec]\nbudget: {epochs: 1.5}\n", ":3: .*epochs"),
+        (
+            "data: markov\nmodels: [{model: SASRec, train.schedule: cosine}]\nbudget: {minutes: 1}\n",
+            ":3: budget minutes has no last epoch",
+        ),
+        (
+            "data: markov\nmodels: [SASRec, {model: EASE, data.max_len: 3}]\n",
+            "EASE has data.max_len 3 and SASRec has 50",
+        ),
+        ("data: markov\nmodels: [SASRec]\noptions: 3\n", ":3: options must be `key: value` lines"),
+        ("- a\n", "the file must hold `key: value` lines"),
+        ("models: [\n", "line 2"),
+        ("", "the file must hold"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_and_nothing_is_run(folder, capsys, text, said):
+    assert run(text) == 2
+    assert re.search(said, capsys.readouterr().err) and not Path("runs").exists()
+
+
+def test_every_benchmark_that_ships_resolves():
+    files = sorted((Path(__file__).parents[1] / "configs" / "benchmarks").glob("*.yaml"))
+    assert len(files) == 7
+    for file in files:
+        head = file.read_text().splitlines()
+        assert f"# seqcl benchmark configs/benchmarks/{file.name}" in head[1]
+        grid = read_grid(file)
+        assert grid.contrast == "both" and grid.baseline == grid.models[0].name
+        if file.stem != "ml-1m-200":  # the models of the other length
+            own = [model for model in grid.models if "model" in model.settings]  # the files are tested by themselves
+            assert len(replace(grid, models=own, contrast="as-is", baseline=own[0].name).rows()) == len(own)
+
+
+def test_a_missing_file_a_model_that_is_not_there_and_a_folder_that_cannot_be_made(folder, capsys):
+    assert main(["benchmark", "nothing.yaml"]) == 2
+    assert "nothing.yaml: No such file" in capsys.readouterr().err
+    assert run(GRID, "--only", "CL4Re") == 2
+    assert "unknown model in --only 'CL4Re': did you mean CL4Rec" in capsys.readouterr().err
+    assert run(GRID, "--jobs", "0") == 2
+    assert "jobs must be above 0" in capsys.readouterr().err
+    Path("runs").write_text("")
+    assert run(GRID) == 2
+    assert "--runs runs: Not a directory" in capsys.readouterr().err
+
+
+def test_the_table_on_a_terminal_has_a_row_for_each_model(folder, monkeypatch, capsys):
+    tasks = tasks_of(grid_of(GRID).rows(), Path("runs"))
+    tasks[0].state, tasks[0].figures = "done", {"seconds": 90.0, "valid": {"ndcg@10": 0.25}}
+    tasks[1].state = "running"
+    tasks[1].folder.joinpath("run").mkdir(parents=True)
+    tasks[1].folder.joinpath("run", "history.csv").write_text("epoch\n1\n2\n")
+    screen = Screen("ndcg@10")
+    screen.show(tasks, 61.0)
+    assert capsys.readouterr().err == ""  # no terminal: lines for events alone
+    monkeypatch.setattr(screen.board, "live", True)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    screen.show(tasks, 61.0)
+    shown = capsys.readouterr().err
+    assert "1 of 4 done, about 1:01 left" in shown
+    lines = {
+        line.split("│")[2].strip(): [cell.strip() for cell in line.split("│")]
+        for line in shown.splitlines()
+        if "small" in line
+    }
+    assert lines["SASRec"][3:7] == ["1 of 2", "", "0.2500", "1.5"]
+    assert lines["CL4Rec"][3:7] == ["0 of 2", "seed 0: epoch 2", "", ""]
+    screen.board.close()
