@@ -3,6 +3,7 @@
 from seqcl.report.curves import plot_curves, read_history
 from seqcl.report.indexes import plot_indexes
 from seqcl.report.page import Details, write_page
+from seqcl.report.study import write_study
 from seqcl.report.table import heading_of, print_comparison, print_results, seeds_of
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "read_history",
     "seeds_of",
     "write_page",
+    "write_study",
 ]

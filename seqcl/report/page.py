@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqcl import disk
 from seqcl.report.drawings import Records, draw_differences, draw_slices, draw_time, draw_validation, plain
 from seqcl.version import VERSION
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +52,7 @@ def write_page(
     Raises:
         OSError: the file cannot be written; the one before it is untouched.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(template)
+    page = template("page.html.j2")
     columns = {metric: metric, "± seeds": f"{metric} deviation", **dict(zip(SHOWN, SHOWN, strict=True))}
     text = page.render(
         title=f"{len(records)} models on {heading.partition(',')[0]}",
@@ -68,6 +68,14 @@ def write_page(
         date=date.today().isoformat(),
     )
     disk.write_text(path, text)
+
+
+def template(name: str) -> Template:
+    """A template of this room."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    here = FileSystemLoader(Path(__file__).parent)
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=here).get_template(name)
 
 
 SHOWN = ("difference", "low", "high", "p (Holm)", "seeds ahead", "effect", "seconds", "peak MiB", "parameters")
