@@ -19,6 +19,7 @@ from seqcl.experiment import execute
 from seqcl.experiment.job import Job
 from seqcl.training import Interrupted
 
+pytestmark = pytest.mark.once
 SMALL = {
     "model": "SASRec",
     "encoder": {"dim": 8, "layers": 1},
