@@ -2,7 +2,8 @@
 
     python benchmarks/processes.py [--config configs/beauty-cl4rec.yaml] [--steps 100] [--rounds 3] [--smoke] [--recipes] [--train.batch_size 512]
 
-The whole batch is the same for both, so that two processes have half of the rows each. They take turns; a figure is the median
+The whole batch is the same for both, so that two processes have half of the rows each. In each round two single processes that
+know nothing of each other run side by side as well: what two cores of this machine can do at the most. They take turns; a figure is the median
 of rounds, of the second of two short epochs of the loop that users run. The bytes are those of the tensors that a process hands
 over in a step: rows of states and the gradient. With --recipes every trained recipe learns a Markov chain on two processes, and
 its test NDCG@10 is shown beside the best that is possible. The last line is one JSON object.
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -143,20 +145,25 @@ def main() -> None:
         return
     words = ["--config", chosen.config, "--steps", str(chosen.steps)]
     words += [*(["--dataset", chosen.dataset] if chosen.dataset else []), *options]
-    rounds: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    rounds: dict[str, list[float]] = {"one": [], "two": [], "apart": []}
     for _ in range(chosen.rounds):
-        for count, each in rounds.items():
-            each.append(child(count, *words))
-            print(f"{count}: {each[-1]['items_per_second']:,.0f} items/s", file=sys.stderr, flush=True)
-    one, two = (statistics.median(each["items_per_second"] for each in rounds[count]) for count in (1, 2))
+        alone, together = child(1, *words), child(2, *words)
+        with ThreadPoolExecutor(2) as pool:
+            beside = list(pool.map(lambda _: child(1, *words), range(2)))
+        for name, found in (("one", [alone]), ("two", [together]), ("apart", beside)):
+            rounds[name].append(sum(each["items_per_second"] for each in found))
+            print(f"{name}: {rounds[name][-1]:,.0f} items/s", file=sys.stderr, flush=True)
+    one, two, apart = (statistics.median(each) for each in rounds.values())
     found = {
         "config": " ".join([Path(chosen.config).stem, *options]),
-        "batch": rounds[1][0]["batch"],
+        "batch": alone["batch"],
         "items_per_second_1": round(one),
         "items_per_second_2": round(two),
+        "items_per_second_apart": round(apart),
         "ratio": round(two / one, 2),
         "must": MUST,
-        "bytes_per_step": round(rounds[2][0]["bytes_per_step"]),
+        "at_most": round(apart / one, 2),
+        "bytes_per_step": round(together["bytes_per_step"]),
         "date": str(date.today()),
     }
     if chosen.recipes is not None:

@@ -102,26 +102,38 @@ def other_results(data: str) -> str:
     return table("model | configuration or command | NDCG@10 | HR@10 | NDCG@10, valid | seeds | date", rows, "  rrrr")
 
 
+UNMEASURED = "not yet measured"
+"""In the place of the figure of a model."""
+
+
 def best(name: str) -> str:
     """The figure of a model for README: that of its configuration for Beauty, else of another one, or as it was counted."""
     if name in figures.COUNTED:
         return figures.COUNTED[name][2]
     own = [head for head in figures.heads() if head.model == name and not head.file.startswith("papers/")]
     if not own:
-        return "not yet measured"
+        return UNMEASURED
     first = min(own, key=lambda head: (head.data != "Beauty", len(head.file)))
     where = "" if first.data == "Beauty" else f" on {first.data}, seen kept"
     return f"{first.ndcg.partition(' ')[0]} ({first.seeds}){where}"
 
 
 def readme_models() -> str:
-    """One row a model, with one figure."""
-    rows = []
+    """One row a model that is measured, with one figure; the names of the others."""
+    rows, others = [], []
     for name, recipe in parts.recipes().items():
+        if best(name) == UNMEASURED:
+            others.append(name)
+            continue
         _, source = parts.paper(recipe)
         alias = "".join(f" (alias {alias})" for alias in parts.aliases(recipe))
         rows.append([name + alias, parts.linked(source), best(name)])
-    return table("name | paper | NDCG@10, Beauty (seeds)", rows, "  r")
+    more = (
+        f"\n\nNot yet measured: {', '.join(others)}; [docs/models.md](docs/models.md) names their papers."
+        if others
+        else ""
+    )
+    return table("name | paper | NDCG@10, Beauty (seeds)", rows, "  r") + more
 
 
 def models() -> str:

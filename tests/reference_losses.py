@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 
@@ -111,6 +112,46 @@ def contrast(
     return sum(terms) / len(terms) if terms else 0.0
 
 
+def corrected(logits: Tensor, positives: Tensor, keep: Tensor, hardness: float, prior: float, lowest: float) -> float:
+    """The contrast with hard and debiased negatives, anchor by anchor (arXiv 2010.04592, algorithm 1)."""
+    terms = []
+    for i in range(len(logits)):
+        mine = [float(x) for x, one in zip(logits[i], positives[i], strict=True) if one]
+        others = [float(x) for x, one, kept in zip(logits[i], positives[i], keep[i], strict=True) if kept and not one]
+        if not mine:
+            continue
+        against = 0.0
+        if others:
+            weights = [math.exp(hardness * x) for x in others]
+            against = sum(w * math.exp(x) for w, x in zip(weights, others, strict=True)) / sum(weights)  # a mean
+            against = (against - prior * sum(map(math.exp, mine)) / len(mine)) / (1 - prior)
+            against = len(others) * max(against, math.exp(lowest))
+        below = sum(map(math.exp, mine)) + against
+        terms.append(-sum(math.log(math.exp(x) / below) for x in mine) / len(mine))
+    return sum(terms) / len(terms)
+
+
+def barlow(first: Tensor, second: Tensor, redundancy: float) -> float:
+    """Channel by channel, with correlations from numpy."""
+    width, total = first.shape[1], 0.0
+    for i in range(width):
+        for j in range(width):
+            correlation = float(np.corrcoef(first[:, i], second[:, j])[0, 1])
+            total += (1 - correlation) ** 2 if i == j else redundancy * correlation**2
+    return total / width
+
+
+def vicreg(first: Tensor, second: Tensor, variance: float, covariance: float) -> float:
+    """Row by row and channel by channel, with covariances from numpy."""
+    rows, width = first.shape
+    total = sum(float(first[b, i] - second[b, i]) ** 2 for b in range(rows) for i in range(width)) / (rows * width)
+    for view in (first, second):
+        table = np.cov(view.numpy(), rowvar=False)
+        total += variance / 2 * sum(max(0.0, 1 - math.sqrt(table[i, i] + 1e-4)) for i in range(width)) / width
+        total += covariance * sum(table[i, j] ** 2 for i in range(width) for j in range(width) if i != j) / width
+    return total
+
+
 def nt_xent(first: Tensor, second: Tensor, temperature: float, same: Tensor | None = None, similarity=cosine) -> float:
     rows = len(first)
     views = [*first, *second]
@@ -131,8 +172,9 @@ def alignment(first: Tensor, second: Tensor, power: float) -> float:
     return sum(gap ** (power / 2) for gap in gaps) / len(gaps)
 
 
-def uniformity(states: Tensor, t: float) -> float:
-    pairs = [(a, b) for i, a in enumerate(states) for j, b in enumerate(states) if i != j]
+def uniformity(states: Tensor, t: float, same: Tensor | None = None) -> float:
+    rows = [(i, a) for i, a in enumerate(states)]
+    pairs = [(a, b) for i, a in rows for j, b in rows if i != j and not (same is not None and same[i, j])]
     return math.log(sum(math.exp(-t * (2 - 2 * cosine(a, b))) for a, b in pairs) / len(pairs))
 
 

@@ -17,9 +17,12 @@ from seqcl.objectives import (
     BYOL,
     OBJECTIVES,
     PIRL,
+    AlignUniform,
+    Barlow,
     Counterfactual,
     LearnedViews,
     MoCo,
+    MoCoV3,
     MutualInformation,
     NextItem,
     Prototypes,
@@ -27,6 +30,7 @@ from seqcl.objectives import (
     SupCon,
     SwAV,
     TwoViews,
+    VICReg,
 )
 from seqcl.objectives.follower import Follower
 from seqcl.objectives.heads import projection
@@ -40,8 +44,12 @@ from tests.test_augment import train_windows
 N, MAX_LEN, DIM, ROWS = 40, 12, 8, 24
 BUILT = {
     "TwoViews": lambda views, **options: TwoViews(views=views, dim=DIM, **{"head": "mlp", **options}),
-    "SupCon": lambda views: SupCon(views=views, dim=DIM),
-    "MoCo": lambda views: MoCo(views=views, dim=DIM, queue=32, momentum=0.9),
+    "SupCon": lambda views, **options: SupCon(views=views, dim=DIM, **options),
+    "MoCo": lambda views, **options: MoCo(views=views, dim=DIM, queue=32, momentum=0.9, **options),
+    "AlignUniform": lambda views: AlignUniform(views=views, dim=DIM),
+    "MoCoV3": lambda views, **options: MoCoV3(views=views, dim=DIM, momentum=0.9, **options),
+    "Barlow": lambda views: Barlow(views=views, dim=DIM, width=12),
+    "VICReg": lambda views: VICReg(views=views, dim=DIM, width=12),
     "BYOL": lambda views: BYOL(views=views, dim=DIM, momentum=0.9),
     "SimSiam": lambda views: SimSiam(views=views, dim=DIM),
     "SwAV": lambda views: SwAV(views=views, dim=DIM, prototypes=6, queue=16),
@@ -49,9 +57,9 @@ BUILT = {
         views=views, dim=DIM, clusters=(5, 3), **{"head": "linear", **options}
     ),
     "LearnedViews": lambda views, **options: LearnedViews(views=views, dim=DIM, **options),
-    "PIRL": lambda views: PIRL(views=views, dim=DIM, negatives=16),
+    "PIRL": lambda views, **options: PIRL(views=views, dim=DIM, negatives=16, **options),
 }
-WITHOUT_NEGATIVES = {"BYOL", "SimSiam", "SwAV"}
+WITHOUT_NEGATIVES = {"BYOL", "SimSiam", "SwAV", "Barlow", "VICReg"}
 ENCODERS = {
     "SASRec": lambda: SASRec(num_items=N, max_len=MAX_LEN, dim=DIM),
     "GRU": lambda: GRU(num_items=N, max_len=MAX_LEN, dim=DIM),
@@ -103,7 +111,8 @@ def test_terms_are_finite_weighted_and_reach_encoder_and_own_parameters(name, en
     state = {key: value.clone() for key, value in objective.state_dict().items()}
     torch.manual_seed(1)
     terms = objective(encoder, batch)
-    assert all(term.ndim == 0 and torch.isfinite(term) and term > 0 for term in terms.values())
+    assert all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
+    assert all(term > 0 for term in terms.values()) or name == "AlignUniform"  # whose uniformity is a log below 0
     sum(terms.values()).backward()
     assert encoder.item_embeddings().grad[1:-1].abs().sum() > 0
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
@@ -137,7 +146,7 @@ def test_the_batch_stays_as_it_is(name):
 def test_a_batch_of_one_row_and_one_without_targets_work(name, head):
     encoder, objective = made(name)
     objective.head = projection(head, DIM)
-    if name in ("MoCo", "BYOL"):
+    if name in ("MoCo", "BYOL", "MoCoV3"):
         objective.follower = Follower(encoder, objective.head)
     for batch in (rows_batch([0]), rows_batch(range(4))._replace(targets=None)):
         assert all(torch.isfinite(term) for term in objective(encoder, batch).values())
@@ -942,3 +951,23 @@ def test_clusters_that_stay_empty_are_nobodys_intent_and_no_negatives(negatives)
         )
     assert objective.centres[60:].abs().sum() == 0 and (objective.centres[:60].norm(dim=1) > 0.99).all()
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and math.isfinite(losses[0]["intent"])
+
+
+@pytest.mark.parametrize("name", ["TwoViews", "SupCon", "MoCo", "PIRL"])
+def test_hard_negatives_make_the_loss_larger_and_debiased_ones_smaller(name):
+    values = []
+    for options in ({}, {"hardness": 1e-9}, {"hardness": 1.0}, {"prior": 0.1}):
+        encoder, objective = made(name, **options)
+        encoder.eval()
+        torch.manual_seed(1)
+        objective(encoder, rows_batch(range(60)))  # fills queue and bank
+        values.append(float(objective(encoder, rows_batch(range(ROWS)))["contrast"]))
+    plain, nothing, hard, debiased = values
+    assert nothing == pytest.approx(plain)
+    assert debiased < plain < hard
+
+
+@pytest.mark.parametrize("options", [{"hardness": -1.0}, {"prior": 1.0}, {"prior": 0.1, "similarity": "dot"}], ids=str)
+def test_corrections_of_negatives_out_of_range_are_refused_by_name(options):
+    with pytest.raises(UserError, match=f"TwoViews: .*{next(iter(options))}"):
+        TwoViews(views=Identity(), dim=DIM, **options)

@@ -14,6 +14,7 @@ from seqcl.errors import UserError
 from seqcl.losses import (
     LOSSES,
     alignment,
+    barlow,
     bce,
     contrast,
     cosine_gap,
@@ -29,6 +30,7 @@ from seqcl.losses import (
     swapped,
     triplet,
     uniformity,
+    vicreg,
     view_regularizer,
 )
 from tests import reference_losses as slow
@@ -295,6 +297,71 @@ def test_contrast_without_any_positive_is_zero_with_zero_gradient(reduction):
     loss = contrast(logits, nothing, keep=nothing, reduction=reduction)
     (gradient,) = gradients(loss, logits)
     assert loss == 0 and not gradient.any()
+
+
+@pytest.mark.parametrize(("hardness", "prior"), [(0.7, 0.0), (0.0, 0.2), (1.3, 0.1), (0.4, 0.9)])
+@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "masked"])
+def test_hard_and_debiased_negatives_equal_their_reference_and_pass_gradcheck(hardness, prior, keep):
+    logits = normal(4, 6).requires_grad_()
+    options = {"keep": keep, "hardness": hardness, "prior": prior, "lowest": -2.0}
+    everything = torch.ones(4, 6, dtype=torch.bool) if keep is None else keep
+    expected = slow.corrected(logits.detach(), POSITIVES, everything, hardness, prior, -2.0)
+    assert contrast(logits, POSITIVES, **options).item() == pytest.approx(expected, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda x: contrast(x, POSITIVES, **options), (logits,))
+
+
+@pytest.mark.parametrize("options", [{"hardness": 1e-12}, {"prior": 1e-12}], ids=str)
+def test_a_hardness_or_a_prior_of_nothing_is_the_plain_contrast(options):
+    logits = normal(4, 6)
+    torch.testing.assert_close(
+        contrast(logits, POSITIVES, keep=KEEP, **options), contrast(logits, POSITIVES, keep=KEEP)
+    )
+
+
+def test_hard_negatives_of_one_similarity_are_the_plain_contrast():
+    logits = torch.full((4, 6), 0.3, dtype=torch.float64)
+    torch.testing.assert_close(contrast(logits, POSITIVES, hardness=5.0), contrast(logits, POSITIVES))
+
+
+def test_the_harder_negative_gets_the_larger_part_of_the_push():
+    logits = torch.tensor([[0.0, 2.0, 0.0]]).requires_grad_()
+    shares = []
+    for hardness in (0.0, 1.0):
+        (gradient,) = gradients(contrast(logits, torch.tensor([[True, False, False]]), hardness=hardness), logits)
+        shares.append(float(gradient[0, 1] / gradient[0, 1:].sum()))
+    assert shares[0] == pytest.approx(math.exp(2) / (math.exp(2) + 1)) and shares[1] > shares[0]
+
+
+def test_big_logits_with_corrections_are_finite():
+    logits = torch.tensor([[90.0, 100.0, -100.0], [-100.0, 100.0, 100.0]]).requires_grad_()
+    loss = contrast(logits, torch.eye(2, 3).bool(), hardness=1.0, prior=0.5, lowest=-100.0)
+    assert loss.isfinite() and gradients(loss, logits)[0].isfinite().all()
+
+
+# Decorrelation
+
+
+def test_barlow_and_vicreg_equal_their_references_and_pass_gradcheck():
+    first, second = normal(7, 3).requires_grad_(), normal(7, 3, seed=1).requires_grad_()
+    views = (first.detach(), second.detach())
+    assert barlow(first, second, redundancy=0.3).item() == pytest.approx(slow.barlow(*views, 0.3), rel=1e-4)  # eps
+    expected = slow.vicreg(*views, 0.7, 0.2)
+    assert vicreg(first, second, variance=0.7, covariance=0.2).item() == pytest.approx(expected, abs=1e-12)
+    assert torch.autograd.gradcheck(barlow, (first, second))
+    assert torch.autograd.gradcheck(vicreg, (first, second))
+
+
+def test_equal_views_with_uncorrelated_channels_cost_nothing():
+    whitened = (
+        torch.linalg.qr(torch.cat((torch.ones(9, 1).double(), normal(9, 4)), 1)).Q[:, 1:] * 3
+    )  # mean 0, variance 1
+    assert barlow(whitened, whitened).item() == pytest.approx(0, abs=1e-9)
+    assert vicreg(1.1 * whitened, 1.1 * whitened).item() == pytest.approx(0, abs=1e-9)
+    assert barlow(whitened, whitened[:, [1, 0, 2, 3]]).item() == pytest.approx((2 + 2 * 0.005) / 4, abs=1e-3)
+
+
+def test_collapsed_views_cost_vicreg_the_whole_spread():
+    assert vicreg(torch.ones(5, 3), torch.ones(5, 3)).item() == pytest.approx(1 - 0.01)
 
 
 # What is made of it

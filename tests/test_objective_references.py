@@ -62,6 +62,33 @@ def mo_co(objective, encoder, first, second):
     return {"contrast": objective.weight * total / 8}
 
 
+def mo_co_v3(objective, encoder, first, second):
+    one, two = (objective.predictor(objective.head(view)) for view in (first, second))
+    key_one, key_two = (objective.follower(view) for view in shown(objective))
+    total = 0.0
+    for queries, keys in ((one, key_two), (two, key_one)):
+        for i in ROWS:
+            others = [slow.cosine(queries[i], keys[j]) / objective.temperature for j in ROWS if not belong(i, j)]
+            total -= log_share(slow.cosine(queries[i], keys[i]) / objective.temperature, others)
+    return {"contrast": objective.weight * total / 16}
+
+
+def align_uniform(objective, encoder, first, second):
+    first, second = objective.head(first), objective.head(second)
+    spread = (slow.uniformity(first, objective.t, SAME) + slow.uniformity(second, objective.t, SAME)) / 2
+    return {"spread": objective.weight * (slow.alignment(first, second, objective.power) + objective.balance * spread)}
+
+
+def barlow(objective, encoder, first, second):
+    first, second = (objective.head(view) for view in (first, second))
+    return {"decorrelate": objective.weight * slow.barlow(first, second, objective.redundancy)}
+
+
+def vic_reg(objective, encoder, first, second):
+    first, second = (objective.head(view) for view in (first, second))
+    return {"decorrelate": objective.weight * slow.vicreg(first, second, objective.variance, objective.covariance)}
+
+
 def byol(objective, encoder, first, second):
     one, two = (objective.predictor(objective.head(view)) for view in (first, second))
     target_one, target_two = (objective.follower(view) for view in shown(objective))
@@ -158,6 +185,10 @@ REFERENCES = {
     "SupCon": sup_con,
     "MoCo": mo_co,
     "BYOL": byol,
+    "MoCoV3": mo_co_v3,
+    "AlignUniform": align_uniform,
+    "Barlow": barlow,
+    "VICReg": vic_reg,
     "SimSiam": sim_siam,
     "SwAV": sw_av,
     "Prototypes": prototypes,

@@ -59,9 +59,13 @@ TERMS = {
     "MCLRec": "next_item contrast learned",
     "SwAVRec": "next_item swap",
     "TwoTower": "next_item features contrast",
+    "AlignUniformRec": "next_item spread",
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
+    **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
-    **dict.fromkeys(["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "PIRLRec", "SupConRec"], "next_item contrast"),
+    **dict.fromkeys(
+        ["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"], "next_item contrast"
+    ),
 }
 """The terms of each recipe; those of S3Rec's pre-training have a test of their own."""
 APART = {("TwoTower", "features"): "history", ("TwoTower", "contrast"): "item_"}
@@ -282,7 +286,7 @@ def effective_rank(encoder, head, batches):
     return float(torch.exp(-(share * share.log()).sum()))
 
 
-@pytest.mark.parametrize("model", ["BYOLRec", "SimSiamRec", "SwAVRec"])
+@pytest.mark.parametrize("model", ["BYOLRec", "SimSiamRec", "SwAVRec", "BarlowRec", "VICRegRec"])
 def test_what_has_no_negatives_does_not_collapse(trained, model):
     run = trained(model)
     batches = list(training_batches(run.split, Trainer(), seed=0, device=torch.device("cpu")))

@@ -53,10 +53,8 @@ def losses_and_weights(name: str, steps: int = 3) -> dict[str, Tensor]:
         if isinstance(one, Encoder):
             one.eval()  # no dropout: each process would draw its own
     for step, batch in zip(range(steps), loader.epoch(0), strict=False):
-        terms = learner.forward(batch)
-        found |= {f"step {step} {term}": value.detach().clone() for term, value in terms.items()}
-        learner.backward(torch.stack(list(terms.values())).sum())
-        processes.mean_gradients(learner.optimizer.parameters)
+        _, terms = learner.backward(learner.forward(batch))
+        found |= {f"step {step} {term}": value.clone() for term, value in terms.items()}
         if step == steps - 1:
             found |= {
                 f"gradient {name}": one.grad.to_dense().clone()

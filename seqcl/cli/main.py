@@ -1,4 +1,4 @@
-"""The console command: `seqcl train|tune|evaluate|compare|export|recommend|data`, thin over `seqcl.experiment`."""
+"""The console command: `seqcl train|tune|evaluate|compare|audit|diagnose|export|recommend|data`, thin over `seqcl.experiment`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from seqcl.cli import lists, stores
+from seqcl.cli.audit import add_audit, audit
 from seqcl.cli.compare import add_compare, compare
 from seqcl.cli.data import READ_OPTIONS, data, data_parsers
+from seqcl.cli.diagnose import add_diagnose, diagnose
 from seqcl.cli.ids import check_commas, ids_of
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
-COMMANDS = ("train", "tune", "evaluate", "compare", "recommend", "export", "data")
+COMMANDS = ("train", "tune", "evaluate", "compare", "audit", "diagnose", "recommend", "export", "data")
 
 
 class Parser(argparse.ArgumentParser):
@@ -116,6 +118,8 @@ def other(words: list[str]) -> int:
     command.add_argument("--index", help="also through flat, ivf, hnsw or ivfpq, or all, each at several widths of search, with a plot")  # fmt: skip
     command.add_argument("--recall", type=float, help="share of the exact lists that the index finds")
     add_compare(commands)
+    add_audit(commands)
+    add_diagnose(commands)
     command = commands.add_parser("export", help="write a folder that recommends without the log")
     command.add_argument("run", help="run folder")
     command.add_argument("folder", nargs="?", help="new folder; with --to, a RUN that was exported needs none")
@@ -150,7 +154,10 @@ def other(words: list[str]) -> int:
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
     chosen = parser.parse_args(words)
-    does = {"evaluate": evaluate, "compare": compare, "export": export, "recommend": recommend, "data": data}
+    does = {
+        "evaluate": evaluate, "compare": compare, "audit": audit, "diagnose": diagnose, "export": export,
+        "recommend": recommend, "data": data,
+    }  # fmt: skip
     return does[chosen.command](chosen)
 
 

@@ -43,6 +43,34 @@ def table_features(
     Raises:
         UserError: no such column or file, or a column that was asked for holds no usable value.
     """
+    cells, kinds, source = raw_cells(tables, which, columns, table=table)
+    if not cells:
+        return Features(bags={}, numbers={}, vectors={})
+    rows = np.flatnonzero(known)
+    trained = {name: part_of(column, rows) for name, column in cells.items()}
+    around = {"before": 1, "after": 1} if which == "items" else {"after": 1}
+    schema = Schema.learn(trained, min_count=min_count, kinds=kinds)
+    for name in (name for name in cells if name not in {*schema.words, *schema.numbers, *schema.vectors}):
+        nothing = (
+            f"column {name!r} holds nothing to learn from: no number, and no word that {min_count} training rows have"
+        )
+        if columns is not None:
+            raise UserError(f"{source}: {nothing}")
+        logger.info("%s: %s", source, nothing)
+    return schema.encode(cells, **around)
+
+
+def raw_cells(
+    tables: Tables, which: str, columns: str | None, *, table: str | None
+) -> tuple[dict[str, Sequence[Any]], dict[str, str], str]:
+    """The cells of the columns that `table_features` encodes, as they are, in the order of the ids.
+
+    Returns:
+        cells by column, the kinds that `columns` names, and where the cells come from, in words.
+
+    Raises:
+        UserError: no such column or file.
+    """
     raw, own = (tables.item_ids, tables.items) if which == "items" else (tables.user_ids, tables.users)
     own = load_table(own)
     source = f"the table of {which} of {tables.name}"
@@ -58,20 +86,7 @@ def table_features(
             raise UserError(f"{source}: there is no such table, so it has no column {columns!r}")
         plain = [name.rpartition(":")[0] if name.rpartition(":")[0] in kinds else name for name in asked]
         cells = {name: cells[name] for name in listed_columns(",".join(plain), cells, source)}
-    if not cells:
-        return Features(bags={}, numbers={}, vectors={})
-    rows = np.flatnonzero(known)
-    trained = {name: part_of(column, rows) for name, column in cells.items()}
-    around = {"before": 1, "after": 1} if which == "items" else {"after": 1}
-    schema = Schema.learn(trained, min_count=min_count, kinds=kinds)
-    for name in (name for name in cells if name not in {*schema.words, *schema.numbers, *schema.vectors}):
-        nothing = (
-            f"column {name!r} holds nothing to learn from: no number, and no word that {min_count} training rows have"
-        )
-        if columns is not None:
-            raise UserError(f"{source}: {nothing}")
-        logger.info("%s: %s", source, nothing)
-    return schema.encode(cells, **around)
+    return cells, kinds, source
 
 
 def part_of(column: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:

@@ -56,23 +56,32 @@ def states_of_all(encode: Callable[[SeqBatch], Tensor], batch: SeqBatch) -> Tens
     return processes.all_rows(own).index_select(0, places_of(batch.lengths))
 
 
-def order_of(lengths: Tensor) -> Tensor:
-    """The rows by length, so that each process gets as many items as the others: (B,)."""
-    return lengths.argsort(descending=True, stable=True)
+def deal(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Deal rows by length, in rounds whose direction changes, so that each process gets as many items as the others.
+
+    Returns:
+        (B,) the rows in the order in which they are dealt, and (B,) the process that gets each.
+    """
+    order, every = lengths.argsort(descending=True, stable=True), processes.count()
+    turn = torch.arange(len(order), device=order.device)
+    place = turn % every
+    return order, torch.where(turn // every % 2 == 0, place, every - 1 - place)
 
 
 def own_rows(lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of this process, every R-th by length, and which of them are real: (n,), (n,) bool; n is the same everywhere."""
-    order, every = order_of(lengths), processes.count()
-    place = torch.arange(-(-len(order) // every), device=order.device) * every + processes.number()
-    return order[place.clamp(max=len(order) - 1)], place < len(order)
+    """The rows of this process, and which of them are real: (n,), (n,) bool; n is the same everywhere."""
+    order, owner = deal(lengths)
+    own = order[owner == processes.number()]
+    missing = -(-len(order) // processes.count()) - len(own)
+    real = torch.arange(len(own) + missing, device=own.device) < len(own)
+    return torch.cat((own, order[-1:].expand(missing))), real
 
 
 def places_of(lengths: Tensor) -> Tensor:
     """The place of each row among those of all processes, one process after the other: (B,)."""
-    order, every = order_of(lengths), processes.count()
-    turn = torch.arange(len(order), device=order.device)
-    place = turn % every * -(-len(order) // every) + turn // every
+    order, owner = deal(lengths)
+    each = -(-len(order) // processes.count())
+    place = owner * each + torch.arange(len(order), device=order.device) // processes.count()
     return torch.empty_like(order).scatter_(0, order, place)
 
 

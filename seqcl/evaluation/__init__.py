@@ -1,7 +1,7 @@
 """Ranks without bias, their metrics and tests, and measures of a representation."""
 
 from seqcl.evaluation.candidates import draw_negatives
-from seqcl.evaluation.diagnostics import effective_rank, singular_values, spectrum
+from seqcl.evaluation.diagnostics import by_count, effective_rank, hardest_share, quantiles, singular_values, spectrum
 from seqcl.evaluation.evaluate import Evaluator, Result
 from seqcl.evaluation.metrics import METRICS, list_metrics, metric_name, rank_metrics, row_metric
 from seqcl.evaluation.ranks import ranks
@@ -19,13 +19,16 @@ __all__ = [
     "Result",
     "Scorer",
     "Searcher",
+    "by_count",
     "by_slice",
     "compare",
     "draw_negatives",
     "effective_rank",
+    "hardest_share",
     "holm",
     "list_metrics",
     "metric_name",
+    "quantiles",
     "rank_metrics",
     "ranks",
     "row_metric",

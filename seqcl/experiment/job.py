@@ -15,6 +15,7 @@ from seqcl.config import Experiment, Model
 from seqcl.data import Loader, Sequences, Split
 from seqcl.evaluation import Result
 from seqcl.experiment.folder import log, write_ranks
+from seqcl.experiment.geometry import curves_of
 from seqcl.experiment.keeping import state_log
 from seqcl.experiment.ranking import Part, identity, rank, slices_of
 from seqcl.models import Pretraining, Recommender
@@ -88,7 +89,7 @@ class Job:
                 model,
                 self.experiment.train,
                 self.folder,
-                validate=lambda: self.rank(model, "valid", lists=False).metrics,
+                validate=lambda: self.validate(model),
                 callbacks=self.callbacks,
             )
         else:
@@ -166,6 +167,11 @@ class Job:
             progress=self.progress,
             callbacks=callbacks,
         )
+
+    def validate(self, model: Recommender) -> dict[str, float]:
+        """Metrics of the validation targets, and figures in which a collapse of the vectors shows while it comes."""
+        metrics = self.rank(model, "valid", lists=False).metrics
+        return metrics | curves_of(model, self.split, self.experiment.eval, self.device)
 
     def rank(self, model: Model, part: Part, *, lists: bool = True) -> Result:
         """Rank the model on one part of the split."""

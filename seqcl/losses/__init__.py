@@ -3,6 +3,7 @@
 from seqcl.losses.contrastive import (
     Reduction,
     alignment,
+    check_negatives,
     contrast,
     each_positive,
     info_nce,
@@ -11,6 +12,7 @@ from seqcl.losses.contrastive import (
     uniformity,
     wide,
 )
+from seqcl.losses.decorrelation import barlow, vicreg
 from seqcl.losses.margin import cosine_margin, triplet, view_regularizer
 from seqcl.losses.negatives import Negatives, Sampling
 from seqcl.losses.next_item import bce, bpr, gbce
@@ -33,8 +35,10 @@ __all__ = [
     "Reduction",
     "Sampling",
     "alignment",
+    "barlow",
     "bce",
     "bpr",
+    "check_negatives",
     "contrast",
     "cosine_gap",
     "cosine_margin",
@@ -49,6 +53,7 @@ __all__ = [
     "swapped",
     "triplet",
     "uniformity",
+    "vicreg",
     "view_regularizer",
     "wide",
 ]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.errors import check_choice
+from seqcl.errors import UserError, check_choice, not_negative
 from seqcl.types import Similarity
 
 Reduction = Literal["out", "in"]
@@ -22,12 +22,15 @@ def contrast(
     keep: Tensor | None = None,
     weights: Tensor | None = None,
     reduction: Reduction = "out",
+    hardness: float = 0.0,
+    prior: float = 0.0,
+    lowest: float = -math.inf,
 ) -> Tensor:
     """Mean over anchors of -log of the part that their positives have in sum_j w_j exp(logit_j): a scalar, never half.
 
     An eye mask is InfoNCE (arXiv 1807.03748, eq. 4), a same-label mask SupCon (arXiv 2004.11362, eq. 2 and 3). Columns
-    past the batch are a queue (arXiv 1911.05722), a `keep` mask removes false negatives, and weights make hard negatives
-    (arXiv 2010.04592). An anchor without a positive is left out; if no anchor has one, the loss is 0.
+    past the batch are a queue (arXiv 1911.05722), a `keep` mask removes false negatives, `hardness` makes hard negatives (arXiv
+    2010.04592) and `prior` debiased ones (arXiv 2007.00224). An anchor without a positive is left out; if no anchor has one, the loss is 0.
 
     Args:
         logits: (M, C) similarities over the temperature, anchors by candidates.
@@ -35,6 +38,9 @@ def contrast(
         keep: (M, C) or (C,) bool, False removes a candidate from the denominator; positives always stay.
         weights: (M, C) or (C,), >= 0, factors of the negatives in the denominator; positives have 1.
         reduction: average several positives outside the log (out, the better one in the paper) or inside it (in).
+        hardness: beta: a negative counts in proportion to exp(beta * logit), and all N of an anchor together as N; 0 is uniform.
+        prior: tau+, the chance that a negative is a false one, 0 to below 1: their expected part is taken off the sum.
+        lowest: the smallest value that a logit can have, below which no correction takes the mean of the negatives.
     """
     check_choice("reduction", reduction, Reduction)
     logits = wide(logits)
@@ -52,8 +58,50 @@ def contrast(
         above = logits.masked_fill(~positives, 0.0).sum(1) / count  # (M,)
     else:
         above = logits.masked_fill(negatives, -torch.inf).logsumexp(1) - count.log()
-    losses = (below.logsumexp(1) - above).masked_fill(~some, 0.0)  # (M,)
+    if hardness or prior:
+        negatives = negatives if keep is None else negatives & keep
+        own = logits.masked_fill(~(positives | ~some[:, None]), -torch.inf).logsumexp(1)  # (M,)
+        against = _corrected(below, negatives, own - count.log(), hardness, prior, lowest)
+        total = torch.logaddexp(own, against)
+    else:
+        total = below.logsumexp(1)
+    losses = (total - above).masked_fill(~some, 0.0)  # (M,)
     return losses.sum() / some.sum().clamp(min=1)
+
+
+def _corrected(
+    logits: Tensor, negatives: Tensor, positive: Tensor, hardness: float, prior: float, lowest: float
+) -> Tensor:
+    """The log of the sum of exp(logit) over each anchor's negatives (M, C), hard ones first and false ones off: (M,).
+
+    Source: arXiv 2010.04592, eq. 4 and 5; with hardness 0 arXiv 2007.00224, eq. 8. `positive` is the log of the mean of
+    exp(logit) over the anchor's positives.
+    """
+    some = negatives.any(1)
+    among = negatives | ~some[:, None]  # an anchor without negatives keeps its logits, as in `contrast`
+    logits = logits.masked_fill(~among, -torch.inf)
+    number = among.sum(1).to(logits.dtype).log()  # (M,)
+    if hardness:
+        harder = (hardness * logits).masked_fill(~among, -torch.inf)
+        logits = logits + (harder - harder.logsumexp(1, keepdim=True) + number[:, None]).masked_fill(~among, 0.0)
+    mass = logits.logsumexp(1) - number  # (M,), log of the mean
+    if prior:
+        # exp(mass) - prior * exp(positive), over 1 - prior, but not below exp(lowest); the larger term is taken out first.
+        top = torch.maximum(mass, positive).detach()
+        left = ((mass - top).exp() - prior * (positive - top).exp()) / (1 - prior)
+        mass = (top + left.clamp(min=torch.finfo(mass.dtype).tiny).log()).clamp(min=lowest)
+    return (mass + number).masked_fill(~some, -torch.inf)
+
+
+def check_negatives(name: str, *, hardness: float, prior: float) -> None:
+    """Refuse a hardness below 0 and a prior outside 0 to below 1.
+
+    Raises:
+        UserError: names the objective and the option.
+    """
+    not_negative(name, hardness=hardness)
+    if not 0 <= prior < 1:
+        raise UserError(f"{name}: prior must be from 0 to below 1, not {prior}")
 
 
 def each_positive(logits: Tensor, positives: Tensor) -> Tensor:
@@ -79,6 +127,8 @@ def nt_xent(
     temperature: float,
     similarity: Similarity = "cosine",
     same: Tensor | None = None,
+    hardness: float = 0.0,
+    prior: float = 0.0,
 ) -> Tensor:
     """NT-Xent: each of the 2B views must find its partner among the 2B - 1 others (SimCLR, arXiv 2002.05709, eq. 1).
 
@@ -91,12 +141,15 @@ def nt_xent(
         temperature: Divisor of the similarities; 0.1 to 1 in the paper.
         similarity: cosine (the paper) or dot product (CL4SRec, arXiv 2010.14395).
         same: (B, B) bool, symmetric, True where two rows are no negatives of each other.
+        hardness: as in `contrast`.
+        prior: as in `contrast`.
     """
+    lowest = -1 / temperature if similarity == "cosine" else -math.inf
     views = torch.cat((first, second))  # (2B, D)
     logits = similarities(views, views, similarity) / temperature  # (2B, 2B)
     eye = torch.eye(len(views), dtype=torch.bool, device=views.device)
     keep = ~eye if same is None else ~(eye | same.repeat(2, 2))
-    return contrast(logits, eye.roll(len(first), 1), keep=keep)
+    return contrast(logits, eye.roll(len(first), 1), keep=keep, hardness=hardness, prior=prior, lowest=lowest)
 
 
 def info_nce(
@@ -136,17 +189,24 @@ def alignment(first: Tensor, second: Tensor, *, power: float = 2.0) -> Tensor:
     return gap.mean() if power == 2 else gap.clamp(min=torch.finfo(gap.dtype).tiny).pow(power / 2).mean()
 
 
-def uniformity(states: Tensor, *, t: float = 2.0) -> Tensor:
-    """Log of the mean of exp(-t d^2) over pairs of rows (B, D) on the unit sphere: 0 in collapse, and of one row alone.
+def uniformity(states: Tensor, *, t: float = 2.0, same: Tensor | None = None) -> Tensor:
+    """Log of the mean of exp(-t d^2) over pairs of rows (B, D) on the unit sphere: 0 in collapse, and without any pair.
 
     Source: arXiv 2005.10242, section 4.1.
+
+    Args:
+        states: (B, D).
+        t: Sharpness; 2 in the paper.
+        same: (B, B) bool, symmetric, True where two rows make no pair.
     """
     gaps = 2 - 2 * similarities(states, states, "cosine")  # (B, B), squared distances
+    itself = torch.eye(len(gaps), dtype=torch.bool, device=gaps.device)
+    left_out = itself if same is None else itself | same
     rows = len(gaps)
-    if rows < 2:
-        return gaps.new_zeros(())
-    itself = torch.eye(rows, dtype=torch.bool, device=gaps.device)
-    return (-t * gaps).masked_fill(itself, -torch.inf).flatten().logsumexp(0) - math.log(rows * (rows - 1))
+    pairs = rows * (rows - 1) if same is None else int((~left_out).sum())
+    if not pairs:
+        return gaps.sum() * 0
+    return (-t * gaps).masked_fill(left_out, -torch.inf).flatten().logsumexp(0) - math.log(pairs)
 
 
 def similarities(first: Tensor, second: Tensor, similarity: Similarity) -> Tensor:

@@ -1,5 +1,7 @@
 """Recipes: each paper is one short file that declares its encoder, views and objectives."""
 
+from seqcl.models.alignuniformrec import AlignUniformRec
+from seqcl.models.barlowrec import BarlowRec
 from seqcl.models.base import Baseline, Contrastive, Model, Parts, Pretraining, Recommender
 from seqcl.models.bert4rec import BERT4Rec
 from seqcl.models.bsarec import BSARec
@@ -16,6 +18,7 @@ from seqcl.models.icsrec import ICSRec
 from seqcl.models.item_knn import ItemKNN
 from seqcl.models.mclrec import MCLRec
 from seqcl.models.mocorec import MoCoRec
+from seqcl.models.mocov3rec import MoCoV3Rec
 from seqcl.models.narm import NARM
 from seqcl.models.pirlrec import PIRLRec
 from seqcl.models.popularity import Popularity
@@ -27,6 +30,7 @@ from seqcl.models.supconrec import SupConRec
 from seqcl.models.swavrec import SwAVRec
 from seqcl.models.ticoserec import TiCoSeRec
 from seqcl.models.two_tower import TwoTower
+from seqcl.models.vicregrec import VICRegRec
 from seqcl.registry import table
 
 MODELS = table(
@@ -43,8 +47,12 @@ MODELS = table(
         "CauseRec": CauseRec,
         "S3Rec": S3Rec,
         "MoCoRec": MoCoRec,
+        "MoCoV3Rec": MoCoV3Rec,
         "BYOLRec": BYOLRec,
         "SimSiamRec": SimSiamRec,
+        "BarlowRec": BarlowRec,
+        "VICRegRec": VICRegRec,
+        "AlignUniformRec": AlignUniformRec,
         "SwAVRec": SwAVRec,
         "PIRLRec": PIRLRec,
         "SupConRec": SupConRec,

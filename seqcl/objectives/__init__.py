@@ -4,6 +4,7 @@ from seqcl.objectives.bank import PIRL
 from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
+from seqcl.objectives.decorrelation import Barlow, VICReg
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
 from seqcl.objectives.item_loss import ItemLoss
@@ -12,10 +13,10 @@ from seqcl.objectives.masked_items import MaskedItems
 from seqcl.objectives.momentum import MoCo
 from seqcl.objectives.mutual_information import MutualInformation
 from seqcl.objectives.next_item import NextItem
-from seqcl.objectives.predictor import BYOL, SimSiam
+from seqcl.objectives.predictor import BYOL, MoCoV3, SimSiam
 from seqcl.objectives.prototypes import Prototypes
 from seqcl.objectives.swav import SwAV
-from seqcl.objectives.two_views import SupCon, TwoViews
+from seqcl.objectives.two_views import AlignUniform, SupCon, TwoViews
 from seqcl.objectives.views import ViewsObjective
 from seqcl.registry import table
 
@@ -26,9 +27,13 @@ OBJECTIVES = table(
         "MaskedItems": MaskedItems,
         "TwoViews": TwoViews,
         "SupCon": SupCon,
+        "AlignUniform": AlignUniform,
         "MoCo": MoCo,
+        "MoCoV3": MoCoV3,
         "BYOL": BYOL,
         "SimSiam": SimSiam,
+        "Barlow": Barlow,
+        "VICReg": VICReg,
         "SwAV": SwAV,
         "Prototypes": Prototypes,
         "PIRL": PIRL,
@@ -45,6 +50,8 @@ __all__ = [
     "BYOL",
     "OBJECTIVES",
     "PIRL",
+    "AlignUniform",
+    "Barlow",
     "BatchSoftmax",
     "Counterfactual",
     "FeatureContrast",
@@ -53,6 +60,7 @@ __all__ = [
     "LearnedViews",
     "MaskedItems",
     "MoCo",
+    "MoCoV3",
     "MutualInformation",
     "NextItem",
     "Objective",
@@ -61,6 +69,7 @@ __all__ = [
     "SupCon",
     "SwAV",
     "TwoViews",
+    "VICReg",
     "ViewsObjective",
     "projection",
     "rng",

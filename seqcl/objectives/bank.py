@@ -9,7 +9,7 @@ from torch import Tensor
 from seqcl.augment import Pair, View, halves, stack
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, positive
-from seqcl.losses import wide
+from seqcl.losses import check_negatives, wide
 from seqcl.objectives.base import rng
 from seqcl.objectives.follower import check_momentum
 from seqcl.objectives.heads import Head, projection
@@ -36,6 +36,8 @@ class PIRL(ViewsObjective):
         momentum: Fraction of a user's vector that stays when its row comes again; 0.5 in the paper.
         balance: Factor of the view's loss; the row's own loss has 1 - balance; 0.5 in the paper.
         head: Projection of the row and, with weights of its own, of the view.
+        hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
+        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
     """
 
     bank: Tensor  # (U, D), unit length, zero where a user has none yet
@@ -52,6 +54,8 @@ class PIRL(ViewsObjective):
         momentum: float = 0.5,
         balance: float = 0.5,
         head: Head = "linear",
+        hardness: float = 0.0,
+        prior: float = 0.0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         positive("PIRL", temperature=temperature, negatives=negatives)
@@ -59,6 +63,8 @@ class PIRL(ViewsObjective):
         if not 0 <= balance <= 1:
             raise UserError(f"PIRL: balance must be from 0 to 1, not {balance}")
         self.temperature, self.negatives, self.momentum, self.balance = temperature, negatives, momentum, balance
+        check_negatives("PIRL", hardness=hardness, prior=prior)
+        self.hardness, self.prior = hardness, prior
         self.view_head = projection(head, dim)
         self.register_buffer("bank", torch.zeros(0, dim))
         self.register_buffer("targets", torch.zeros(0, dtype=torch.int64))
@@ -86,7 +92,16 @@ class PIRL(ViewsObjective):
         rows, strangers = Rows.of(batch), Rows(drawn, self.targets[drawn])
         masked = rows.like(strangers) | rows.shown_as(shown).like(strangers)  # (B, K)
         by_view, by_row = (
-            own_among_others(queries, mine, others, masked=masked, empty=empty, temperature=self.temperature)
+            own_among_others(
+                queries,
+                mine,
+                others,
+                masked=masked,
+                empty=empty,
+                temperature=self.temperature,
+                hardness=self.hardness,
+                prior=self.prior,
+            )
             for queries in (view, row)
         )
         total = self.balance * by_view + (1 - self.balance) * by_row

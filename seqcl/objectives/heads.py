@@ -7,9 +7,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqcl.errors import check_choice
+from seqcl.errors import check_choice, positive
 
-Head = Literal["none", "linear", "mlp", "mlp_bn"]
+Head = Literal["none", "linear", "mlp", "mlp_bn", "mlp3"]
 
 
 class RowsNorm(nn.BatchNorm1d):
@@ -21,17 +21,30 @@ class RowsNorm(nn.BatchNorm1d):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
-def projection(kind: Head, dim: int) -> nn.Module:
-    """Build a map (B, D) -> (B, D): identity, one linear layer, or two with ReLU between (SimCLR, arXiv 2002.05709).
+def projection(kind: Head, dim: int, width: int | None = None) -> nn.Module:
+    """Build a map (B, dim) -> (B, width): identity, one linear layer, or two with ReLU between (SimCLR, arXiv 2002.05709).
 
-    mlp_bn has batch norm before the ReLU (BYOL, arXiv 2006.07733, section 3.3). The map belongs to the objective: it is
-    dropped when the encoder is used.
+    mlp_bn has batch norm before the ReLU (BYOL, arXiv 2006.07733, section 3.3). mlp3 has three layers (SimCLR v2, arXiv
+    2006.10029, section 2). The map belongs to the objective: it is dropped when the encoder is used.
+
+    Args:
+        kind: none keeps states as they are, whatever the width.
+        dim: of the states.
+        width: of the vectors and of the layers between; dim if None.
+
+    Raises:
+        UserError: an unknown kind, or a width below 1.
     """
     check_choice("head", kind, Head)
+    width = dim if width is None else width
+    positive("head", width=width)
     if kind == "none":
         return nn.Identity()
     if kind == "linear":
-        return nn.Linear(dim, dim, bias=False)
+        return nn.Linear(dim, width, bias=False)
     if kind == "mlp":
-        return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-    return nn.Sequential(nn.Linear(dim, dim, bias=False), RowsNorm(dim), nn.ReLU(), nn.Linear(dim, dim))
+        return nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width))
+    if kind == "mlp3":
+        first, second = nn.Linear(dim, width), nn.Linear(width, width)
+        return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(width, width))
+    return nn.Sequential(nn.Linear(dim, width, bias=False), RowsNorm(width), nn.ReLU(), nn.Linear(width, width))

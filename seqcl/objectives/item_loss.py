@@ -117,7 +117,7 @@ class ItemLoss(Objective):
         return self.function(queries, candidates, targets, drawn, **self.wanted(log_q=log_q, items=items))
 
     def over(self, learned: Learned, table: Tensor) -> Tensor:
-        """The mean loss over the learned positions of all processes: a scalar."""
+        """What this process adds to the mean loss over the learned positions of all: a scalar."""
         own = self.mean(learned.states, learned.targets, table, total=learned.total, places=learned.places)
         return learned.mean(own)
 

@@ -67,7 +67,15 @@ def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
 
 
 def own_among_others(
-    queries: Tensor, keys: Tensor, others: Tensor, *, masked: Tensor, empty: Tensor, temperature: float
+    queries: Tensor,
+    keys: Tensor,
+    others: Tensor,
+    *,
+    masked: Tensor,
+    empty: Tensor,
+    temperature: float,
+    hardness: float = 0.0,
+    prior: float = 0.0,
 ) -> Tensor:
     """InfoNCE of queries that must each find their own key among keys that all of them share, in a queue or a bank.
 
@@ -78,13 +86,15 @@ def own_among_others(
         masked: (B, C) bool, True where a shared key is related to the query and no negative.
         empty: (C,) bool, True where `others` has no key yet.
         temperature: Divisor of the similarities.
+        hardness: Weight of hard negatives, as in `contrast`.
+        prior: Chance that a negative is a false one, as in `contrast`.
     """
     own = (queries * keys).sum(1, keepdim=True)  # (B, 1)
     logits = torch.cat((own, similarities(queries, others, "dot")), 1) / temperature  # (B, 1 + C)
     keep = F.pad(~(masked | empty), (1, 0), value=True)
     positives = torch.zeros_like(keep)
     positives[:, 0] = True
-    return contrast(logits, positives, keep=keep)
+    return contrast(logits, positives, keep=keep, hardness=hardness, prior=prior, lowest=-1 / temperature)
 
 
 def no_other(masked: Tensor, empty: Tensor) -> Tensor:

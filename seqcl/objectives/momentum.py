@@ -9,7 +9,7 @@ from torch import Tensor
 from seqcl.augment import Pair, View, halves
 from seqcl.encoders import Encoder
 from seqcl.errors import positive
-from seqcl.losses import wide
+from seqcl.losses import check_negatives, wide
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, masked_share, no_other, own_among_others
@@ -32,7 +32,9 @@ class MoCo(ViewsObjective):
         temperature: Divisor of the cosines; 0.07 in the paper.
         queue: Keys kept as negatives; 65536 in the paper, for a million images.
         momentum: Fraction of the key encoder that stays in each step; 0.999 in the paper.
-        head: Projection before the contrast: none, linear, mlp or mlp_bn.
+        head: Projection before the contrast: none, linear, mlp, mlp_bn or mlp3.
+        hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
+        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
     """
 
     keys: Tensor  # (Q, D), unit length
@@ -50,9 +52,13 @@ class MoCo(ViewsObjective):
         queue: int = 4096,
         momentum: float = 0.999,
         head: Head = "mlp",
+        hardness: float = 0.0,
+        prior: float = 0.0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         positive("MoCo", temperature=temperature, queue=queue)
+        check_negatives("MoCo", hardness=hardness, prior=prior)
+        self.hardness, self.prior = hardness, prior
         check_momentum("MoCo", momentum)
         self.temperature, self.momentum = temperature, momentum
         self.register_buffer("keys", torch.zeros(queue, dim))
@@ -74,7 +80,14 @@ class MoCo(ViewsObjective):
         masked = (rows.like(queue) | rows.shown_as(first).like(queue)) & ~empty  # (B, Q)
         # The queue is copied: `put` changes it before the backward pass reads it.
         loss = own_among_others(
-            queries, keys, self.keys.clone(), masked=masked, empty=empty, temperature=self.temperature
+            queries,
+            keys,
+            self.keys.clone(),
+            masked=masked,
+            empty=empty,
+            temperature=self.temperature,
+            hardness=self.hardness,
+            prior=self.prior,
         )
         self.observe(queries, keys, masked_share=masked_share(masked, among=~empty))
         self.lack(contrast=no_other(masked, empty))

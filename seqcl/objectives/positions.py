@@ -45,8 +45,8 @@ class Learned(NamedTuple):
     places: Tensor | None = None  # (T',), their numbers among the T; None where they are all
 
     def mean(self, loss: Tensor) -> Tensor:
-        """The mean over all T positions, from that over these: scalars."""
-        return processes.mean_of_all(loss, len(self.targets))
+        """What this process adds to the mean over all T positions, from the mean over its own: scalars."""
+        return processes.share_of_mean(loss, len(self.targets), self.total)
 
 
 def learned_positions(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> Learned:

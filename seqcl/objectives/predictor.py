@@ -1,4 +1,4 @@
-"""Predict one view from the other, without negatives: BYOL and SimSiam."""
+"""Predict one view from the other: without negatives, BYOL and SimSiam; among the keys of a batch, MoCo v3."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
-from seqcl.losses import cosine_gap
+from seqcl.errors import positive
+from seqcl.losses import cosine_gap, info_nce
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head, projection
+from seqcl.objectives.kinship import related, related_share
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import Batches, SeqBatch, Windows
 
@@ -45,7 +47,7 @@ class BYOL(ViewsObjective):
         predictor: Head = "mlp_bn",
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
-        check_momentum("BYOL", momentum)
+        check_momentum(type(self).__name__, momentum)
         self.momentum = momentum
         self.predictor = projection(predictor, dim)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
@@ -75,6 +77,52 @@ class BYOL(ViewsObjective):
     def after_step(self, encoder: Encoder) -> None:
         self.follower.follow(encoder, self.head, self.rate())
         self.step += 1
+
+
+class MoCoV3(BYOL):
+    """Each view must find the key that a slow copy makes of its partner, among those of the batch: the term `contrast`.
+
+    Source: MoCo v3, arXiv 2104.02057, algorithm 1: no queue, a predictor, both directions. The copy's momentum rises to 1.
+
+    Differs from the paper: the mean over both directions, without the factor of twice the temperature. Rows of one user or
+    with one last target are no negatives of each other. Batch norm sees both views together.
+
+    Args:
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        temperature: Divisor of the cosines; 0.2 in the paper.
+        momentum: Fraction of the copy that stays in the first step; 0.99 in the paper.
+        head: Projection of both encoders.
+        predictor: Map from the encoder's projection to the copy's; the copy has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        views: Pair | View,
+        dim: int,
+        weight: float = 0.1,
+        temperature: float = 0.2,
+        momentum: float = 0.99,
+        head: Head = "mlp_bn",
+        predictor: Head = "mlp_bn",
+    ) -> None:
+        super().__init__(views=views, dim=dim, weight=weight, momentum=momentum, head=head, predictor=predictor)
+        positive("MoCoV3", temperature=temperature)
+        self.temperature = temperature
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        both = self.make_views(batch)
+        queries = self.predictor(self.head(encoder.last(both))).chunk(2)  # (B, D) each
+        keys = self.follower(both).chunk(2)  # (B, D) each
+        same = related(batch, both)  # (B, B)
+        one, two = (
+            info_nce(queries[side], keys[1 - side], temperature=self.temperature, keep=~same) for side in (0, 1)
+        )
+        self.observe(*(side.detach() for side in queries), masked_share=related_share(same))
+        self.lack(contrast=same.all())
+        return {"contrast": self.weight * (one + two) / 2}
 
 
 class SimSiam(ViewsObjective):

@@ -1,4 +1,4 @@
-"""Contrast two views of every row with those of all other rows in the batch: NT-Xent (CL4SRec, SimCLR) and SupCon."""
+"""Contrast two views of every row with all other rows of the batch: NT-Xent (CL4SRec, SimCLR), alignment and uniformity, SupCon."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
-from seqcl.errors import check_choice, positive
-from seqcl.losses import Reduction, contrast, nt_xent, similarities
+from seqcl.errors import UserError, check_choice, not_negative, positive
+from seqcl.losses import Reduction, alignment, check_negatives, contrast, nt_xent, similarities, uniformity
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, related, related_share
 from seqcl.objectives.rows import States, check_states, row_states
@@ -27,10 +27,13 @@ class TwoViews(ViewsObjective):
         weight: Factor of the term; 0.1 in the paper.
         temperature: Divisor of the similarities.
         similarity: cosine (SimCLR), or dot product (the paper).
-        head: Projection before the contrast, dropped after training: none, linear, mlp or mlp_bn.
+        head: Projection before the contrast, dropped after training: none, linear, mlp, mlp_bn or mlp3.
         states: Vector of a view: its newest state, the mean of its states, or all of them, aligned at their ends (the
             code of CoSeRec and ICLRec, which contrasts padding too); all takes no head.
         mask_false_negatives: Keep rows of one user or with one last target out of each other's negatives.
+        hardness: Weight of hard negatives, beta (arXiv 2010.04592): each counts by exp(beta * similarity / temperature); 0 for
+            all alike.
+        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224): their expected part is taken off; 0 for none.
     """
 
     def __init__(
@@ -44,13 +47,18 @@ class TwoViews(ViewsObjective):
         head: Head = "none",
         states: States = "newest",
         mask_false_negatives: bool = True,
+        hardness: float = 0.0,
+        prior: float = 0.0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         positive("TwoViews", temperature=temperature)
         check_states("TwoViews", states, head)
         check_choice("similarity", similarity, Similarity)
         self.temperature, self.similarity, self.states = temperature, similarity, states
-        self.mask_false_negatives = mask_false_negatives
+        check_negatives("TwoViews", hardness=hardness, prior=prior)
+        if prior and similarity != "cosine":
+            raise UserError(f"TwoViews: prior={prior} needs similarity=cosine, whose smallest value is known")
+        self.mask_false_negatives, self.hardness, self.prior = mask_false_negatives, hardness, prior
 
     def extra_repr(self) -> str:
         return (
@@ -62,10 +70,59 @@ class TwoViews(ViewsObjective):
         (contrasted,) = row_states(encoder, both, self.states)  # (2B, D) or (2B, L * D)
         first, second = self.head(contrasted).chunk(2)
         same = related(batch, both) if self.mask_false_negatives else None
-        loss = nt_xent(first, second, temperature=self.temperature, similarity=self.similarity, same=same)
+        loss = nt_xent(
+            first,
+            second,
+            temperature=self.temperature,
+            similarity=self.similarity,
+            same=same,
+            hardness=self.hardness,
+            prior=self.prior,
+        )
         self.observe(first, second, **({} if same is None else {"masked_share": related_share(same)}))
         self.lack(contrast=loss.new_tensor(len(first) < 2) if same is None else same.all())
         return {"contrast": self.weight * loss}
+
+
+class AlignUniform(ViewsObjective):
+    """Draw the views of a row together and spread rows over the sphere: the term `spread` (arXiv 2005.10242, section 4).
+
+    Differs from the paper: rows of one user or with one last target are not driven apart.
+
+    Args:
+        views: Source of the two views of a row.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        balance: Factor of uniformity beside alignment; 1 in the paper.
+        power: Power of the distance of partners; 2 in the paper.
+        t: Sharpness of uniformity; 2 in the paper.
+        head: Projection before the term, dropped after training.
+    """
+
+    def __init__(
+        self,
+        *,
+        views: Pair | View,
+        dim: int,
+        weight: float = 0.1,
+        balance: float = 1.0,
+        power: float = 2.0,
+        t: float = 2.0,
+        head: Head = "none",
+    ) -> None:
+        super().__init__(views=views, dim=dim, weight=weight, head=head)
+        not_negative("AlignUniform", balance=balance)
+        positive("AlignUniform", power=power, t=t)
+        self.balance, self.power, self.t = balance, power, t
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        views = self.make_views(batch)
+        first, second = self.head(encoder.last(views)).chunk(2)  # (B, D), (B, D)
+        same = related(batch, views)
+        spread = (uniformity(first, t=self.t, same=same) + uniformity(second, t=self.t, same=same)) / 2
+        self.observe(first, second, masked_share=related_share(same))
+        self.lack(spread=same.all())
+        return {"spread": self.weight * (alignment(first, second, power=self.power) + self.balance * spread)}
 
 
 class SupCon(ViewsObjective):
@@ -81,6 +138,8 @@ class SupCon(ViewsObjective):
         head: Projection before the contrast; mlp in the paper.
         reduction: out averages over positives outside the logarithm (eq. 2, the better one); in averages inside it
             (eq. 3).
+        hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
+        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
     """
 
     def __init__(
@@ -92,11 +151,14 @@ class SupCon(ViewsObjective):
         temperature: float = 0.1,
         head: Head = "mlp",
         reduction: Reduction = "out",
+        hardness: float = 0.0,
+        prior: float = 0.0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         positive("SupCon", temperature=temperature)
         check_choice("reduction", reduction, Reduction)
-        self.temperature, self.reduction = temperature, reduction
+        check_negatives("SupCon", hardness=hardness, prior=prior)
+        self.temperature, self.reduction, self.hardness, self.prior = temperature, reduction, hardness, prior
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         views = self.make_views(batch)
@@ -108,7 +170,15 @@ class SupCon(ViewsObjective):
         related_rows = related(batch, views)
         keep = ~(related_rows.repeat(2, 2) | itself)
         logits = similarities(both, both, "cosine") / self.temperature  # (2B, 2B)
-        loss = contrast(logits, positives, keep=keep, reduction=self.reduction)
+        loss = contrast(
+            logits,
+            positives,
+            keep=keep,
+            reduction=self.reduction,
+            hardness=self.hardness,
+            prior=self.prior,
+            lowest=-1 / self.temperature,
+        )
         alone = ~(rows.same_target(rows) & ~itself[: len(related_rows), : len(related_rows)]).any()
         self.lack(contrast=related_rows.all() & alone)
         others = related_rows & ~rows.same_target(rows)

@@ -22,7 +22,15 @@ from seqcl.processes.group import (
     start,
     wait,
 )
-from seqcl.processes.tensors import Counts, add_up, all_rows, check_common_draws, mean_gradients, mean_of_all, own_draws
+from seqcl.processes.tensors import (
+    Counts,
+    add_up,
+    all_rows,
+    check_common_draws,
+    mean_gradients,
+    own_draws,
+    share_of_mean,
+)
 
 __all__ = [
     "Counts",
@@ -40,11 +48,11 @@ __all__ = [
     "is_first",
     "local_number",
     "mean_gradients",
-    "mean_of_all",
     "most",
     "number",
     "of_first",
     "own_draws",
+    "share_of_mean",
     "start",
     "wait",
 ]

@@ -68,9 +68,15 @@ def all_rows(own: Tensor, *, alike: bool = True) -> Tensor:
     return own if count() == 1 else _AllRows.apply(own, alike)
 
 
-def mean_of_all(own: Tensor, weight: float) -> Tensor:
-    """The mean of a scalar over the processes by their weights, 0 if these are all 0; the gradient comes back."""
-    return own if count() == 1 else _MeanOfAll.apply(own, weight)
+def share_of_mean(own: Tensor, weight: int, total: int) -> Tensor:
+    """A scalar whose mean over the processes, which `mean_gradients` takes, is that of all processes by their weights.
+
+    Args:
+        own: this process's scalar.
+        weight: how much it counts, such as the number of positions that it is the mean of.
+        total: the sum of the weights.
+    """
+    return own if count() == 1 else own * (weight * count() / max(total, 1))
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:
@@ -102,54 +108,67 @@ class _AllRows(torch.autograd.Function):
         return gradient[own], None
 
 
-class _MeanOfAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, weight: float) -> Tensor:
-        both = torch.stack((own.detach() * weight, own.new_tensor(weight)))
-        with talking():
-            dist.all_reduce(_sent(both))
-        total = both[1].clamp(min=torch.finfo(both.dtype).tiny)
-        ctx.share = weight / total * count()
-        return both[0] / total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.share, None
-
-
 @torch.no_grad()
-def mean_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
+def mean_gradients(parameters: Sequence[torch.nn.Parameter], values: Tensor, *, sparse: bool = False) -> Tensor:
     """Give every parameter the mean of the processes' gradients; one that no process has a gradient for keeps none.
 
-    Sparse gradients are joined by their rows, so that a message is as long as the rows of a step.
+    Args:
+        parameters: of one device.
+        values: (V,) scalars of this process, which go along with the gradients.
+        sparse: some gradients may be sparse. These are joined by their rows, so that a message is as long as the rows of a step.
+
+    Returns:
+        (V,) the means of the values over the processes.
     """
     if count() == 1:
-        return
+        return values
+    by_rows = _sparse_anywhere(parameters) if sparse else set()
+    dense = []
+    for place, one in enumerate(parameters):
+        if place in by_rows:
+            one.grad = _joined(one)
+        else:
+            dense.append(one)
+    given = values.new_tensor([one.grad is not None for one in dense])
+    *gradients, values, given = _means([*map(_dense_gradient, dense), values, given])
+    for one, gradient, anywhere in zip(dense, gradients, given.tolist(), strict=True):
+        one.grad = gradient if anywhere else None
+    return values
+
+
+def _sparse_anywhere(parameters: Sequence[torch.nn.Parameter]) -> set[int]:
+    """The places of the parameters whose gradient is sparse on some process, and dense on none."""
     kinds = torch.tensor([0 if one.grad is None else 1 if one.grad.is_sparse else 2 for one in parameters])
     with talking():
         dist.all_reduce(kinds, op=dist.ReduceOp.MAX)
-    dense = []
-    for one, kind in zip(parameters, kinds.tolist(), strict=True):
-        if kind == 2:
-            grad = one.grad if one.grad is not None else one.detach().new_zeros(one.shape)
-            one.grad = (grad.to_dense() if grad.is_sparse else grad).contiguous()
-            dense.append(one.grad)
-        elif kind == 1:
-            one.grad = _joined(one)
-    for bucket in _buckets(dense):
-        flat = bucket[0] if len(bucket) == 1 else torch.cat([grad.flatten() for grad in bucket])
+    return {place for place, kind in enumerate(kinds.tolist()) if kind == 1}
+
+
+def _dense_gradient(parameter: torch.nn.Parameter) -> Tensor:
+    """The gradient, zeros where there is none."""
+    grad = parameter.grad
+    if grad is None:
+        return parameter.detach().new_zeros(parameter.shape)
+    return (grad.to_dense() if grad.is_sparse else grad).contiguous()
+
+
+def _means(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The means of tensors over the processes, in few messages."""
+    means: list[Tensor] = []
+    for bucket in _buckets(tensors):
+        flat = bucket[0].flatten() if len(bucket) == 1 else torch.cat([one.flatten() for one in bucket])
         add_up([flat])
         flat /= count()
-        if len(bucket) > 1:
-            for grad, part in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
-                grad.copy_(part.view_as(grad))
+        parts = flat.split([one.numel() for one in bucket])
+        means += [part.view_as(one) for part, one in zip(parts, bucket, strict=True)]
+    return means
 
 
-def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one type, together at most BUCKET bytes; a larger one is alone."""
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one type, together at most BUCKET bytes; a larger one is alone."""
     bucket: list[Tensor] = []
     size = 0
-    for one in gradients:
+    for one in tensors:
         if bucket and (size + one.nbytes > BUCKET or one.dtype != bucket[0].dtype):
             yield bucket
             bucket, size = [], 0

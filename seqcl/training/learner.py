@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from seqcl import processes
 from seqcl.encoders import dealt
 from seqcl.training.average import Average
 from seqcl.training.fabric import Precision, make_fabric
 from seqcl.training.meter import Meter
-from seqcl.training.optimizer import AdamW, trained_parameters
+from seqcl.training.optimizer import AdamW, has_sparse_table, trained_parameters
 from seqcl.training.protocols import Trainable
 
 
@@ -20,7 +21,6 @@ class Learner:
         module: the model.
         encoder, objective: the two halves of the model.
         forward: the model called in the precision asked for.
-        backward: adds the gradient of a scalar to the parameters.
         average: running average of the weights, or None.
 
     Args:
@@ -41,8 +41,17 @@ class Learner:
         self.encoder, self.objective = dealt(model.encoder), model.objective
         self.device = device
         self.forward = fabric.setup_module(model)
-        self.backward = fabric.backward
+        self._backward = fabric.backward
+        self._sparse = has_sparse_table(model)
         parameters = trained_parameters(model)
         self.optimizer = AdamW(parameters, weight_decay=weight_decay)
         self.average = Average(parameters, decay=ema) if ema else None
         self.meter = Meter()
+
+    def backward(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the gradient of the losses to the parameters, the mean over all processes; give their sum and them, likewise."""
+        total = torch.stack(list(losses.values())).sum()
+        self._backward(total)
+        own = torch.stack([total.detach(), *(value.detach() for value in losses.values())])
+        total, *means = processes.mean_gradients(self.optimizer.parameters, own, sparse=self._sparse)
+        return total, dict(zip(losses, means, strict=True))

@@ -22,13 +22,18 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def has_sparse_table(model: nn.Module) -> bool:
+    """True if a table of the model has a sparse gradient."""
+    return any(getattr(module, "sparse", False) is True for module in model.modules())
+
+
 def check_clip(model: nn.Module, limit: float) -> None:
     """Refuse a limit of the gradient's norm for a model whose table has a sparse gradient, before anything is begun.
 
     Raises:
         UserError: says what to change.
     """
-    if limit and any(getattr(module, "sparse", False) is True for module in model.modules()):
+    if limit and has_sparse_table(model):
         raise UserError(SPARSE_CLIP)
 
 

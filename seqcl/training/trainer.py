@@ -186,10 +186,7 @@ class Trainer:
             model.train()
             for batch in loader.epoch(state.epoch, start=state.batch):
                 lr = self._rate(state)
-                losses = learner.forward(batch)
-                total = torch.stack(list(losses.values())).sum()
-                learner.backward(total)
-                processes.mean_gradients(learner.optimizer.parameters)
+                total, losses = learner.backward(learner.forward(batch))
                 if self.clip:
                     clip_gradient(learner.optimizer.parameters, self.clip)
                 learner.optimizer.step(lr)
