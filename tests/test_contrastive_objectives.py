@@ -37,6 +37,7 @@ from seqcl.objectives.heads import projection
 from seqcl.objectives.kinship import Rows, masked_share, own_among_others, related, related_share
 from seqcl.objectives.prototypes import encode, k_means
 from seqcl.objectives.rows import row_states
+from seqcl.objectives.two_views import drawn_of_each
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
 from tests.test_augment import train_windows
@@ -961,7 +962,7 @@ def test_hard_negatives_make_the_loss_larger_and_debiased_ones_smaller(name):
         encoder.eval()
         torch.manual_seed(1)
         objective(encoder, rows_batch(range(60)))  # fills queue and bank
-        values.append(float(objective(encoder, rows_batch(range(ROWS)))["contrast"]))
+        values.append(objective(encoder, rows_batch(range(ROWS)))["contrast"].item())
     plain, nothing, hard, debiased = values
     assert nothing == pytest.approx(plain)
     assert debiased < plain < hard
@@ -971,3 +972,34 @@ def test_hard_negatives_make_the_loss_larger_and_debiased_ones_smaller(name):
 def test_corrections_of_negatives_out_of_range_are_refused_by_name(options):
     with pytest.raises(UserError, match=f"TwoViews: .*{next(iter(options))}"):
         TwoViews(views=Identity(), dim=DIM, **options)
+
+
+def test_drawn_positives_are_as_many_as_asked_and_each_equally_likely():
+    among = torch.tensor([[1, 1, 1, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([drawn_of_each(among, 2, generator) for _ in range(2000)])
+    assert not (drawn & ~among).any()
+    assert drawn.sum(2).unique(dim=0).tolist() == [[2, 1, 0]]
+    assert drawn[:, 0, :4].float().mean(0).tolist() == pytest.approx([0.5] * 4, abs=0.05)
+
+
+def test_supcon_that_draws_all_positives_is_supcon_and_others_of_its_target_are_left_out(monkeypatch):
+    batch = rows_batch(range(6))._replace(targets=torch.tensor([1, 1, 1, 2, 3, 4]))
+    encoder, objective = made("SupCon", views=Identity(), positives=12)
+    _, plain = made("SupCon", views=Identity())
+    plain.load_state_dict(objective.state_dict())
+    encoder.eval()
+    torch.testing.assert_close(objective(encoder, batch), plain(encoder, batch))
+    # One positive of three rows with a target: the next of them in the first view.
+    chosen = torch.zeros(12, 12, dtype=torch.bool)
+    chosen[[0, 1, 2, 6, 7, 8], [1, 2, 0, 1, 2, 0]] = True
+    monkeypatch.setattr("seqcl.objectives.two_views.drawn_of_each", lambda among, number, generator: among & chosen)
+    views = F.normalize(objective.head(encoder.last(objective.make_views(batch))), dim=1)
+    logits = ((views @ views.T) / objective.temperature).exp().tolist()
+    total = 0.0
+    for i in range(12):
+        mine = [(i + 6) % 12, *chosen[i].nonzero()[:, 0].tolist()]
+        others = [j for j in range(12) if batch.targets[j % 6] != batch.targets[i % 6]]
+        below = sum(logits[i][j] for j in (*mine, *others))
+        total -= sum(math.log(logits[i][j] / below) for j in mine) / len(mine)
+    assert objective(encoder, batch)["contrast"].item() == pytest.approx(objective.weight * total / 12, rel=1e-5)

@@ -65,6 +65,8 @@ class ItemLoss(Objective):
         if smoothing and "smoothing" not in self.takes:
             able = [one for one, function in LOSSES.items() if "smoothing" in inspect.signature(function).parameters]
             raise UserError(f"{name}: smoothing={smoothing} works with loss={' or '.join(able)} alone, not with {loss}")
+        if loss == "gbce" and sampling != "uniform":
+            raise UserError(f"{name}: loss=gbce is calibrated for sampling=uniform (arXiv 2308.07192), not {sampling}")
         self.correction, self.smoothing, self.t = correction, smoothing, t
         self.scoring = Scoring(similarity=similarity, temperature=temperature, bias=bias)
         self.negatives = Negatives(count=negatives, shared=shared, sampling=sampling)

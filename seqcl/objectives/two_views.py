@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import Reduction, alignment, check_negatives, contrast, nt_xent, similarities, uniformity
+from seqcl.objectives.base import rng
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, related, related_share
 from seqcl.objectives.rows import States, check_states, row_states
@@ -138,6 +139,8 @@ class SupCon(ViewsObjective):
         head: Projection before the contrast; mlp in the paper.
         reduction: out averages over positives outside the logarithm (eq. 2, the better one); in averages inside it
             (eq. 3).
+        positives: Rows with the same last target that are drawn as positives of a view, besides its partner; the others are
+            left out (KCL, Kang et al., ICLR 2021, which draws 6). 0 for all of them.
         hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
         prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
     """
@@ -151,13 +154,16 @@ class SupCon(ViewsObjective):
         temperature: float = 0.1,
         head: Head = "mlp",
         reduction: Reduction = "out",
+        positives: int = 0,
         hardness: float = 0.0,
         prior: float = 0.0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         positive("SupCon", temperature=temperature)
         check_choice("reduction", reduction, Reduction)
+        not_negative("SupCon", positives=positives)
         check_negatives("SupCon", hardness=hardness, prior=prior)
+        self.positives = positives
         self.temperature, self.reduction, self.hardness, self.prior = temperature, reduction, hardness, prior
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
@@ -169,6 +175,8 @@ class SupCon(ViewsObjective):
         positives = (rows.same_target(rows).repeat(2, 2) & ~itself) | partner
         related_rows = related(batch, views)
         keep = ~(related_rows.repeat(2, 2) | itself)
+        if self.positives:
+            positives = partner | drawn_of_each(positives & ~partner, self.positives, rng(both.device))
         logits = similarities(both, both, "cosine") / self.temperature  # (2B, 2B)
         loss = contrast(
             logits,
@@ -184,3 +192,10 @@ class SupCon(ViewsObjective):
         others = related_rows & ~rows.same_target(rows)
         self.observe(*both.chunk(2), masked_share=related_share(others.fill_diagonal_(True)))
         return {"contrast": self.weight * loss}
+
+
+def drawn_of_each(among: Tensor, number: int, generator: Generator) -> Tensor:
+    """Draw that many of the marked columns of every row, or all where there are fewer: (M, C) bool from (M, C) bool."""
+    chance = torch.rand(among.shape, generator=generator, device=among.device).masked_fill(~among, -1)
+    least = chance.topk(min(number, among.shape[1]), 1).values[:, -1:]  # (M, 1)
+    return among & (chance >= least)

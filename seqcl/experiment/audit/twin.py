@@ -124,8 +124,7 @@ def walk(
     for step, batch in enumerate(loader.epoch(0)):
         if step == batches:
             break
-        losses = learner.forward(batch)
-        learner.backward(torch.stack(list(losses.values())).sum())
+        _, losses = learner.backward(learner.forward(batch))
         if trainer.clip:
             clip_gradient(learner.optimizer.parameters, trainer.clip)
         learner.optimizer.step(
@@ -133,7 +132,7 @@ def walk(
         )
         model.objective.after_step(learner.encoder)
         for term, value in losses.items():
-            sums.setdefault(term, []).append(float(value.detach().float()))
+            sums.setdefault(term, []).append(float(value.float()))
         trace.put(f"{name} batches", {f"batch {step} {part}": value for part, value in parts_of(batch)})
         trace.batches[name] = step + 1
     trace.losses[name] = {term: sum(values) / len(values) for term, values in sums.items()}
