@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from seqcl.experiment import Run, load, train
     from seqcl.parts import part
     from seqcl.registry import register
+    from seqcl.training import Callback
 
-__all__ = ["Interactions", "Run", "UserError", "__version__", "load", "part", "register", "train"]
+__all__ = ["Callback", "Interactions", "Run", "UserError", "__version__", "load", "part", "register", "train"]
 
 ROOMS = {"Run": "experiment", "load": "experiment", "train": "experiment", "Interactions": "data", "part": "parts"}
+ROOMS |= {"Callback": "training"}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 import seqcl.training
 from seqcl.errors import UserError
 from seqcl.report import plot_curves, read_history
-from seqcl.training import Clock, Diverged, Interrupted, Trainer, load_checkpoint
+from seqcl.training import Clock, Diverged, Interrupted, Trainer, load_checkpoint, telling
 from seqcl.training.average import Average
 from seqcl.training.line import Line, describe, duration
 from seqcl.training.meter import Meter
 from seqcl.training.optimizer import AdamW, trained_parameters
 from seqcl.training.schedule import learning_rate
+from seqcl.training.trackers import TensorBoard
 from seqcl.types import SeqBatch
 from tests.tiny_training import BATCH, ITEMS, LENGTH, ROWS, TRAINER, TinyLoader, TinyModel, plain, timeless, train
 
@@ -450,9 +451,10 @@ def test_events_hold_what_history_holds_also_after_a_break(tmp_path: Path) -> No
         if (epoch, batch) == (2, 3):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted):
-        train(tmp_path, before=before)
-    _, result = train(tmp_path, resume=True)
+    with pytest.raises(Interrupted), telling([board := TensorBoard()], tmp_path, {}):
+        train(tmp_path, before=before, callbacks=[board])
+    with telling([board := TensorBoard()], tmp_path, {}):
+        _, result = train(tmp_path, resume=True, callbacks=[board])
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     for tag, name in {
         "loss/next_item": "loss_next_item",

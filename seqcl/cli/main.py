@@ -1,4 +1,4 @@
-"""The console command: `seqcl train|evaluate|compare|benchmark|audit|diagnose|export|recommend|data`, over `seqcl.experiment`."""
+"""The console command: `seqcl train|tune|evaluate|compare|benchmark|audit|...`, thin over `seqcl.experiment`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from seqcl.cli.ids import check_commas, ids_of
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
-COMMANDS = ("train", "evaluate", "compare", "benchmark", "audit", "diagnose", "recommend", "export", "data")
+COMMANDS = (
+    "train", "tune", "evaluate", "compare", "benchmark", "audit", "diagnose", "recommend", "export", "data",
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from seqcl.cli.train import train
 
             return train(words[1:])
+        if words and words[0] == "tune":
+            from seqcl.cli.tune import tune
+
+            return tune(words[1:])
         return other(words)
     except UserError as error:
         print(f"seqcl: {error}", file=sys.stderr)
@@ -106,6 +112,7 @@ def other(words: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"seqcl {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     commands.add_parser("train", help="train and evaluate a model, the same as run.py (seqcl train --help)")
+    commands.add_parser("tune", help="search the options of a model, chosen on validation (seqcl tune --help)")
     command = commands.add_parser("evaluate", help="rank again with a run's best weights")
     command.add_argument("run", help="run folder")
     add_plugin(command)

@@ -18,7 +18,7 @@ from seqcl.errors import UserError, unknown
 from seqcl.evaluation import Evaluator
 from seqcl.models import MODELS, Baseline, Recommender
 from seqcl.parts import Part
-from seqcl.training import Trainer
+from seqcl.training import TRACKERS, Trainer
 from seqcl.types import Windows
 
 Model = Recommender | Baseline
@@ -35,6 +35,8 @@ class Options:
         baseline: further recipes to train in the same call, separated by commas; they take the options of the parts they share.
         start: first values of the item embeddings: random, or from the users they share in training (spectral).
         seed: seed of initial weights, order of batches, dropout and views.
+        test: rank the test part at the end; false never looks at its targets, and --resume RUN --test true ranks them later.
+        track: where the run is tracked, separated by commas: tensorboard, mlflow, wandb; none for nowhere.
         device: auto takes a GPU if there is one.
         runs: folder in which each run makes a new folder of its own.
         keep_gib: largest packed log in GiB that a run folder holds whole where it cannot be linked to the cache; a larger
@@ -46,6 +48,8 @@ class Options:
     baseline: str = ""
     start: Start = "random"
     seed: int = 0
+    test: bool = True
+    track: str = "tensorboard"
     device: str = "auto"
     runs: str = "runs"
     keep_gib: float = 2.0
@@ -55,6 +59,15 @@ class Options:
             raise UserError(f"--seed {self.seed}: must be from 0 to {2**32 - 1}")
         if not self.keep_gib >= 0:
             raise UserError(f"--keep_gib {self.keep_gib}: must be 0 or more")
+        for name in self.trackers:
+            if name not in TRACKERS:
+                raise unknown("tracker in --track", name, [*TRACKERS, "none"])
+
+    @property
+    def trackers(self) -> list[str]:
+        """The names in --track."""
+        names = [name.strip() for name in self.track.split(",")]
+        return list(dict.fromkeys(name for name in names if name not in ("", "none")))
 
     @property
     def baselines(self) -> list[str]:

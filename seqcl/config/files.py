@@ -48,18 +48,19 @@ def chain(path: Path) -> list[File]:
     return found[::-1]
 
 
-def read(path: Path, *, named_by: str | None = None, stored: bool = False) -> File:
+def read(path: Path, *, named_by: str | None = None, stored: bool = False, option: str = "--config") -> File:
     """One file, with `file:line` for every setting.
 
     Args:
         path: the file.
         named_by: the file and line that name it as their base.
         stored: true where a run wrote it, so that options under their former names are read.
+        option: the option that names the file, where no file does.
 
     Raises:
         UserError: no such file, no YAML, or no `key: value` lines.
     """
-    source = f"--config {path}" if named_by is None else f"{named_by}: base: {path}"
+    source = f"{option} {path}" if named_by is None else f"{named_by}: base: {path}"
     try:
         text = path.read_text(encoding="utf-8-sig")
         root = composed(text)

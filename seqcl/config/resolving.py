@@ -228,7 +228,17 @@ def baseline(of: Experiment, name: str) -> Experiment:
     return build(settings)
 
 
-FREE = {"train.epochs", "train.patience", "train.max_minutes", "train.save_minutes", "device", "runs", "baseline"}
+FREE = {
+    "train.epochs",
+    "train.patience",
+    "train.max_minutes",
+    "train.save_minutes",
+    "device",
+    "runs",
+    "baseline",
+    "test",
+    "track",
+}
 """The options that may change when a run goes on; any other would make it two experiments under one configuration."""
 
 

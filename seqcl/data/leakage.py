@@ -91,6 +91,7 @@ def check_times(train: Windows, valid: Windows, test: Windows, protocol: dict[st
         if (
             windows.times is not None
             and len(newest)
+            and len(windows)
             and windows.times[newest].max() >= windows.times[windows.stop].min()
         ):
             raise LeakageError(f"{part} knows rows as late as what it predicts ({moment} {protocol[moment]})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ class Split:
 
     def __post_init__(self) -> None:
         check_leakage(self.train, self.valid, self.test, self.protocol)
+
+    def without_test(self) -> Split:
+        """The same split with no test windows, for work that must not look at the test targets."""
+        none = {name: getattr(self.test, name)[:0] for name in ("users", "start", "stop", "first")}
+        return replace(self, test=replace(self.test, **none))
 
 
 def leave_one_out(sequences: Sequences, *, max_len: int = 50, windows: str = "last") -> Split:

@@ -18,7 +18,7 @@ from seqcl.errors import UserError, brief
 from seqcl.experiment import kept
 from seqcl.experiment.keeping import home_of
 
-OF_THE_PLACE = ("seed", "runs", "device", "dataset", "keep_gib", "baseline")
+OF_THE_PLACE = ("seed", "runs", "device", "dataset", "keep_gib", "baseline", "test", "track")
 """Options that say which data, seed and machine, not which model; data are told apart by their fingerprint."""
 
 NO_FIGURE = ("train.save_minutes", "eval.batch_size")
@@ -76,9 +76,10 @@ class Finished:
         for needed in (folder / "config.yaml", home / "metrics.json", folder / "ranks.parquet"):
             if not needed.is_file():
                 known = (folder / "config.yaml").is_file()
+                test = " --test true" if (home / "metrics.json").is_file() else ""
                 raise UserError(
                     f"{folder} is no finished run: it has no {needed.name}"
-                    + (f"; go on with: --resume {home}" if known else "")
+                    + (f"; go on with: --resume {home}{test}" if known else "")
                 )
         figures = read_json(home / "metrics.json", dict)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,16 @@ from seqcl.experiment.geometry import curves_of
 from seqcl.experiment.keeping import state_log
 from seqcl.experiment.ranking import Part, identity, rank, slices_of
 from seqcl.models import Pretraining, Recommender
-from seqcl.training import Clock, FitResult, Trainer, last_checkpoint, load_checkpoint
+from seqcl.training import (
+    Callback,
+    Clock,
+    FitResult,
+    Trainer,
+    last_checkpoint,
+    load_checkpoint,
+    make_trackers,
+    telling,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +36,15 @@ class Outcome:
     """Results of one model."""
 
     valid: Result
-    test: Result
+    test: Result | None  # None where the test part is left alone
     slices: dict[str, Any]  # of test
     fit: FitResult | None  # None for a model that is counted, not trained
     pretraining: dict[str, Any] | None  # epochs, seconds, and the facts that it depended on
+
+    def metrics(self) -> dict[str, float]:
+        """The figures as callbacks are told them."""
+        parts = {"best": self.valid, **({} if self.test is None else {"test": self.test})}
+        return {f"{part}/{name}": value for part, found in parts.items() for name, value in found.metrics.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +60,7 @@ class Job:
         clock: the time since the program began, or since this model's turn.
         resume: true to go on with what the folder holds.
         progress: true to show a line of progress.
+        callbacks: are told of the run.
     """
 
     experiment: Experiment
@@ -56,10 +71,17 @@ class Job:
     clock: Clock
     resume: bool = False
     progress: bool = True
+    callbacks: Sequence[Callback] = ()
 
     def run(self, model: Model) -> Outcome:
-        """Train the model unless it is counted, then rank validation and test with the best weights."""
-        model = model.to(self.device)
+        """Train the model unless it is counted, then rank validation and, unless it is left alone, test with the best weights."""
+        with telling(self.callbacks, self.folder, self.experiment.flat) as told:
+            outcome = self.outcome(model.to(self.device))
+            told |= outcome.metrics()
+        return outcome
+
+    def outcome(self, model: Model) -> Outcome:
+        """Train, rank and write."""
         fit, stage = None, None
         if isinstance(model, Recommender):
             stage = self.pretrain(model)
@@ -68,12 +90,13 @@ class Job:
                 self.experiment.train,
                 self.folder,
                 validate=lambda: self.validate(model),
+                callbacks=self.callbacks,
             )
         else:
             processes.by_first(lambda: state_log(self.folder, self.sequences))
-        test = self.rank(model, "test")
+        test = self.rank(model, "test") if self.experiment.options.test else None
         outcome = Outcome(
-            slices=slices_of(test, self.split, "test", self.experiment.eval),
+            slices=slices_of(test, self.split, "test", self.experiment.eval) if test else {},
             valid=self.rank(model, "valid"),
             test=test,
             fit=fit,
@@ -84,7 +107,8 @@ class Job:
 
     def write(self, outcome: Outcome) -> None:
         """Write the ranks of the test targets, and the curves of training."""
-        write_ranks(outcome.test, self.sequences, self.folder / "ranks.parquet")
+        if outcome.test is not None:
+            write_ranks(outcome.test, self.sequences, self.folder / "ranks.parquet")
         if outcome.fit is not None:
             from seqcl.report import plot_curves
 
@@ -106,7 +130,9 @@ class Job:
             print(f"pre-training for {stage.epochs} epochs", file=sys.stderr, flush=True)
         minutes = trainer.max_minutes and (self.clock.total() / 60 + trainer.max_minutes) / 2  # half of what is left
         shorter = replace(trainer, epochs=stage.epochs, lr=stage.lr, max_minutes=minutes, patience=0, ema=0.0)
-        result = self.fit(stage.to(self.device), shorter, folder)
+        boards = make_trackers(name for name in self.experiment.options.trackers if name == "tensorboard")
+        with telling(boards, folder, {}):
+            result = self.fit(stage.to(self.device), shorter, folder, callbacks=boards)
         if result.stopped == "minutes":
             log.warning(
                 "pre-training was ended by train.max_minutes after %d of %d epochs", result.epochs, stage.epochs
@@ -120,6 +146,7 @@ class Job:
         folder: Path,
         *,
         validate: Callable[[], Mapping[str, float]] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> FitResult:
         """Train from the seed of the experiment, or go on with what was begun in the folder."""
         seed = self.experiment.options.seed
@@ -138,6 +165,7 @@ class Job:
             device=self.device,
             clock=self.clock,
             progress=self.progress,
+            callbacks=callbacks,
         )
 
     def validate(self, model: Recommender) -> dict[str, float]:

@@ -27,11 +27,19 @@ from seqcl.experiment.run import Run, load
 from seqcl.experiment.spoken import speak, warnings_shown
 from seqcl.machine import about_machine, enough_memory, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
-from seqcl.training import Clock, Interrupted, check_clip, kept_random_states, last_checkpoint
+from seqcl.training import (
+    Callback,
+    Clock,
+    Interrupted,
+    check_clip,
+    kept_random_states,
+    last_checkpoint,
+    make_trackers,
+)
 
 
 @kept_random_states()
-def train(dataset: Any = "ml-100k", *, progress: bool = True, **values: Any) -> Run:
+def train(dataset: Any = "ml-100k", *, progress: bool = True, callbacks: Sequence[Callback] = (), **values: Any) -> Run:
     """Train and evaluate a model; the keywords are the options of the command line, sections as dictionaries.
 
     `train(frame, model="CL4Rec", encoder={"dim": 32}, train={"epochs": 5})` learns from a data frame with the columns
@@ -42,23 +50,29 @@ def train(dataset: Any = "ml-100k", *, progress: bool = True, **values: Any) -> 
     Args:
         dataset: a name, a path, a data frame, or `Interactions`.
         progress: false shows no line of progress.
+        callbacks: are told of the run of the model, as it goes; see `seqcl.Callback`.
         values: options.
 
     Raises:
         UserError: an unknown option, a value that does not fit, a log that cannot be read.
     """
     if isinstance(dataset, str | Path):
-        return execute(config.experiment({"dataset": str(dataset), **values}), progress=progress)
+        return execute(config.experiment({"dataset": str(dataset), **values}), progress=progress, callbacks=callbacks)
     if not isinstance(dataset, Interactions) and not hasattr(dataset, "columns"):
         raise UserError(f"train needs a name, a path, a data frame or Interactions, not a {type(dataset).__name__}")
     name = dataset.name if isinstance(dataset, Interactions) else "frame"
     experiment = config.experiment({"dataset": name, **values})
     source = dataset if isinstance(dataset, Interactions) else experiment.data.from_frame(dataset)
-    return execute(experiment, source, progress=progress)
+    return execute(experiment, source, progress=progress, callbacks=callbacks)
 
 
 def execute(
-    experiment: Experiment, source: Interactions | None = None, *, resume: Path | None = None, progress: bool = True
+    experiment: Experiment,
+    source: Interactions | None = None,
+    *,
+    resume: Path | None = None,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Run an experiment: log, split, models, training and ranking, and the folder that holds it all.
 
@@ -67,6 +81,7 @@ def execute(
         source: the log, where it is no file; None: the experiment's data set.
         resume: the folder of a run to go on with.
         progress: true shows a line of progress.
+        callbacks: are told of the run of the model, not of its baselines or its pre-training.
 
     Raises:
         UserError: a mistake in the data or the options; of what cannot be built, no folder is left behind.
@@ -77,6 +92,7 @@ def execute(
     processes.check_same("configuration", f"{experiment.to_yaml()}--resume {resume}")
     plugins.named.update(source for _, _, source in experiment.needs())  # the user's words, or checked by `of_run`
     device = pick_device(experiment.options.device)
+    make_trackers(experiment.options.trackers)  # what is not installed is said before anything is read
     progress = progress and processes.is_first()
     with enough_memory():
         sequences = processes.first_before_others(lambda: packed_log(experiment, resume, source))
@@ -87,6 +103,8 @@ def execute(
         if resume is not None and not experiment.recipe.trained:
             check_counted(resume, sequences)
         split = experiment.data.split_windows(sequences)
+        if not experiment.options.test:
+            split = split.without_test()
     experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
     if progress and sequences.reading:
         print(sequences.told, file=sys.stderr, flush=True)
@@ -107,6 +125,8 @@ def execute(
             main = one is experiment
             where = folder if main else folder / "baselines" / name
             processes.by_first(partial(begun, where, one))
+            told = make_trackers(one.options.trackers) if main or one.recipe.trained else []
+            told += callbacks if main else []  # last: what they raise ends the run
             job = Job(
                 experiment=with_kept_files(one, folder),
                 sequences=sequences,
@@ -116,6 +136,7 @@ def execute(
                 clock=clock if main else Clock(),
                 resume=resume is not None,
                 progress=progress,
+                callbacks=told if processes.is_first() else (),
             )
             outcomes[name] = job.run(model if main else job.experiment.build(split.train))
             earlier += job.clock.earlier
@@ -202,7 +223,7 @@ def summary(
     main, fit = outcomes[model], outcomes[model].fit
     return {
         "model": model,
-        "protocol": full_protocol(main.test, sequences, split, seed),
+        "protocol": full_protocol(main.test or main.valid, sequences, split, seed),
         "data": {
             "name": sequences.name,
             "fingerprint": sequences.fingerprint,
@@ -230,4 +251,5 @@ def summary(
 
 def figures(outcome: Outcome) -> dict[str, Any]:
     """Metrics of one model."""
-    return {"test": outcome.test.metrics, "valid": outcome.valid.metrics, "slices": outcome.slices}
+    test = {} if outcome.test is None else {"test": outcome.test.metrics}
+    return {**test, "valid": outcome.valid.metrics, "slices": outcome.slices}

@@ -3,6 +3,7 @@
 from seqcl.report.curves import plot_curves, read_history
 from seqcl.report.indexes import plot_indexes
 from seqcl.report.page import Details, Sheet, write_page
+from seqcl.report.study import write_study
 from seqcl.report.table import heading_of, print_comparison, print_contrast, print_results, seeds_of
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "read_history",
     "seeds_of",
     "write_page",
+    "write_study",
 ]

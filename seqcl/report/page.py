@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqcl import disk
 from seqcl.report.drawings import Records, draw_differences, draw_slices, draw_time, draw_validation, plain
 from seqcl.version import VERSION
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +47,7 @@ def write_page(path: Path, sheets: Sequence[Sheet]) -> None:
     Raises:
         OSError: the file cannot be written; the one before it is untouched.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    template = (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(template)
+    page = template("page.html.j2")
     parts = [part_of(sheet) for sheet in sheets]
     title = parts[0]["title"] if len(parts) == 1 else f"{len(parts)} comparisons"
     disk.write_text(path, page.render(title=title, parts=parts, version=VERSION, date=date.today().isoformat()))
@@ -70,6 +70,14 @@ def part_of(sheet: Sheet) -> dict[str, Any]:
         "drawings": drawings(records, sheet.details, sheet.slices, metric),
         "details": sheet.details,
     }
+
+
+def template(name: str) -> Template:
+    """A template of this room."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    here = FileSystemLoader(Path(__file__).parent)
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, loader=here).get_template(name)
 
 
 SHOWN = ("difference", "low", "high", "p (Holm)", "seeds ahead", "effect", "seconds", "peak MiB", "parameters")

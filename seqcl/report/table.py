@@ -16,15 +16,16 @@ COLUMNS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10")
 
 
 def print_results(metrics: Mapping[str, Any], folder: Path) -> None:
-    """Print a row for each model with its test metrics, under their protocol."""
+    """Print a row for each model with its test metrics, under their protocol; those of validation if test was left alone."""
     from rich.table import Table
 
     table = Table(title=heading(metrics), title_justify="left")
     table.add_column("model", no_wrap=True)
-    columns = shown(metrics["test"])
+    part = "test" if "test" in metrics else "valid"
+    columns = shown(metrics[part])
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    rows = {metrics["model"]: metrics["test"], **{name: it["test"] for name, it in metrics["baselines"].items()}}
+    rows = {metrics["model"]: metrics[part], **{name: it[part] for name, it in metrics["baselines"].items()}}
     for model, values in rows.items():
         table.add_row(model, *(f"{values[name]:.4f}" for name in columns))
     console = wide_console(120)
@@ -117,13 +118,14 @@ def wide_console(width: int) -> Console:
 
 def heading(metrics: Mapping[str, Any]) -> str:
     """Data set, protocol and seed in one line."""
-    return heading_of(metrics["data"], metrics["protocol"], f"seed {metrics['seed']}")
+    part = "test" if "test" in metrics else "validation"
+    return heading_of(metrics["data"], metrics["protocol"], f"seed {metrics['seed']}", part=part)
 
 
-def heading_of(data: Mapping[str, Any], protocol: Mapping[str, Any], seeds: str) -> str:
+def heading_of(data: Mapping[str, Any], protocol: Mapping[str, Any], seeds: str, *, part: str = "test") -> str:
     """Data set and protocol in one line."""
     parts = [
-        f"{data['name']}, test: {protocol['split']}",
+        f"{data['name']}, {part}: {protocol['split']}",
         f"{protocol['candidates']} candidates",
         "seen items excluded" if protocol["exclude_seen"] else "seen items kept",
         f"max_len {protocol['max_len']}",

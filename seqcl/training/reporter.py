@@ -1,27 +1,29 @@
-"""A run as others see it: the live line, history.csv and TensorBoard events."""
+"""A run as others see it: the live line, history.csv, and what callbacks are told."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from seqcl.training.callbacks import Callback
 from seqcl.training.clock import Clock
-from seqcl.training.events import Events
 from seqcl.training.history import write_csv
 from seqcl.training.line import Line, describe
 from seqcl.training.state import Row, State
 
 
 class Reporter:
-    """Shows a run and writes its history down; a context that closes the line and the events.
+    """Shows a run and writes its history down; a context that closes the line.
 
     Args:
-        folder: run folder, for history.csv and tensorboard/; None writes neither.
+        folder: run folder, for history.csv; None writes none.
         clock: time of the run.
         epochs: largest number of epochs.
         monitor: the watched metric.
         step: the step at which this process begins.
         shown: False shows no line.
+        callbacks: are told of each epoch.
     """
 
     def __init__(
@@ -33,14 +35,13 @@ class Reporter:
         monitor: str,
         step: int,
         shown: bool,
+        callbacks: Sequence[Callback],
     ) -> None:
-        self.folder, self.clock = folder, clock
+        self.folder, self.clock, self.callbacks = folder, clock, callbacks
         self.epochs, self.monitor, self.first_step = epochs, monitor, step
         self.line = Line(shown=shown)
-        self.events: Events | None = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self.events = Events(folder / "tensorboard", step=step)
 
     @property
     def due(self) -> bool:
@@ -54,11 +55,12 @@ class Reporter:
         self.line.refresh(self._describe(state, newest | row, done=state.batch / state.batches))
 
     def epoch(self, state: State, row: Row) -> None:
-        """Write history.csv anew, add the row of an epoch to the events, and show it."""
-        if self.folder is not None and self.events is not None:
+        """Write history.csv anew, show the row of an epoch, and tell it the callbacks."""
+        if self.folder is not None:
             write_csv(state.history, self.folder / "history.csv")
-            self.events.add(row)
         self.line.epoch(self._describe(state, row, done=None))
+        for callback in self.callbacks:
+            callback.epoch(row)
 
     def _describe(self, state: State, row: Row, *, done: float | None) -> str:
         pace = self.clock.here() / max(1, state.step - self.first_step)
@@ -80,5 +82,3 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.line.close()
-        if self.events is not None:
-            self.events.close()

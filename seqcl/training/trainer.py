@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from seqcl import processes
 from seqcl.errors import UserError, unknown
 from seqcl.machine import give_back_memory
 from seqcl.training.average import kept_weights
+from seqcl.training.callbacks import Callback
 from seqcl.training.clock import Clock
 from seqcl.training.fabric import Precision
 from seqcl.training.history import epoch_row
@@ -100,6 +101,7 @@ class Trainer:
         device: str | torch.device = "cpu",
         clock: Clock | None = None,
         progress: bool = True,
+        callbacks: Sequence[Callback] = (),
     ) -> FitResult:
         """Train until `epochs`, `patience` or `max_minutes` is reached; the model then holds its best weights.
 
@@ -109,12 +111,13 @@ class Trainer:
             model: an nn.Module that gives its losses by name; see `Trainable`.
             loader: batches of training rows.
             validate: gives the metrics; called in evaluation mode, without gradient and in float32.
-            folder: run folder, for checkpoints/, history.csv and tensorboard/.
+            folder: run folder, for checkpoints/ and history.csv.
             identity: facts that a checkpoint stores and must match when it is resumed, such as the data's fingerprint.
             resume: go on from the last checkpoint in `folder`.
             device: device of the model and of the batches.
             clock: time of the whole run, if it began before this call; it counts towards `max_minutes`.
             progress: show a line on stderr.
+            callbacks: are told of each epoch; what one raises ends the run. Of several processes, those of the first are.
 
         Raises:
             Diverged: a loss, a weight or a score was NaN or infinite; names the step and the last good checkpoint.
@@ -142,6 +145,7 @@ class Trainer:
             monitor=self.monitor,
             step=state.step,
             shown=progress and processes.is_first(),
+            callbacks=callbacks if processes.is_first() else (),
         )
         with Signals() as signals, reporter:
             stopped = self._train(
