@@ -184,6 +184,7 @@ def test_every_model_field_of_the_encoder_changes_something(chain):
         "positions": "start",
         "activation": "relu",
         "hidden": 2,
+        "norm_eps": 0.1,
         "dim": 8,
     }
 

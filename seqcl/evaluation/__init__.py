@@ -1,5 +1,6 @@
 """Ranks without bias, their metrics and tests, and measures of a representation."""
 
+from seqcl.evaluation.as_published import rank_as_published
 from seqcl.evaluation.candidates import draw_negatives
 from seqcl.evaluation.diagnostics import effective_rank, singular_values, spectrum
 from seqcl.evaluation.evaluate import Evaluator, Result
@@ -26,6 +27,7 @@ __all__ = [
     "holm",
     "list_metrics",
     "metric_name",
+    "rank_as_published",
     "rank_metrics",
     "ranks",
     "row_metric",
