@@ -21,8 +21,8 @@ HEAD = re.compile(
     r"# Measured: seeds? 0(?: to (?P<last>\d+))?(?P<how>[^:]*): test NDCG@10 (?P<ndcg>[^,]+), "
     r"HR@10 (?P<recall>[^(]+?) \(valid (?P<valid>\.\d+)[^)]*\).*?(?P<date>\d{4}-\d\d-\d\d)"
 )
-COUNTED = {"ItemKNN": ("Beauty", ".0601", ".0335"), "Popularity": ("Beauty", ".0110", ".0053")}
-"""Data, HR@10 and NDCG@10 of the models without a configuration: `python run.py --model NAME --dataset Beauty`."""
+COUNTED = {"Popularity": ("Beauty", ".0110", ".0053")}
+"""Data, HR@10 and NDCG@10 of the models without options, so without a configuration: `python run.py --model NAME --dataset Beauty`."""
 COUNTED_ON = "2026-11-22"
 
 
@@ -90,12 +90,17 @@ def base_of(name: str) -> str | None:
     return None if rest == "sasrec" else f"{data}-{encoder}"
 
 
+def is_counted(runs: Sequence[quality.Figures]) -> bool:
+    """True for a model that is not trained: its one run stands for all seeds, and nothing is tested against several."""
+    return runs[0].metrics["training"] is None
+
+
 def label_of(name: str, run: quality.Figures) -> str:
     """A row's name: the model, what it is laid over, and how it begins."""
     base = base_of(name)
     over = "" if base is None or base.endswith("-sasrec") else f" over {measured()[base][0].metrics['model']}"
     start = ", spectral start" if run.config["start"] == "spectral" else ""
-    bias = ", learned bias" if run.config["next_item"]["bias"] else ""
+    bias = ", learned bias" if run.config.get("next_item", {}).get("bias") else ""
     return f"{run.metrics['model']}{over}{start}{bias}"
 
 
@@ -103,9 +108,10 @@ def label_of(name: str, run: quality.Figures) -> str:
 def rows(data: str) -> list[Row]:
     """The measured configurations of a data set: the plain model first, then by NDCG@10 on test."""
     of_data = {name: runs for name, runs in measured().items() if runs[0].metrics["data"]["name"] == data}
+    bases = {name: None if is_counted(runs) else base_of(name) for name, runs in of_data.items()}
     found = {}
     for name, runs in of_data.items():
-        base = base_of(name)
+        base = bases[name]
         if base is not None:
             theirs = of_data[base][: len(runs)]
             assert all(ours.protocol() == other.protocol() for ours, other in zip(runs, theirs, strict=True)), name
@@ -118,14 +124,14 @@ def rows(data: str) -> list[Row]:
             name,
             label_of(name, runs[0]),
             quality.row_of(runs),
-            base_of(name),
+            bases[name],
             found.get(name, {}),
             corrected.get(name, 1.0),
             runs,
         )
         for name, runs in of_data.items()
     ]
-    return sorted(made, key=lambda row: (row.base is not None, -row.figures["ndcg@10"]["mean"]))
+    return sorted(made, key=lambda row: (base_of(row.name) is not None, -row.figures["ndcg@10"]["mean"]))
 
 
 def chance(p: float) -> str:

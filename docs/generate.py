@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import quality  # noqa: E402
 from docs import figures, layouts, parts  # noqa: E402
+from seqcl.models import Recommender  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 DATA = {"Beauty": "beauty", "Sports_and_Outdoors": "sports"}
@@ -111,7 +112,8 @@ def best(name: str) -> str:
         return "not yet measured"
     first = min(own, key=lambda head: (head.data != "Beauty", len(head.file)))
     where = "" if first.data == "Beauty" else f" on {first.data}, seen kept"
-    return f"{first.ndcg.partition(' ')[0]} ({first.seeds}){where}"
+    seeds = f" ({first.seeds})" if issubclass(parts.recipes()[name], Recommender) else ""
+    return f"{first.ndcg.partition(' ')[0]}{seeds}{where}"
 
 
 def readme_models() -> str:
