@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import choose
 from seqcl.data import leave_one_out, pack
 from seqcl.data.synthetic import markov
 from seqcl.errors import UserError
@@ -99,3 +102,20 @@ def test_bad_values_are_refused():
         SKNN(TRAIN, rows=part(NearestRows, similarity="cosin"))
     with pytest.raises(UserError, match="backoff"):
         Markov(TRAIN, next_items=part(transitions, backoff=0.0))
+
+
+def test_options_are_chosen_on_validation(monkeypatch, capsys):
+    words = ["--dataset", "markov", "--model", "SKNN", "--rows.k", "1,50", "--rows.similarity", "cosine,dot"]
+    monkeypatch.setattr(sys, "argv", ["choose.py", *words])
+    choose.main()
+    *lines, last = capsys.readouterr().out.splitlines()
+    figures = {line.partition("  ")[2].partition("  ")[0]: float(line.split()[0]) for line in lines}
+    found = json.loads(last)
+    assert len(figures) == 4 and figures[found["chosen"]] == max(figures.values()) > min(figures.values())
+    experiment = choose.config.resolve(found["chosen"].split())
+    split = experiment.data.split_windows(experiment.data.sequences("markov"))
+    result = choose.rank(experiment.build(split.train), split, "valid", experiment.eval, torch.device("cpu"))
+    assert result.metrics["ndcg@10"] == found["valid ndcg@10"]
+    monkeypatch.setattr(sys, "argv", ["choose.py", "--dataset", "markov", "--model", "SASRec", "--train.lr", "0.1,0.2"])
+    with pytest.raises(UserError, match="SASRec is trained, not counted"):
+        choose.main()
