@@ -128,6 +128,16 @@ def test_no_code_of_a_file_runs(tmp_path, log):
     assert mark.exists()
 
 
+@pytest.mark.parametrize("form", ["coserec", "recbole"])
+@pytest.mark.parametrize("content", ["cut", "text", "empty"])
+def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path, log, form, content):
+    path = saved({"state_dict": made()}, tmp_path)
+    path.write_bytes({"cut": path.read_bytes()[:3000], "text": b"1 2 3\n4 5 6\n", "empty": b""}[content])
+    with pytest.raises(UserError, match="is no checkpoint of") as refused:
+        evaluate_public(path, form, str(log[0]))
+    assert "weights_only" not in str(refused.value)
+
+
 def wrong(**changes):
     """Weights with others in their place; None takes one away."""
     found = {**made(), **changes}

@@ -71,7 +71,8 @@ def read_tensors(path: Path, *, recbole: bool = False) -> dict[str, Tensor]:
                 f"{path} holds more than tensors ({asked[1]}) and is not read, as that could run code; where you trust it, "
                 "save its state_dict() alone"
             ) from None
-        raise UserError(f"{path} is no checkpoint of {'RecBole' if recbole else 'torch'}: {brief(error)}") from None
+        reason = "it is damaged" if isinstance(error, pickle.UnpicklingError) else brief(error)
+        raise UserError(f"{path} is no checkpoint of {'RecBole' if recbole else 'torch'}: {reason}") from None
     if not isinstance(found, Mapping) or not found or not all(isinstance(one, Tensor) for one in found.values()):
         raise UserError(f"{path} holds no weights by name, as model.state_dict() gives them")
     return dict(found)
