@@ -32,8 +32,8 @@ HEAD = re.compile(
     r"# Measured: seeds? 0(?: to (?P<last>\d+))?(?P<how>[^:]*): test NDCG@10 (?P<ndcg>[^,]+), "
     r"HR@10 (?P<recall>[^(]+?) \(valid (?P<valid>\.\d+)[^)]*\).*?(?P<date>\d{4}-\d\d-\d\d)"
 )
-COUNTED = {"ItemKNN": ("Beauty", ".0601", ".0335"), "Popularity": ("Beauty", ".0110", ".0053")}
-"""Data, HR@10 and NDCG@10 of the models without a configuration: `python run.py --model NAME --dataset Beauty`."""
+COUNTED = {"Popularity": ("Beauty", ".0110", ".0053")}
+"""Data, HR@10 and NDCG@10 of the models without options, so without a configuration: `python run.py --model NAME --dataset Beauty`."""
 COUNTED_ON = "2026-11-22"
 
 
@@ -126,8 +126,13 @@ def kept_of(benchmark: str) -> dict[str, list[Kept]]:
 
 
 def base_of(name: str, benchmark: str) -> str | None:
-    """The row without the term: beauty-bsarec for beauty-cl4rec-bsarec, else the baseline; None for the latter."""
+    """The row without the term: beauty-bsarec for beauty-cl4rec-bsarec, else the baseline; None for it and for counted models.
+
+    These have one run for all seeds, so that nothing is tested against several.
+    """
     first = benchmarks()[benchmark].baseline
+    if kept_of(benchmark)[name][0].metrics["training"] is None:
+        return None
     encoder = name.removeprefix(f"{benchmark}-").partition("-")[2]
     rows = [f"{name}{WITHOUT}", f"{benchmark}-{encoder}", first]
     return None if name == first else next(row for row in rows if row in kept_of(benchmark))
@@ -144,15 +149,12 @@ def label_of(run: Kept, base: Kept | None) -> str:
 @cache
 def rows(benchmark: str) -> list[Row]:
     """The kept rows of a benchmark: the baseline first, then by NDCG@10 on test."""
-    kept_runs = kept_of(benchmark)
+    kept_runs, first = kept_of(benchmark), benchmarks()[benchmark].baseline
     bases = {name: base_of(name, benchmark) for name in kept_runs}
     found = {}
     for name, base in bases.items():
         if base is not None:
             ours, theirs = kept_runs[name], kept_runs[base]
-            ours = (
-                ours * len(theirs) if ours[0].metrics["training"] is None else ours
-            )  # counted: every seed gives the same
             theirs = theirs[: len(ours)]
             assert all(one.protocol() == other.protocol() for one, other in zip(ours, theirs, strict=True)), name
             test = compare([run.gains() for run in ours], [run.gains() for run in theirs])
@@ -171,7 +173,7 @@ def rows(benchmark: str) -> list[Row]:
         )
         for name, base in bases.items()
     ]
-    return sorted(made, key=lambda row: (row.base is not None, -row.figures["ndcg@10"]["mean"]))
+    return sorted(made, key=lambda row: (row.name != first, -row.figures["ndcg@10"]["mean"]))
 
 
 def row_of(runs: Sequence[Kept]) -> dict[str, Any]:

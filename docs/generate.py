@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from docs import figures, layouts, parts  # noqa: E402
+from seqcl.models import Baseline, Recommender  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 DATA = {"Beauty": "beauty", "Sports_and_Outdoors": "sports"}
@@ -131,25 +132,25 @@ def best(name: str) -> str:
         return UNMEASURED
     first = min(own, key=lambda head: (head.data != "Beauty", len(head.file)))
     where = "" if first.data == "Beauty" else f" on {first.data}, seen kept"
-    return f"{first.ndcg.partition(' ')[0]} ({first.seeds}){where}"
+    seeds = f" ({first.seeds})" if issubclass(parts.recipes()[name], Recommender) else ""
+    return f"{first.ndcg.partition(' ')[0]}{seeds}{where}"
 
 
 def readme_models() -> str:
-    """One row a model that is measured, with one figure; the names of the others."""
-    rows, others = [], []
+    """One row a model that is trained and measured; the names of the others."""
+    rows, counted, others = [], [], []
     for name, recipe in parts.recipes().items():
         if best(name) == UNMEASURED:
             others.append(name)
-            continue
-        _, source = parts.paper(recipe)
-        alias = "".join(f" (alias {alias})" for alias in parts.aliases(recipe))
-        rows.append([name + alias, parts.linked(source), best(name)])
-    more = (
-        f"\n\nNot yet measured: {', '.join(others)}; [docs/models.md](docs/models.md) names their papers."
-        if others
-        else ""
-    )
-    return table("name | paper | NDCG@10, Beauty (seeds)", rows, "  r") + more
+        elif issubclass(recipe, Baseline):
+            counted.append(f"{name} {best(name)}")
+        else:
+            _, source = parts.paper(recipe)
+            alias = "".join(f" (alias {alias})" for alias in parts.aliases(recipe))
+            rows.append([name + alias, parts.linked(source), best(name)])
+    more = [f"Counted, not trained: {', '.join(counted)}."]
+    more += [f"Not yet measured: {', '.join(others)}."] if others else []
+    return "\n\n".join([table("name | paper | NDCG@10, Beauty (seeds)", rows, "  r"), "\n".join(more)])
 
 
 def models() -> str:

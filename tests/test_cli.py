@@ -88,7 +88,7 @@ def test_data_commands(tmp_path, capsys):
         (["train", "--dataset", "markov", "--device", "tpu"], "--device tpu"),
         (["train", "--resume", "nowhere"], "is no run"),
         (["evaluate", "nowhere"], "is no run"),
-        (["evaluate"], "arguments are required"),
+        (["evaluate"], "needs a run folder"),
         (["recommend", "nowhere", "--user", "1"], "is no run"),
         (["data", "stats", "Beuty"], "did you mean Beauty"),
     ],

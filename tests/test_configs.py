@@ -31,4 +31,4 @@ def test_a_configuration_resolves_and_its_head_says_paper_command_protocol_and_r
 
 def test_every_trained_model_has_a_configuration():
     have = {MODELS[resolved(file).options.model] for file in FILES}
-    assert have == {kind for kind in MODELS.values() if issubclass(kind, Recommender)}
+    assert have >= {kind for kind in MODELS.values() if issubclass(kind, Recommender)}

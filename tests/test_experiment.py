@@ -99,7 +99,7 @@ def test_peak_memory_is_read_before_any_baseline_adds_to_it(tmp_path, monkeypatc
     values["eval"] = {"exclude_seen": False}
     log = markov(users=60, items=10, length=6, branching=2, seed=1).interactions
     made = seqcl.train(log, runs=str(tmp_path), progress=False, **values)
-    assert seen == [[]] and made.metrics["peak_memory_bytes"] == 1000
+    assert seen == [["Popularity"]] and made.metrics["peak_memory_bytes"] == 1000
     assert set(made.metrics["baselines"]) == {"ItemKNN", "SASRec"}
 
 
@@ -184,6 +184,7 @@ def test_every_model_field_of_the_encoder_changes_something(chain):
         "positions": "start",
         "activation": "relu",
         "hidden": 2,
+        "norm_eps": 0.1,
         "dim": 8,
     }
 

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from seqcl.experiment.public_weights import evaluate_public
 from tests.recbole_world import OWN_WARNINGS, alone, prepared, recbole_or_skip, shop
 
 recbole_or_skip()
@@ -39,3 +42,17 @@ def test_a_new_process_evaluates_a_checkpoint_as_the_one_that_made_it(alone):
     assert shown.returncode == 0, shown.stderr
     (line,) = [line for line in shown.stdout.splitlines() if line.startswith("found")]
     assert float(line.split()[1]) == mine > 0
+
+
+def test_weights_of_recboles_own_model_rank_here_as_there(alone):
+    from recbole.model.sequential_recommender import SASRec
+    from recbole.trainer import Trainer
+
+    sizes = {"hidden_size": 8, "inner_size": 16, "epochs": 3, "train_neg_sample_args": None, "topk": [5, 10]}
+    config, train, valid, test = prepared(SASRec, shop(alone), **sizes)
+    trainer = Trainer(config, SASRec(config, train.dataset))
+    trainer.fit(train, valid, verbose=False)
+    theirs = trainer.evaluate(test)
+    found = evaluate_public(Path(trainer.saved_model_file), "recbole", str(alone / "shop"), seen="keep")["metrics"]
+    for metric in ("ndcg@5", "ndcg@10", "recall@5", "mrr@10"):
+        assert found[metric] == pytest.approx(theirs[metric], abs=1e-6) and theirs[metric] > 0

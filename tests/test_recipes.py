@@ -153,7 +153,7 @@ def test_every_term_of_a_recipe_reaches_every_parameter_of_the_encoder(model):
         assert missed == apart, (name, missed)
 
 
-@pytest.mark.parametrize("model", [*RECIPES, "EASE", "SLIST", "ItemKNN", "Popularity"])
+@pytest.mark.parametrize("model", [*RECIPES, "EASE", "SLIST", "ItemKNN", "SKNN", "VSKNN", "Markov", "Popularity"])
 def test_a_recipe_passes_the_checks_that_anyone_can_run(model):
     check_model(model, **OWN.get(model, {}))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import json
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from seqcl.cli.benchmark import add_benchmark, benchmark
 from seqcl.cli.compare import add_compare, compare
 from seqcl.cli.data import READ_OPTIONS, data, data_parsers
 from seqcl.cli.diagnose import add_diagnose, diagnose
+from seqcl.cli.evaluate import add_evaluate, evaluate
 from seqcl.cli.ids import check_commas, ids_of
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
@@ -113,13 +113,7 @@ def other(words: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     commands.add_parser("train", help="train and evaluate a model, the same as run.py (seqcl train --help)")
     commands.add_parser("tune", help="search the options of a model, chosen on validation (seqcl tune --help)")
-    command = commands.add_parser("evaluate", help="rank again with a run's best weights")
-    command.add_argument("run", help="run folder")
-    add_plugin(command)
-    command.add_argument("--part", choices=("valid", "test"), default="test", help="split to rank (default: test)")
-    command.add_argument("--slices", action="store_true", help="also by history length and target popularity")
-    command.add_argument("--index", help="also through flat, ivf, hnsw or ivfpq, or all, each at several widths of search, with a plot")  # fmt: skip
-    command.add_argument("--recall", type=float, help="share of the exact lists that the index finds")
+    add_evaluate(commands, add_plugin)
     add_compare(commands)
     add_benchmark(commands)
     add_audit(commands)
@@ -178,27 +172,6 @@ def add_plugin(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a .py file or a module with parts that the run needs",
     )
-
-
-def evaluate(chosen: argparse.Namespace) -> int:
-    """`seqcl evaluate RUN`: one JSON object."""
-    from seqcl.experiment import load
-    from seqcl.retrieval import KINDS
-
-    if chosen.index not in (None, "all", *KINDS):
-        raise unknown("index", chosen.index, (*KINDS, "all"))
-    if chosen.recall is not None and chosen.index not in KINDS:
-        raise UserError(f"--recall goes with one index: --index {', '.join(KINDS)}")
-    run = load(chosen.run, plugins=chosen.plugin)
-    result = run.evaluate(chosen.part)
-    found = {"part": chosen.part, "protocol": result.protocol, "metrics": result.metrics}
-    if chosen.slices:
-        found["slices"] = run.slices(result, chosen.part)
-    if chosen.index:
-        one = chosen.index != "all"
-        found["index"] = run.evaluate_index(chosen.index, chosen.part, recall=chosen.recall) if one else run.compare_indexes(chosen.part)  # fmt: skip
-    print(json.dumps(found, indent=2))
-    return 0
 
 
 def export(chosen: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from seqcl.encoders.blocks import BlockEncoder
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.layout import Layout
 from seqcl.encoders.table import at_least_one
-from seqcl.errors import check_choice
+from seqcl.errors import check_choice, positive
 from seqcl.types import SeqBatch
 
 Activation = Literal["gelu", "relu"]
@@ -40,9 +40,10 @@ class SASRec(BlockEncoder):
             one pass over a row tells each state how many items follow it; one window a row avoids that.
         activation: non-linearity of the feed-forward part (paper relu).
         hidden: width of the feed-forward part as a multiple of dim (paper 1).
+        norm_eps: added to the variance in every layer norm; 1e-12 in BERT and the code that follows it.
 
     Raises:
-        UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
+        UserError: a size below 1, a norm_eps that is not above 0, heads that do not divide dim, or a row is longer than max_len.
     """
 
     both_ways = True
@@ -60,8 +61,10 @@ class SASRec(BlockEncoder):
         positions: Positions = "relative",
         activation: Activation = "gelu",
         hidden: int = 4,
+        norm_eps: float = 1e-5,
     ) -> None:
         at_least_one(hidden=hidden)
+        positive("encoder", norm_eps=norm_eps)
         check_choice("encoder.positions", positions, Positions)
         check_choice("encoder.norm", norm, Norm)
         check_choice("encoder.activation", activation, Activation)
@@ -74,6 +77,9 @@ class SASRec(BlockEncoder):
         )
         self.edge_norm = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
+        for part in self.modules():
+            if isinstance(part, nn.LayerNorm):
+                part.eps = norm_eps
 
     def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
         """Item embeddings with their places: (S, D)."""

@@ -1,5 +1,6 @@
 """Ranks without bias, their metrics and tests, and measures of a representation."""
 
+from seqcl.evaluation.as_published import rank_as_published
 from seqcl.evaluation.candidates import draw_negatives
 from seqcl.evaluation.diagnostics import by_count, effective_rank, hardest_share, quantiles, singular_values, spectrum
 from seqcl.evaluation.evaluate import Evaluator, Result
@@ -29,6 +30,7 @@ __all__ = [
     "list_metrics",
     "metric_name",
     "quantiles",
+    "rank_as_published",
     "rank_metrics",
     "ranks",
     "row_metric",

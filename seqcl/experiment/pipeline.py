@@ -23,7 +23,7 @@ from seqcl.experiment.folder import early_log, log, log_file, new_folder, only_o
 from seqcl.experiment.job import Job, Outcome
 from seqcl.experiment.keeping import check_counted, keep_files, keep_log, packed_log, with_kept_files
 from seqcl.experiment.ranking import full_protocol
-from seqcl.experiment.run import Run, load
+from seqcl.experiment.run import Run
 from seqcl.experiment.spoken import speak, warnings_shown
 from seqcl.machine import about_machine, enough_memory, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
@@ -119,7 +119,7 @@ def execute(
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)
         processes.by_first(partial(fill, folder, experiments, sequences, times_read=times_read))
         outcomes: dict[str, Outcome] = {}
-        peak, earlier = None, 0.0
+        counted, peak, earlier = None, None, 0.0
         for one in experiments:
             name = one.options.model
             main = one is experiment
@@ -141,6 +141,7 @@ def execute(
             outcomes[name] = job.run(model if main else job.experiment.build(split.train))
             earlier += job.clock.earlier
             if main:
+                counted = None if experiment.recipe.trained else model
                 del model
                 peak = peak_memory_bytes()  # before any baseline adds to it
         seconds = earlier + time.monotonic() - started
@@ -148,7 +149,7 @@ def execute(
         metrics |= {"seconds": seconds, "peak_memory_bytes": peak}
         processes.by_first(partial(write_text, folder / "metrics.json", json.dumps(metrics, indent=2) + "\n"))
         log.info("done in %.1f s", seconds)
-    return load(folder)
+    return Run.load(folder, counted=counted)
 
 
 def first_model(experiments: list[Experiment], split: Split, resume: Path | None) -> tuple[Model, bool]:

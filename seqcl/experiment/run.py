@@ -75,8 +75,10 @@ class Run:
 
     @classmethod
     @kept_random_states()
-    def load(cls, folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
-        """Read a run folder back, as `seqcl.load` does."""
+    def load(
+        cls, folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = (), counted: Model | None = None
+    ) -> Run:
+        """Read a run folder back, as `seqcl.load` does; a model that was counted just now is not counted again."""
         folder = Path(folder)
         load_all(plugins)
         experiment = config.of_run(folder)
@@ -84,7 +86,8 @@ class Run:
         split = experiment.data.split_windows(sequences)
         if not experiment.recipe.trained:
             check_counted(folder, sequences)
-        model = with_kept_files(experiment, folder).build(split.train, fresh=False).to(pick_device(device))
+        model = counted or with_kept_files(experiment, folder).build(split.train, fresh=False)
+        model = model.to(pick_device(device))
         if isinstance(model, Recommender):
             about = identity(sequences) | model.identity
             load_weights(model, folder / "checkpoints" / "best.safetensors", identity=about)

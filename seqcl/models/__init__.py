@@ -16,6 +16,7 @@ from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
 from seqcl.models.item_knn import ItemKNN
+from seqcl.models.markov import Markov
 from seqcl.models.mclrec import MCLRec
 from seqcl.models.mocorec import MoCoRec
 from seqcl.models.mocov3rec import MoCoV3Rec
@@ -25,12 +26,14 @@ from seqcl.models.popularity import Popularity
 from seqcl.models.s3rec import S3Rec
 from seqcl.models.sasrec import SASRec
 from seqcl.models.simsiamrec import SimSiamRec
+from seqcl.models.sknn import SKNN
 from seqcl.models.slist import SLIST
 from seqcl.models.supconrec import SupConRec
 from seqcl.models.swavrec import SwAVRec
 from seqcl.models.ticoserec import TiCoSeRec
 from seqcl.models.two_tower import TwoTower
 from seqcl.models.vicregrec import VICRegRec
+from seqcl.models.vsknn import VSKNN
 from seqcl.registry import table
 
 MODELS = table(
@@ -66,6 +69,9 @@ MODELS = table(
         "EASE": EASE,
         "SLIST": SLIST,
         "ItemKNN": ItemKNN,
+        "SKNN": SKNN,
+        "VSKNN": VSKNN,
+        "Markov": Markov,
         "Popularity": Popularity,
     },
     Recommender,

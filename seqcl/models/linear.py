@@ -107,14 +107,25 @@ def dense(left: sparse.csr_array, right: sparse.csr_array, ridge: float, diagona
     """Solve for all pairs; the limit of the diagonal by its multipliers (Steck, WWW 2019, arXiv 1905.03375, equation 8)."""
     normal = left.toarray().astype(np.float32)
     normal.flat[:: len(normal) + 1] += ridge
-    factor = linalg.cho_factor(normal, overwrite_a=True, check_finite=False)
-    weights = linalg.cho_solve(factor, right.toarray().astype(np.float32), overwrite_b=True, check_finite=False)
+    inverse = invert(normal)
+    weights = (
+        right.T.astype(np.float32) @ inverse
+    ).T  # the right side is sparse, so this is cheaper than to solve for it
     if diagonal is not None:
-        inverse = linalg.cho_solve(factor, np.eye(len(weights), dtype=np.float32), overwrite_b=True, check_finite=False)
         over = np.maximum(weights.diagonal() - diagonal, 0) / inverse.diagonal()
         inverse *= over
         weights -= inverse
     return torch.from_numpy(np.ascontiguousarray(weights)), None
+
+
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a symmetric positive definite matrix (N, N), which is written over."""
+    factor, _ = linalg.lapack.spotrf(matrix.T, lower=False, overwrite_a=True)
+    inverse, failed = linalg.lapack.spotri(factor, lower=False, overwrite_c=True)
+    assert not failed
+    inverse = np.triu(inverse)
+    inverse += np.triu(inverse, 1).T
+    return inverse
 
 
 def low_rank(left: sparse.csr_array, right: sparse.csr_array, ridge: float, rank: int) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,8 @@ class AlignUniform(ViewsObjective):
         spread = (uniformity(first, t=self.t, same=same) + uniformity(second, t=self.t, same=same)) / 2
         self.observe(first, second, masked_share=related_share(same))
         self.lack(spread=same.all())
-        return {"spread": self.weight * (alignment(first, second, power=self.power) + self.balance * spread)}
+        loss = alignment(first, second, power=self.power) + self.balance * spread
+        return {"spread": self.weight * loss.masked_fill(same.all(), 0.0)}
 
 
 class SupCon(ViewsObjective):
