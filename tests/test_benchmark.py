@@ -370,6 +370,25 @@ class Quiet:
         pass
 
 
+def test_a_budget_of_trials_tunes_each_row_first_and_once(begun, capsys):
+    pytest.importorskip("optuna")
+    text = GRID.replace("budget: {epochs: 2}", "budget: {trials: 2}").replace("seeds: 2", "seeds: 1")
+    text = text.replace("lr: 0.01", "lr: 0.01, epochs: 1")
+    assert run(text, "--plan") == 0
+    assert capsys.readouterr().out == "2 trials of SASRec on small: waiting\n2 trials of CL4Rec on small: waiting\n"
+    assert run(text, "--json", "first.json") == 0
+    assert [words[0] for words in begun] == ["tune", "tune", "train", "train"]
+    capsys.readouterr()
+    assert run(text, "--json", "second.json") == 0 and len(begun) == 4
+    first, second = (json.loads(Path(f"{name}.json").read_text()) for name in ("first", "second"))
+    assert first["runs"] == second["runs"]
+    for found, study in zip(first["runs"], sorted(Path("runs").glob("tune-*/study"), reverse=True), strict=True):
+        best = config.resolve(["--config", str(study / "best.yaml")])
+        assert config.of_run(Path(found["run"]), []).flat | {"runs": ""} == best.flat | {"runs": ""}
+    assert run(text.replace("trials: 2", "trials: 3"), "--only", "SASRec") == 0
+    assert begun[4][:2] == ["tune", "--study"]  # the study goes on
+
+
 def test_two_jobs_are_two_at_a_time(begun):
     most = []
 
@@ -450,6 +469,10 @@ def test_a_killed_benchmark_goes_on_where_it_was(folder, monkeypatch):
         ("data: markov\nmodels: [SASRec]\nseeds: [a]\n", ":3: seeds must be"),
         ("data: markov\nmodels: [SASRec]\nbudget: {epoch: 3}\n", r":3: unknown budget 'epoch': did you mean epochs"),
         ("data: markov\nmodels: [SASRec]\nbudget: 3\n", ":3: budget must be"),
+        (
+            "data: markov\nmodels: [SASRec]\nbudget: {trials: 2.5}\n",
+            ":3: budget trials must be a whole number, not 2.5",
+        ),
         ("data: markov\nmodels: [SASRec]\nbudget: {minutes: -1}\n", ":3: budget minutes must be a number above 0"),
         ("data: markov\nmodels: [SASRec]\nbudget: {epochs: 1.5}\n", ":3: .*epochs"),
         (

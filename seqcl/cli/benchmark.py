@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from seqcl.experiment.tasks import Task
     from seqcl.experiment.verdicts import Verdict
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
 
 def add_benchmark(commands: Any) -> None:
     """Give the command line the command."""
@@ -49,7 +52,6 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     from seqcl import plugins
     from seqcl.config.settings import of_words
     from seqcl.errors import positive
-    from seqcl.experiment.benchmark import run_all
     from seqcl.experiment.grid_file import read_grid
     from seqcl.experiment.tasks import keep_all, tasks_of
     from seqcl.experiment.verdicts import verdicts
@@ -60,33 +62,62 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     if chosen.seeds is not None:
         positive("--seeds", seeds=chosen.seeds)
         grid = replace(grid, seeds=range(chosen.seeds))
-    tasks = tasks_of(
-        grid.rows(chosen.only, of_words(words)), chosen.runs, kept_in=chosen.keep, accept_older=chosen.accept_older
-    )
+    rows = grid.rows(chosen.only, of_words(words))
+    if grid.trials:
+        from seqcl.experiment.tuned import tuned, tunings_of
+
+        tunings = tunings_of(rows, chosen.runs, grid.trials)
+        if chosen.plan and any(one.state != "done" for one in tunings):
+            print_plan(tunings)
+            return 0
+        if status := do(tunings, chosen, grid.metric):
+            tell_failed(tunings)
+            return status
+        rows = tuned(rows, tunings)
+    tasks = tasks_of(rows, chosen.runs, kept_in=chosen.keep, accept_older=chosen.accept_older)
     say_older(tasks, accepted=chosen.accept_older)
     if chosen.plan:
-        for task in tasks:
-            print(f"{task.title}: {task.state}{f', {task.run}' if task.run else ''}")
+        print_plan(tasks)
         return 0
-    screen = Screen(grid.metric)
+    if do(tasks, chosen, grid.metric) == INTERRUPTED:
+        return INTERRUPTED
+    found = verdicts(tasks, baseline=grid.baseline, metric=grid.metric)
+    show(found, grid.metric)
+    if chosen.keep is not None:
+        keep_all(tasks, chosen.keep)
+    write(chosen, found, tasks, grid.metric)
+    return int(tell_failed(tasks) or any(one.compared is None for one in found))
+
+
+def do(tasks: Sequence[Task], chosen: argparse.Namespace, metric: str) -> int:
+    """Run what is missing: 0 when all is done, 1 when a run failed, 130 when it was interrupted."""
+    from seqcl.experiment.benchmark import run_all
+
+    screen = Screen(metric)
     try:
         run_all(tasks, screen, jobs=chosen.jobs, threads=chosen.threads)
     except KeyboardInterrupt:
         screen.board.close()
         done = sum(task.state == "done" for task in tasks)
         print(f"seqcl: stopped; {done} of {len(tasks)} runs are done, the same command goes on", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     finally:
         screen.board.close()
-    found = verdicts(tasks, baseline=grid.baseline, metric=grid.metric)
-    show(found, grid.metric)
-    if chosen.keep is not None:
-        keep_all(tasks, chosen.keep)
-    write(chosen, found, tasks, grid.metric)
+    return int(any(task.state == "failed" for task in tasks))
+
+
+def print_plan(tasks: Sequence[Task]) -> None:
+    """Say what would be run."""
+    for task in tasks:
+        print(f"{task.title}: {task.state}{f', {task.run}' if task.run else ''}")
+
+
+def tell_failed(tasks: Sequence[Task]) -> bool:
+    """Name the runs that failed; true if there are any."""
     failed = [task for task in tasks if task.state == "failed"]
     for task in failed:
         print(f"seqcl: {task.title} failed: {task.problem} (all of it: {task.folder / 'output.txt'})", file=sys.stderr)
-    return int(bool(failed) or any(one.compared is None for one in found))
+    return bool(failed)
 
 
 def say_older(tasks: Sequence[Task], *, accepted: bool) -> None:
@@ -126,8 +157,8 @@ class Screen:
 
     def state(self, task: Task) -> str:
         """The state of a run in a few words."""
-        epochs = f": epoch {task.epochs()}" if task.state == "running" and task.experiment.recipe.trained else ""
-        return f"seed {task.seed}{epochs or f' {task.state}'}"
+        progress = task.progress() if task.state == "running" else ""
+        return f"seed {task.seed}{f': {progress}' if progress else f' {task.state}'}"
 
     def say(self, task: Task, tasks: Sequence[Task], left: float | None) -> None:
         """Tell of a run that has just begun or ended."""

@@ -37,6 +37,7 @@ class Grid:
     options: Sequence[Entry]
     seeds: Sequence[int]
     budget: Settings
+    trials: int  # of tuning, for every row; 0 for none
     baseline: str
     metric: str
     contrast: str

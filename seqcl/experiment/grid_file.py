@@ -18,7 +18,7 @@ from seqcl.experiment.grid import MANY, Entry, Grid
 
 KEYS = ("data", "models", "seeds", "options", "budget", "baseline", "metric", "contrast")
 CONTRAST = ("both", "as-is")
-BUDGETS = ("epochs", "minutes")
+BUDGETS = ("epochs", "minutes", "trials")
 EXAMPLES = {"data": "[Beauty]", "models": "[SASRec, CL4Rec, ../beauty-duorec.yaml]"}
 
 
@@ -68,12 +68,14 @@ class Reader(NamedTuple):
         contrast = self.value(nodes, "contrast", CONTRAST[0])
         if contrast not in CONTRAST:
             raise UserError(f"{self.at(nodes['contrast'])}: {unknown('value of contrast', str(contrast), CONTRAST)}")
+        budget, trials = self.budget(nodes.get("budget"))
         return Grid(
             models=models,
             data=self.entries(nodes["data"], "data", self.data),
             options=self.options(nodes.get("options")),
             seeds=self.seeds(nodes),
-            budget=self.budget(nodes.get("budget")),
+            budget=budget,
+            trials=trials,
             baseline=baseline,
             metric=self.metric(nodes),
             contrast=contrast,
@@ -167,20 +169,24 @@ class Reader(NamedTuple):
             raise UserError(f"{self.at(nodes['seeds'])}: seeds must be a number of seeds, or a list such as [0, 1, 2]")
         return list(dict.fromkeys(seeds))
 
-    def budget(self, node: yaml.Node | None) -> Settings:
-        """The options that give every row the same budget: so many epochs, or so many minutes, and no early end."""
+    def budget(self, node: yaml.Node | None) -> tuple[Settings, int]:
+        """What gives every row the same: options for so many epochs or minutes and no early end, or a number of trials."""
         if node is None:
-            return {}
+            return {}, 0
         given = self.of(node)
         if not isinstance(given, dict) or len(given) != 1:
-            raise UserError(f"{self.at(node)}: budget must be {{epochs: NUMBER}} or {{minutes: NUMBER}}")
+            raise UserError(f"{self.at(node)}: budget must be {{epochs: N}}, {{minutes: N}} or {{trials: N}}")
         ((kind, size),) = given.items()
         if kind not in BUDGETS:
             raise UserError(f"{self.at(node)}: {unknown('budget', str(kind), BUDGETS)}")
         if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
             raise UserError(f"{self.at(node)}: budget {kind} must be a number above 0, not {brief(repr(size), 60)}")
+        if kind == "trials":
+            if size != int(size):
+                raise UserError(f"{self.at(node)}: budget trials must be a whole number, not {size}")
+            return {}, int(size)
         told = {"epochs": size, "max_minutes": 0.0} if kind == "epochs" else {"epochs": MANY, "max_minutes": size}
-        return {f"train.{key}": Setting(value, self.at(node)) for key, value in {**told, "patience": 0}.items()}
+        return {f"train.{key}": Setting(value, self.at(node)) for key, value in {**told, "patience": 0}.items()}, 0
 
     def metric(self, nodes: Mapping[str, yaml.Node]) -> str:
         """The metric that rows are compared by."""

@@ -53,20 +53,26 @@ class Task:
         """Model, data set and seed."""
         return f"{self.row.name} on {self.row.data}, seed {self.seed}"
 
-    def epochs(self) -> int:
-        """Number of epochs that the run has ended."""
-        found = newest(self.folder, "*/history.csv")
+    def progress(self) -> str:
+        """How many epochs the run has ended; nothing for a model that is counted."""
+        if not self.experiment.recipe.trained:
+            return ""
+        found, ended = newest(self.folder, "*/history.csv"), 0
         with suppress(OSError):
-            return max(found.read_bytes().count(b"\n") - 1, 0) if found else 0
-        return 0
+            ended = max(found.read_bytes().count(b"\n") - 1, 0) if found else 0
+        return f"epoch {ended}"
 
     def command(self) -> list[str]:
         """The words that begin the run, or go on with what was begun."""
         begun = newest(self.folder, "*/config.yaml")
         words = ["--resume", str(begun.parent)] if begun else ["--config", str(self.folder / ASKED)]
         words += [] if begun else ["--runs", str(self.folder)]
+        return ["train", *words, *self.needed()]
+
+    def needed(self) -> list[str]:
+        """The words that name the plugins that it needs."""
         needed = plugins.words_for(self.experiment.needs()).split(" --plugin ")[1:]  # a path may have a space in it
-        return ["train", *words, *(word for name in needed for word in ("--plugin", name))]
+        return [word for name in needed for word in ("--plugin", name)]
 
     def look(self) -> bool:
         """True if a finished run is there, which is noted."""
