@@ -81,7 +81,7 @@ def item_rows(sequences: Sequences, form: Format, log: Interactions | None) -> n
     ids = sequences.item_ids
     if form != "recbole":
         if ids.dtype.kind != "i":
-            raise UserError(f"--format {form}: items are the rows of a table there, and {ids[0]!r} is no number")
+            raise UserError(f"--format {form}: items are the rows of a table there, and {str(ids[0])!r} is no number")
         return np.array(ids)
     assert log is not None
     known = np.isin(log.user_ids, sequences.user_ids)[log.users] & np.isin(log.item_ids, ids)[log.items]
