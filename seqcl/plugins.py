@@ -154,13 +154,18 @@ def unnamed(kind: str, name: str) -> str | None:
 
 def words_for(needs: Iterable[tuple[str, str, str]]) -> str:
     """The words of a command that bring the parts of a run back: " --plugin my_parts.py --plugin recbole"."""
+    return "".join(f" {word}" for word in list_of_words(needs))
+
+
+def list_of_words(needs: Iterable[tuple[str, str, str]]) -> list[str]:
+    """The same words one by one; a path may have a space in it."""
     owners = {point.module: point.name for point in entry_points(group=GROUP)}
     found = [
         owners.get(source, source)
         for kind, name, source in needs
         if source != "__main__" and (source not in owners or name not in registry.TABLES[kind])
     ]
-    return "".join(f" --plugin {name}" for name in dict.fromkeys(found))
+    return [word for name in dict.fromkeys(found) for word in ("--plugin", name)]
 
 
 def check_named(kind: str, name: str, folder: Path) -> None:

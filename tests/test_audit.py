@@ -312,6 +312,10 @@ def test_changed_files_of_a_run_are_found(run, tmp_path):
     figures["test"]["ndcg@10"] += 0.001
     (copy / "metrics.json").write_text(json.dumps(figures))
     assert set(broken(copy)) == {"test metrics"}
+    figures = json.loads((run / "metrics.json").read_text())
+    figures["baselines"]["Popularity"]["valid"]["ndcg@10"] += 0.0005  # a tie broken in favour of a target, say
+    (copy / "metrics.json").write_text(json.dumps(figures))
+    assert set(broken(copy)) == {"Popularity choice of weights"}
     (copy / "metrics.json").write_text((run / "metrics.json").read_text())
     history = pd.read_csv(copy / "history.csv", float_precision="round_trip")
     history.loc[0, "valid_ndcg@10"] = 0.999

@@ -295,6 +295,7 @@ def test_the_version_of_the_code_is_what_it_does(tmp_path):
     root = tmp_path / "seqcl"
     for room in keys.ROOMS:
         (root / room).mkdir(parents=True)
+    (root / "experiment").mkdir()
     for name in keys.FILES:
         (root / name).touch()
     loss = root / "losses" / "softmax.py"
@@ -387,6 +388,32 @@ def test_a_budget_of_trials_tunes_each_row_first_and_once(begun, capsys):
         assert config.of_run(Path(found["run"]), []).flat | {"runs": ""} == best.flat | {"runs": ""}
     assert run(text.replace("trials: 2", "trials: 3"), "--only", "SASRec") == 0
     assert begun[4][:2] == ["tune", "--study"]  # the study goes on
+    count = len(begun)
+    assert run(text, "--json", "third.json") == 0 and len(begun) == count  # of its three trials the first two count
+    assert json.loads(Path("third.json").read_text())["runs"] == first["runs"]
+
+
+def test_a_row_that_cannot_be_tuned_stops_no_other_and_a_killed_beginning_of_a_study_begins_anew(begun, capsys):
+    pytest.importorskip("optuna")
+    text = GRID.replace("budget: {epochs: 2}", "budget: {trials: 1}").replace("seeds: 2", "seeds: 1")
+    text = text.replace("lr: 0.01", "lr: 0.01, epochs: 1").replace(
+        "CL4Rec]", "{model: SASRec, name: bad, train.lr: 1.0e+30}]"
+    )
+    assert run(text, "--plan") == 0
+    from seqcl.experiment.tuned import tunings_of
+
+    first = tunings_of(grid_of(text).rows(), Path("runs"), 1)[0].study
+    first.mkdir(parents=True)
+    (first / "space.yaml").write_text("train.lr: [0.01]\n")  # what a kill leaves
+    assert run(text, "--json", "found.json") == 1
+    assert "1 trials of bad on small failed" in capsys.readouterr().err
+    assert [one["model"] for one in json.loads(Path("found.json").read_text())["runs"]] == ["SASRec"]
+
+
+def test_kept_files_of_several_data_sets_have_names_of_their_own(begun):
+    text = GRID.replace("data: [", "data: [{dataset: log.csv, name: other, data.max_len: 5}, ")
+    assert run(text, "--seeds", "1", "--only", "SASRec", "--keep", "kept") == 0
+    assert sorted(file.name for file in Path("kept").iterdir()) == ["other-SASRec-0.parquet", "small-SASRec-0.parquet"]
 
 
 def test_two_jobs_are_two_at_a_time(begun):

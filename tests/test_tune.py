@@ -288,7 +288,7 @@ def test_another_study_than_the_one_in_the_folder_is_refused(
     assert f"{study}/study.db cannot be read or written" in capsys.readouterr().err
     for folder in (tmp_path, study / "trials"):
         assert main([*words, "--study", str(folder)]) == 2
-        assert "no study and not empty" in capsys.readouterr().err
+        assert "it is no study and holds" in capsys.readouterr().err
 
 
 def test_optuna_that_is_missing_is_said(

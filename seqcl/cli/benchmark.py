@@ -62,7 +62,7 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     if chosen.seeds is not None:
         positive("--seeds", seeds=chosen.seeds)
         grid = replace(grid, seeds=range(chosen.seeds))
-    rows = grid.rows(chosen.only, of_words(words))
+    rows, tunings = grid.rows(chosen.only, of_words(words)), list[Any]()
     if grid.trials:
         from seqcl.experiment.tuned import tuned, tunings_of
 
@@ -70,10 +70,12 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
         if chosen.plan and any(one.state != "done" for one in tunings):
             print_plan(tunings)
             return 0
-        if status := do(tunings, chosen, grid.metric):
-            tell_failed(tunings)
-            return status
+        if do(tunings, chosen, grid.metric) == INTERRUPTED:
+            return INTERRUPTED
         rows = tuned(rows, tunings)
+        if grid.baseline not in [row.model for row in rows]:
+            tell_failed(tunings)
+            return 1
     tasks = tasks_of(rows, chosen.runs, kept_in=chosen.keep, accept_older=chosen.accept_older)
     say_older(tasks, accepted=chosen.accept_older)
     if chosen.plan:
@@ -86,7 +88,7 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     if chosen.keep is not None:
         keep_all(tasks, chosen.keep)
     write(chosen, found, tasks, grid.metric)
-    return int(tell_failed(tasks) or any(one.compared is None for one in found))
+    return int(tell_failed([*tunings, *tasks]) or any(one.compared is None for one in found))
 
 
 def do(tasks: Sequence[Task], chosen: argparse.Namespace, metric: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from seqcl import config, disk, plugins
-from seqcl.errors import UserError
+from seqcl.errors import UserError, brief
 from seqcl.experiment.folder import new_folder
 from seqcl.experiment.spaces import read_space
 from seqcl.experiment.study import CONFIG, Study, readable
-from seqcl.experiment.tune import rank_test, work
+from seqcl.experiment.tune import rank_test, turn, work
 from seqcl.report import print_results
 from seqcl.training import Interrupted, Signals
 
@@ -57,12 +58,12 @@ def tune(words: list[str]) -> int:
     fresh = chosen.study is None or not (chosen.study / CONFIG).exists()
     study = begun(chosen, rest) if fresh else known(chosen, rest)
     again = ["tune", "--study", str(study.folder), "--trials", str(chosen.trials)]
-    again += plugins.words_for(study.base.needs()).split()
+    again += plugins.list_of_words(study.base.needs())
     try:
         with readable(study.folder):
             search(study, chosen, again)
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"seqcl: {getattr(stop, 'where', 'stopped')}; go on with: seqcl {' '.join(again)}", file=sys.stderr)
+        print(f"seqcl: {getattr(stop, 'where', 'stopped')}; go on with: seqcl {shlex.join(again)}", file=sys.stderr)
         return 130
     except UserError:
         if fresh and study.run_of(0) is None:  # nothing was trained
@@ -101,10 +102,17 @@ def begun(chosen: argparse.Namespace, words: list[str]) -> Study:
         folder = new_folder(Path(base.options.runs), f"tune-{base.recipe.name}-{log.name}")
     else:
         folder = chosen.study
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"--study {folder}: it is no study and not empty; give a new folder")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--study {folder}: it is no folder; give a new one")
         folder.mkdir(parents=True, exist_ok=True)
-    return Study.begin(folder, base, space, log, pruning=chosen.pruner != "none")
+    with turn(folder):
+        if (folder / CONFIG).exists():  # another process has begun it meanwhile
+            return known(chosen, words)
+        if others := {file.name for file in folder.iterdir()} - Study.BEFORE:
+            raise UserError(f"--study {folder}: it is no study and holds {brief(min(others))}; give a new folder")
+        for file in folder.iterdir():  # what a kill has left of a study that had not begun
+            file.unlink()
+        return Study.begin(folder, base, space, log, pruning=chosen.pruner != "none")
 
 
 def known(chosen: argparse.Namespace, words: list[str]) -> Study:

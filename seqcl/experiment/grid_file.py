@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,7 +180,7 @@ class Reader(NamedTuple):
         ((kind, size),) = given.items()
         if kind not in BUDGETS:
             raise UserError(f"{self.at(node)}: {unknown('budget', str(kind), BUDGETS)}")
-        if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
+        if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < math.inf:
             raise UserError(f"{self.at(node)}: budget {kind} must be a number above 0, not {brief(repr(size), 60)}")
         if kind == "trials":
             if size != int(size):

@@ -18,7 +18,13 @@ from seqcl.experiment.keeping import named_files
 ROOMS = ("augment", "data", "encoders", "evaluation", "losses", "models", "objectives", "processes", "training")
 """The rooms that decide a figure. The others read options, which a key holds resolved, or show what was found."""
 
-FILES = ("blocks.py", "types.py")
+FILES = (
+    "blocks.py",
+    "mapped.py",
+    "parts.py",
+    "types.py",
+    *(f"experiment/{name}.py" for name in ("job", "pipeline", "ranking")),
+)
 
 
 def key_of(experiment: Experiment, data: str, code: str) -> str:

@@ -162,6 +162,8 @@ def public_model(
 def check_items(table: Tensor, rows: np.ndarray, path: Path, form: Format) -> None:
     """Refuse a table of other items: it has a row for the padding and each item, and, where anything is masked, for the MASK."""
     items = len(rows)
+    if not table.shape[1]:
+        raise UserError(f"{path} is no SASRec: its items have no dimension")
     known = (items + 1, items + 2) if form == "recbole" else (items + 2,)
     if len(table) not in known or (rows.min(), rows.max()) != (1, items):
         raise UserError(

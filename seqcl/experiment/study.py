@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
@@ -55,7 +55,7 @@ def readable(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except (optuna().exceptions.OptunaError, SQLAlchemyError) as error:
+    except (optuna().exceptions.OptunaError, SQLAlchemyError, KeyError) as error:
         raise UserError(f"{folder / DATABASE} cannot be read or written: {brief(error)}") from None
 
 
@@ -69,6 +69,9 @@ class Study:
         space: what is searched.
         pruning: false lets every trial train to its end.
     """
+
+    BEFORE: ClassVar[set[str]] = {SPACE, DATABASE, f"{DATABASE}-journal", plugins.NEEDS}
+    """The files that are there before CONFIG."""
 
     folder: Path
     base: Experiment
@@ -104,8 +107,10 @@ class Study:
         others, named = take(words, "--plugin", "a value")
         base = config.of_run(folder, [f"--plugin={name}" for name in named])
         if others:
+            typed = {word.lstrip("-").partition("=")[0] for word in others if word.startswith("--")}
             for key, value in config.resolve(words).flat.items():
-                if base.flat.get(key) != value:
+                asked = "config" in typed or key in typed or any(key.startswith(f"{one}.") for one in typed)
+                if asked and base.flat.get(key) != value:
                     raise UserError(
                         f"--study {folder}: {key} is {base.flat.get(key)} in this study, not {value}; "
                         "give another folder, or --study alone to go on"
@@ -114,10 +119,10 @@ class Study:
         made = cls(folder=folder, base=base, space=space)
         with readable(folder):
             attrs = made.trials().user_attrs
-        found = base.data.sequences(base.options.dataset).fingerprint
-        if found != attrs["data"]["fingerprint"]:
+            learned, pruning = attrs["data"]["fingerprint"], attrs["pruning"]
+        if base.data.sequences(base.options.dataset).fingerprint != learned:
             raise UserError(f"--study {folder}: its trials learned from another log than {base.options.dataset} is now")
-        return replace(made, pruning=attrs["pruning"])
+        return replace(made, pruning=pruning)
 
     def storage(self) -> Any:
         """The database of the trials."""

@@ -44,6 +44,7 @@ class Task:
     figures: dict[str, Any] = field(default_factory=dict)  # its metrics.json
     older: bool = False  # made by older code
     problem: str = ""  # the last line of a failed run
+    prefix: str = ""  # of the name of its kept file: the data set, where there are several
     began: float = 0.0
     process: subprocess.Popen[bytes] | None = None
     held: ExitStack = field(default_factory=ExitStack)
@@ -71,8 +72,7 @@ class Task:
 
     def needed(self) -> list[str]:
         """The words that name the plugins that it needs."""
-        needed = plugins.words_for(self.experiment.needs()).split(" --plugin ")[1:]  # a path may have a space in it
-        return [word for name in needed for word in ("--plugin", name)]
+        return plugins.list_of_words(self.experiment.needs())
 
     def look(self) -> bool:
         """True if a finished run is there, which is noted."""
@@ -87,7 +87,7 @@ class Task:
 
     def file_in(self, folder: Path) -> Path:
         """The file of its kept results in a folder."""
-        return folder / f"{plain(self.row.name)}-{self.seed}.parquet"
+        return folder / f"{plain(self.prefix + self.row.name)}-{self.seed}.parquet"
 
 
 def tasks_of(rows: Sequence[Row], runs: Path, *, kept_in: Path | None = None, accept_older: bool = False) -> list[Task]:
@@ -104,7 +104,7 @@ def tasks_of(rows: Sequence[Row], runs: Path, *, kept_in: Path | None = None, ac
     """
     logs: dict[Any, Sequences] = {}
     versions: dict[Any, str] = {}
-    found = []
+    found, several = [], len({row.data for row in rows}) > 1
     for seed in dict.fromkeys(seed for row in rows for seed in row.seeds):
         for row in [row for row in rows if seed in row.seeds]:
             experiment = replace(row.experiment, options=replace(row.experiment.options, seed=seed))
@@ -125,6 +125,7 @@ def tasks_of(rows: Sequence[Row], runs: Path, *, kept_in: Path | None = None, ac
                 folder=runs / f"{name}-{key}",
                 log=versions[place],
                 fingerprint=logs[place].fingerprint,
+                prefix=f"{row.data}-" if several else "",
             )
             if not task.look():
                 look_elsewhere(task, kept_in, accept_older=accept_older)

@@ -141,8 +141,10 @@ def rank_test(study: Study) -> Run:
     """
     with turn(study.folder):
         trials = study.trials()
-        run = study.run_of(study.best_of(trials).number)
-        assert run is not None
+        best = study.best_of(trials)
+        run = study.run_of(best.number)
+        if run is None:
+            raise UserError(f"{study.place(best.number)}: the run of the best trial is not there any more")
         trials.set_user_attr("tested", run.name)
         found = Run.load(run)
         if "test" in found.metrics:

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
-from seqcl import config, plugins
 from seqcl.config import Experiment
 from seqcl.errors import UserError
 from seqcl.experiment.grid import Row
@@ -22,6 +19,7 @@ class Tuning(Task):
     """The study of a row, run as `seqcl tune`; its result is the best configuration."""
 
     trials: int
+    best: Experiment | None = None  # the best configuration of the study that is done
 
     @property
     def study(self) -> Path:
@@ -44,22 +42,19 @@ class Tuning(Task):
                 "--study", str(self.study), "--trials", str(self.trials), *self.needed()]  # fmt: skip
 
     def look(self) -> bool:
-        """True if the study has its trials and its best configuration."""
-        if not (self.study / "best.yaml").exists():
+        """True if the study has its trials; the best of them is noted."""
+        if not (self.study / CONFIG).exists():
             return False
-        study = Study.read(self.study, plugins.words_for(self.experiment.needs()).split())
-        ended = study.ended()
-        if len(ended) < self.trials:
+        study = Study.read(self.study, self.needed())
+        first = [trial for trial in study.ended() if trial.number < self.trials]  # a study may have more
+        done = [trial for trial in first if trial.state.name == "COMPLETE"]
+        if len(first) < self.trials or not done:
             return False
-        spent = sum(trial.duration.total_seconds() for trial in ended if trial.duration)
-        best = study.best_of(study.trials())
+        spent = sum(trial.duration.total_seconds() for trial in first if trial.duration)
+        best = max(done, key=lambda trial: (trial.value, -trial.number))
         self.take(self.study, {"seconds": spent, "valid": {study.base.train.monitor: best.value}})
+        self.best = study.experiment(best.params)
         return True
-
-    def best(self) -> Experiment:
-        """The best configuration of the study that is done."""
-        values = yaml.safe_load((self.study / "best.yaml").read_text(encoding="utf-8"))
-        return config.experiment(values, stored=True)
 
 
 def tunings_of(rows: Sequence[Row], runs: Path, trials: int) -> list[Tuning]:
@@ -93,12 +88,13 @@ def has_space(experiment: Experiment) -> bool:
 
 
 def tuned(rows: Sequence[Row], tunings: Sequence[Tuning]) -> list[Row]:
-    """The rows with the best configuration of their studies, each beside its plain form as tuned."""
+    """The rows with the best configuration of their studies, each beside its plain form as tuned; not those whose study failed."""
 
-    def best_of(row: Row) -> Experiment:
-        return next((one.best() for one in tunings if one.row.same(row)), row.experiment)
+    def as_tuned(row: Row | None) -> Row | None:
+        own = next((one for one in tunings if row is not None and one.row.same(row)), None)
+        if row is None or (own is not None and own.best is None):
+            return None
+        return row if own is None or own.best is None else replace(row, experiment=own.best)
 
-    return [
-        replace(row, experiment=best_of(row), plain=row.plain and replace(row.plain, experiment=best_of(row.plain)))
-        for row in rows
-    ]
+    made = [(as_tuned(row), as_tuned(row.plain)) for row in rows]
+    return [replace(row, plain=plain) for row, plain in made if row is not None]

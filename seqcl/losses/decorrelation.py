@@ -30,6 +30,7 @@ def vicreg(first: Tensor, second: Tensor, *, variance: float = 1.0, covariance: 
     """Mean squared distance of partners, plus terms that keep channels spread and uncorrelated: a scalar.
 
     Source: VICReg, arXiv 2105.04906, eq. 1 to 6, where the three factors are 25, 25 and 1; here all are divided by the first.
+    As in the authors' code, the distance is a mean over channels, and the spread that over both views.
 
     Args:
         first: (B, W) one view of each row, B at least 2.

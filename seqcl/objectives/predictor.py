@@ -84,7 +84,8 @@ class MoCoV3(BYOL):
 
     Source: MoCo v3, arXiv 2104.02057, algorithm 1: no queue, a predictor, both directions. The copy's momentum rises to 1.
 
-    Differs from the paper: the mean over both directions, without the factor of twice the temperature. Rows of one user or
+    Differs from the paper: the mean over both directions, without the factor of twice the temperature. The projection has two
+    layers instead of three. Rows of one user or
     with one last target are no negatives of each other. Batch norm sees both views together.
 
     Args:

@@ -76,7 +76,7 @@ def check_validation(
                 f"{told}; the kept weights give {high:.4f}"
                 + (f", and {most:.4f} on the test, which is it" if its else "")
             )
-    return f"the kept weights rank {len(valid.low):,} validation targets to {monitor} {high:.4f}, which stands in {' and '.join(values)}"
+    return f"the kept weights rank {len(valid.low):,} validation targets to {monitor} {value:.4f}, which stands in {' and '.join(values)}"
 
 
 def check_test(experiment: Experiment, ranks: np.ndarray, stored: Mapping[str, float]) -> str:

@@ -194,7 +194,7 @@ def check_columns(cells: dict[str, Any], known: list[int], features: Features, b
 def check_popularity(model: Model, plain: Plain) -> str:
     """Compare the scores of Popularity with the training counts."""
     if not isinstance(model, Popularity):
-        raise Unused("the model is trained")
+        raise Unused("the model is not Popularity")
     refuse_other_counts("item", np.pad(np.array(model.counts.tolist()), 1), plain.counted())
     return f"the scores of {plain.num_items:,} items are their training counts"
 

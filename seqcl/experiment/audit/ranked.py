@@ -14,6 +14,7 @@ from seqcl.evaluation import Evaluator
 from seqcl.experiment.audit.plain import Plain, Target
 from seqcl.experiment.audit.verdict import Broken, Unused
 from seqcl.experiment.ranking import windows_of
+from seqcl.models import Baseline
 from seqcl.types import PAD, SeqBatch
 
 ROUNDING = 1e-5
@@ -60,6 +61,7 @@ def ranks_of(
         rounding: part of the largest score by which a score may differ.
     """
     low, high = np.zeros(len(targets), np.int64), np.zeros(len(targets), np.int64)
+    counted = isinstance(model, Baseline)
     for first in range(0, len(targets), evaluator.batch_size):
         some = targets[first : first + evaluator.batch_size]
         scores = model.scores(batch_of(plain, some, device)).double().cpu().numpy()  # (B, N)
@@ -77,7 +79,8 @@ def ranks_of(
                 low[first + row] = high[first + row] = max(plain.num_items, max(evaluator.ks) + 1)
                 continue
             slack = rounding * float(np.abs(others[np.isfinite(others)]).max())
-            low[first + row] = 1 + (others > scores[row, own] + slack).sum()
+            equal = (others == scores[row, own]).sum() if counted else 1  # of a counted model, ties are no rounding
+            low[first + row] = equal + (others > scores[row, own] + slack).sum()
             high[first + row] = (others >= scores[row, own] - slack).sum()
     return Bounds(low=low, high=high)
 
