@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 WIDTH = 120
 
 
-def add_audit(commands: Any) -> None:
+def add_audit(commands: Any, add_plugin: Callable[[argparse.ArgumentParser], None]) -> None:
     """Give the command line the command."""
     command = commands.add_parser(
         "audit", help="check by recomputation that nothing held out reached training or a choice"
@@ -26,13 +27,7 @@ def add_audit(commands: Any) -> None:
         "--batches", type=int, metavar="N", help="train for N batches only (default: the first epoch, twice)"
     )
     command.add_argument("--device", default="cpu", help="where models are trained and ranked (default: cpu)")
-    command.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a .py file or a module with parts that the run needs",
-    )
+    add_plugin(command)
 
 
 def audit(chosen: argparse.Namespace) -> int:

@@ -70,7 +70,7 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
         if chosen.plan and any(one.state != "done" for one in tunings):
             print_plan(tunings)
             return 0
-        if do(tunings, chosen, grid.metric) == INTERRUPTED:
+        if interrupted(tunings, chosen, grid.metric):
             return INTERRUPTED
         rows = tuned(rows, tunings)
         if grid.baseline not in [row.model for row in rows]:
@@ -81,7 +81,7 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     if chosen.plan:
         print_plan(tasks)
         return 0
-    if do(tasks, chosen, grid.metric) == INTERRUPTED:
+    if interrupted(tasks, chosen, grid.metric):
         return INTERRUPTED
     found = verdicts(tasks, baseline=grid.baseline, metric=grid.metric)
     show(found, grid.metric)
@@ -91,8 +91,8 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     return int(tell_failed([*tunings, *tasks]) or any(one.compared is None for one in found))
 
 
-def do(tasks: Sequence[Task], chosen: argparse.Namespace, metric: str) -> int:
-    """Run what is missing: 0 when all is done, 1 when a run failed, 130 when it was interrupted."""
+def interrupted(tasks: Sequence[Task], chosen: argparse.Namespace, metric: str) -> bool:
+    """Run what is missing; true if Ctrl-C or SIGTERM came."""
     from seqcl.experiment.benchmark import run_all
 
     screen = Screen(metric)
@@ -102,10 +102,10 @@ def do(tasks: Sequence[Task], chosen: argparse.Namespace, metric: str) -> int:
         screen.board.close()
         done = sum(task.state == "done" for task in tasks)
         print(f"seqcl: stopped; {done} of {len(tasks)} runs are done, the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+        return True
     finally:
         screen.board.close()
-    return int(any(task.state == "failed" for task in tasks))
+    return False
 
 
 def print_plan(tasks: Sequence[Task]) -> None:
@@ -175,7 +175,7 @@ class Screen:
 
 
 def told(tasks: Sequence[Task], left: float | None) -> str:
-    """How many runs are done, and how long the others take."""
+    """Tell the number of runs that are done, and the time that the others take."""
     from seqcl.training.line import duration
 
     done = sum(task.state == "done" for task in tasks)

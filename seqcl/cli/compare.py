@@ -67,7 +67,7 @@ def compare(chosen: argparse.Namespace) -> int:
 
 
 def sheet_of(found: Compared, contrast: Sequence[Mapping[str, Any]] = ()) -> Sheet:
-    """What the page shows of a comparison."""
+    """The facts of a comparison that the page shows."""
     from seqcl.report import Sheet, heading_of, seeds_of
 
     records = found.records()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 MAPS = ("auto", "tsne", "none")
 
 
-def add_diagnose(commands: Any) -> None:
+def add_diagnose(commands: Any, add_plugin: Callable[[argparse.ArgumentParser], None]) -> None:
     """Give the command line the command."""
     command = commands.add_parser("diagnose", help="figures and pictures of the vectors, views and negatives of a run")
     command.add_argument("run", metavar="RUN", help="run folder, or RUN/baselines/NAME")
@@ -24,13 +25,7 @@ def add_diagnose(commands: Any) -> None:
         "--colour", metavar="COLUMN", help="column of the item table, or .json of item -> [attributes]; else popularity"
     )
     command.add_argument("--device", default="cpu", help="where the model is (default: cpu)")
-    command.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a .py file or a module with parts that the run needs",
-    )
+    add_plugin(command)
 
 
 def diagnose(chosen: argparse.Namespace) -> int:

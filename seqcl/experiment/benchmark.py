@@ -28,7 +28,7 @@ PATIENCE = 60.0
 
 
 class Watcher(Protocol):
-    """What shows the runs."""
+    """Shows the runs."""
 
     def show(self, tasks: Sequence[Task], left: float | None) -> None:
         """Show the state of all runs, and the seconds left, if they can be told."""

@@ -190,7 +190,7 @@ def shares(rows: Rows) -> Tensor:
 
 
 def hardness_of(model: Recommender, batch: SeqBatch) -> dict[str, Any]:
-    """How much of InfoNCE's gradient falls on the hardest negatives of a row, at several temperatures.
+    """Measure the part of InfoNCE's gradient that falls on the hardest negatives of a row, at several temperatures.
 
     Vectors are those that the run contrasts, its head included, or without contrast the states of rows. Related rows are no negatives.
     """

@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What the file of a benchmark says."""
+    """The content of a benchmark's file."""
 
     models: Sequence[Entry]
     data: Sequence[Entry]

@@ -171,7 +171,7 @@ class Reader(NamedTuple):
         return list(dict.fromkeys(seeds))
 
     def budget(self, node: yaml.Node | None) -> tuple[Settings, int]:
-        """What gives every row the same: options for so many epochs or minutes and no early end, or a number of trials."""
+        """Read the budget of every row: options for so many epochs or minutes and no early end, or a number of trials."""
         if node is None:
             return {}, 0
         given = self.of(node)

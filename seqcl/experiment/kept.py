@@ -19,7 +19,7 @@ DEEPEST = 20
 """The largest rank that is kept: longer lists cannot be judged from a kept file."""
 
 FIGURES = ("model", "protocol", "data", "test", "valid", "training", "seed", "versions", "machine", "seconds", "peak_memory_bytes")  # fmt: skip
-"""What is kept of metrics.json."""
+"""The parts of metrics.json that are kept."""
 
 
 def keep(run: Finished, file: Path, *, key: str) -> None:

@@ -55,7 +55,7 @@ class Task:
         return f"{self.row.name} on {self.row.data}, seed {self.seed}"
 
     def progress(self) -> str:
-        """How many epochs the run has ended; nothing for a model that is counted."""
+        """The number of epochs that the run has ended, in words; nothing for a model that is counted."""
         if not self.experiment.recipe.trained:
             return ""
         found, ended = newest(self.folder, "*/history.csv"), 0

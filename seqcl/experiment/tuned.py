@@ -32,7 +32,7 @@ class Tuning(Task):
         return f"{self.trials} trials of {self.row.name} on {self.row.data}"
 
     def progress(self) -> str:
-        """How many trials were begun."""
+        """The number of trials that were begun, in words."""
         return f"trial {len(list(self.study.glob('trials/*')))}"
 
     def command(self) -> list[str]:

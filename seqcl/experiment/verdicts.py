@@ -16,7 +16,7 @@ from seqcl.experiment.tasks import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What was found on one data set."""
+    """The result on one data set."""
 
     data: str
     compared: Compared | None

@@ -30,7 +30,7 @@ class Details:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """What the page shows of one comparison."""
+    """The facts of one comparison that the page shows."""
 
     records: Records  # the rows, the baseline first
     details: Sequence[Details]  # of each row
@@ -54,7 +54,7 @@ def write_page(path: Path, sheets: Sequence[Sheet]) -> None:
 
 
 def part_of(sheet: Sheet) -> dict[str, Any]:
-    """What the template needs of one comparison."""
+    """The facts of one comparison that the template needs."""
     records, metric = sheet.records, sheet.metric
     columns = {metric: metric, "± seeds": f"{metric} deviation", **dict(zip(SHOWN, SHOWN, strict=True))}
     return {

@@ -134,7 +134,7 @@ class Audited:
 
     @cached_property
     def learned(self) -> Counter[int]:
-        """How often each item is a target in an epoch of training rows, each of which training may know."""
+        """Count how often each item is a target in an epoch of training rows, each of which training may know."""
         run = self.run
         batches = training_batches(
             run.split, run.experiment.train, seed=run.experiment.options.seed, device=torch.device("cpu")
@@ -174,7 +174,7 @@ class Audited:
 
     @cached_property
     def traces(self) -> tuple[Trace, Trace]:
-        """What training makes of the log, and of its twin."""
+        """The traces of training on the log, and on its twin."""
         run = self.run
         twin = self.experiment.data.split_windows(twin_of(run.sequences, self.plain))
         real, other = (

@@ -22,7 +22,7 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plain:
-    """What training may know, and what is held out.
+    """Says of a log which part training may know, and which is held out.
 
     Args:
         rows: the items of each user, oldest first.
@@ -52,7 +52,7 @@ class Plain:
 
     @cached_property
     def counts(self) -> Counter[int]:
-        """How often training may know each item."""
+        """Count the interactions of each item that training may know."""
         found: Counter[int] = Counter()
         for row in self.train:
             found.update(row)
@@ -103,7 +103,7 @@ def plain_split(sequences: Sequences, protocol: Mapping[str, Any]) -> Plain:
 
 
 Parts = tuple[list[int], list[Target], list[Target]]
-"""How many items of each user are known, the validation targets and the test targets, by user and place."""
+"""The number of items of each user that are known, the validation targets and the test targets, by user and place."""
 
 
 def leave_one_out(sequences: Sequences, rows: list[list[int]], protocol: Mapping[str, Any]) -> Parts:
