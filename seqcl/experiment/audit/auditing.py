@@ -212,7 +212,7 @@ class Audited:
         if stored is None or stored[0] != steps:
             return "the history's first epoch has other batches, so its losses are not compared"
         if not self.same_device():
-            return "the run was made on another device, so the losses of its history are not compared"
+            return "the run was made on another device or by several processes, so the losses of its history are not compared"
         apart = max(abs(found.get(term, 0.0) - value) / max(abs(value), 1e-12) for term, value in stored[1].items())
         if apart == 0:
             return "the losses are, to the last bit, those of the first epoch in history.csv"
