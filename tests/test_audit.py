@@ -14,7 +14,7 @@ import torch
 import seqcl
 from seqcl.augment import Pair, SameTarget
 from seqcl.cli.main import main
-from seqcl.data import Loader, markov
+from seqcl.data import Loader, hardships, markov
 from seqcl.data import split as splits
 from seqcl.encoders import spectral
 from seqcl.errors import UserError
@@ -35,6 +35,7 @@ SMALL = {
     "encoder": {"dim": 8}, "eval": {"exclude_seen": False},
     "train": {"epochs": 2, "lr": 0.02, "warmup": 0, "batch_size": 16, "patience": 0},
 }  # fmt: skip
+FEW = {"data": {"train_users": 0.4}}
 COLD = {"data": {"cold_items": 0.2}}
 TEMPORAL = {"data": {"split": "temporal", "targets": "all"}}
 SAMPLED = {"eval": {"candidates": "popularity", "sampled": 8, "exclude_seen": False}}
@@ -189,7 +190,12 @@ def dropped_targets(patch):
 def leaky_cold_items(patch):
     """Cold items stay in training."""
     patch.setattr(splits, "check_leakage", lambda *split: None)
-    patch.setattr(splits, "without_items", lambda log, cold: (log, np.arange(len(log.items) + 1)))
+    patch.setattr(hardships, "without_items", lambda log, cold: (log, np.arange(len(log.items) + 1)))
+
+
+def leaky_users(patch):
+    """All users train."""
+    patch.setattr(hardships, "draw_users", lambda number, fraction, seed: np.ones(number, bool))
 
 
 def leaky_same_target(patch):
@@ -262,6 +268,7 @@ def swapped_validation(patch):
         (leaky_candidates, "SASRec", {"eval": {"exclude_seen": True}}, ["test ranks"]),
         (dropped_targets, "SASRec", {"eval": {"exclude_seen": True}}, ["test ranks"]),
         (leaky_cold_items, "SASRec", COLD, ["cold items", "training windows", "popularity"]),
+        (leaky_users, "SASRec", FEW, ["idle users", "training windows", "popularity"]),
         (leaky_same_target, "DuoRec", {}, ["same-target index"]),
         (leaky_negatives, "SASRec", POPULAR, ["chances of negatives", "first epoch"]),
         (leaky_cut, "SASRec", TEMPORAL, ["training windows", "popularity", "first epoch"]),

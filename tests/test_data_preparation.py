@@ -45,7 +45,14 @@ def test_cold_items_are_out_of_training() -> None:
     assert len(split.train.items) < len(whole.train.items)
 
 
+@pytest.mark.parametrize("name", ["cold_items", "noise"])
 @pytest.mark.parametrize("wrong", [-0.1, 1.0, 2.0, float("nan")])
-def test_a_wrong_fraction_of_cold_items_names_its_option(wrong: float) -> None:
-    with pytest.raises(UserError, match=rf"--data.cold_items {wrong}: must be from 0 to below 1"):
-        Preparation(cold_items=wrong)
+def test_a_wrong_fraction_names_its_option(name: str, wrong: float) -> None:
+    with pytest.raises(UserError, match=rf"--data.{name} {wrong}: must be from 0 to below 1"):
+        Preparation(**{name: wrong})
+
+
+@pytest.mark.parametrize("wrong", [0.0, -0.1, 1.1, float("nan")])
+def test_a_wrong_fraction_of_users_names_its_option(wrong: float) -> None:
+    with pytest.raises(UserError, match=rf"--data.train_users {wrong}: must be above 0 and at most 1"):
+        Preparation(train_users=wrong)

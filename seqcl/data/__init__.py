@@ -9,12 +9,13 @@ from seqcl.data.catalog import DATASETS
 from seqcl.data.datasets import load, load_sequences, pack_to, resolve
 from seqcl.data.downloads import download
 from seqcl.data.files import data_folder
+from seqcl.data.hardships import add_noise, hold_out_items, keep_users
 from seqcl.data.interactions import Interactions
 from seqcl.data.leakage import LeakageError, check_leakage
 from seqcl.data.packing import DUPLICATES, pack
 from seqcl.data.preparation import Preparation
 from seqcl.data.sequences import Sequences
-from seqcl.data.split import Split, hold_out_items, leave_one_out, temporal
+from seqcl.data.split import Split, leave_one_out, temporal
 from seqcl.data.synthetic import Markov, markov, shuffled
 from seqcl.data.windows import WINDOWS
 
@@ -34,10 +35,12 @@ __all__ = [
     "Preparation",
     "Sequences",
     "Split",
+    "add_noise",
     "check_leakage",
     "data_folder",
     "download",
     "hold_out_items",
+    "keep_users",
     "leave_one_out",
     "load",
     "load_sequences",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqcl.data.cold_items import draw_cold_items
+from seqcl.data.draws import draw_cold_items, draw_users
 from seqcl.mapped import let_go, stretches
 from seqcl.types import Windows
 
@@ -68,6 +68,8 @@ def check_cold_items(train: Windows, valid: Windows, protocol: dict[str, Any]) -
     cold = draw_cold_items(train.num_items, protocol["cold_items"], protocol["cold_items_seed"])
     users, items = valid.known()
     left = ~cold[items]
+    if "train_users" in protocol:
+        left &= draw_users(train.num_users, protocol["train_users"], protocol["train_users_seed"])[users]
     if not all(np.array_equal(*pair) for pair in zip(train.known(), (users[left], items[left]), strict=True)):
         raise LeakageError("train does not know the same as validation without the cold items")
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from seqcl.data.columns import ReadOptions
 from seqcl.data.datasets import load_sequences
 from seqcl.data.given import given
+from seqcl.data.hardships import add_noise, hold_out_items, keep_users
 from seqcl.data.interactions import Interactions
 from seqcl.data.sequences import Sequences
-from seqcl.data.split import Split, hold_out_items, leave_one_out, temporal
+from seqcl.data.split import Split, leave_one_out, temporal
 from seqcl.errors import UserError
 
 
@@ -45,9 +46,13 @@ class Preparation:
         cold: predict items that training has never seen as well; temporal split only.
         cold_items: fraction of the items that is taken out of training, drawn at random, the same items for every model;
             the slice `target_training` shows how they are found.
+        train_users: fraction of the users that training sees, drawn at random, the same ones for every model; validation and
+            test keep all.
+        noise: fraction of the training interactions whose item is replaced by one drawn at random, the same for every model;
+            validation and test find them in histories, never as targets.
 
     Raises:
-        UserError: cold_items is not from 0 to below 1.
+        UserError: a fraction is out of range.
     """
 
     split: Literal["leave_one_out", "temporal", "given"] = "leave_one_out"
@@ -70,10 +75,15 @@ class Preparation:
     targets: Literal["first", "all"] = "first"
     cold: bool = False
     cold_items: float = 0.0
+    train_users: float = 1.0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.cold_items < 1:
-            raise UserError(f"--data.cold_items {self.cold_items}: must be from 0 to below 1")
+        for name in ("cold_items", "noise"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--data.{name} {getattr(self, name)}: must be from 0 to below 1")
+        if not 0 < self.train_users <= 1:
+            raise UserError(f"--data.train_users {self.train_users}: must be above 0 and at most 1")
 
     def from_frame(self, frame: Any) -> Interactions:
         """The interactions of a data frame; its columns are those asked for, else the usual names.
@@ -122,7 +132,7 @@ class Preparation:
         """The training, validation and test windows of a packed log.
 
         Raises:
-            UserError: as `leave_one_out`, `temporal` and `hold_out_items`; or no user has a training target.
+            UserError: as `leave_one_out`, `temporal`, `keep_users` and `hold_out_items`; or no user has a training target.
         """
         if self.split == "leave_one_out":
             split = leave_one_out(sequences, max_len=self.max_len, windows=self.windows)
@@ -143,4 +153,5 @@ class Preparation:
                 targets=self.targets,
                 cold=self.cold,
             )
+        split = keep_users(add_noise(split, self.noise), self.train_users)
         return hold_out_items(split, sequences, self.cold_items)

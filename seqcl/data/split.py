@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from seqcl.data.cold_items import draw_cold_items, without_items
 from seqcl.data.leakage import check_leakage
 from seqcl.data.sequences import Sequences
 from seqcl.data.windows import check_window_options, evaluation_windows, stretch_positions, training_windows
@@ -203,34 +202,3 @@ def nth_smallest(values: np.ndarray, place: int) -> float:
         place -= int(ends[digit - 1]) if digit else 0
         known = known << np.uint64(16) | np.uint64(digit)
     return float((known ^ (top if known & top else all_bits)).view(np.float64))
-
-
-def hold_out_items(split: Split, sequences: Sequences, fraction: float, *, seed: int = 0) -> Split:
-    """Take a random fraction of the items out of the training log; validation and test keep them.
-
-    A model can score such an item only by its features.
-
-    Args:
-        split: a split of the log.
-        sequences: the log.
-        fraction: fraction of the items, from 0 to below 1; 0 gives the split as it is.
-        seed: decides which items; the same ones for every model.
-
-    Raises:
-        UserError: the fraction is out of range, or nothing is left to train on.
-    """
-    if not 0 <= fraction < 1:
-        raise UserError(f"cold_items must be from 0 to below 1, not {fraction}")
-    if fraction == 0:
-        return split
-    cold = draw_cold_items(sequences.num_items, fraction, seed)
-    rest, place = without_items(sequences, cold)
-    train = training_windows(
-        rest, place[split.train.ends], max_len=split.protocol["max_len"], windows=split.protocol["windows"]
-    )
-    if not len(train):
-        raise UserError(
-            f"{sequences.name}: nothing to train on without {int(cold.sum())} of its {sequences.num_items} items"
-        )
-    protocol = split.protocol | {"cold_items": fraction, "cold_items_seed": seed}
-    return Split(train=train, valid=split.valid, test=split.test, protocol=protocol)

@@ -98,6 +98,7 @@ class Audited:
             "popularity": lambda: windows.check_counts(plain, run.split),
             "cuts in time": lambda: windows.check_times(plain, run.sequences, run.experiment),
             "cold items": lambda: windows.check_cold_items(plain, run.split),
+            "idle users": lambda: windows.check_idle_users(plain, run.split),
         }
 
     def of_the_model(self) -> dict[str, Callable[[], str]]:

@@ -28,6 +28,7 @@ class Plain:
         rows: the items of each user, oldest first.
         known: how many of them, from the first on, training and validation may know.
         cold: items that are taken out of training.
+        idle: users who do not train.
         valid: validation targets, those with the shortest input first.
         test: test targets, in the same order.
         num_items: N.
@@ -38,6 +39,7 @@ class Plain:
     rows: list[list[int]]
     known: list[int]
     cold: set[int]
+    idle: set[int]
     valid: list[Target]
     test: list[Target]
     num_items: int
@@ -47,8 +49,9 @@ class Plain:
     @cached_property
     def train(self) -> list[list[int]]:
         """The items of each user that training may know, oldest first."""
-        pairs = zip(self.rows, self.known, strict=True)
-        return [[item for item in row[:known] if item not in self.cold] for row, known in pairs]
+        sizes = [0 if user in self.idle else known for user, known in enumerate(self.known)]
+        pairs = zip(self.rows, sizes, strict=True)
+        return [[item for item in row[:size] if item not in self.cold] for row, size in pairs]
 
     @cached_property
     def counts(self) -> Counter[int]:
@@ -89,17 +92,37 @@ def plain_split(sequences: Sequences, protocol: Mapping[str, Any]) -> Plain:
         random = np.random.default_rng(protocol["cold_items_seed"])
         number = round(protocol["cold_items"] * sequences.num_items)
         cold = {1 + int(item) for item in random.choice(sequences.num_items, number, replace=False)}
+    idle: set[int] = set()
+    if protocol.get("train_users"):
+        order = np.random.default_rng(protocol["train_users_seed"]).permutation(len(rows)).tolist()
+        idle = set(order[max(1, round(protocol["train_users"] * len(rows))) :])
+    if protocol.get("noise"):
+        put_noise(rows, known, sequences.num_items, protocol)
     longest = protocol["max_len"]
     return Plain(
         rows=rows,
         known=known,
         cold=cold,
+        idle=idle,
         valid=sorted(valid, key=lambda one: min(one.place, longest)),
         test=sorted(test, key=lambda one: min(one.place, longest)),
         num_items=sequences.num_items,
         max_len=longest,
         cuts=(protocol["valid_from"], protocol["test_from"]) if protocol["split"] == "temporal" else None,
     )
+
+
+def put_noise(rows: list[list[int]], known: list[int], num_items: int, protocol: Mapping[str, Any]) -> None:
+    """Replace items in the known parts of the rows, in the drawn order, until the noise of the protocol is reached."""
+    random = np.random.default_rng(protocol["noise_seed"])
+    places = [(user, place) for user, row in enumerate(rows) for place in range(len(row))]
+    order, steps = random.permutation(len(places)).tolist(), random.integers(1, num_items, len(places)).tolist()
+    left = round(protocol["noise"] * sum(known))
+    for one in order:
+        user, place = places[one]
+        if left and place < known[user]:
+            rows[user][place] = 1 + (rows[user][place] - 1 + steps[one]) % num_items
+            left -= 1
 
 
 Parts = tuple[list[int], list[Target], list[Target]]

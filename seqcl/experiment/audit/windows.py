@@ -116,6 +116,18 @@ def check_times(plain: Plain, sequences: Sequences, experiment: Experiment) -> s
     return f"training ends at second {latest:.0f}, validation begins at {first_valid:.0f}, the test at {first_test:.0f}"
 
 
+def check_idle_users(plain: Plain, split: Split) -> str:
+    """Find no interaction of a user who does not train in anything that training knows."""
+    if not plain.idle:
+        raise Unused("all users train (data.train_users)")
+    met = sorted(plain.idle & (set(split.train.known()[0].tolist()) | set(split.train.users.tolist())))
+    if met:
+        raise Broken(
+            f"training knows {len(met):,} of {len(plain.idle):,} users who do not train, such as user {met[0]}"
+        )
+    return f"none of the {len(plain.idle):,} users who do not train is among the training interactions"
+
+
 def check_cold_items(plain: Plain, split: Split) -> str:
     """Find no cold item in anything that training knows."""
     if not plain.cold:
