@@ -21,6 +21,7 @@ from seqcl.data import (
     pack,
 )
 from seqcl.errors import UserError
+from seqcl.report.table import heading_of
 from tests.reference_data import random_log
 
 FIELDS = ("users", "start", "stop", "first")
@@ -112,3 +113,9 @@ def test_what_cannot_be_is_refused():
     none = replace(whole.train, **{name: getattr(whole.train, name)[:0] for name in FIELDS})
     with pytest.raises(UserError, match=r"none of the \d+ users that train_users 0.5 keeps has a target"):
         keep_users(replace(whole, train=none), 0.5)
+
+
+def test_every_hardship_stands_over_the_table():
+    split = Preparation(noise=0.2, train_users=0.5, cold_items=0.3).split_windows(log())
+    told = heading_of({"name": "log"}, split.protocol | {"candidates": "full", "exclude_seen": True}, "seed 0")
+    assert "0.5 of the users train, 0.2 of the training items replaced, 0.3 of the items not in training" in told

@@ -134,6 +134,12 @@ def heading_of(data: Mapping[str, Any], protocol: Mapping[str, Any], seeds: str,
         parts.append(f"{protocol['k_core']}-core")
     if protocol.get("min_length", 1) > 1:
         parts.append(f"users of {protocol['min_length']} items or more")
+    if protocol.get("train_users"):
+        parts.append(f"{protocol['train_users']:.3g} of the users train")
+    if protocol.get("noise"):
+        parts.append(f"{protocol['noise']:.3g} of the training items replaced")
+    if protocol.get("cold_items"):
+        parts.append(f"{protocol['cold_items']:.3g} of the items not in training")
     if protocol.get("unreachable_targets"):
         share = protocol["unreachable_targets"] / protocol["num_targets"]
         parts.append(f"{share:.1%} of the targets cannot be hit (best possible {1 - share:.4f})")
