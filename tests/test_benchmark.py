@@ -272,6 +272,8 @@ def test_kept_results_count_as_runs_and_those_of_another_configuration_are_refus
     other = one.replace("encoder: {dim: 8", "encoder: {dim: 12")
     assert run(other, "--keep", "kept") == 2
     assert "SASRec-0.parquet was kept with another encoder.dim (8, now 12): remove it" in capsys.readouterr().err
+    assert run(f"{one}metric: ndcg@50\n", "--keep", "kept") == 2
+    assert "keeps ranks of at most 20, so nothing is known of ndcg@50: choose another" in capsys.readouterr().err
     about, _ = kept.read(Path("kept/SASRec-0.parquet"))
     task = tasks_of(grid_of(one).rows(), Path("runs"))[0]
     earlier = {**about["config"], "encoder": {k: v for k, v in about["config"]["encoder"].items() if k != "activation"}}
@@ -279,6 +281,15 @@ def test_kept_results_count_as_runs_and_those_of_another_configuration_are_refus
     gone = {**about["config"], "encoder": {**about["config"]["encoder"], "colour": "red"}}
     with pytest.raises(UserError, match=r"somewhere was kept with options that are no more: .*colour"):
         tasks_room.check_same(task, {**about, "config": gone}, Path("somewhere"))
+
+
+def test_a_model_alone_has_a_table_of_one_row(begun, capsys):
+    one = "data: log.csv\nmodels: EASE\n"
+    assert run(one, "--keep", "kept", "--html", "page.html", "--csv", "rows.csv") == 0
+    assert "EASE" in capsys.readouterr().out and "1 model on" in Path("page.html").read_text()
+    assert len(pd.read_csv("rows.csv")) == 1
+    shutil.rmtree("runs")
+    assert run(one, "--keep", "kept", "--html", "page.html") == 0 and len(begun) == 1
 
 
 def test_options_and_seeds_of_the_command_line_win_and_no_model_may_lack_them(folder, capsys):
@@ -523,12 +534,13 @@ def test_a_mistake_is_told_with_its_line_and_nothing_is_run(folder, capsys, text
 
 def test_every_benchmark_that_ships_resolves():
     files = sorted((Path(__file__).parents[1] / "configs" / "benchmarks").glob("*.yaml"))
-    assert len(files) == 7
+    assert len(files) == 8
     for file in files:
         head = file.read_text().splitlines()
         assert f"# seqcl benchmark configs/benchmarks/{file.name}" in head[1]
         grid = read_grid(file)
-        assert grid.contrast == "both" and grid.baseline == grid.models[0].name
+        assert grid.contrast == ("as-is" if file.stem == "contrast" else "both")
+        assert grid.baseline == grid.models[0].name
         if file.stem != "ml-1m-200":  # the models of the other length
             own = [model for model in grid.models if "model" in model.settings]  # the files are tested by themselves
             if own:

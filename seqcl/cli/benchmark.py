@@ -76,7 +76,7 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
         if grid.baseline not in [row.model for row in rows]:
             tell_failed(tunings)
             return 1
-    tasks = tasks_of(rows, chosen.runs, kept_in=chosen.keep, accept_older=chosen.accept_older)
+    tasks = tasks_of(rows, chosen.runs, kept_in=chosen.keep, accept_older=chosen.accept_older, metric=grid.metric)
     say_older(tasks, accepted=chosen.accept_older)
     if chosen.plan:
         print_plan(tasks)

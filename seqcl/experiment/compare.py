@@ -76,6 +76,7 @@ def compare_runs(
     metric: str = "ndcg@10",
     called: Mapping[Path, str] | None = None,
     dataset: str | None = None,
+    alone: bool = False,
 ) -> Compared:
     """Compare finished runs; those that differ in the seed alone are one row.
 
@@ -85,12 +86,13 @@ def compare_runs(
         metric: such as ndcg@10; one that every target has a value of.
         called: names of configurations, by folder; the others are named by what differs.
         dataset: where the log is, if no run keeps it and its name does not say it.
+        alone: true takes one configuration too, without its baselines: a table of one row.
 
     Raises:
         UserError: fewer than two configurations, two protocols, or a folder that is no finished run.
     """
     runs = [Finished.read(Path(folder)) for folder in unique(folders)]
-    if len(runs) == 1:
+    if len(runs) == 1 and not alone:
         runs += [Finished.read(path) for path in runs[0].baselines()]
         chosen = Path(baseline) if baseline else runs[min(1, len(runs) - 1)].folder
     else:
@@ -99,7 +101,7 @@ def compare_runs(
         runs.append(Finished.read(chosen))
     check_same_protocol(runs)
     sides = pooled(runs, called or {})
-    if len(sides) < 2:
+    if len(sides) < 2 and not alone:
         raise UserError(
             f"{runs[0].folder}: there is one configuration alone, {sides[0].name}: give a run of another one"
         )
@@ -117,11 +119,16 @@ def compare_runs(
     return Compared(metric=metric, baseline=base.name, rows=rows, protocol=runs[0].protocol, data=runs[0].data)
 
 
+def too_deep(file: Path, deepest: int, metric: str) -> str:
+    """Say that a kept file has no ranks so deep."""
+    return f"{file} keeps ranks of at most {deepest}, so nothing is known of {metric}"
+
+
 def check_depth(runs: Sequence[Finished], metric: str) -> None:
     """Refuse a metric of longer lists than a kept file can tell."""
     for run in runs:
         if run.deepest is not None and int(metric.partition("@")[2]) > run.deepest:
-            raise UserError(f"{run.folder} keeps ranks of at most {run.deepest}, so nothing is known of {metric}")
+            raise UserError(too_deep(run.folder, run.deepest, metric))
 
 
 def unique(folders: Iterable[str | Path]) -> list[str | Path]:

@@ -19,6 +19,7 @@ from seqcl.data import Sequences
 from seqcl.disk import read_json
 from seqcl.errors import UserError
 from seqcl.experiment import kept
+from seqcl.experiment.compare import too_deep
 from seqcl.experiment.finished import Finished, figures_of
 from seqcl.experiment.grid import Row
 from seqcl.experiment.keeping import PACKED, kept_file, named_files
@@ -90,7 +91,9 @@ class Task:
         return folder / f"{plain(self.prefix + self.row.name)}-{self.seed}.parquet"
 
 
-def tasks_of(rows: Sequence[Row], runs: Path, *, kept_in: Path | None = None, accept_older: bool = False) -> list[Task]:
+def tasks_of(
+    rows: Sequence[Row], runs: Path, *, kept_in: Path | None = None, accept_older: bool = False, metric: str = "ndcg@10"
+) -> list[Task]:
     """The runs of all rows, those that are done already being marked; all rows of a seed before those of the next.
 
     Args:
@@ -98,6 +101,7 @@ def tasks_of(rows: Sequence[Row], runs: Path, *, kept_in: Path | None = None, ac
         runs: folder of all runs.
         kept_in: folder of kept results, which count as runs.
         accept_older: also take runs of the same configuration and data that other code made.
+        metric: of a target, by which they are to be compared; kept ranks must reach as deep.
 
     Raises:
         UserError: a data set that cannot be read, or kept results of another configuration.
@@ -128,17 +132,19 @@ def tasks_of(rows: Sequence[Row], runs: Path, *, kept_in: Path | None = None, ac
                 prefix=f"{row.data}-" if several else "",
             )
             if not task.look():
-                look_elsewhere(task, kept_in, accept_older=accept_older)
+                look_elsewhere(task, kept_in, accept_older=accept_older, metric=metric)
             found.append(task)
     return found
 
 
-def look_elsewhere(task: Task, kept_in: Path | None, *, accept_older: bool) -> None:
+def look_elsewhere(task: Task, kept_in: Path | None, *, accept_older: bool, metric: str) -> None:
     """Take the kept results of a task, or the newest run that other code made; what is not accepted is noted."""
     file = task.file_in(kept_in) if kept_in is not None else None
     if file is not None and file.exists():
         about, _ = kept.read(file)
         check_same(task, about, file)
+        if int(metric.partition("@")[2]) > about["deepest"]:
+            raise UserError(f"{too_deep(file, about['deepest'], metric)}: choose another --keep")
         task.older = about["key"] != task.key
         if accept_older or not task.older:
             task.take(file, about["metrics"])

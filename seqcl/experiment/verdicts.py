@@ -47,7 +47,9 @@ def verdict(tasks: Sequence[Task], data: str, baseline: str, metric: str) -> Ver
         return Verdict(data=data, compared=None, contrast=[], problem=f"{base.name}, the baseline, has no finished run")
     called = {task.run: task.row.name for task in tasks if task.run is not None}
     try:
-        compared = compare_runs([*called], baseline=theirs[0], metric=metric, called=called, dataset=log_of(base))
+        compared = compare_runs(
+            [*called], baseline=theirs[0], metric=metric, called=called, dataset=log_of(base), alone=True
+        )
     except UserError as error:
         return Verdict(data=data, compared=None, contrast=[], problem=str(error))
     return Verdict(data=data, compared=compared, contrast=contrasted(tasks, rows, metric))

@@ -36,9 +36,11 @@ def plain(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def draw_differences(records: Records, metric: str) -> str:
-    """A forest plot: the difference of every row to the first one, with its interval."""
+def draw_differences(records: Records, metric: str) -> str | None:
+    """A forest plot: the difference of every row to the first one, with its interval; None if there is no other row."""
     rows = [record for record in records if record["difference"] is not None]
+    if not rows:
+        return None
     figure, axis = begun(height=0.8 + 0.36 * len(rows))
     for place, record in enumerate(rows):
         reach = [[record["difference"] - record["low"]], [record["high"] - record["difference"]]]

@@ -58,7 +58,7 @@ def part_of(sheet: Sheet) -> dict[str, Any]:
     records, metric = sheet.records, sheet.metric
     columns = {metric: metric, "± seeds": f"{metric} deviation", **dict(zip(SHOWN, SHOWN, strict=True))}
     return {
-        "title": f"{len(records)} models on {sheet.heading.partition(',')[0]}",
+        "title": f"{len(records)} model{'s' * (len(records) > 1)} on {sheet.heading.partition(',')[0]}",
         "heading": sheet.heading,
         "protocol": sheet.protocol,
         "metric": metric,
