@@ -126,7 +126,7 @@ def kept_of(benchmark: str) -> dict[str, list[Kept]]:
 
 
 def base_of(name: str, benchmark: str) -> str | None:
-    """The row without the term: beauty-bsarec for beauty-cl4rec-bsarec, else the baseline; None for it and for counted models.
+    """The row without the term: beauty-taprec for beauty-cl4rec-taprec, else the baseline; None for it and for counted models.
 
     These have one run for all seeds, so that nothing is tested against several.
     """

@@ -22,7 +22,7 @@ MARKED = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)"
 DATA = {"Beauty": "beauty", "Sports_and_Outdoors": "sports"}
 """The benchmarks whose tables have a heading of their own."""
 
-SHORT_LIST = ("sasrec", "cl4rec", "bsarec")
+SHORT_LIST = ("sasrec", "cl4rec", "taprec")
 """The configurations that README shows of each data set."""
 
 

@@ -58,3 +58,39 @@ def narm(encoder, items: list[int]) -> Tensor:
     weights = [torch.exp(score) / sum(torch.exp(each) for each in scores) for score in scores]
     local = sum(weight * vector for weight, vector in zip(weights, hidden, strict=True))
     return encoder.output.weight @ torch.cat((hidden[-1], local))
+
+
+def bsarec(encoder, items: list[int], *, alpha: float, cutoff: int) -> Tensor:
+    """The state of one row, padded in front, by sums over frequencies and places (arXiv 2312.10325, section 4): (D,)."""
+    length, pad = encoder.max_len, encoder.max_len - len(items)
+    table, places = encoder.table.weight, encoder.place
+    x = [encoder.embed_norm(table[item] + places[t]) for t, item in enumerate([0] * pad + items)]
+    for block in encoder.blocks:
+        low = []
+        for t in range(length):
+            total = torch.zeros_like(x[0])
+            for k in range(length):
+                if min(k, length - k) <= cutoff // 2:  # a frequency and its mirror
+                    angles = [2 * math.pi * k * (t - s) / length for s in range(length)]
+                    total = total + sum(math.cos(angle) * x[s] for s, angle in enumerate(angles)) / length
+            low.append(total)
+        beta = block.filter.beta_root**2
+        smooth = [block.filter_norm(x[t] + low[t] + beta * (x[t] - low[t])) for t in range(length)]
+        attention, read = block.attention, []
+        asked = [attention.query(vector) for vector in x]
+        known = [attention.key_value(vector).chunk(2) for vector in x]
+        for t in range(length):
+            seen = [s for s in range(pad, t + 1)] or list(range(length))  # a place of padding sees everything
+            heads = []
+            for part in torch.arange(len(x[0])).chunk(attention.heads):
+                scores = [asked[t][part] @ known[s][0][part] / math.sqrt(len(part)) for s in seen]
+                weights = torch.stack(scores).softmax(0)
+                heads.append(sum(weight * known[s][1][part] for weight, s in zip(weights, seen, strict=True)))
+            read.append(block.attention_norm(x[t] + attention.output(torch.cat(heads))))
+        mixed = [alpha * one + (1 - alpha) * two for one, two in zip(smooth, read, strict=True)]
+        x = []
+        for vector in mixed:
+            wide = block.widen(vector)
+            gelu = wide * 0.5 * (1 + torch.erf(wide / math.sqrt(2)))
+            x.append(block.feed_norm(vector + block.narrow(gelu)))
+    return x[-1]

@@ -116,7 +116,7 @@ models:
   - {model: GRU4Rec, encoder: {dim: 12}}
   - configs/wide.yaml
   - {config: configs/wide.yaml, name: lighter, objective.weight: 0.1}
-  - {model: CL4Rec, name: over BSARec, encoder: BSARec}
+  - {model: CL4Rec, name: over TapRec, encoder: TapRec}
 seeds: [3, 5]
 options: {encoder.dim: 8, encoder.dropout: 0.25, train.lr: 0.125}
 budget: {epochs: 4}
@@ -126,18 +126,18 @@ budget: {epochs: 4}
     assert named(rows) == [
         (data, name)
         for data in ("markov", "small")
-        for name in ("EASE", "GRU4Rec", "wide", "lighter", "over BSARec", "SASRec", "BSARec")
+        for name in ("EASE", "GRU4Rec", "wide", "lighter", "over TapRec", "SASRec", "TapRec")
     ]
     found = {(row.data, row.name): row for row in rows}
     assert found["markov", "EASE"].seeds == [3] and found["markov", "wide"].seeds == [3, 5]
     flat = {key: row.experiment.flat for key, row in found.items()}
     assert flat["small", "wide"]["dataset"] == "log.csv" and flat["small", "wide"]["data.max_len"] == 7
-    assert [flat["markov", name]["encoder.dim"] for name in ("GRU4Rec", "wide", "over BSARec")] == [12, 8, 8]
+    assert [flat["markov", name]["encoder.dim"] for name in ("GRU4Rec", "wide", "over TapRec")] == [12, 8, 8]
     assert [flat[data, "wide"]["train.lr"] for data in ("markov", "small")] == [0.125, 0.25]
     assert [flat["markov", name]["objective.weight"] for name in ("wide", "lighter")] == [0.7, 0.1]
     assert {(one["train.epochs"], one["train.patience"]) for one in flat.values()} == {(4, 0)}
     plain = {row.name: row.plain.name for row in rows if row.plain and row.data == "small"}
-    assert plain == {"wide": "SASRec", "lighter": "SASRec", "over BSARec": "BSARec"}
+    assert plain == {"wide": "SASRec", "lighter": "SASRec", "over TapRec": "TapRec"}
     assert named(grid.rows(["lighter"])) == [
         (data, name) for data in ("markov", "small") for name in ("EASE", "lighter", "SASRec")
     ]
@@ -163,7 +163,19 @@ CONTRASTIVE = [name for name in MODELS if getattr(MODELS[name], "contrast_off", 
 
 
 def test_these_recipes_contrast():
-    others = {"SASRec", "BSARec", "GRU4Rec", "NARM", "BERT4Rec", "HSTU", "EASE", "SLIST", "ItemKNN", "Popularity"}
+    others = {
+        "SASRec",
+        "BSARec",
+        "TapRec",
+        "GRU4Rec",
+        "NARM",
+        "BERT4Rec",
+        "HSTU",
+        "EASE",
+        "SLIST",
+        "ItemKNN",
+        "Popularity",
+    }
     others |= {"SKNN", "VSKNN", "Markov"}
     assert set(MODELS) - set(CONTRASTIVE) == others
 

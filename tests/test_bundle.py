@@ -34,6 +34,7 @@ MODELS: dict = {
     "GRU4Rec": {},
     "CL4Rec": {"encoder": {"name": "HSTU", "dim": 8}},
     "BSARec": {},
+    "TapRec": {},
     "BERT4Rec": {},
     "S3Rec": {"pretrain": {"epochs": 0}},
     "TwoTower": {},
@@ -110,6 +111,7 @@ ONE_LAYER = {"encoder": {"dim": 8, "layers": 1}}
     [
         ("NARM", {}),
         pytest.param("CL4Rec", {"encoder": {"name": "HSTU", "dim": 8, "layers": 1}}, marks=pytest.mark.once),
+        pytest.param("TapRec", ONE_LAYER, marks=pytest.mark.once),
         pytest.param("BSARec", ONE_LAYER, marks=pytest.mark.once),
         pytest.param("BERT4Rec", ONE_LAYER, marks=pytest.mark.once),
         pytest.param("TwoTower that reads items and has a bias", ONE_LAYER, marks=pytest.mark.once),  # over SASRec

@@ -93,7 +93,7 @@ def test_options_of_a_class_that_is_replaced_are_left_out_and_named_in_one_line(
 @pytest.mark.parametrize("model", sorted(set(MODELS) - {"CL4Rec", "CL4SRec", "TwoTower", "BERT4Rec", "S3Rec"}))
 def test_another_model_brings_its_own_classes_whatever_a_whole_file_names(tmp_path, model, capsys):
     file = tmp_path / "whole.yaml"
-    file.write_text(resolve("--model", "CL4Rec", "--encoder", "BSARec", "--encoder.dim", "16", "--seed", "5").to_yaml())
+    file.write_text(resolve("--model", "CL4Rec", "--encoder", "TapRec", "--encoder.dim", "16", "--seed", "5").to_yaml())
     found, own = flat("--config", str(file), "--model", model), flat("--model", model)
     assert found["seed"] == 5
     for section in declared(MODELS[model]):

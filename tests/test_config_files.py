@@ -100,6 +100,23 @@ def test_an_option_that_was_renamed_is_named_with_the_version_that_had_it(files,
     assert len(said) == 1 and "is called data.cold_items now; it is read as that" in said[0]
 
 
+def test_what_was_called_bsarec_with_taps_is_read_as_taprec_where_a_run_wrote_it(tmp_path, files):
+    said: list[str] = []
+    files(config="model: CL4Rec\nencoder: {name: BSARec, taps: 4}\n")
+    found = config.of_run(tmp_path, notify=said.append).recipe
+    assert found.chosen["encoder"] == "TapRec" and found.parts["encoder"].options["taps"] == 4
+    assert [line.partition(": ")[2] for line in said] == [
+        "encoder BSARec of version 0.1.0 is called TapRec now; it is read as that"
+    ]
+    files(config="model: BSARec\nencoder: {name: BSARec, taps: 4}\n")
+    assert config.of_run(tmp_path, notify=said.append).recipe.name == "TapRec"
+    files(config="model: BSARec\nencoder: {filtered: 0.1}\n")
+    assert config.of_run(tmp_path, notify=said.append).recipe.name == "BSARec"
+    path = files(a="model: BSARec\nencoder: {taps: 4}\n")
+    with pytest.raises(UserError, match=r"a\.yaml:1: model BSARec of version 0\.1\.0 is called TapRec now"):
+        resolve("--config", str(path))
+
+
 SPOKEN = """
 import sys
 from seqcl.cli.main import main

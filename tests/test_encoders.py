@@ -7,12 +7,13 @@ from itertools import product
 import pytest
 import torch
 
-from seqcl.encoders import ENCODERS, GRU, HSTU, NARM, BERT4Rec, BSARec, SASRec
+from seqcl.encoders import ENCODERS, GRU, HSTU, NARM, BERT4Rec, BSARec, SASRec, TapRec
 from seqcl.encoders.attention import RelativeAttention
-from seqcl.encoders.bsarec import CausalFilter
+from seqcl.encoders.bsarec import FourierFilter
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.hstu import Block
 from seqcl.encoders.layout import Layout, best_fit
+from seqcl.encoders.taprec import CausalFilter
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch
 from tests import reference_encoders as reference
@@ -28,7 +29,9 @@ VARIANTS = {
     "SASRec-relu": lambda: SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, activation="relu", hidden=1),
     "SASRec-one-layer": lambda: SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
     "BSARec": lambda: BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
-    "BSARec-one-layer": lambda: BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, taps=20, positions="start"),
+    "BSARec-one-layer": lambda: BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4, cutoff=12),
+    "TapRec": lambda: TapRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
+    "TapRec-one-layer": lambda: TapRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, taps=20, positions="start"),
     "GRU": lambda: GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
     "GRU-two-layers": lambda: GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=2),
     "HSTU": lambda: HSTU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
@@ -179,7 +182,7 @@ def test_gradient_reaches_every_parameter_but_the_pad_row(encoder):
     assert encoder.item_embeddings().grad[PAD].abs().sum() == 0
 
 
-@pytest.mark.parametrize("kind", [SASRec, BSARec, HSTU, NARM])
+@pytest.mark.parametrize("kind", [SASRec, TapRec, HSTU, NARM])
 def test_last_sends_the_gradient_that_the_full_pass_sends(kind):
     torch.manual_seed(0)
     encoder = kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, dropout=0.0).double()
@@ -257,9 +260,45 @@ def test_a_causal_filter_equals_a_loop_over_places(taps):
             torch.testing.assert_close(found[row, place], expected)
 
 
-def test_bsarec_without_its_filter_is_sasrec():
+@pytest.mark.parametrize("cutoff", [1, 4, 9])
+def test_bsarec_equals_sums_over_frequencies_and_places_of_one_row_padded_in_front(cutoff):
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(0)
+        encoder = BSARec(num_items=ITEMS, max_len=8, dim=DIM, cutoff=cutoff, filtered=0.3).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for parameter in (encoder.place, encoder.table.weight, *(block.filter_norm.bias for block in encoder.blocks)):
+        torch.nn.init.normal_(parameter)
+    with torch.no_grad():
+        encoder.table.weight[PAD] = 0
+    last = encoder.last(batch(ROWS))
+    for row, items in enumerate(ROWS):
+        expected = reference.bsarec(encoder, items, alpha=0.3, cutoff=cutoff)
+        torch.testing.assert_close(last[row], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8])
+def test_the_low_frequencies_of_bsarec_are_those_of_the_fourier_transform(length):
+    filter = FourierFilter(DIM, length, 5)
+    x = torch.randn(3, length, DIM)
+    spectrum = torch.fft.rfft(x, dim=1, norm="ortho")
+    spectrum[:, 3:] = 0
+    low = torch.fft.irfft(spectrum, n=length, dim=1, norm="ortho")
+    expected = low + filter.beta_root**2 * (x - low)
+    torch.testing.assert_close(filter(x, slice(None)), expected)
+    torch.testing.assert_close(filter(x, slice(-1, None)), expected[:, -1:])
+
+
+def test_bsarec_refuses_what_it_cannot_be():
+    for options, said in (({"filtered": 2}, "filtered must be from 0 to 1, not 2"), ({"heads": 3}, "heads=3 does not")):
+        with pytest.raises(UserError, match=said):
+            BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, **options)
+
+
+def test_taprec_without_its_filter_is_sasrec():
     torch.manual_seed(0)
-    encoder = BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, filtered=0.0).eval()
+    encoder = TapRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, filtered=0.0).eval()
     plain = SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM).eval()
     weights = {
         name.replace("attention.attention.", "attention."): value for name, value in encoder.state_dict().items()
@@ -267,7 +306,7 @@ def test_bsarec_without_its_filter_is_sasrec():
     plain.load_state_dict({name: value for name, value in weights.items() if "filter" not in name})
     torch.testing.assert_close(encoder(batch(ROWS)), plain(batch(ROWS)))
     with pytest.raises(UserError, match=r"encoder\.filtered must be from 0 to 1, not 2"):
-        BSARec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, filtered=2)
+        TapRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, filtered=2)
 
 
 def test_narm_equals_a_loop_over_pairs():

@@ -93,11 +93,11 @@ def test_every_kept_file_is_of_its_configuration_as_it_is_now():
 
 def test_a_row_is_beside_its_plain_form_as_a_benchmark_has_it():
     grid = figures.benchmarks()["beauty"]
-    names = ["beauty-sasrec", "beauty-bsarec", "beauty-cl4rec", "beauty-cl4rec-bsarec"]
+    names = ["beauty-sasrec", "beauty-taprec", "beauty-cl4rec", "beauty-cl4rec-taprec"]
     few = replace(grid, models=[model for model in grid.models if model.name in names])
     found = {row.name: row.plain.name for row in few.rows() if row.plain}
-    assert found == {name: figures.base_of(name, "beauty") for name in ("beauty-cl4rec", "beauty-cl4rec-bsarec")}
-    assert [figures.base_of(name, "beauty") for name in ("beauty-sasrec", "beauty-bsarec", "beauty-s3rec")] == [
+    assert found == {name: figures.base_of(name, "beauty") for name in ("beauty-cl4rec", "beauty-cl4rec-taprec")}
+    assert [figures.base_of(name, "beauty") for name in ("beauty-sasrec", "beauty-taprec", "beauty-s3rec")] == [
         None,
         "beauty-sasrec",
         "beauty-sasrec",
@@ -117,7 +117,7 @@ def test_the_tables_of_the_page_say_what_is_kept():
         every = figures.kept_of(benchmark)
         for name, runs in every.items():
             row = figures.row_of(runs)
-            encoder = name.removeprefix(f"{benchmark}-").partition("-")[2] or "sasrec"  # cl4rec-bsarec is beside bsarec
+            encoder = name.removeprefix(f"{benchmark}-").partition("-")[2] or "sasrec"  # cl4rec-taprec is beside taprec
             recall, ndcg = (figures.spread(row[metric]) for metric in figures.SHOWN)
             cells = [ndcg, recall]
             if name != f"{benchmark}-sasrec" and runs[0].metrics["training"] is not None:

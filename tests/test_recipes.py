@@ -32,6 +32,8 @@ SMALL = {
 }
 SLOWER = {
     "NARM": {"train": SMALL["train"] | {"epochs": 12}},
+    # A row for every position, each as long as the longest.
+    "BSARec": {"encoder": {"dim": 32, "layers": 1}, "data": {"windows": "last", "max_len": 12}},
     # A fifth of the positions learns in one pass.
     "BERT4Rec": {"encoder": {"dim": 32, "dropout": 0.1, "layers": 1}, "train": SMALL["train"] | {"epochs": 20}},
 }
@@ -62,7 +64,7 @@ TERMS = {
     "AlignUniformRec": "next_item spread",
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
-    **dict.fromkeys(["SASRec", "BSARec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
+    **dict.fromkeys(["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
     **dict.fromkeys(
         ["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"], "next_item contrast"
     ),

@@ -17,6 +17,9 @@ SHORT = {"--precision": "--train.precision"}
 RENAMED = {"eval.cold_items": ("data.cold_items", "0.1.0")}
 """Options with another name today: the new name, and the last version that had the old one."""
 
+FORMER = ("BSARec", "encoder.taps", "TapRec", "0.1.0")
+"""A former name of a recipe and its encoder, the option by which it is known, today's name, and the last version that had it."""
+
 HELP = "help"
 
 
@@ -176,13 +179,20 @@ def renamed(settings: Settings, *, stored: bool = False) -> tuple[Settings, list
     """
     found: Settings = {}
     lines = []
+
+    def note(line: str, setting: Setting) -> None:
+        if not stored:
+            raise UserError(f"{setting.place}: {line}" if setting.place else line)
+        lines.append(f"{line}; it is read as that")
+
+    former, sign, today, before = FORMER
     for key, setting in settings.items():
         new, last = RENAMED.get(key, (key, ""))
         if new != key:
-            line = f"option {key} of version {last} is called {new} now"
-            if not stored:
-                raise UserError(f"{setting.place}: {line}" if setting.place else line)
-            lines.append(f"{line}; it is read as that")
+            note(f"option {key} of version {last} is called {new} now", setting)
+        if key in ("model", "encoder.name") and setting.value == former and sign in settings:
+            note(f"{shown(key)} {former} of version {before} is called {today} now", setting)
+            setting = setting._replace(value=today)
         found[new] = setting
     return found, lines
 

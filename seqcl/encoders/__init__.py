@@ -10,12 +10,21 @@ from seqcl.encoders.narm import NARM
 from seqcl.encoders.sasrec import SASRec
 from seqcl.encoders.scoring import Scoring
 from seqcl.encoders.table import ItemTable
+from seqcl.encoders.taprec import TapRec
 from seqcl.encoders.two_tower import TwoTower
 from seqcl.registry import table
 
 ENCODERS = table(
     "encoder",
-    {"SASRec": SASRec, "BSARec": BSARec, "GRU": GRU, "HSTU": HSTU, "NARM": NARM, "BERT4Rec": BERT4Rec},
+    {
+        "SASRec": SASRec,
+        "BSARec": BSARec,
+        "TapRec": TapRec,
+        "GRU": GRU,
+        "HSTU": HSTU,
+        "NARM": NARM,
+        "BERT4Rec": BERT4Rec,
+    },
     Encoder,
 )
 """The encoders that `--encoder` takes: a new one is one file and one row here (and its import)."""
@@ -33,6 +42,7 @@ __all__ = [
     "SASRec",
     "Scoring",
     "TableEncoder",
+    "TapRec",
     "TwoTower",
     "dealt",
     "share",

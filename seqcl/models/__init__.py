@@ -30,6 +30,7 @@ from seqcl.models.sknn import SKNN
 from seqcl.models.slist import SLIST
 from seqcl.models.supconrec import SupConRec
 from seqcl.models.swavrec import SwAVRec
+from seqcl.models.taprec import TapRec
 from seqcl.models.ticoserec import TiCoSeRec
 from seqcl.models.two_tower import TwoTower
 from seqcl.models.vicregrec import VICRegRec
@@ -62,6 +63,7 @@ MODELS = table(
         "TwoTower": TwoTower,
         "SASRec": SASRec,
         "BSARec": BSARec,
+        "TapRec": TapRec,
         "GRU4Rec": GRU4Rec,
         "NARM": NARM,
         "BERT4Rec": BERT4Rec,
