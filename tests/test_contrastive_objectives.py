@@ -756,6 +756,8 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
         (lambda views: SupCon(views=views, dim=DIM, temperature=0), "SupCon: temperature"),
         (lambda views: MoCo(views=views, dim=DIM, queue=0), "MoCo: queue"),
         (lambda views: MoCo(views=views, dim=DIM, momentum=1.5), "MoCo: momentum"),
+        (lambda views: MoCo(views=views, dim=DIM, mixed=-1), "MoCo: mixed must not be negative"),
+        (lambda views: MoCo(views=views, dim=DIM, mixed=4, hardest=0), "MoCo: hardest must be above 0"),
         (lambda views: BYOL(views=views, dim=DIM, momentum=-1), "BYOL: momentum"),
         (lambda views: SwAV(views=views, dim=DIM, prototypes=0), "SwAV: prototypes"),
         (lambda views: SwAV(views=views, dim=DIM, queue=-1), "SwAV: queue must not be negative, not -1"),

@@ -49,16 +49,23 @@ def sup_con(objective, encoder, first, second):
 
 
 def mo_co(objective, encoder, first, second):
-    queries, total = objective.head(first), 0.0
+    queries, total = F.normalize(objective.head(first), dim=1), 0.0
     keys = objective.follower(shown(objective)[1])
+    mixed, with_query = objective.mixed, objective.mixed_with_query
+    draws = [torch.rand(8, columns).tolist() for columns in (mixed, with_query, mixed, mixed + with_query)]
     for i in ROWS:
         strangers = [
-            slow.dot(F.normalize(queries[i], dim=0), key) / objective.temperature
+            key
             for key, user, target in zip(objective.keys[:16], objective.users, objective.targets, strict=False)
             if user != USERS[i] and target != TARGETS[i]
         ]
         assert len(strangers) < 16
-        total -= log_share(slow.cosine(queries[i], keys[i]) / objective.temperature, strangers)
+        of_two, of_query, partners, places = (draw[i] for draw in draws)
+        shares = [*of_two, *(share / 2 for share in of_query)]
+        drawn = [*zip(partners, places, strict=False), *((place,) for place in places[mixed:])]
+        mixes = slow.hard_mixes(queries[i], strangers, objective.hardest, shares, drawn)
+        logits = [slow.dot(queries[i], torch.as_tensor(one)) / objective.temperature for one in (*strangers, *mixes)]
+        total -= log_share(slow.cosine(queries[i], keys[i]) / objective.temperature, logits)
     return {"contrast": objective.weight * total / 8}
 
 
@@ -234,6 +241,7 @@ def test_every_contrastive_objective_has_a_reference():
     [
         *((name, {}) for name in REFERENCES),
         *((name, {"similarity": "dot"}) for name in ("TwoViews", "Prototypes", "LearnedViews")),
+        ("MoCo", {"mixed": 5, "mixed_with_query": 3, "hardest": 6}),
         ("TwoViews", {"states": "mean"}),
         *(("TwoViews", {"states": "all", "similarity": kind, "head": "none"}) for kind in ("cosine", "dot")),
         ("TwoViews", {"states": "mean", "similarity": "dot"}),

@@ -74,6 +74,7 @@ def own_among_others(
     masked: Tensor,
     empty: Tensor,
     temperature: float,
+    mixes: Tensor | None = None,
     hardness: float = 0.0,
     prior: float = 0.0,
 ) -> Tensor:
@@ -86,15 +87,19 @@ def own_among_others(
         masked: (B, C) bool, True where a shared key is related to the query and no negative.
         empty: (C,) bool, True where `others` has no key yet.
         temperature: Divisor of the similarities.
+        mixes: (B, S, D) further negatives of each query, of unit length; one of zeros is none.
         hardness: Weight of hard negatives, as in `contrast`.
         prior: Chance that a negative is a false one, as in `contrast`.
     """
     own = (queries * keys).sum(1, keepdim=True)  # (B, 1)
-    logits = torch.cat((own, similarities(queries, others, "dot")), 1) / temperature  # (B, 1 + C)
+    logits = torch.cat((own, similarities(queries, others, "dot")), 1)  # (B, 1 + C)
     keep = F.pad(~(masked | empty), (1, 0), value=True)
+    if mixes is not None:
+        logits = torch.cat((logits, (mixes * queries[:, None]).sum(2)), 1)  # (B, 1 + C + S)
+        keep = torch.cat((keep, mixes.any(2)), 1)
     positives = torch.zeros_like(keep)
     positives[:, 0] = True
-    return contrast(logits, positives, keep=keep, hardness=hardness, prior=prior, lowest=-1 / temperature)
+    return contrast(logits / temperature, positives, keep=keep, hardness=hardness, prior=prior, lowest=-1 / temperature)
 
 
 def no_other(masked: Tensor, empty: Tensor) -> Tensor:
