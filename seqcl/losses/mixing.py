@@ -25,7 +25,7 @@ def hard_mixes(
     The first S are a n + (1 - a) m of two drawn keys n and m, with a drawn from 0 to 1; the others are b q + (1 - b) n of the
     query q and a drawn key n, with b drawn from 0 to 0.5. A query without a negative has mixes of zeros. Mixes take no gradient.
 
-    Source: MoCHi, arXiv 2010.01028, section 3.2 and 3.3.
+    Source: MoCHi, arXiv 2010.01028, section 4.1 and 4.2.
 
     Args:
         queries: (B, D) of unit length.
