@@ -131,6 +131,19 @@ def corrected(logits: Tensor, positives: Tensor, keep: Tensor, hardness: float, 
     return sum(terms) / len(terms)
 
 
+def hard_mixes(
+    query: Tensor, keys: list[Tensor], hardest: int, shares: Sequence[float], places: Sequence[Sequence[float]]
+) -> list[np.ndarray]:
+    """The mixes of one query and its negatives: a share and one or two places among the hardest, from 0 to 1, for each."""
+    near = sorted(keys, key=lambda key: -dot(query, key))[:hardest]
+    found = []
+    for share, drawn in zip(shares, places, strict=True):
+        *partner, key = [near[int(place * len(near))].numpy() for place in drawn]
+        mix = share * (partner[0] if partner else query.numpy()) + (1 - share) * key
+        found.append(mix / math.sqrt(sum(x * x for x in mix)))
+    return found
+
+
 def barlow(first: Tensor, second: Tensor, redundancy: float) -> float:
     """Channel by channel, with correlations from numpy."""
     width, total = first.shape[1], 0.0

@@ -446,6 +446,24 @@ def test_a_distinct_pair_never_uses_one_view_twice_and_an_independent_pair_does(
     assert all(abs(count - 100) < 50 for count in independent.values())
 
 
+def test_three_views_of_a_row_are_all_different_if_distinct_and_any_if_not() -> None:
+    views = [Crop(rate=0.1), Mask(rate=1.0), Identity()]
+    source = batch_of([[*range(1, 11)]] * 900)
+
+    def kinds(batch: SeqBatch) -> list[int]:
+        return torch.where(batch.lengths == 1, 0, torch.where(batch.items[:, 0] == TOKEN, 1, 2)).tolist()
+
+    distinct = Counter(
+        zip(*map(kinds, bound(Pair(views=views, distinct=True, number=3))(source, seeded())), strict=True)
+    )
+    assert distinct.keys() == set(permutations(range(3)))
+    assert all(abs(count - 150) < 60 for count in distinct.values())
+    free = Counter(zip(*map(kinds, bound(Pair(views=views, number=3))(source, seeded())), strict=True))
+    assert len(free) == 27 and all(abs(count - 900 / 27) < 25 for count in free.values())
+    ordered = bound(Pair(views=views, ordered=True, number=3))(source, seeded())
+    assert [set(kinds(one)) for one in ordered] == [{0}, {1}, {2}]
+
+
 def test_a_pair_stacked_is_its_two_views_behind_one_another() -> None:
     pair = bound(Pair(views=[Crop(rate=0.6), Mask(rate=0.3), Reorder(rate=0.6)]))
     source = batch_of([[*range(1, 13)], [4, 5, 6]] * 4)
@@ -588,7 +606,7 @@ def test_an_ordered_pair_gives_each_view_its_place() -> None:
     source = batch_of([[1, 2, 3, 4], [5, 6]])
     first, second = bound_pair(Pair(views=[Identity(), Mask(rate=1.0)], ordered=True))(source, seeded())
     assert torch.equal(first.items, source.items) and (second.items[0] == TOKEN).all()
-    with pytest.raises(UserError, match="two views"):
+    with pytest.raises(UserError, match="needs 2 views"):
         Pair(views=[Identity()], ordered=True)
 
 

@@ -53,7 +53,7 @@ BUILT = {
     "VICReg": lambda views: VICReg(views=views, dim=DIM, width=12),
     "BYOL": lambda views: BYOL(views=views, dim=DIM, momentum=0.9),
     "SimSiam": lambda views: SimSiam(views=views, dim=DIM),
-    "SwAV": lambda views: SwAV(views=views, dim=DIM, prototypes=6, queue=16),
+    "SwAV": lambda views, **options: SwAV(views=views, dim=DIM, prototypes=6, queue=16, **options),
     "Prototypes": lambda views, **options: Prototypes(
         views=views, dim=DIM, clusters=(5, 3), **{"head": "linear", **options}
     ),
@@ -534,6 +534,25 @@ def test_the_queue_of_swav_holds_projections_of_each_view_and_is_used_only_once_
         torch.testing.assert_close(kept[:10], F.normalize(objective.head(encoder.last(view)), dim=1))
 
 
+def test_every_view_and_crop_gets_gradient_of_the_swap():
+    encoder, objective = made("SwAV", crops=2)
+    last, seen = encoder.last, []
+
+    def kept(batch: SeqBatch) -> torch.Tensor:
+        states = last(batch)
+        states.retain_grad()
+        seen.append(states)
+        return states
+
+    encoder.last = kept
+    batch = rows_batch(range(ROWS))
+    objective(encoder, batch)["swap"].backward()
+    assert [len(states) for states in seen] == [2 * ROWS, 2 * ROWS]
+    assert all((states.grad.abs().sum(1) > 0).all() for states in seen)
+    crops = objective.make_crops(batch)
+    assert crops.lengths.tolist() == 2 * [max(1, int(length) * 3 // 10) for length in batch.lengths]
+
+
 @every_encoder
 @pytest.mark.parametrize("states", ["mean", "all"])
 @pytest.mark.parametrize("name", ["TwoViews", "Prototypes"])
@@ -756,6 +775,16 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
         (lambda views: SupCon(views=views, dim=DIM, temperature=0), "SupCon: temperature"),
         (lambda views: MoCo(views=views, dim=DIM, queue=0), "MoCo: queue"),
         (lambda views: MoCo(views=views, dim=DIM, momentum=1.5), "MoCo: momentum"),
+        (lambda views: SwAV(views=views, dim=DIM, crops=-1), "SwAV: crops must not be negative"),
+        (lambda views: SwAV(views=views, dim=DIM, crops=2, crop=1.5), "rate must lie in"),
+        (
+            lambda views: SimSiam(views=Pair(views=[views], number=3), dim=DIM),
+            "SimSiam compares two views of a row, not 3; TwoViews compares more",
+        ),
+        (lambda views: Pair(views=[views], number=1), "Pair: number must be at least 2, not 1"),
+        (lambda views: Pair(views=[views] * 2, number=3, distinct=True), "Pair: needs at least 3 views with distinct"),
+        (lambda views: MoCo(views=views, dim=DIM, mixed=-1), "MoCo: mixed must not be negative"),
+        (lambda views: MoCo(views=views, dim=DIM, mixed=4, hardest=0), "MoCo: hardest must be above 0"),
         (lambda views: BYOL(views=views, dim=DIM, momentum=-1), "BYOL: momentum"),
         (lambda views: SwAV(views=views, dim=DIM, prototypes=0), "SwAV: prototypes"),
         (lambda views: SwAV(views=views, dim=DIM, queue=-1), "SwAV: queue must not be negative, not -1"),

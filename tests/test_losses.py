@@ -21,6 +21,7 @@ from seqcl.losses import (
     cosine_margin,
     each_positive,
     gbce,
+    hard_mixes,
     info_nce,
     nt_xent,
     sampled_softmax,
@@ -336,6 +337,41 @@ def test_big_logits_with_corrections_are_finite():
     logits = torch.tensor([[90.0, 100.0, -100.0], [-100.0, 100.0, 100.0]]).requires_grad_()
     loss = contrast(logits, torch.eye(2, 3).bool(), hardness=1.0, prior=0.5, lowest=-100.0)
     assert loss.isfinite() and gradients(loss, logits)[0].isfinite().all()
+
+
+# Mixes of hard negatives
+
+
+def mixes(queries: Tensor, keys: Tensor, negatives: Tensor, hardest: int) -> Tensor:
+    draws = torch.Generator().manual_seed(4)
+    return hard_mixes(queries, keys, negatives, hardest=hardest, of_keys=3, with_query=2, generator=draws)
+
+
+@pytest.mark.parametrize("hardest", [1, 3, 99])
+def test_mixes_of_hard_negatives_equal_their_reference(hardest):
+    queries, keys = F.normalize(normal(4, 5), dim=1), F.normalize(normal(7, 5, seed=1), dim=1)
+    negatives = numbers(2, 4, 7).bool()
+    negatives[3] = False
+    found = mixes(queries, keys, negatives, hardest)
+    draws = torch.Generator().manual_seed(4)
+    of_two, of_query, partners, places = (torch.rand(4, columns, generator=draws).tolist() for columns in (3, 2, 3, 5))
+    assert (found[3] == 0).all(), "a query without a negative has none"
+    for row in range(3):
+        near = [key for key, one in zip(keys, negatives[row], strict=True) if one]
+        shares = [*of_two[row], *(share / 2 for share in of_query[row])]
+        drawn = [*zip(partners[row], places[row], strict=False), *((place,) for place in places[row][3:])]
+        for mix, expected in zip(found[row], slow.hard_mixes(queries[row], near, hardest, shares, drawn), strict=True):
+            torch.testing.assert_close(mix, torch.tensor(expected))
+
+
+def test_mixes_hold_none_of_what_is_no_negative_and_are_near_the_query():
+    keys = torch.eye(6, dtype=torch.float64)
+    queries = F.normalize(torch.tensor([[5.0, 4, 3, 2, 1, 0]], dtype=torch.float64), dim=1)
+    negatives = torch.tensor([[False, True, True, True, True, True]])
+    found = mixes(queries, keys, negatives, 2)[0]
+    assert (found[:3, [0, 3, 4, 5]] == 0).all(), "of the two hardest negatives alone"
+    assert (found[3:] @ queries[0] > queries[0, 2]).all(), "harder than the key that the query is mixed with"
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(5, dtype=torch.float64))
 
 
 # Decorrelation

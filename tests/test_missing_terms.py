@@ -24,7 +24,7 @@ from tests.tiny_training import TinyLoader, TinyModel
 
 WITHOUT_TARGETS = {"next_item", "observed", "interest"}
 """Terms that need a target."""
-WITHOUT_OTHERS = {"contrast", "same_target_contrast", "intent", "learned", "decorrelate", "spread"}
+WITHOUT_OTHERS = {"contrast", "same_target_contrast", "intent", "learned", "decorrelate", "spread", "ahead"}
 """Terms that need another row, unless they have a queue or a bank."""
 
 

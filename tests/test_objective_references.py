@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from seqcl.augment import Crop, Identity, Pair, SameTarget
+from seqcl.augment import Crop, Identity, Mask, Pair, SameTarget, apart
 from seqcl.objectives import Counterfactual
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
@@ -28,13 +30,22 @@ def belong(i: int, j: int) -> bool:
 SAME = torch.tensor([[belong(i, j) for j in ROWS] for i in ROWS])
 
 
+def together(views: Sequence[SeqBatch]) -> torch.Tensor:
+    """Mark rows that belong together, or of which two views are of one user; SameTarget shows rows of others."""
+    users = [USERS, *(view.users.tolist() for view in views if view.users is not None)]
+    known = [{some[i] for some in users} for i in ROWS]
+    return torch.tensor([[belong(i, j) or bool(known[i] & known[j]) for j in ROWS] for i in ROWS])
+
+
 def log_share(own: float, others: list[float]) -> float:
     return own - math.log(sum(math.exp(x) for x in [own, *others]))
 
 
-def two_views(objective, encoder, first, second):
-    first, second = objective.head(first), objective.head(second)
-    return {"contrast": objective.weight * slow.nt_xent(first, second, objective.temperature, SAME, like(objective))}
+def two_views(objective, encoder, *views):
+    same = together(shown(objective))
+    pairs = list(combinations([objective.head(view) for view in views], 2))
+    total = sum(slow.nt_xent(one, two, objective.temperature, same, like(objective)) for one, two in pairs)
+    return {"contrast": objective.weight * total / len(pairs)}
 
 
 def sup_con(objective, encoder, first, second):
@@ -49,16 +60,23 @@ def sup_con(objective, encoder, first, second):
 
 
 def mo_co(objective, encoder, first, second):
-    queries, total = objective.head(first), 0.0
+    queries, total = F.normalize(objective.head(first), dim=1), 0.0
     keys = objective.follower(shown(objective)[1])
+    mixed, with_query = objective.mixed, objective.mixed_with_query
+    draws = [torch.rand(8, columns).tolist() for columns in (mixed, with_query, mixed, mixed + with_query)]
     for i in ROWS:
         strangers = [
-            slow.dot(F.normalize(queries[i], dim=0), key) / objective.temperature
+            key
             for key, user, target in zip(objective.keys[:16], objective.users, objective.targets, strict=False)
             if user != USERS[i] and target != TARGETS[i]
         ]
         assert len(strangers) < 16
-        total -= log_share(slow.cosine(queries[i], keys[i]) / objective.temperature, strangers)
+        of_two, of_query, partners, places = (draw[i] for draw in draws)
+        shares = [*of_two, *(share / 2 for share in of_query)]
+        drawn = [*zip(partners, places, strict=False), *((place,) for place in places[mixed:])]
+        mixes = slow.hard_mixes(queries[i], strangers, objective.hardest, shares, drawn)
+        logits = [slow.dot(queries[i], torch.as_tensor(one)) / objective.temperature for one in (*strangers, *mixes)]
+        total -= log_share(slow.cosine(queries[i], keys[i]) / objective.temperature, logits)
     return {"contrast": objective.weight * total / 8}
 
 
@@ -112,20 +130,28 @@ def sw_av(objective, encoder, first, second):
         )
         earlier = torch.tensor([[slow.dot(row, centre) for centre in prototypes] for row in kept])
         codes.append(slow.sinkhorn(torch.cat((scores[-1], earlier)), objective.epsilon, 3)[:8])
-    one, two = (
-        slow.swapped(score, torch.tensor(code), objective.temperature)
-        for score, code in zip(scores, reversed(codes), strict=True)
+    if objective.crops:
+        shown(objective)  # crops are drawn behind the views
+        for view in objective.make_crops(BATCH).items.split(8):
+            states = stand(encoder, SeqBatch(view, (view > 0).sum(1)), "newest")
+            scores.append(
+                torch.tensor([[slow.cosine(row, centre) for centre in prototypes] for row in objective.head(states)])
+            )
+    total = sum(
+        slow.swapped(scores[other], torch.tensor(codes[view]), objective.temperature)
+        for view in (0, 1)
+        for other in range(len(scores))
+        if other != view
     )
-    return {"swap": objective.weight * (one + two) / 2}
+    return {"swap": objective.weight * total / (2 * (len(scores) - 1))}
 
 
 def prototypes(objective, encoder, first, second):
     states = stand(encoder, BATCH, objective.intent_states)
     views = shown(objective)
     seen = [stand(encoder, view, objective.intent_states) for view in views]
-    users = [USERS if view.users is None else view.users.tolist() for view in views]  # SameTarget shows rows of others
-    known = [{USERS[i], users[0][i], users[1][i]} for i in ROWS]
-    base = torch.tensor([[belong(i, j) or bool(known[i] & known[j]) for j in ROWS] for i in ROWS])
+    users = [USERS if view.users is None else view.users.tolist() for view in views]
+    base = together(views)
     alike, intents = [base], []
     for centres in objective.centres.split(objective.clusters):
         rows = [[states[i] if users[v][i] == USERS[i] else seen[v][i] for i in ROWS] for v in (0, 1)]
@@ -141,9 +167,9 @@ def prototypes(objective, encoder, first, second):
                 total -= log_share(logits[i], others) / 16
         intents.append(total)
     first, second = objective.head(first), objective.head(second)
-    together = torch.stack(alike).any(0)
+    all_alike = torch.stack(alike).any(0)
     return {
-        "contrast": objective.weight * slow.nt_xent(first, second, objective.temperature, together, like(objective)),
+        "contrast": objective.weight * slow.nt_xent(first, second, objective.temperature, all_alike, like(objective)),
         "intent": objective.intent * sum(intents) / len(intents),
     }
 
@@ -201,14 +227,10 @@ def like(objective):
     return getattr(slow, objective.similarity)
 
 
-def shown(objective) -> tuple[SeqBatch, SeqBatch]:
-    """Make the two views that the objective makes of the batch after seed 3."""
+def shown(objective) -> tuple[SeqBatch, ...]:
+    """Make the views that the objective makes of the batch after seed 3."""
     torch.manual_seed(3)
-    both = objective.make_views(BATCH)
-    return (
-        SeqBatch._make(None if part is None else part[:8] for part in both),
-        SeqBatch._make(None if part is None else part[8:] for part in both),
-    )
+    return apart(objective.make_views(BATCH), objective.views.number)
 
 
 def stand(encoder, batch: SeqBatch, kind: str) -> torch.Tensor:
@@ -234,6 +256,10 @@ def test_every_contrastive_objective_has_a_reference():
     [
         *((name, {}) for name in REFERENCES),
         *((name, {"similarity": "dot"}) for name in ("TwoViews", "Prototypes", "LearnedViews")),
+        ("TwoViews", {"third": Mask}),
+        ("TwoViews", {"third": SameTarget, "similarity": "dot"}),
+        ("SwAV", {"crops": 3, "crop": 0.4}),
+        ("MoCo", {"mixed": 5, "mixed_with_query": 3, "hardest": 6}),
         ("TwoViews", {"states": "mean"}),
         *(("TwoViews", {"states": "all", "similarity": kind, "head": "none"}) for kind in ("cosine", "dot")),
         ("TwoViews", {"states": "mean", "similarity": "dot"}),
@@ -248,7 +274,8 @@ def test_every_contrastive_objective_has_a_reference():
 )
 def test_a_contrastive_objective_equals_a_loop_over_rows(name, options):
     options = {"second": partial(Crop, rate=0.5)} | options
-    encoder, objective = made(name, views=Pair(views=[Identity(), options.pop("second")()], ordered=True), **options)
+    views = [Identity(), *(options.pop(place)() for place in ("second", "third") if place in options)]
+    encoder, objective = made(name, views=Pair(views=views, ordered=True, number=len(views)), **options)
     encoder.eval()
     objective.eval()
     states = options.get("states", "newest")

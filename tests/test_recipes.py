@@ -62,6 +62,7 @@ TERMS = {
     "SwAVRec": "next_item swap",
     "TwoTower": "next_item features contrast",
     "AlignUniformRec": "next_item spread",
+    **dict.fromkeys(["CPCRec", "MMInfoRec"], "next_item ahead"),
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),

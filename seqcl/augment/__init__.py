@@ -1,6 +1,6 @@
 """Views of sequences: operators, their compositions, and the item correlation that some of them use."""
 
-from seqcl.augment.compose import ByLength, Chain, OneOf, Pair, halves, route, stack
+from seqcl.augment.compose import ByLength, Chain, OneOf, Pair, apart, halves, route, stack
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
 from seqcl.augment.pairs import (
     Positives,
@@ -52,6 +52,7 @@ __all__ = [
     "SameTarget",
     "Substitute",
     "View",
+    "apart",
     "by_embedding",
     "by_length",
     "crop",

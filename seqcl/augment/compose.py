@@ -1,4 +1,4 @@
-"""Views made of views: one drawn for each row, one after another, one by length, and the two views of a row."""
+"""Views made of views: one drawn for each row, one after another, one by length, and the two or more views of a row."""
 
 from __future__ import annotations
 
@@ -140,14 +140,15 @@ class ByLength(Composed):
 
 
 class Pair(Group):
-    """Make two views of every row, each drawn from `views` and made from the source.
+    """Make two views of every row, or more, each drawn from `views` and made from the source.
 
     CL4SRec (arXiv 2010.14395) draws them independently; its version in the code of DuoRec (arXiv 2110.05730) distinct.
 
     Args:
-        views: The views to draw from; one view alone is used twice, with two draws.
-        distinct: Take two different entries of `views` for the two views of a row.
-        ordered: Take views[0] for the first view and views[1] for the second, always.
+        views: The views to draw from; one view alone is used for all, with a draw for each.
+        distinct: Take different entries of `views` for the views of a row.
+        ordered: Take views[0] for the first view, views[1] for the second and so on, always.
+        number: Views of a row.
         correlation: Source of the correlated items that views bring in: cooccurrence (ItemCF-IUF), embedding (the
             model's own item embeddings), or hybrid, the surer of the two (CoSeRec, arXiv 2108.06479, section 3.1).
         warmup: Epochs during which embedding and hybrid use co-occurrence; afterwards they are made anew every epoch.
@@ -162,17 +163,22 @@ class Pair(Group):
         views: Sequence[View],
         distinct: bool = False,
         ordered: bool = False,
+        number: int = 2,
         correlation: Correlation = "cooccurrence",
         warmup: int = 0,
     ) -> None:
-        if len(views) < 1 + distinct:
-            raise UserError(f"Pair: needs at least {1 + distinct} views with distinct={distinct}, not {len(views)}")
-        if ordered and len(views) != 2:
-            raise UserError(f"Pair: needs two views with ordered=True, not {len(views)}")
+        if number < 2:
+            raise UserError(f"Pair: number must be at least 2, not {number}")
+        least = number if distinct else 1
+        if len(views) < least:
+            raise UserError(f"Pair: needs at least {least} views with distinct={distinct}, not {len(views)}")
+        if ordered and len(views) != number:
+            raise UserError(f"Pair: needs {number} views with ordered=True, not {len(views)}")
         check_choice("correlation", correlation, Correlation)
         not_negative("Pair", warmup=warmup)
         super().__init__(views)
-        self.distinct, self.ordered, self.correlation, self.warmup = distinct, ordered, correlation, warmup
+        self.distinct, self.ordered, self.number = distinct, ordered, number
+        self.correlation, self.warmup = correlation, warmup
         self.counted: tuple[Tensor, Tensor] | None = None  # neighbours by co-occurrence and their scores
 
     def extra_repr(self) -> str:
@@ -206,48 +212,59 @@ class Pair(Group):
         self.rebind(neighbours)
 
     def stacked(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
-        """Make both views as one batch of 2B rows, first views first, for one pass through the encoder."""
+        """Make all n views as one batch of nB rows, first views first, for one pass through the encoder."""
         if self.ordered:
-            return stack(self.views[0](batch, generator), self.views[1](batch, generator))
-        twice = SeqBatch._make(None if part is None else torch.cat((part, part)) for part in batch)  # 2B rows
+            return stack(*(view(batch, generator) for view in self.views))
+        repeated = SeqBatch._make(
+            None if part is None else torch.cat([part] * self.number) for part in batch
+        )  # nB rows
         if len(self.views) == 1:
-            return self.views[0](twice, generator)
-        number, shape, device = len(self.views), batch.lengths.shape, batch.lengths.device
+            return self.views[0](repeated, generator)
+        return route(self.views, self.choice(batch.lengths, generator).flatten(), repeated, generator)
+
+    def choice(self, rows: Tensor, generator: Generator) -> Tensor:
+        """Draw an entry of `views` for each of the n views of B rows: (n, B)."""
+        number, shape, device = len(self.views), rows.shape, rows.device
+        if self.distinct and self.number > 2:
+            order = torch.rand(number, *shape, generator=generator, device=device).argsort(0)  # (views, B)
+            return order[: self.number]
         first = torch.randint(number, shape, generator=generator, device=device)  # (B,)
         if self.distinct:
-            second = (first + torch.randint(1, number, shape, generator=generator, device=device)) % number  # (B,)
-        else:
-            second = torch.randint(number, shape, generator=generator, device=device)  # (B,)
-        return route(self.views, torch.cat((first, second)), twice, generator)
+            other = torch.randint(1, number, shape, generator=generator, device=device)  # (B,)
+            return torch.stack((first, (first + other) % number))
+        others = [torch.randint(number, shape, generator=generator, device=device) for _ in range(1, self.number)]
+        return torch.stack((first, *others))
 
-    def forward(self, batch: SeqBatch, generator: Generator) -> tuple[SeqBatch, SeqBatch]:
-        """Make the first view of every row and the second one, both of one width."""
-        return halves(self.stacked(batch, generator))
+    def forward(self, batch: SeqBatch, generator: Generator) -> tuple[SeqBatch, ...]:
+        """Make the first view of every row, the second one and so on, all of one width."""
+        return apart(self.stacked(batch, generator), self.number)
 
 
-def stack(one: SeqBatch, two: SeqBatch) -> SeqBatch:
-    """Put the rows of `two` behind those of `one`, as wide as the wider batch.
+def stack(*batches: SeqBatch) -> SeqBatch:
+    """Put the rows of batches behind one another, as wide as the widest.
 
-    Targets are dropped; users and times are kept if both batches have them.
+    Targets are dropped; users and times are kept if all batches have them.
     """
-    width = max(one.items.shape[1], two.items.shape[1])
+    width = max(batch.items.shape[1] for batch in batches)
 
-    def joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-        if first is None or second is None:
+    def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+        some = [part for part in parts if part is not None]
+        if len(some) < len(parts):
             return None
-        return torch.cat(
-            [F.pad(part, (0, width - part.shape[1])) if part.dim() == 2 else part for part in (first, second)]
-        )
+        return torch.cat([F.pad(part, (0, width - part.shape[1])) if part.dim() == 2 else part for part in some])
 
-    items, lengths = joined(one.items, two.items), joined(one.lengths, two.lengths)
+    items, lengths, _, users, times = (joined(parts) for parts in zip(*batches, strict=True))
     assert items is not None and lengths is not None
-    return SeqBatch(items, lengths, users=joined(one.users, two.users), times=joined(one.times, two.times))
+    return SeqBatch(items, lengths, users=users, times=times)
+
+
+def apart(views: SeqBatch, number: int) -> tuple[SeqBatch, ...]:
+    """Cut a batch of nB rows into n equal parts: the views of `stack` or `Pair.stacked`, of one width."""
+    columns = ([None] * number if part is None else part.chunk(number) for part in views)
+    return tuple(SeqBatch._make(view) for view in zip(*columns, strict=True))
 
 
 def halves(both: SeqBatch) -> tuple[SeqBatch, SeqBatch]:
     """Cut a batch of 2B rows in the middle: the two views of `stack` or `Pair.stacked`, of one width."""
-    half = len(both.lengths) // 2
-    return (
-        SeqBatch._make(None if part is None else part[:half] for part in both),
-        SeqBatch._make(None if part is None else part[half:] for part in both),
-    )
+    first, second = apart(both, 2)
+    return first, second

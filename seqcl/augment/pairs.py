@@ -14,18 +14,22 @@ from seqcl.errors import check_choice
 Positives = Literal["supervised", "unsupervised", "both"]
 
 
-def crop_mask_reorder(*, crop: float = 0.6, mask: float = 0.3, reorder: float = 0.6, distinct: bool = False) -> Pair:
-    """Make two views of a row, each by one operator drawn for that row (CL4SRec, arXiv 2010.14395).
+def crop_mask_reorder(
+    *, crop: float = 0.6, mask: float = 0.3, reorder: float = 0.6, distinct: bool = False, number: int = 2
+) -> Pair:
+    """Make two views of a row, or more, each by one operator drawn for that row (CL4SRec, arXiv 2010.14395).
 
     Args:
         crop: Part of a row that a crop keeps; 0 leaves the operator out.
         mask: Part of a row that is masked; 0 leaves the operator out.
         reorder: Part of a row that is shuffled; 0 leaves the operator out.
-        distinct: Take two different operators for the two views of a row.
+        distinct: Take different operators for the views of a row.
+        number: Views of a row; more than 2 for `TwoViews` alone, with `distinct` each by an operator of its own (CMC, arXiv
+            1906.05849).
     """
     operators: list[tuple[Callable[..., View], float]] = [(Crop, crop), (Mask, mask), (Reorder, reorder)]
     views = [operator(rate=rate) for operator, rate in operators if rate]
-    return Pair(views=views, distinct=distinct)
+    return Pair(views=views, distinct=distinct, number=number)
 
 
 def by_length(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.augment import Crop, Identity, Insert, Mask, Pair, Reorder, SameTarget, Substitute, View, halves
+from seqcl.augment import Crop, Identity, Insert, Mask, Pair, Reorder, SameTarget, Substitute, View
 from seqcl.data import Loader
 from seqcl.data.attributes import item_attributes
 from seqcl.errors import UserError
@@ -143,8 +143,8 @@ def prepared(view: View, run: Run, *, once: bool = False) -> Pair:
 
 
 def compared(model: Recommender, batch: SeqBatch, pair: Pair) -> dict[str, float]:
-    """Compare the states of the two views of rows: cosines, alignment, and mean uniformity."""
-    first, second = (encoded(model, one) for one in halves(pair.stacked(batch, rng(batch.items.device))))
+    """Compare the states of the first two views of rows: cosines, alignment, and mean uniformity."""
+    first, second = (encoded(model, one) for one in pair(batch, rng(batch.items.device))[:2])
     even = (uniformity(first) + uniformity(second)) / 2
     about = {"alignment": float(alignment(first, second)), "uniformity": float(even)}
     return quantiles(F.cosine_similarity(first, second)) | about

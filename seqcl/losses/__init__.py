@@ -14,6 +14,7 @@ from seqcl.losses.contrastive import (
 )
 from seqcl.losses.decorrelation import barlow, vicreg
 from seqcl.losses.margin import cosine_margin, triplet, view_regularizer
+from seqcl.losses.mixing import hard_mixes
 from seqcl.losses.negatives import Negatives, Sampling
 from seqcl.losses.next_item import bce, bpr, gbce
 from seqcl.losses.prototypes import cosine_gap, sinkhorn, swapped
@@ -44,6 +45,7 @@ __all__ = [
     "cosine_margin",
     "each_positive",
     "gbce",
+    "hard_mixes",
     "info_nce",
     "nt_xent",
     "sampled_softmax",

@@ -9,6 +9,7 @@ from seqcl.models.byolrec import BYOLRec
 from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
+from seqcl.models.cpcrec import CPCRec
 from seqcl.models.duorec import DuoRec
 from seqcl.models.ease import EASE
 from seqcl.models.gru4rec import GRU4Rec
@@ -18,6 +19,7 @@ from seqcl.models.icsrec import ICSRec
 from seqcl.models.item_knn import ItemKNN
 from seqcl.models.markov import Markov
 from seqcl.models.mclrec import MCLRec
+from seqcl.models.mminforec import MMInfoRec
 from seqcl.models.mocorec import MoCoRec
 from seqcl.models.mocov3rec import MoCoV3Rec
 from seqcl.models.narm import NARM
@@ -60,6 +62,8 @@ MODELS = table(
         "SwAVRec": SwAVRec,
         "PIRLRec": PIRLRec,
         "SupConRec": SupConRec,
+        "CPCRec": CPCRec,
+        "MMInfoRec": MMInfoRec,
         "TwoTower": TwoTower,
         "SASRec": SASRec,
         "BSARec": BSARec,

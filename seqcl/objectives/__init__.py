@@ -1,5 +1,6 @@
 """Objectives: modules that turn an encoder and a batch into named losses, with state of their own."""
 
+from seqcl.objectives.ahead import CPC, MemoryCPC
 from seqcl.objectives.bank import PIRL
 from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
@@ -39,6 +40,8 @@ OBJECTIVES = table(
         "PIRL": PIRL,
         "LearnedViews": LearnedViews,
         "Counterfactual": Counterfactual,
+        "CPC": CPC,
+        "MemoryCPC": MemoryCPC,
         "BatchSoftmax": BatchSoftmax,
         "FeatureContrast": FeatureContrast,
     },
@@ -48,6 +51,7 @@ OBJECTIVES = table(
 
 __all__ = [
     "BYOL",
+    "CPC",
     "OBJECTIVES",
     "PIRL",
     "AlignUniform",
@@ -59,6 +63,7 @@ __all__ = [
     "Joint",
     "LearnedViews",
     "MaskedItems",
+    "MemoryCPC",
     "MoCo",
     "MoCoV3",
     "MutualInformation",

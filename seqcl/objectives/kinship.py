@@ -47,12 +47,12 @@ def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
 
     Args:
         batch: B rows.
-        views: The 2B views of the rows, first views first.
+        views: The nB views of the rows, first views first.
     """
     rows = Rows.of(batch)
     same = rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
     if views is not None and views.users is not None and of_another(batch, views).any():
-        users = [rows.users, *views.users.chunk(2)]
+        users = [rows.users, *views.users.split(len(rows.users))]
         for one in users:
             for two in users:
                 same = same | ((one[:, None] == two) & (two >= 0))
@@ -60,10 +60,10 @@ def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
 
 
 def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
-    """Mark the views, two of every row, that are another user's row: (2B,) bool."""
+    """Mark the views, n of every row, that are another user's row: (nB,) bool."""
     if batch.users is None or views.users is None:
         return torch.zeros_like(views.lengths, dtype=torch.bool)
-    return views.users != batch.users.repeat(2)
+    return views.users != batch.users.repeat(len(views.users) // len(batch.users))
 
 
 def own_among_others(
@@ -74,6 +74,7 @@ def own_among_others(
     masked: Tensor,
     empty: Tensor,
     temperature: float,
+    mixes: Tensor | None = None,
     hardness: float = 0.0,
     prior: float = 0.0,
 ) -> Tensor:
@@ -86,15 +87,19 @@ def own_among_others(
         masked: (B, C) bool, True where a shared key is related to the query and no negative.
         empty: (C,) bool, True where `others` has no key yet.
         temperature: Divisor of the similarities.
+        mixes: (B, S, D) further negatives of each query, of unit length; one of zeros is none.
         hardness: Weight of hard negatives, as in `contrast`.
         prior: Chance that a negative is a false one, as in `contrast`.
     """
     own = (queries * keys).sum(1, keepdim=True)  # (B, 1)
-    logits = torch.cat((own, similarities(queries, others, "dot")), 1) / temperature  # (B, 1 + C)
+    logits = torch.cat((own, similarities(queries, others, "dot")), 1)  # (B, 1 + C)
     keep = F.pad(~(masked | empty), (1, 0), value=True)
+    if mixes is not None:
+        logits = torch.cat((logits, (mixes * queries[:, None]).sum(2)), 1)  # (B, 1 + C + S)
+        keep = torch.cat((keep, mixes.any(2)), 1)
     positives = torch.zeros_like(keep)
     positives[:, 0] = True
-    return contrast(logits, positives, keep=keep, hardness=hardness, prior=prior, lowest=-1 / temperature)
+    return contrast(logits / temperature, positives, keep=keep, hardness=hardness, prior=prior, lowest=-1 / temperature)
 
 
 def no_other(masked: Tensor, empty: Tensor) -> Tensor:

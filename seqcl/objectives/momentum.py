@@ -8,8 +8,9 @@ from torch import Tensor
 
 from seqcl.augment import Pair, View, halves
 from seqcl.encoders import Encoder
-from seqcl.errors import positive
-from seqcl.losses import check_negatives, wide
+from seqcl.errors import not_negative, positive
+from seqcl.losses import check_negatives, hard_mixes, wide
+from seqcl.objectives.base import rng
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, masked_share, no_other, own_among_others
@@ -21,9 +22,10 @@ class MoCo(ViewsObjective):
     """Each first view must find the key of its second view among a queue of keys: the term `contrast`.
 
     Source: MoCo, arXiv 1911.05722, eq. 1. With head=mlp it is version 2 (arXiv 2003.04297), with head=linear version 1.
+    With `mixed` or `mixed_with_query` each query also has synthetic negatives, mixed of its hardest ones (MoCHi, arXiv 2010.01028).
 
-    Differs from the paper: keys of the same user or with the same last target are no negatives. The queue starts empty
-    instead of random.
+    Differs from the paper: keys of the same user or with the same last target are no negatives, and no part of a mix. The
+    queue starts empty instead of random. Mixes begin with the first step, in the paper with the eleventh epoch.
 
     Args:
         views: Source of the two views of a row.
@@ -35,6 +37,9 @@ class MoCo(ViewsObjective):
         head: Projection before the contrast: none, linear, mlp, mlp_bn or mlp3.
         hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
         prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
+        mixed: Synthetic negatives of each query that are mixed of two hard ones; 0 to 1024 in MoCHi.
+        mixed_with_query: Synthetic negatives of each query that are mixed of a hard one and the query; 0 to 256 in MoCHi.
+        hardest: Number of the hardest keys of a query that are mixed; 1024 in MoCHi.
     """
 
     keys: Tensor  # (Q, D), unit length
@@ -54,9 +59,14 @@ class MoCo(ViewsObjective):
         head: Head = "mlp",
         hardness: float = 0.0,
         prior: float = 0.0,
+        mixed: int = 0,
+        mixed_with_query: int = 0,
+        hardest: int = 256,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
-        positive("MoCo", temperature=temperature, queue=queue)
+        positive("MoCo", temperature=temperature, queue=queue, hardest=hardest)
+        not_negative("MoCo", mixed=mixed, mixed_with_query=mixed_with_query)
+        self.mixed, self.mixed_with_query, self.hardest = mixed, mixed_with_query, hardest
         check_negatives("MoCo", hardness=hardness, prior=prior)
         self.hardness, self.prior = hardness, prior
         check_momentum("MoCo", momentum)
@@ -78,14 +88,16 @@ class MoCo(ViewsObjective):
         empty = torch.arange(len(self.keys), device=keys.device) >= self.count  # (Q,)
         queue = Rows(self.users, self.targets)
         masked = (rows.like(queue) | rows.shown_as(first).like(queue)) & ~empty  # (B, Q)
-        # The queue is copied: `put` changes it before the backward pass reads it.
+        others = self.keys.clone()  # `put` changes the queue before the backward pass reads it
+        mixes = self.mixes(queries, others, ~(masked | empty)) if self.mixed or self.mixed_with_query else None
         loss = own_among_others(
             queries,
             keys,
-            self.keys.clone(),
+            others,
             masked=masked,
             empty=empty,
             temperature=self.temperature,
+            mixes=mixes,
             hardness=self.hardness,
             prior=self.prior,
         )
@@ -93,6 +105,18 @@ class MoCo(ViewsObjective):
         self.lack(contrast=no_other(masked, empty))
         self.put(keys, rows.shown_as(second))
         return {"contrast": self.weight * loss}
+
+    def mixes(self, queries: Tensor, keys: Tensor, negatives: Tensor) -> Tensor:
+        """Mix the hardest negatives, (B, Q) bool among the keys, of each query: (B, S, D)."""
+        return hard_mixes(
+            queries,
+            keys,
+            negatives,
+            hardest=self.hardest,
+            of_keys=self.mixed,
+            with_query=self.mixed_with_query,
+            generator=rng(queries.device),
+        )
 
     @torch.no_grad()
     def put(self, keys: Tensor, rows: Rows) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import torch
 from torch import Generator, Tensor
 
@@ -20,10 +22,13 @@ from seqcl.types import SeqBatch, Similarity
 class TwoViews(ViewsObjective):
     """NT-Xent over two views of each row: the term `contrast` (CL4SRec, arXiv 2010.14395, eq. 3 and 14).
 
+    Of more than two views (`number`) it is the mean over all pairs of them (CMC, arXiv 1906.05849, the full graph; there it is
+    the sum, the negatives are of a bank, and each view has an encoder of its own).
+
     Differs from the paper: rows of one user or with one last target are no negatives of each other.
 
     Args:
-        views: Source of the two views of a row; a single view is used twice, with two draws.
+        views: Source of the views of a row; a single view is used twice, with two draws.
         dim: Width D of the encoder's states.
         weight: Factor of the term; 0.1 in the paper.
         temperature: Divisor of the similarities.
@@ -36,6 +41,8 @@ class TwoViews(ViewsObjective):
             all alike.
         prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224): their expected part is taken off; 0 for none.
     """
+
+    many_views = True
 
     def __init__(
         self,
@@ -67,11 +74,18 @@ class TwoViews(ViewsObjective):
         )
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        both = self.make_views(batch)
-        (contrasted,) = row_states(encoder, both, self.states)  # (2B, D) or (2B, L * D)
-        first, second = self.head(contrasted).chunk(2)
-        same = related(batch, both) if self.mask_false_negatives else None
-        loss = nt_xent(
+        shown = self.make_views(batch)
+        (contrasted,) = row_states(encoder, shown, self.states)  # (nB, D) or (nB, L * D)
+        views = self.head(contrasted).split(len(batch.lengths))
+        same = related(batch, shown) if self.mask_false_negatives else None
+        pairs = [self.loss(one, two, same) for one, two in combinations(views, 2)]
+        self.observe(*views, **({} if same is None else {"masked_share": related_share(same)}))
+        self.lack(contrast=views[0].new_tensor(len(views[0]) < 2) if same is None else same.all())
+        return {"contrast": self.weight * torch.stack(pairs).mean()}
+
+    def loss(self, first: Tensor, second: Tensor, same: Tensor | None) -> Tensor:
+        """NT-Xent of two views (B, D) of each row; rows that are the `same`, (B, B) bool, are no negatives."""
+        return nt_xent(
             first,
             second,
             temperature=self.temperature,
@@ -80,9 +94,6 @@ class TwoViews(ViewsObjective):
             hardness=self.hardness,
             prior=self.prior,
         )
-        self.observe(first, second, **({} if same is None else {"masked_share": related_share(same)}))
-        self.lack(contrast=loss.new_tensor(len(first) < 2) if same is None else same.all())
-        return {"contrast": self.weight * loss}
 
 
 class AlignUniform(ViewsObjective):

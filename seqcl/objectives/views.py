@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
-from seqcl.errors import not_negative
+from seqcl.errors import UserError, not_negative
 from seqcl.losses import alignment, uniformity
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.heads import Head, projection
@@ -15,16 +17,22 @@ from seqcl.types import Batches, SeqBatch, Windows
 
 
 class ViewsObjective(Objective):
-    """A weighted contrastive term over two views of every row, made from `views` and encoded in one pass.
+    """A weighted contrastive term over two views of every row, or more, made from `views` and encoded in one pass.
 
-    `observed` holds alignment and uniformity (arXiv 2005.10242) of the two views. Where there are negatives it also
+    `observed` holds alignment and uniformity (arXiv 2005.10242) of the views. Where there are negatives it also
     holds `masked_share`: the share of the candidates that are kept from being negatives.
     """
 
+    many_views: bool = False
+    """It compares more than two views of a row."""
+
     def __init__(self, *, views: Pair | View, dim: int, weight: float, head: Head) -> None:
         super().__init__()
-        not_negative(type(self).__name__, weight=weight)
+        name = type(self).__name__
+        not_negative(name, weight=weight)
         self.views = Pair(views=[views]) if isinstance(views, View) else views
+        if self.views.number > 2 and not self.many_views:
+            raise UserError(f"{name} compares two views of a row, not {self.views.number}; TwoViews compares more")
         self.times_needed = self.views.times_needed
         self.head = projection(head, dim)
         self.weight = weight
@@ -36,15 +44,16 @@ class ViewsObjective(Objective):
         self.views.before_epoch(encoder.item_embeddings(), epoch)
 
     def make_views(self, batch: SeqBatch) -> SeqBatch:
-        """Make both views as one batch of 2B rows, first views first."""
+        """Make all n views as one batch of nB rows, first views first."""
         return self.views.stacked(batch, rng(batch.items.device))
 
     def lack(self, **terms: Tensor) -> None:
         """Note which terms the batch could not give, as no row has another to differ from; a weight of 0 asks for none."""
         self.missing = terms if self.weight else {}
 
-    def observe(self, first: Tensor, second: Tensor, **others: Tensor) -> None:
-        """Note figures that are logged and not minimised: those of two views (B, D), and any others by name."""
+    def observe(self, *views: Tensor, **others: Tensor) -> None:
+        """Note figures that are logged and not minimised: means over the views (B, D) and their pairs, and any others by name."""
         with torch.no_grad():
-            mean = (uniformity(first) + uniformity(second)) / 2
-            self.observed = {"alignment": alignment(first, second), "uniformity": mean, **others}
+            gaps = torch.stack([alignment(one, two) for one, two in combinations(views, 2)])
+            spread = torch.stack([uniformity(view) for view in views])
+            self.observed = {"alignment": gaps.mean(), "uniformity": spread.mean(), **others}

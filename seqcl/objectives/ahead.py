@@ -1,0 +1,229 @@
+"""Find the next items of a row among those of the batch: CPC, and with a memory and several instances MMInfoRec."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqcl.encoders import Encoder
+from seqcl.encoders.dropout import Dropout
+from seqcl.errors import check_choice, not_negative, positive
+from seqcl.losses import contrast, similarities, wide
+from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.kinship import masked_share, related
+from seqcl.objectives.positions import check_one_pass, only_newest
+from seqcl.objectives.rows import whole_rows
+from seqcl.types import PAD, SeqBatch, Similarity, Windows
+
+
+class Ahead(NamedTuple):
+    """States, and the items that come after each of them."""
+
+    states: Tensor  # (T, D)
+    rows: Tensor  # (T,), the row of each state
+    items: Tensor  # (k, T), the items 1 to k places after each, PAD where the row has ended
+
+
+class PredictiveCoding(Objective):
+    """The base of both: each state must find the next items of its row among items of the batch, by the term `ahead`."""
+
+    def __init__(
+        self, *, weight: float, steps: int, temperature: float, similarity: Similarity, negatives: int
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        not_negative(name, weight=weight)
+        positive(name, steps=steps, temperature=temperature, negatives=negatives)
+        check_choice("similarity", similarity, Similarity)
+        self.weight, self.steps, self.negatives = weight, steps, negatives
+        self.temperature, self.similarity = temperature, similarity
+        self.newest = False
+
+    def predictions(self, states: Tensor) -> Tensor:
+        """Predict the vectors of the items 1 to k places after each state: (T, D) -> (k, T, D)."""
+        raise NotImplementedError
+
+    def instances(self, vectors: Tensor) -> Tensor:
+        """Make the n vectors by which each item is found: (K, D) -> (n, K, D)."""
+        return vectors[None]
+
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        self.newest = only_newest(train)
+        if not self.newest:
+            check_one_pass(encoder)
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        whole = batch if batch.targets is None else whole_rows(batch)
+        reading = from_one_place if self.newest else from_all_places
+        ahead = reading(encoder, batch, whole, self.steps)
+        known = ahead.items > PAD  # (k, T), M of them
+        distinct, place = whole.items.unique(return_inverse=True)  # (K,), (B, L + 1)
+        has = torch.zeros(len(place), len(distinct), device=place.device).scatter_(1, place, 1.0)
+        has, distinct = has[:, distinct > PAD], distinct[distinct > PAD]
+        kin = related(batch).float() @ has > 0  # (B, K), items of the row and of related rows
+        drawn = torch.randperm(len(distinct), generator=rng(place.device), device=place.device)[: self.negatives]
+        masked = kin[:, drawn][ahead.rows.expand_as(known)[known]]  # (M, C)
+        loss = self.loss(
+            self.predictions(ahead.states)[known],
+            self.instances(encoder.item_vectors(distinct)),
+            own=torch.searchsorted(distinct, ahead.items[known]),
+            drawn=drawn,
+            masked=masked,
+        )
+        self.observed = {"masked_share": masked_share(masked)}
+        self.missing = {"ahead": masked.all()} if self.weight else {}
+        return {"ahead": self.weight * loss}
+
+    def loss(self, predicted: Tensor, vectors: Tensor, *, own: Tensor, drawn: Tensor, masked: Tensor) -> Tensor:
+        """InfoNCE of predictions and the vectors of their items, among those drawn: a scalar, 0 without any negative.
+
+        The exponentials of the instances of an item are added up (MIL-NCE, arXiv 1912.06430, eq. 1).
+
+        Args:
+            predicted: (M, D).
+            vectors: (n, K, D) instances of the items.
+            own: (M,) the item of each prediction.
+            drawn: (C,) the items that are negatives.
+            masked: (M, C) bool, True where one is no negative of a prediction.
+        """
+        predicted, vectors = wide(predicted), wide(vectors)
+        if self.similarity == "cosine":
+            predicted, vectors = F.normalize(predicted, dim=-1), F.normalize(vectors, dim=-1)
+        number = len(vectors)
+        near = (vectors.index_select(1, own) * predicted).sum(2).T  # (M, n)
+        far = similarities(predicted, vectors.index_select(1, drawn).flatten(0, 1), "dot")  # (M, nC)
+        keep = F.pad(~masked.repeat(1, number), (number, 0), value=True)
+        positives = torch.zeros_like(keep)
+        positives[:, :number] = True
+        logits = torch.cat((near, far), 1) / self.temperature
+        return contrast(logits, positives, keep=keep, reduction="in") - math.log(number)  # of a mean, made a sum
+
+
+class CPC(PredictiveCoding):
+    """Each state must find the next items of its row, with a map for each distance: the term `ahead` (arXiv 1807.03748, eq. 3 and 4).
+
+    Items are their embeddings in the encoder. Negatives are items of the batch, the same for all states, without those of
+    the row and of related rows, which are of the same user or have the same last target. Where the newest position of a
+    row alone is learned (windows=prefix), a row gives one state, `steps` items before its end; any encoder can do so.
+
+    Differs from the paper: cosines over a temperature, because inner products of new embeddings hardly move at first. States
+    and items are scored in the same space in which items are ranked.
+
+    Args:
+        dim: Width D of states and item embeddings.
+        weight: Factor of the term.
+        steps: Number k of next items to find; 12 in the paper, for speech.
+        temperature: Divisor of the similarities; 1 in the paper.
+        similarity: cosine, or dot product (the paper), of a mapped state and an item.
+        negatives: Most items of a batch that are drawn as negatives.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        weight: float = 0.1,
+        steps: int = 3,
+        temperature: float = 0.1,
+        similarity: Similarity = "cosine",
+        negatives: int = 512,
+    ) -> None:
+        super().__init__(
+            weight=weight, steps=steps, temperature=temperature, similarity=similarity, negatives=negatives
+        )
+        self.maps = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(steps))
+
+    def predictions(self, states: Tensor) -> Tensor:
+        return torch.stack([one(states) for one in self.maps])
+
+
+class MemoryCPC(PredictiveCoding):
+    """Each state must find several instances of its next items, read one after another through a memory: the term `ahead`.
+
+    Source: MMInfoRec, arXiv 2109.00368. A state, and what a GRU makes of each prediction, gets the softmax reading of a
+    learned memory added; the instances of an item are dropout draws of its vector.
+
+    Differs from the paper: negatives are the different items of the batch instead of all occurrences, without those of related
+    rows; cosines over a temperature; no attributes in an item's vector, no dropout after the memory, and the next-item
+    term, not the memory, ranks.
+
+    Args:
+        dim: Width D of states and item embeddings.
+        weight: Factor of the term.
+        steps: Number k of next items to find; 1 in the code.
+        temperature: Divisor of the similarities.
+        similarity: cosine, or dot product (the paper).
+        negatives: Most items of a batch that are drawn as negatives.
+        memory: Learned vectors that a prediction reads; 64 in the code.
+        instances: Dropout draws of each item; 4 in the code.
+        dropout: Share of an item's vector that a draw drops; 0.5 in the code.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        weight: float = 0.1,
+        steps: int = 3,
+        temperature: float = 0.1,
+        similarity: Similarity = "cosine",
+        negatives: int = 256,
+        memory: int = 64,
+        instances: int = 4,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(
+            weight=weight, steps=steps, temperature=temperature, similarity=similarity, negatives=negatives
+        )
+        positive("MemoryCPC", memory=memory, instances=instances)
+        self.number = instances
+        self.dropout = Dropout(dropout)
+        self.address = nn.Linear(dim, memory)
+        self.memory = nn.Parameter(torch.randn(memory, dim) / math.sqrt(dim))
+        self.step = nn.GRUCell(dim, dim) if steps > 1 else None
+
+    def predictions(self, states: Tensor) -> Tensor:
+        found = [self.read(states)]
+        if self.step is not None:
+            hidden = torch.zeros_like(states)
+            for _ in range(1, self.steps):
+                hidden = self.step(found[-1], hidden)
+                found.append(self.read(hidden))
+        return torch.stack(found)
+
+    def read(self, states: Tensor) -> Tensor:
+        """Add to each state (T, D) the mean of the memory by the softmax of its address."""
+        return states + self.address(states).softmax(1) @ self.memory
+
+    def instances(self, vectors: Tensor) -> Tensor:
+        return self.dropout(vectors.expand(self.number, -1, -1))
+
+
+def from_all_places(encoder: Encoder, batch: SeqBatch, whole: SeqBatch, steps: int) -> Ahead:
+    """Read every state that an item comes after, in one pass; the states must not read what comes after them.
+
+    Args:
+        encoder: a causal one.
+        batch: B rows.
+        whole: the rows with their last targets behind them.
+        steps: k.
+    """
+    length = batch.items.shape[1]
+    items = F.pad(whole.items, (0, steps + length - whole.items.shape[1]), value=PAD)
+    after = torch.stack([items[:, step : step + length] for step in range(1, steps + 1)])  # (k, B, L)
+    some = after[0] > PAD  # (B, L), T of them
+    return Ahead(encoder(batch)[some], some.nonzero()[:, 0], after[:, some])
+
+
+def from_one_place(encoder: Encoder, batch: SeqBatch, whole: SeqBatch, steps: int) -> Ahead:
+    """Read one state of every row, k items before its end, or after the first item of a shorter row."""
+    lengths = (whole.lengths - steps).clamp(min=1)  # (B,)
+    time = torch.arange(batch.items.shape[1], device=lengths.device)
+    read = batch._replace(items=batch.items.masked_fill(time >= lengths[:, None], PAD), lengths=lengths, targets=None)
+    items = F.pad(whole.items, (0, steps), value=PAD)
+    places = lengths[None] + torch.arange(steps, device=lengths.device)[:, None]  # (k, B)
+    return Ahead(encoder.last(read), torch.arange(len(lengths), device=lengths.device), items.T.gather(0, places))
