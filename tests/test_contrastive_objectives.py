@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from seqcl.augment import ByLength, Crop, Identity, Mask, Pair, Reorder, SameTarget, View, halves, stack
-from seqcl.encoders import GRU, SASRec
+from seqcl.encoders import GRU, HSTU, SASRec
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent, view_regularizer
 from seqcl.objectives import (
@@ -21,6 +22,7 @@ from seqcl.objectives import (
     Barlow,
     Counterfactual,
     LearnedViews,
+    LoCo,
     MoCo,
     MoCoV3,
     MutualInformation,
@@ -49,6 +51,7 @@ BUILT = {
     "MoCo": lambda views, **options: MoCo(views=views, dim=DIM, queue=32, momentum=0.9, **options),
     "AlignUniform": lambda views: AlignUniform(views=views, dim=DIM),
     "MoCoV3": lambda views, **options: MoCoV3(views=views, dim=DIM, momentum=0.9, **options),
+    "LoCo": lambda views, **options: LoCo(views=views, dim=DIM, **options),
     "Barlow": lambda views: Barlow(views=views, dim=DIM, width=12),
     "VICReg": lambda views: VICReg(views=views, dim=DIM, width=12),
     "BYOL": lambda views: BYOL(views=views, dim=DIM, momentum=0.9),
@@ -146,6 +149,8 @@ def test_the_batch_stays_as_it_is(name):
 @every_objective
 def test_a_batch_of_one_row_and_one_without_targets_work(name, head):
     encoder, objective = made(name)
+    if name == "LoCo":
+        encoder, objective = made(name, head=head)
     objective.head = projection(head, DIM)
     if name in ("MoCo", "BYOL", "MoCoV3"):
         objective.follower = Follower(encoder, objective.head)
@@ -198,7 +203,7 @@ def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
     state = {key: value.clone() for key, value in objective.state_dict().items()}
     batch = rows_batch(range(20))
     batch = batch._replace(users=batch.users // 2, targets=batch.targets % 5)  # with rows that belong together
-    last, codes = encoder.last, []
+    last, blocks, codes = encoder.last, encoder.by_block, []
     if name == "SwAV":  # codes take no gradient, on purpose: the same ones every time
         make = objective.codes
         objective.codes = lambda *given: codes.pop(0) if codes else make(*given)
@@ -215,6 +220,7 @@ def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
         codes[:] = [code.clone() for code in fixed] if name == "SwAV" else []
         waiting = [shift]
         encoder.last = lambda views: last(views) + waiting.pop()[: len(views.lengths)] if waiting else last(views)
+        encoder.by_block = lambda views, overlap: blocks(views, overlap=overlap) + waiting.pop()[:, None]
         torch.manual_seed(3)
         return sum(objective(encoder, batch).values())
 
@@ -1003,3 +1009,44 @@ def test_supcon_that_draws_all_positives_is_supcon_and_others_of_its_target_are_
         below = sum(logits[i][j] for j in (*mine, *others))
         total -= sum(math.log(logits[i][j] / below) for j in mine) / len(mine)
     assert objective(encoder, batch)["contrast"].item() == pytest.approx(objective.weight * total / 12, rel=1e-5)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+@pytest.mark.parametrize("kind", [SASRec, HSTU], ids=lambda kind: kind.__name__)
+def test_the_gradient_after_a_block_reaches_as_many_blocks_as_overlap(kind, overlap):
+    torch.manual_seed(0)
+    encoder = kind(num_items=N, max_len=MAX_LEN, dim=DIM, layers=3).eval()
+    batch = rows_batch(range(ROWS))
+    states = encoder.by_block(batch, overlap=overlap)  # (B, 3, D)
+    for end in range(3):
+        encoder.zero_grad()
+        states[:, end].sin().sum().backward(retain_graph=True)
+        reached = {
+            place for place, block in enumerate(encoder.blocks) if any(touched(one) for one in block.parameters())
+        }
+        assert reached == set(range(max(0, end - overlap), end + 1))
+        assert touched(encoder.item_embeddings()) == (end == 0 or end < overlap)
+        found = [parameter.grad for parameter in encoder.blocks[end].parameters()]
+        encoder.zero_grad()  # in its own block the gradient is that of an encoder that ends there
+        shorter = deepcopy(encoder)
+        shorter.blocks = shorter.blocks[: end + 1]
+        torch.testing.assert_close(shorter.last(batch), states[:, end])
+        shorter.last(batch).sin().sum().backward()
+        torch.testing.assert_close(found, [parameter.grad for parameter in shorter.blocks[end].parameters()])
+
+
+def touched(parameter):
+    return parameter.grad is not None and bool(parameter.grad.any())
+
+
+def test_an_encoder_without_blocks_is_one_block_of_loco():
+    encoder, objective = made("LoCo", "GRU")
+    encoder.eval()
+    batch = rows_batch(range(ROWS))
+    torch.manual_seed(3)
+    both = objective.make_views(batch)
+    first, second = objective.heads[0](encoder.last(both)).chunk(2)
+    expected = objective.weight * nt_xent(first, second, temperature=objective.temperature, same=related(batch, both))
+    torch.manual_seed(3)
+    torch.testing.assert_close(objective(encoder, batch)["contrast"], expected)
+    assert len(objective.heads) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -77,6 +78,16 @@ def align_uniform(objective, encoder, first, second):
     first, second = objective.head(first), objective.head(second)
     spread = (slow.uniformity(first, objective.t, SAME) + slow.uniformity(second, objective.t, SAME)) / 2
     return {"spread": objective.weight * (slow.alignment(first, second, objective.power) + objective.balance * spread)}
+
+
+def lo_co(objective, encoder, first, second):
+    views, total = shown(objective), 0.0
+    for depth, head in enumerate(objective.heads, 1):
+        shorter = deepcopy(encoder)
+        shorter.blocks = shorter.blocks[:depth]  # as if the encoder ended there
+        one, two = (head(stand(shorter, view, "newest")) for view in views)
+        total += slow.nt_xent(one, two, objective.temperature, SAME)
+    return {"contrast": objective.weight * total / len(objective.heads)}
 
 
 def barlow(objective, encoder, first, second):
@@ -187,6 +198,7 @@ REFERENCES = {
     "BYOL": byol,
     "MoCoV3": mo_co_v3,
     "AlignUniform": align_uniform,
+    "LoCo": lo_co,
     "Barlow": barlow,
     "VICReg": vic_reg,
     "SimSiam": sim_siam,

@@ -16,6 +16,7 @@ from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
 from seqcl.models.item_knn import ItemKNN
+from seqcl.models.locorec import LoCoRec
 from seqcl.models.markov import Markov
 from seqcl.models.mclrec import MCLRec
 from seqcl.models.mocorec import MoCoRec
@@ -56,6 +57,7 @@ MODELS = table(
         "BarlowRec": BarlowRec,
         "VICRegRec": VICRegRec,
         "AlignUniformRec": AlignUniformRec,
+        "LoCoRec": LoCoRec,
         "SwAVRec": SwAVRec,
         "PIRLRec": PIRLRec,
         "SupConRec": SupConRec,

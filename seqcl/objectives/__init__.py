@@ -9,6 +9,7 @@ from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
+from seqcl.objectives.local import LoCo
 from seqcl.objectives.masked_items import MaskedItems
 from seqcl.objectives.momentum import MoCo
 from seqcl.objectives.mutual_information import MutualInformation
@@ -28,6 +29,7 @@ OBJECTIVES = table(
         "TwoViews": TwoViews,
         "SupCon": SupCon,
         "AlignUniform": AlignUniform,
+        "LoCo": LoCo,
         "MoCo": MoCo,
         "MoCoV3": MoCoV3,
         "BYOL": BYOL,
@@ -58,6 +60,7 @@ __all__ = [
     "ItemLoss",
     "Joint",
     "LearnedViews",
+    "LoCo",
     "MaskedItems",
     "MoCo",
     "MoCoV3",
