@@ -23,22 +23,26 @@ from seqcl.objectives import (
     Counterfactual,
     LearnedViews,
     LoCo,
+    MiCE,
     MoCo,
     MoCoV3,
     MutualInformation,
     NextItem,
     Prototypes,
     SimSiam,
+    SpCL,
     SupCon,
     SwAV,
     TwoViews,
     VICReg,
 )
+from seqcl.objectives.experts import far_apart
 from seqcl.objectives.follower import Follower
 from seqcl.objectives.heads import projection
 from seqcl.objectives.kinship import Rows, masked_share, own_among_others, related, related_share
 from seqcl.objectives.prototypes import encode, k_means
 from seqcl.objectives.rows import row_states
+from seqcl.objectives.self_paced import overlap, reliable
 from seqcl.objectives.two_views import drawn_of_each
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
@@ -61,6 +65,8 @@ BUILT = {
         views=views, dim=DIM, clusters=(5, 3), **{"head": "linear", **options}
     ),
     "LearnedViews": lambda views, **options: LearnedViews(views=views, dim=DIM, **options),
+    "SpCL": lambda views: SpCL(views=views, dim=DIM, clusters=6, negatives=16),
+    "MiCE": lambda views, **options: MiCE(views=views, dim=DIM, experts=3, momentum=0.9, **options),
     "PIRL": lambda views, **options: PIRL(views=views, dim=DIM, negatives=16, **options),
 }
 WITHOUT_NEGATIVES = {"BYOL", "SimSiam", "SwAV", "Barlow", "VICReg"}
@@ -178,7 +184,7 @@ def test_a_saved_objective_goes_on_as_if_nothing_had_been(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [*((name, {}) for name in BUILT), ("Prototypes", {"negatives": "clusters"})]
+    ("name", "options"), [*((name, {}) for name in BUILT), ("Prototypes", {"negatives": "clusters", "momentum": 0.9})]
 )
 def test_all_that_an_objective_keeps_is_in_the_checkpoint(name, options):
     encoder, objective = made(name, **options)
@@ -189,10 +195,10 @@ def test_all_that_an_objective_keeps_is_in_the_checkpoint(name, options):
 
 
 @pytest.mark.parametrize(
-    ("name", "half"),  # targets of SimSiam and keys of MoCo, its second views, take no gradient, on purpose
+    ("name", "half"),  # targets of SimSiam and keys of MoCo and MiCE, their second views, take no gradient, on purpose
     [
         *((name, "first views") for name in sorted(set(BUILT) - {"SimSiam"})),
-        *((name, "second views") for name in sorted(set(BUILT) - {"SimSiam", "MoCo"})),
+        *((name, "second views") for name in sorted(set(BUILT) - {"SimSiam", "MoCo", "MiCE"})),
     ],
 )
 def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
@@ -249,7 +255,7 @@ def test_the_masked_share_is_that_of_a_count_over_rows(name):
     objective.active = torch.tensor(False)  # clusters are counted elsewhere
     torch.manual_seed(3)
     objective(encoder, batch)
-    if name in ("MoCo", "PIRL"):
+    if name in ("MoCo", "PIRL", "SpCL"):
         torch.manual_seed(3)
         objective(encoder, batch)  # against what the first one put in
     mine = users[:, None] == users
@@ -260,6 +266,14 @@ def test_the_masked_share_is_that_of_a_count_over_rows(name):
         expected = (mine & ~alike & others).sum() / others.sum()
     elif name == "MoCo":
         expected = (mine | alike).sum() / 64
+    elif name == "SpCL":
+        torch.manual_seed(3)
+        objective.make_views(batch)
+        places = torch.rand(objective.negatives, dtype=torch.float64) * int(objective.instances)
+        drawn = [int(objective.alone[int(place)]) for place in places]
+        kept = objective.targets.tolist()
+        hits = [user == users[row] or kept[user] == targets[row] for row in range(8) for user in drawn]
+        expected = torch.tensor(hits).float().mean()
     elif name == "PIRL":
         torch.manual_seed(3)
         objective.make_views(batch)
@@ -1050,3 +1064,80 @@ def test_an_encoder_without_blocks_is_one_block_of_loco():
     torch.manual_seed(3)
     torch.testing.assert_close(objective(encoder, batch)["contrast"], expected)
     assert len(objective.heads) == 1
+
+
+def test_a_momentum_of_nothing_follows_the_encoder_and_one_of_everything_never_moves():
+    found = []
+    for momentum in (0.0, 1e-12, 1.0):
+        encoder, objective = made("Prototypes", momentum=momentum)
+        encoder.eval()
+        if momentum:
+            objective.follower.eval()
+        before = encoder.item_embeddings().detach().clone()
+        with torch.no_grad():
+            encoder.item_embeddings()[1:] += torch.randn(N + 1, DIM, generator=torch.Generator().manual_seed(1))
+        objective.after_step(encoder)
+        objective.before_epoch(encoder, Rowwise(), epoch=1, epochs=2)
+        found.append(objective.centres)
+        if momentum == 1:
+            assert torch.equal(objective.follower.encoder.item_embeddings(), before)
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[1], found[2])
+
+
+def test_the_overlap_of_clusters_is_that_of_sets():
+    draws = np.random.default_rng(0)
+    one, two = draws.integers(0, 4, 30), draws.integers(0, 6, 30)
+    sets = [[{j for j in range(30) if labels[j] == labels[i]} for i in range(30)] for labels in (one, two)]
+    expected = [len(a & b) / len(a | b) for a, b in zip(*sets, strict=True)]
+    np.testing.assert_allclose(overlap(one, two), expected)
+
+
+def test_clusters_count_that_hold_together_and_of_their_rows_the_core():
+    own = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 3])
+    loose = np.array([0, 0, 0, 0, 1, 1, 2, 2, 1, 3])  # 1 and 2 are torn apart
+    tight = np.array([0, 0, 0, 1, 2, 2, 2, 3, 3, 4])  # 0 loses a row
+    labels, bar = reliable(own, loose, tight, bar=None, trusted=0.3)
+    assert labels.tolist() == [0, 0, 0, -1, -1, -1, -1, -1, -1, -1]
+    assert bar == 1  # clusters of several rows have 1, 1/2 and 1/3, and one of the three is trusted
+    assert reliable(own, loose, tight, bar=None, trusted=0.7)[1] == pytest.approx(1 / 2)
+    assert reliable(own, own, own, bar=None, trusted=1.0) == (pytest.approx([*own[:-1], -1]), 1.0)  # one row is none
+    easier, _ = reliable(own, loose, tight, bar=0.2, trusted=0.3)
+    assert easier.tolist() == [0, 0, 0, -1, 1, 1, 1, 2, 2, -1]
+
+
+def test_states_that_part_into_groups_are_clusters_in_the_memory():
+    encoder, _ = made("SpCL")
+    objective = SpCL(views=Identity(), dim=DIM, clusters=2, looser=1.0)
+    objective.prepare(encoder, TRAIN)
+    with torch.no_grad():  # two groups far apart, and users of none
+        noise = 0.01 * torch.randn(50, DIM)
+        objective.bank[:50] = F.normalize(torch.eye(2, DIM).repeat_interleave(25, 0) + noise, dim=1)
+    objective.before_epoch(encoder, Rowwise(), epoch=1, epochs=2)
+    assert objective.cluster.tolist() in ([0] * 25 + [1] * 25 + [-1] * 10, [1] * 25 + [0] * 25 + [-1] * 10)
+    assert objective.instances == 0 and objective.sizes.tolist() == [25, 25]
+    for batch in (rows_batch(range(40)), rows_batch([3, 3, 4])):
+        objective(encoder, batch)
+    members = F.one_hot(objective.cluster[:50], 2).float()  # the centres have moved with their rows
+    torch.testing.assert_close(objective.centres, members.T @ objective.bank[:50] / 25, atol=1e-5, rtol=1e-5)
+
+
+def test_experts_take_the_mean_key_of_their_rows_when_an_epoch_begins():
+    encoder, objective = made("MiCE", views=Identity())
+    encoder.eval(), objective.eval()
+    batch, before = rows_batch(range(ROWS)), objective.prototypes.detach().clone()
+    objective(encoder, batch)
+    assert torch.equal(objective.prototypes, before) and objective.sums.any()
+    sums = objective.sums.clone()
+    objective.before_epoch(encoder, Rowwise(), epoch=1, epochs=2)
+    for z in range(3):
+        expected = F.normalize(sums[z], dim=0) if sums[z].any() else before[z]
+        torch.testing.assert_close(objective.prototypes[z], expected)
+    assert not objective.sums.any()
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 9])
+def test_the_directions_of_the_gate_are_the_corners_of_a_simplex(number):
+    cosines = far_apart(number, 8) @ far_apart(number, 8).T
+    expected = torch.full((number, number), -1 / max(number - 1, 1)).fill_diagonal_(1)
+    torch.testing.assert_close(cosines, expected)

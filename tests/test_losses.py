@@ -22,6 +22,7 @@ from seqcl.losses import (
     each_positive,
     gbce,
     info_nce,
+    mixture,
     nt_xent,
     sampled_softmax,
     similarities,
@@ -336,6 +337,41 @@ def test_big_logits_with_corrections_are_finite():
     logits = torch.tensor([[90.0, 100.0, -100.0], [-100.0, 100.0, 100.0]]).requires_grad_()
     loss = contrast(logits, torch.eye(2, 3).bool(), hardness=1.0, prior=0.5, lowest=-100.0)
     assert loss.isfinite() and gradients(loss, logits)[0].isfinite().all()
+
+
+# A mixture of experts
+
+
+def test_a_mixture_of_experts_equals_its_reference_and_passes_gradcheck():
+    queries, keys, gate = (
+        normal(*shape, seed=seed).requires_grad_() for seed, shape in enumerate([(5, 3, 4)] * 2 + [(5, 3)])
+    )
+    same = torch.eye(5, dtype=torch.bool)
+    same[0, 3] = same[3, 0] = True
+    loss, posterior = mixture(queries, keys, gate, temperature=0.7, same=same)
+    plain = (one.detach() for one in (queries, keys, gate))
+    assert loss.item() == pytest.approx(slow.mixture(*plain, 0.7, same), abs=1e-12)
+    torch.testing.assert_close(posterior.sum(1), torch.ones(5, dtype=torch.float64))
+    assert torch.autograd.gradcheck(
+        lambda *given: mixture(*given, temperature=0.7, same=same)[0], (queries, keys, gate)
+    )
+
+
+@pytest.mark.parametrize("experts", [1, 3])
+def test_equal_experts_are_info_nce_whatever_the_gate(experts):
+    queries, keys = normal(5, 4), normal(5, 4, seed=1)
+    repeated = (one[:, None].expand(-1, experts, -1) for one in (queries, keys))
+    found, _ = mixture(*repeated, normal(5, experts), temperature=0.3, same=torch.eye(5, dtype=torch.bool))
+    torch.testing.assert_close(found, info_nce(queries, keys, temperature=0.3, similarity="dot"))
+
+
+def test_the_bound_of_mice_is_tight_at_the_exact_posterior():
+    """Its loss, -sum_z q (log p(z) + log p(key | z) - log q), equals -log of the mixture (arXiv 2105.01899, eq. 9)."""
+    queries, keys, gate = normal(5, 3, 4), normal(5, 3, 4, seed=1), normal(5, 3, seed=2)
+    loss, q = mixture(queries, keys, gate, temperature=1.0, same=torch.eye(5, dtype=torch.bool))
+    shares = torch.stack([(queries[:, z] @ keys[:, z].T).log_softmax(1).diagonal() for z in range(3)], 1)
+    bound = -(q * (gate.log_softmax(1) + shares - q.log())).sum(1).mean()
+    torch.testing.assert_close(loss, bound)
 
 
 # Decorrelation

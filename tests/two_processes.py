@@ -30,6 +30,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"next_item": {"loss": "sampled_softmax", "negatives": 7, "sampling": "popularity"}},
     ),
     "PCL": ("ICLRec", {"objective": {"negatives": "clusters", "clusters": [3, 5]}}),
+    "SpCL in clusters": ("SpCLRec", {"objective": {"clusters": 6}}),
     "SwAV with a queue": ("SwAVRec", {"objective": {"queue": 20, "prototypes": 6}}),
 }
 """Recipes with options, by name."""

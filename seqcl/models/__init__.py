@@ -19,9 +19,11 @@ from seqcl.models.item_knn import ItemKNN
 from seqcl.models.locorec import LoCoRec
 from seqcl.models.markov import Markov
 from seqcl.models.mclrec import MCLRec
+from seqcl.models.micerec import MiCERec
 from seqcl.models.mocorec import MoCoRec
 from seqcl.models.mocov3rec import MoCoV3Rec
 from seqcl.models.narm import NARM
+from seqcl.models.pclrec import PCLRec
 from seqcl.models.pirlrec import PIRLRec
 from seqcl.models.popularity import Popularity
 from seqcl.models.s3rec import S3Rec
@@ -29,6 +31,7 @@ from seqcl.models.sasrec import SASRec
 from seqcl.models.simsiamrec import SimSiamRec
 from seqcl.models.sknn import SKNN
 from seqcl.models.slist import SLIST
+from seqcl.models.spclrec import SpCLRec
 from seqcl.models.supconrec import SupConRec
 from seqcl.models.swavrec import SwAVRec
 from seqcl.models.ticoserec import TiCoSeRec
@@ -59,6 +62,9 @@ MODELS = table(
         "AlignUniformRec": AlignUniformRec,
         "LoCoRec": LoCoRec,
         "SwAVRec": SwAVRec,
+        "PCLRec": PCLRec,
+        "SpCLRec": SpCLRec,
+        "MiCERec": MiCERec,
         "PIRLRec": PIRLRec,
         "SupConRec": SupConRec,
         "TwoTower": TwoTower,

@@ -5,6 +5,7 @@ from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.decorrelation import Barlow, VICReg
+from seqcl.objectives.experts import MiCE
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
 from seqcl.objectives.item_loss import ItemLoss
@@ -16,6 +17,7 @@ from seqcl.objectives.mutual_information import MutualInformation
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.predictor import BYOL, MoCoV3, SimSiam
 from seqcl.objectives.prototypes import Prototypes
+from seqcl.objectives.self_paced import SpCL
 from seqcl.objectives.swav import SwAV
 from seqcl.objectives.two_views import AlignUniform, SupCon, TwoViews
 from seqcl.objectives.views import ViewsObjective
@@ -38,6 +40,8 @@ OBJECTIVES = table(
         "VICReg": VICReg,
         "SwAV": SwAV,
         "Prototypes": Prototypes,
+        "SpCL": SpCL,
+        "MiCE": MiCE,
         "PIRL": PIRL,
         "LearnedViews": LearnedViews,
         "Counterfactual": Counterfactual,
@@ -62,6 +66,7 @@ __all__ = [
     "LearnedViews",
     "LoCo",
     "MaskedItems",
+    "MiCE",
     "MoCo",
     "MoCoV3",
     "MutualInformation",
@@ -69,6 +74,7 @@ __all__ = [
     "Objective",
     "Prototypes",
     "SimSiam",
+    "SpCL",
     "SupCon",
     "SwAV",
     "TwoViews",

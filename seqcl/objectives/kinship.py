@@ -66,6 +66,13 @@ def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
     return views.users != batch.users.repeat(2)
 
 
+def last_of_each(users: Tensor) -> tuple[Tensor, Tensor]:
+    """The different users among (B,), and the last place of each, on every device: (n,), (n,)."""
+    found, number = users.unique(return_inverse=True)
+    places = torch.arange(len(users), device=users.device)
+    return found, torch.zeros_like(found).scatter_reduce_(0, number, places, "amax")
+
+
 def own_among_others(
     queries: Tensor,
     keys: Tensor,
