@@ -23,6 +23,7 @@ from seqcl.objectives import (
     Counterfactual,
     LearnedViews,
     LoCo,
+    LooC,
     MiCE,
     MoCo,
     MoCoV3,
@@ -65,6 +66,7 @@ BUILT = {
         views=views, dim=DIM, clusters=(5, 3), **{"head": "linear", **options}
     ),
     "LearnedViews": lambda views, **options: LearnedViews(views=views, dim=DIM, **options),
+    "LooC": lambda views: LooC(views=views, dim=DIM),
     "SpCL": lambda views: SpCL(views=views, dim=DIM, clusters=6, negatives=16),
     "MiCE": lambda views, **options: MiCE(views=views, dim=DIM, experts=3, momentum=0.9, **options),
     "PIRL": lambda views, **options: PIRL(views=views, dim=DIM, negatives=16, **options),
@@ -199,6 +201,7 @@ def test_all_that_an_objective_keeps_is_in_the_checkpoint(name, options):
     [
         *((name, "first views") for name in sorted(set(BUILT) - {"SimSiam"})),
         *((name, "second views") for name in sorted(set(BUILT) - {"SimSiam", "MoCo", "MiCE"})),
+        ("LooC", "third views"),
     ],
 )
 def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
@@ -230,9 +233,10 @@ def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
         torch.manual_seed(3)
         return sum(objective(encoder, batch).values())
 
-    shift = torch.zeros(40, DIM, requires_grad=True)
+    shift = torch.zeros(20 * (5 if name == "LooC" else 2), DIM, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(shift), shift)
-    rows = slice(0, 20) if half == "first views" else slice(20, 40)
+    begin = 20 * ["first views", "second views", "third views"].index(half)
+    rows = slice(begin, begin + 20)
     size = float(gradient[rows].norm())
     random = torch.randn(20, DIM, generator=torch.Generator().manual_seed(1))
     for towards in (gradient[rows], random):
@@ -1141,3 +1145,16 @@ def test_the_directions_of_the_gate_are_the_corners_of_a_simplex(number):
     cosines = far_apart(number, 8) @ far_apart(number, 8).T
     expected = torch.full((number, number), -1 / max(number - 1, 1)).fill_diagonal_(1)
     torch.testing.assert_close(cosines, expected)
+
+
+def test_a_key_of_an_operator_has_its_draws_in_common_with_the_query():
+    _, objective = made("LooC", views=Pair(views=[Crop(rate=0.5), Mask(rate=0.5)]))
+    batch = SeqBatch(torch.arange(1, 13).repeat(50, 1), torch.full((50,), 12))
+    query, plain, crop, mask = objective.make_views(batch).items.split(50)
+    starts = [(view - torch.arange(6)).masked_fill(view == N + 1, 0).amax(1) for view in (query, plain, crop, mask)]
+    places = [view == N + 1 for view in (query, plain, crop, mask)]
+    assert torch.equal(starts[2], starts[0]) and torch.equal(places[3], places[0])
+    for other, found in ((1, starts), (3, starts)):
+        assert not torch.equal(found[other], found[0])
+    for other in (1, 2):
+        assert not torch.equal(places[other], places[0])

@@ -192,6 +192,27 @@ def pirl(objective, encoder, first, second):
     return {"contrast": objective.weight * (objective.balance * totals[0] + (1 - objective.balance) * totals[1])}
 
 
+def loo_c(objective, encoder, first, second):
+    torch.manual_seed(3)
+    made = objective.make_views(BATCH)
+    number = len(objective.heads)  # n operators, and the common space
+    views = [SeqBatch(made.items[8 * v : 8 * v + 8], made.lengths[8 * v : 8 * v + 8]) for v in range(number + 1)]
+    states = [stand(encoder, view, "newest") for view in views]
+    total, twins = 0.0, 0
+    for space, head in enumerate(objective.heads):
+        query, *keys = (head(one) for one in states)
+        for i in ROWS:
+            others = [keys[space][j] for j in ROWS if not belong(i, j)]
+            for other in range(number if space else 0):
+                twin = views[1 + other].items[i].equal(views[1 + space].items[i])
+                twins += twin and other != space
+                others += [] if twin else [keys[other][i]]
+            logits = [slow.cosine(query[i], key) / objective.temperature for key in (keys[space][i], *others)]
+            total -= log_share(logits[0], logits[1:]) / 8
+    assert twins
+    return {"contrast": objective.weight * total / number}
+
+
 def sp_cl(objective, encoder, first, second):
     torch.manual_seed(3)
     objective.make_views(BATCH)
@@ -244,6 +265,7 @@ REFERENCES = {
     "Prototypes": prototypes,
     "LearnedViews": learned_views,
     "PIRL": pirl,
+    "LooC": loo_c,
     "SpCL": sp_cl,
     "MiCE": mi_ce,
 }

@@ -78,6 +78,7 @@ TERMS = {
             "LoCoRec",
             "SpCLRec",
             "MiCERec",
+            "LooCRec",
         ],
         "next_item contrast",
     ),

@@ -17,6 +17,7 @@ from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
 from seqcl.models.item_knn import ItemKNN
 from seqcl.models.locorec import LoCoRec
+from seqcl.models.loocrec import LooCRec
 from seqcl.models.markov import Markov
 from seqcl.models.mclrec import MCLRec
 from seqcl.models.micerec import MiCERec
@@ -61,6 +62,7 @@ MODELS = table(
         "VICRegRec": VICRegRec,
         "AlignUniformRec": AlignUniformRec,
         "LoCoRec": LoCoRec,
+        "LooCRec": LooCRec,
         "SwAVRec": SwAVRec,
         "PCLRec": PCLRec,
         "SpCLRec": SpCLRec,

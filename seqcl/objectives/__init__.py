@@ -10,6 +10,7 @@ from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
+from seqcl.objectives.leave_one_out import LooC
 from seqcl.objectives.local import LoCo
 from seqcl.objectives.masked_items import MaskedItems
 from seqcl.objectives.momentum import MoCo
@@ -32,6 +33,7 @@ OBJECTIVES = table(
         "SupCon": SupCon,
         "AlignUniform": AlignUniform,
         "LoCo": LoCo,
+        "LooC": LooC,
         "MoCo": MoCo,
         "MoCoV3": MoCoV3,
         "BYOL": BYOL,
@@ -65,6 +67,7 @@ __all__ = [
     "Joint",
     "LearnedViews",
     "LoCo",
+    "LooC",
     "MaskedItems",
     "MiCE",
     "MoCo",

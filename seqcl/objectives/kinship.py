@@ -47,12 +47,12 @@ def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
 
     Args:
         batch: B rows.
-        views: The 2B views of the rows, first views first.
+        views: Views of the rows, as many of each: first views first.
     """
     rows = Rows.of(batch)
     same = rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
     if views is not None and views.users is not None and of_another(batch, views).any():
-        users = [rows.users, *views.users.chunk(2)]
+        users = [rows.users, *views.users.split(len(rows.users))]
         for one in users:
             for two in users:
                 same = same | ((one[:, None] == two) & (two >= 0))
@@ -60,10 +60,10 @@ def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
 
 
 def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
-    """Mark the views, two of every row, that are another user's row: (2B,) bool."""
+    """Mark the views, as many of every row, that are another user's row: bool, one for each view."""
     if batch.users is None or views.users is None:
         return torch.zeros_like(views.lengths, dtype=torch.bool)
-    return views.users != batch.users.repeat(2)
+    return views.users != batch.users.repeat(len(views.users) // len(batch.users))
 
 
 def last_of_each(users: Tensor) -> tuple[Tensor, Tensor]:
