@@ -255,3 +255,18 @@ def view_regularizer(first: Tensor, second: Tensor, same: Tensor, similarity=cos
             below += sum(max(0.0, max(own, *others) - other) for other in others)
             pairs += len(others)
     return above / len(first) + below / max(pairs, 1)
+
+
+def mixture(queries: Tensor, keys: Tensor, gate: Tensor, temperature: float, same: Tensor) -> float:
+    """Row by row and expert by expert, in probabilities."""
+    rows, experts, _ = queries.shape
+    total = 0.0
+    for i in range(rows):
+        chances = [math.exp(float(x)) for x in gate[i]]
+        likely = 0.0
+        for z in range(experts):
+            scores = [math.exp(dot(queries[i, z], keys[j, z]) / temperature) for j in range(rows)]
+            among = sum(scores[j] for j in range(rows) if j == i or not same[i, j])
+            likely += chances[z] / sum(chances) * scores[i] / among
+        total -= math.log(likely)
+    return total / rows

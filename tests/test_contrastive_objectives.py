@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from seqcl.augment import ByLength, Crop, Identity, Mask, Pair, Reorder, SameTarget, View, halves, stack
-from seqcl.encoders import GRU, SASRec
+from seqcl.encoders import GRU, HSTU, SASRec
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent, view_regularizer
 from seqcl.objectives import (
@@ -21,22 +22,28 @@ from seqcl.objectives import (
     Barlow,
     Counterfactual,
     LearnedViews,
+    LoCo,
+    LooC,
+    MiCE,
     MoCo,
     MoCoV3,
     MutualInformation,
     NextItem,
     Prototypes,
     SimSiam,
+    SpCL,
     SupCon,
     SwAV,
     TwoViews,
     VICReg,
 )
+from seqcl.objectives.experts import far_apart
 from seqcl.objectives.follower import Follower
 from seqcl.objectives.heads import projection
 from seqcl.objectives.kinship import Rows, masked_share, own_among_others, related, related_share
 from seqcl.objectives.prototypes import encode, k_means
 from seqcl.objectives.rows import row_states
+from seqcl.objectives.self_paced import overlap, reliable
 from seqcl.objectives.two_views import drawn_of_each
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
@@ -49,6 +56,7 @@ BUILT = {
     "MoCo": lambda views, **options: MoCo(views=views, dim=DIM, queue=32, momentum=0.9, **options),
     "AlignUniform": lambda views: AlignUniform(views=views, dim=DIM),
     "MoCoV3": lambda views, **options: MoCoV3(views=views, dim=DIM, momentum=0.9, **options),
+    "LoCo": lambda views, **options: LoCo(views=views, dim=DIM, **options),
     "Barlow": lambda views: Barlow(views=views, dim=DIM, width=12),
     "VICReg": lambda views: VICReg(views=views, dim=DIM, width=12),
     "BYOL": lambda views: BYOL(views=views, dim=DIM, momentum=0.9),
@@ -58,6 +66,9 @@ BUILT = {
         views=views, dim=DIM, clusters=(5, 3), **{"head": "linear", **options}
     ),
     "LearnedViews": lambda views, **options: LearnedViews(views=views, dim=DIM, **options),
+    "LooC": lambda views: LooC(views=views, dim=DIM),
+    "SpCL": lambda views: SpCL(views=views, dim=DIM, clusters=6, negatives=16),
+    "MiCE": lambda views, **options: MiCE(views=views, dim=DIM, experts=3, momentum=0.9, **options),
     "PIRL": lambda views, **options: PIRL(views=views, dim=DIM, negatives=16, **options),
 }
 WITHOUT_NEGATIVES = {"BYOL", "SimSiam", "SwAV", "Barlow", "VICReg"}
@@ -146,6 +157,8 @@ def test_the_batch_stays_as_it_is(name):
 @every_objective
 def test_a_batch_of_one_row_and_one_without_targets_work(name, head):
     encoder, objective = made(name)
+    if name == "LoCo":
+        encoder, objective = made(name, head=head)
     objective.head = projection(head, DIM)
     if name in ("MoCo", "BYOL", "MoCoV3"):
         objective.follower = Follower(encoder, objective.head)
@@ -173,7 +186,7 @@ def test_a_saved_objective_goes_on_as_if_nothing_had_been(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [*((name, {}) for name in BUILT), ("Prototypes", {"negatives": "clusters"})]
+    ("name", "options"), [*((name, {}) for name in BUILT), ("Prototypes", {"negatives": "clusters", "momentum": 0.9})]
 )
 def test_all_that_an_objective_keeps_is_in_the_checkpoint(name, options):
     encoder, objective = made(name, **options)
@@ -184,10 +197,11 @@ def test_all_that_an_objective_keeps_is_in_the_checkpoint(name, options):
 
 
 @pytest.mark.parametrize(
-    ("name", "half"),  # targets of SimSiam and keys of MoCo, its second views, take no gradient, on purpose
+    ("name", "half"),  # targets of SimSiam and keys of MoCo and MiCE, their second views, take no gradient, on purpose
     [
         *((name, "first views") for name in sorted(set(BUILT) - {"SimSiam"})),
-        *((name, "second views") for name in sorted(set(BUILT) - {"SimSiam", "MoCo"})),
+        *((name, "second views") for name in sorted(set(BUILT) - {"SimSiam", "MoCo", "MiCE"})),
+        ("LooC", "third views"),
     ],
 )
 def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
@@ -198,7 +212,7 @@ def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
     state = {key: value.clone() for key, value in objective.state_dict().items()}
     batch = rows_batch(range(20))
     batch = batch._replace(users=batch.users // 2, targets=batch.targets % 5)  # with rows that belong together
-    last, codes = encoder.last, []
+    last, blocks, codes = encoder.last, encoder.by_block, []
     if name == "SwAV":  # codes take no gradient, on purpose: the same ones every time
         make = objective.codes
         objective.codes = lambda *given: codes.pop(0) if codes else make(*given)
@@ -215,12 +229,14 @@ def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
         codes[:] = [code.clone() for code in fixed] if name == "SwAV" else []
         waiting = [shift]
         encoder.last = lambda views: last(views) + waiting.pop()[: len(views.lengths)] if waiting else last(views)
+        encoder.by_block = lambda views, overlap: blocks(views, overlap=overlap) + waiting.pop()[:, None]
         torch.manual_seed(3)
         return sum(objective(encoder, batch).values())
 
-    shift = torch.zeros(40, DIM, requires_grad=True)
+    shift = torch.zeros(20 * (5 if name == "LooC" else 2), DIM, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(shift), shift)
-    rows = slice(0, 20) if half == "first views" else slice(20, 40)
+    begin = 20 * ["first views", "second views", "third views"].index(half)
+    rows = slice(begin, begin + 20)
     size = float(gradient[rows].norm())
     random = torch.randn(20, DIM, generator=torch.Generator().manual_seed(1))
     for towards in (gradient[rows], random):
@@ -243,7 +259,7 @@ def test_the_masked_share_is_that_of_a_count_over_rows(name):
     objective.active = torch.tensor(False)  # clusters are counted elsewhere
     torch.manual_seed(3)
     objective(encoder, batch)
-    if name in ("MoCo", "PIRL"):
+    if name in ("MoCo", "PIRL", "SpCL"):
         torch.manual_seed(3)
         objective(encoder, batch)  # against what the first one put in
     mine = users[:, None] == users
@@ -254,6 +270,14 @@ def test_the_masked_share_is_that_of_a_count_over_rows(name):
         expected = (mine & ~alike & others).sum() / others.sum()
     elif name == "MoCo":
         expected = (mine | alike).sum() / 64
+    elif name == "SpCL":
+        torch.manual_seed(3)
+        objective.make_views(batch)
+        places = torch.rand(objective.negatives, dtype=torch.float64) * int(objective.instances)
+        drawn = [int(objective.alone[int(place)]) for place in places]
+        kept = objective.targets.tolist()
+        hits = [user == users[row] or kept[user] == targets[row] for row in range(8) for user in drawn]
+        expected = torch.tensor(hits).float().mean()
     elif name == "PIRL":
         torch.manual_seed(3)
         objective.make_views(batch)
@@ -1032,3 +1056,134 @@ def test_supcon_that_draws_all_positives_is_supcon_and_others_of_its_target_are_
         below = sum(logits[i][j] for j in (*mine, *others))
         total -= sum(math.log(logits[i][j] / below) for j in mine) / len(mine)
     assert objective(encoder, batch)["contrast"].item() == pytest.approx(objective.weight * total / 12, rel=1e-5)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+@pytest.mark.parametrize("kind", [SASRec, HSTU], ids=lambda kind: kind.__name__)
+def test_the_gradient_after_a_block_reaches_as_many_blocks_as_overlap(kind, overlap):
+    torch.manual_seed(0)
+    encoder = kind(num_items=N, max_len=MAX_LEN, dim=DIM, layers=3).eval()
+    batch = rows_batch(range(ROWS))
+    states = encoder.by_block(batch, overlap=overlap)  # (B, 3, D)
+    for end in range(3):
+        encoder.zero_grad()
+        states[:, end].sin().sum().backward(retain_graph=True)
+        reached = {
+            place for place, block in enumerate(encoder.blocks) if any(touched(one) for one in block.parameters())
+        }
+        assert reached == set(range(max(0, end - overlap), end + 1))
+        assert touched(encoder.item_embeddings()) == (end == 0 or end < overlap)
+        found = [parameter.grad for parameter in encoder.blocks[end].parameters()]
+        encoder.zero_grad()  # in its own block the gradient is that of an encoder that ends there
+        shorter = deepcopy(encoder)
+        shorter.blocks = shorter.blocks[: end + 1]
+        torch.testing.assert_close(shorter.last(batch), states[:, end])
+        shorter.last(batch).sin().sum().backward()
+        torch.testing.assert_close(found, [parameter.grad for parameter in shorter.blocks[end].parameters()])
+
+
+def touched(parameter):
+    return parameter.grad is not None and bool(parameter.grad.any())
+
+
+def test_an_encoder_without_blocks_is_one_block_of_loco():
+    encoder, objective = made("LoCo", "GRU")
+    encoder.eval()
+    batch = rows_batch(range(ROWS))
+    torch.manual_seed(3)
+    both = objective.make_views(batch)
+    first, second = objective.heads[0](encoder.last(both)).chunk(2)
+    expected = objective.weight * nt_xent(first, second, temperature=objective.temperature, same=related(batch, both))
+    torch.manual_seed(3)
+    torch.testing.assert_close(objective(encoder, batch)["contrast"], expected)
+    assert len(objective.heads) == 1
+
+
+def test_a_momentum_of_nothing_follows_the_encoder_and_one_of_everything_never_moves():
+    found = []
+    for momentum in (0.0, 1e-12, 1.0):
+        encoder, objective = made("Prototypes", momentum=momentum)
+        encoder.eval()
+        if momentum:
+            objective.follower.eval()
+        before = encoder.item_embeddings().detach().clone()
+        with torch.no_grad():
+            encoder.item_embeddings()[1:] += torch.randn(N + 1, DIM, generator=torch.Generator().manual_seed(1))
+        objective.after_step(encoder)
+        objective.before_epoch(encoder, Rowwise(), epoch=1, epochs=2)
+        found.append(objective.centres)
+        if momentum == 1:
+            assert torch.equal(objective.follower.encoder.item_embeddings(), before)
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[1], found[2])
+
+
+def test_the_overlap_of_clusters_is_that_of_sets():
+    draws = np.random.default_rng(0)
+    one, two = draws.integers(0, 4, 30), draws.integers(0, 6, 30)
+    sets = [[{j for j in range(30) if labels[j] == labels[i]} for i in range(30)] for labels in (one, two)]
+    expected = [len(a & b) / len(a | b) for a, b in zip(*sets, strict=True)]
+    np.testing.assert_allclose(overlap(one, two), expected)
+
+
+def test_clusters_count_that_hold_together_and_of_their_rows_the_core():
+    own = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 3])
+    loose = np.array([0, 0, 0, 0, 1, 1, 2, 2, 1, 3])  # 1 and 2 are torn apart
+    tight = np.array([0, 0, 0, 1, 2, 2, 2, 3, 3, 4])  # 0 loses a row
+    labels, bar = reliable(own, loose, tight, bar=None, trusted=0.3)
+    assert labels.tolist() == [0, 0, 0, -1, -1, -1, -1, -1, -1, -1]
+    assert bar == 1  # clusters of several rows have 1, 1/2 and 1/3, and one of the three is trusted
+    assert reliable(own, loose, tight, bar=None, trusted=0.7)[1] == pytest.approx(1 / 2)
+    assert reliable(own, own, own, bar=None, trusted=1.0) == (pytest.approx([*own[:-1], -1]), 1.0)  # one row is none
+    easier, _ = reliable(own, loose, tight, bar=0.2, trusted=0.3)
+    assert easier.tolist() == [0, 0, 0, -1, 1, 1, 1, 2, 2, -1]
+
+
+def test_states_that_part_into_groups_are_clusters_in_the_memory():
+    encoder, _ = made("SpCL")
+    objective = SpCL(views=Identity(), dim=DIM, clusters=2, looser=1.0)
+    objective.prepare(encoder, TRAIN)
+    with torch.no_grad():  # two groups far apart, and users of none
+        noise = 0.01 * torch.randn(50, DIM)
+        objective.bank[:50] = F.normalize(torch.eye(2, DIM).repeat_interleave(25, 0) + noise, dim=1)
+    objective.before_epoch(encoder, Rowwise(), epoch=1, epochs=2)
+    assert objective.cluster.tolist() in ([0] * 25 + [1] * 25 + [-1] * 10, [1] * 25 + [0] * 25 + [-1] * 10)
+    assert objective.instances == 0 and objective.sizes.tolist() == [25, 25]
+    for batch in (rows_batch(range(40)), rows_batch([3, 3, 4])):
+        objective(encoder, batch)
+    members = F.one_hot(objective.cluster[:50], 2).float()  # the centres have moved with their rows
+    torch.testing.assert_close(objective.centres, members.T @ objective.bank[:50] / 25, atol=1e-5, rtol=1e-5)
+
+
+def test_experts_take_the_mean_key_of_their_rows_when_an_epoch_begins():
+    encoder, objective = made("MiCE", views=Identity())
+    encoder.eval(), objective.eval()
+    batch, before = rows_batch(range(ROWS)), objective.prototypes.detach().clone()
+    objective(encoder, batch)
+    assert torch.equal(objective.prototypes, before) and objective.sums.any()
+    sums = objective.sums.clone()
+    objective.before_epoch(encoder, Rowwise(), epoch=1, epochs=2)
+    for z in range(3):
+        expected = F.normalize(sums[z], dim=0) if sums[z].any() else before[z]
+        torch.testing.assert_close(objective.prototypes[z], expected)
+    assert not objective.sums.any()
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 9])
+def test_the_directions_of_the_gate_are_the_corners_of_a_simplex(number):
+    cosines = far_apart(number, 8) @ far_apart(number, 8).T
+    expected = torch.full((number, number), -1 / max(number - 1, 1)).fill_diagonal_(1)
+    torch.testing.assert_close(cosines, expected)
+
+
+def test_a_key_of_an_operator_has_its_draws_in_common_with_the_query():
+    _, objective = made("LooC", views=Pair(views=[Crop(rate=0.5), Mask(rate=0.5)]))
+    batch = SeqBatch(torch.arange(1, 13).repeat(50, 1), torch.full((50,), 12))
+    query, plain, crop, mask = objective.make_views(batch).items.split(50)
+    starts = [(view - torch.arange(6)).masked_fill(view == N + 1, 0).amax(1) for view in (query, plain, crop, mask)]
+    places = [view == N + 1 for view in (query, plain, crop, mask)]
+    assert torch.equal(starts[2], starts[0]) and torch.equal(places[3], places[0])
+    for other, found in ((1, starts), (3, starts)):
+        assert not torch.equal(found[other], found[0])
+    for other in (1, 2):
+        assert not torch.equal(places[other], places[0])

@@ -23,6 +23,7 @@ from seqcl.losses import (
     gbce,
     hard_mixes,
     info_nce,
+    mixture,
     nt_xent,
     sampled_softmax,
     similarities,
@@ -372,6 +373,41 @@ def test_mixes_hold_none_of_what_is_no_negative_and_are_near_the_query():
     assert (found[:3, [0, 3, 4, 5]] == 0).all(), "of the two hardest negatives alone"
     assert (found[3:] @ queries[0] > queries[0, 2]).all(), "harder than the key that the query is mixed with"
     torch.testing.assert_close(found.norm(dim=1), torch.ones(5, dtype=torch.float64))
+
+
+# A mixture of experts
+
+
+def test_a_mixture_of_experts_equals_its_reference_and_passes_gradcheck():
+    queries, keys, gate = (
+        normal(*shape, seed=seed).requires_grad_() for seed, shape in enumerate([(5, 3, 4)] * 2 + [(5, 3)])
+    )
+    same = torch.eye(5, dtype=torch.bool)
+    same[0, 3] = same[3, 0] = True
+    loss, posterior = mixture(queries, keys, gate, temperature=0.7, same=same)
+    plain = (one.detach() for one in (queries, keys, gate))
+    assert loss.item() == pytest.approx(slow.mixture(*plain, 0.7, same), abs=1e-12)
+    torch.testing.assert_close(posterior.sum(1), torch.ones(5, dtype=torch.float64))
+    assert torch.autograd.gradcheck(
+        lambda *given: mixture(*given, temperature=0.7, same=same)[0], (queries, keys, gate)
+    )
+
+
+@pytest.mark.parametrize("experts", [1, 3])
+def test_equal_experts_are_info_nce_whatever_the_gate(experts):
+    queries, keys = normal(5, 4), normal(5, 4, seed=1)
+    repeated = (one[:, None].expand(-1, experts, -1) for one in (queries, keys))
+    found, _ = mixture(*repeated, normal(5, experts), temperature=0.3, same=torch.eye(5, dtype=torch.bool))
+    torch.testing.assert_close(found, info_nce(queries, keys, temperature=0.3, similarity="dot"))
+
+
+def test_the_bound_of_mice_is_tight_at_the_exact_posterior():
+    """Its loss, -sum_z q (log p(z) + log p(key | z) - log q), equals -log of the mixture (arXiv 2105.01899, eq. 9)."""
+    queries, keys, gate = normal(5, 3, 4), normal(5, 3, 4, seed=1), normal(5, 3, seed=2)
+    loss, q = mixture(queries, keys, gate, temperature=1.0, same=torch.eye(5, dtype=torch.bool))
+    shares = torch.stack([(queries[:, z] @ keys[:, z].T).log_softmax(1).diagonal() for z in range(3)], 1)
+    bound = -(q * (gate.log_softmax(1) + shares - q.log())).sum(1).mean()
+    torch.testing.assert_close(loss, bound)
 
 
 # Decorrelation

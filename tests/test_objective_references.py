@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from itertools import combinations
 
@@ -97,6 +98,16 @@ def align_uniform(objective, encoder, first, second):
     return {"spread": objective.weight * (slow.alignment(first, second, objective.power) + objective.balance * spread)}
 
 
+def lo_co(objective, encoder, first, second):
+    views, total = shown(objective), 0.0
+    for depth, head in enumerate(objective.heads, 1):
+        shorter = deepcopy(encoder)
+        shorter.blocks = shorter.blocks[:depth]  # as if the encoder ended there
+        one, two = (head(stand(shorter, view, "newest")) for view in views)
+        total += slow.nt_xent(one, two, objective.temperature, SAME)
+    return {"contrast": objective.weight * total / len(objective.heads)}
+
+
 def barlow(objective, encoder, first, second):
     first, second = (objective.head(view) for view in (first, second))
     return {"decorrelate": objective.weight * slow.barlow(first, second, objective.redundancy)}
@@ -147,14 +158,18 @@ def sw_av(objective, encoder, first, second):
 
 
 def prototypes(objective, encoder, first, second):
-    states = stand(encoder, BATCH, objective.intent_states)
     views = shown(objective)
     seen = [stand(encoder, view, objective.intent_states) for view in views]
     users = [USERS if view.users is None else view.users.tolist() for view in views]
     base = together(views)
+    slowly = objective.follower.encoder if objective.momentum else encoder
+    states, found = ([stand(slowly, one, objective.intent_states) for one in rows] for rows in ([BATCH], views))
+    users = [USERS if view.users is None else view.users.tolist() for view in views]  # SameTarget shows rows of others
+    known = [{USERS[i], users[0][i], users[1][i]} for i in ROWS]
+    base = torch.tensor([[belong(i, j) or bool(known[i] & known[j]) for j in ROWS] for i in ROWS])
     alike, intents = [base], []
     for centres in objective.centres.split(objective.clusters):
-        rows = [[states[i] if users[v][i] == USERS[i] else seen[v][i] for i in ROWS] for v in (0, 1)]
+        rows = [[states[0][i] if users[v][i] == USERS[i] else found[v][i] for i in ROWS] for v in (0, 1)]
         own = [[max(range(len(centres)), key=lambda k, x=x: slow.cosine(x, centres[k])) for x in some] for some in rows]
         ours = [{own[0][i], own[1][i]} for i in ROWS]
         alike.append(torch.tensor([[bool(ours[i] & ours[j]) for j in ROWS] for i in ROWS]))
@@ -206,6 +221,64 @@ def pirl(objective, encoder, first, second):
     return {"contrast": objective.weight * (objective.balance * totals[0] + (1 - objective.balance) * totals[1])}
 
 
+def loo_c(objective, encoder, first, second):
+    torch.manual_seed(3)
+    made = objective.make_views(BATCH)
+    number = len(objective.heads)  # n operators, and the common space
+    views = [SeqBatch(made.items[8 * v : 8 * v + 8], made.lengths[8 * v : 8 * v + 8]) for v in range(number + 1)]
+    states = [stand(encoder, view, "newest") for view in views]
+    total, twins = 0.0, 0
+    for space, head in enumerate(objective.heads):
+        query, *keys = (head(one) for one in states)
+        for i in ROWS:
+            others = [keys[space][j] for j in ROWS if not belong(i, j)]
+            for other in range(number if space else 0):
+                twin = views[1 + other].items[i].equal(views[1 + space].items[i])
+                twins += twin and other != space
+                others += [] if twin else [keys[other][i]]
+            logits = [slow.cosine(query[i], key) / objective.temperature for key in (keys[space][i], *others)]
+            total -= log_share(logits[0], logits[1:]) / 8
+    assert twins
+    return {"contrast": objective.weight * total / number}
+
+
+def sp_cl(objective, encoder, first, second):
+    torch.manual_seed(3)
+    objective.make_views(BATCH)
+    places = torch.rand(objective.negatives, dtype=torch.float64) * int(objective.instances)
+    drawn = [int(objective.alone[int(place)]) for place in places]
+    assert drawn and all(objective.cluster[user] < 0 for user in drawn)
+    members = {int(c): [u for u in range(60) if objective.cluster[u] == c] for c in objective.cluster if c >= 0}
+    centres = {c: sum(objective.bank[u] for u in users) / len(users) for c, users in members.items()}
+    assert len(centres) > 1 and {int(objective.cluster[user]) for user in USERS} & set(centres)
+    total = 0.0
+    for view in (first, second):
+        for i in ROWS:
+            query, mine = F.normalize(view[i], dim=0), int(objective.cluster[USERS[i]])
+            own = centres[mine] if mine >= 0 else objective.bank[USERS[i]]
+            others = [centre for c, centre in centres.items() if c != mine]
+            others += [objective.bank[u] for u in drawn if u != USERS[i] and objective.targets[u] != TARGETS[i]]
+            logits = [slow.dot(query, other) / objective.temperature for other in others]
+            total -= log_share(slow.dot(query, own) / objective.temperature, logits)
+    return {"contrast": objective.weight * total / 16}
+
+
+def mi_ce(objective, encoder, first, second):
+    experts = len(objective.prototypes)
+    keys = objective.follower(shown(objective)[1]).view(8, experts, DIM)
+    queries, total = objective.spaces(first).view(8, experts, DIM), 0.0
+    for i in ROWS:
+        gate = [slow.cosine(objective.gate(first[i]), one) / objective.temperature for one in objective.directions]
+        parts = []
+        for z in range(experts):
+            query = F.normalize(queries[i, z], dim=0) + F.normalize(objective.prototypes[z], dim=0)
+            logits = [slow.dot(query, F.normalize(keys[j, z], dim=0)) / objective.temperature for j in ROWS]
+            share = log_share(logits[i], [logits[j] for j in ROWS if not belong(i, j)])
+            parts.append(math.exp(log_share(gate[z], gate[:z] + gate[z + 1 :]) + share))
+        total -= math.log(sum(parts))
+    return {"contrast": objective.weight * total / 8}
+
+
 REFERENCES = {
     "TwoViews": two_views,
     "SupCon": sup_con,
@@ -213,6 +286,7 @@ REFERENCES = {
     "BYOL": byol,
     "MoCoV3": mo_co_v3,
     "AlignUniform": align_uniform,
+    "LoCo": lo_co,
     "Barlow": barlow,
     "VICReg": vic_reg,
     "SimSiam": sim_siam,
@@ -220,6 +294,9 @@ REFERENCES = {
     "Prototypes": prototypes,
     "LearnedViews": learned_views,
     "PIRL": pirl,
+    "LooC": loo_c,
+    "SpCL": sp_cl,
+    "MiCE": mi_ce,
 }
 
 
@@ -267,6 +344,8 @@ def test_every_contrastive_objective_has_a_reference():
         ("Prototypes", {"states": "all", "head": "none"}),
         ("Prototypes", {"states": "mean", "intent_states": "mean"}),
         ("Prototypes", {"intent_states": "mean", "similarity": "dot"}),
+        ("Prototypes", {"momentum": 0.9}),
+        ("Prototypes", {"momentum": 0.9, "second": SameTarget}),
         ("Prototypes", {"second": SameTarget}),
         ("Prototypes", {"second": SameTarget, "similarity": "dot"}),
     ],

@@ -46,6 +46,8 @@ OWN = {
     "DuoRec": {"views": {"positives": "both"}},
     "ICLRec": {"objective": {"clusters": [8, 4]}},
     "ICSRec": {"objective": {"clusters": [8, 4]}},
+    "PCLRec": {"objective": {"clusters": [8, 4], "momentum": 0.9}},
+    "SpCLRec": {"objective": {"clusters": 8, "negatives": 16}},
     "MCLRec": {"objective": {"weight": 0.1}},
     "MoCoRec": {"objective": {"queue": 32}},
     "SwAVRec": {"objective": {"queue": 32, "prototypes": 8}},
@@ -58,6 +60,7 @@ TERMS = {
     "DuoRec": "next_item contrast same_target_contrast",
     "ICLRec": "next_item contrast intent",
     "ICSRec": "next_item contrast intent",
+    "PCLRec": "next_item contrast intent",
     "MCLRec": "next_item contrast learned",
     "SwAVRec": "next_item swap",
     "TwoTower": "next_item features contrast",
@@ -67,7 +70,20 @@ TERMS = {
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
     **dict.fromkeys(
-        ["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"], "next_item contrast"
+        [
+            "CL4Rec",
+            "CoSeRec",
+            "TiCoSeRec",
+            "MoCoRec",
+            "MoCoV3Rec",
+            "PIRLRec",
+            "SupConRec",
+            "LoCoRec",
+            "SpCLRec",
+            "MiCERec",
+            "LooCRec",
+        ],
+        "next_item contrast",
     ),
 }
 """The terms of each recipe; those of S3Rec's pre-training have a test of their own."""

@@ -33,6 +33,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "MoCo with mixes": ("MoCoRec", {"objective": {"queue": 32, "mixed": 3, "mixed_with_query": 2, "hardest": 8}}),
     "three views": ("CL4Rec", {"views": {"number": 3, "distinct": True}}),
     "SwAV with crops": ("SwAVRec", {"objective": {"crops": 2, "prototypes": 6}}),
+    "SpCL in clusters": ("SpCLRec", {"objective": {"clusters": 6}}),
     "SwAV with a queue": ("SwAVRec", {"objective": {"queue": 20, "prototypes": 6}}),
 }
 """Recipes with options, by name."""

@@ -68,6 +68,19 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def depth(self) -> int:
+        """Number of blocks whose states `by_block` gives; an encoder without blocks is one."""
+        return 1
+
+    def by_block(self, batch: SeqBatch, *, overlap: int) -> Tensor:
+        """The state that `last` would give if the encoder ended after each of its blocks: (B, depth, D).
+
+        The gradient of block k reaches blocks k - overlap to k; it reaches the item embeddings from block 1, and where
+        k - overlap is below 1.
+        """
+        return self.last(batch)[:, None]
+
     def item_vectors(self, items: Tensor) -> Tensor:
         """Embeddings of items (n,): (n, D)."""
         return self.item_embeddings()[items]

@@ -54,6 +54,10 @@ class BERT4Rec(SASRec):
         """States of a MASK behind the newest items: (B, D); the last block works for that place alone."""
         return super().last(self.with_mask(batch))
 
+    def by_block(self, batch: SeqBatch, *, overlap: int) -> Tensor:
+        """States of that MASK after each block: (B, layers, D)."""
+        return super().by_block(self.with_mask(batch), overlap=overlap)
+
     def with_mask(self, batch: SeqBatch) -> SeqBatch:
         """The rows with a MASK behind them; a full row loses its oldest item."""
         self.check_length(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from seqcl.encoders.base import TableEncoder
@@ -50,6 +51,26 @@ class BlockEncoder(TableEncoder):
         for block in self.blocks[:-1]:
             x = block(x, layout)
         return self.finish(self.blocks[-1](x, layout, newest=True))
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    def by_block(self, batch: SeqBatch, *, overlap: int) -> Tensor:
+        """States after the newest items, block by block: (B, depth, D); a block that several gradients reach runs for each."""
+        layout = Layout(batch, causal=self.causal)
+        inputs = [self.embed(batch, layout)]  # of each block, (S, D)
+        for block in self.blocks[:-1]:
+            inputs.append(block(inputs[-1], layout))
+        found = []
+        for place, block in enumerate(self.blocks):
+            begin, x = place - overlap, inputs[place]
+            if place and begin >= 0:
+                x = inputs[begin].detach()
+                for earlier in self.blocks[begin:place]:
+                    x = earlier(x, layout)
+            found.append(self.finish(block(x, layout, newest=True)))
+        return torch.stack(found, 1)
 
     def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
         """Input of the first block: (S, D)."""

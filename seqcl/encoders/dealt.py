@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -117,6 +118,9 @@ class Dealt(Face):
 
     def last(self, batch: SeqBatch) -> Tensor:
         return states_of_all(self.whole.last, batch)
+
+    def by_block(self, batch: SeqBatch, *, overlap: int) -> Tensor:
+        return states_of_all(partial(self.whole.by_block, overlap=overlap), batch)
 
     def item_vectors(self, items: Tensor, **options: Any) -> Tensor:
         if options or type(self.whole).item_vectors is Encoder.item_vectors:  # a table is read faster than it is sent

@@ -15,6 +15,7 @@ from seqcl.losses.contrastive import (
 from seqcl.losses.decorrelation import barlow, vicreg
 from seqcl.losses.margin import cosine_margin, triplet, view_regularizer
 from seqcl.losses.mixing import hard_mixes
+from seqcl.losses.mixture import mixture
 from seqcl.losses.negatives import Negatives, Sampling
 from seqcl.losses.next_item import bce, bpr, gbce
 from seqcl.losses.prototypes import cosine_gap, sinkhorn, swapped
@@ -47,6 +48,7 @@ __all__ = [
     "gbce",
     "hard_mixes",
     "info_nce",
+    "mixture",
     "nt_xent",
     "sampled_softmax",
     "similarities",

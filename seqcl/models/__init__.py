@@ -17,12 +17,16 @@ from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
 from seqcl.models.item_knn import ItemKNN
+from seqcl.models.locorec import LoCoRec
+from seqcl.models.loocrec import LooCRec
 from seqcl.models.markov import Markov
 from seqcl.models.mclrec import MCLRec
+from seqcl.models.micerec import MiCERec
 from seqcl.models.mminforec import MMInfoRec
 from seqcl.models.mocorec import MoCoRec
 from seqcl.models.mocov3rec import MoCoV3Rec
 from seqcl.models.narm import NARM
+from seqcl.models.pclrec import PCLRec
 from seqcl.models.pirlrec import PIRLRec
 from seqcl.models.popularity import Popularity
 from seqcl.models.s3rec import S3Rec
@@ -30,6 +34,7 @@ from seqcl.models.sasrec import SASRec
 from seqcl.models.simsiamrec import SimSiamRec
 from seqcl.models.sknn import SKNN
 from seqcl.models.slist import SLIST
+from seqcl.models.spclrec import SpCLRec
 from seqcl.models.supconrec import SupConRec
 from seqcl.models.swavrec import SwAVRec
 from seqcl.models.taprec import TapRec
@@ -59,7 +64,12 @@ MODELS = table(
         "BarlowRec": BarlowRec,
         "VICRegRec": VICRegRec,
         "AlignUniformRec": AlignUniformRec,
+        "LoCoRec": LoCoRec,
+        "LooCRec": LooCRec,
         "SwAVRec": SwAVRec,
+        "PCLRec": PCLRec,
+        "SpCLRec": SpCLRec,
+        "MiCERec": MiCERec,
         "PIRLRec": PIRLRec,
         "SupConRec": SupConRec,
         "CPCRec": CPCRec,

@@ -6,16 +6,20 @@ from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.decorrelation import Barlow, VICReg
+from seqcl.objectives.experts import MiCE
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
+from seqcl.objectives.leave_one_out import LooC
+from seqcl.objectives.local import LoCo
 from seqcl.objectives.masked_items import MaskedItems
 from seqcl.objectives.momentum import MoCo
 from seqcl.objectives.mutual_information import MutualInformation
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.predictor import BYOL, MoCoV3, SimSiam
 from seqcl.objectives.prototypes import Prototypes
+from seqcl.objectives.self_paced import SpCL
 from seqcl.objectives.swav import SwAV
 from seqcl.objectives.two_views import AlignUniform, SupCon, TwoViews
 from seqcl.objectives.views import ViewsObjective
@@ -29,6 +33,8 @@ OBJECTIVES = table(
         "TwoViews": TwoViews,
         "SupCon": SupCon,
         "AlignUniform": AlignUniform,
+        "LoCo": LoCo,
+        "LooC": LooC,
         "MoCo": MoCo,
         "MoCoV3": MoCoV3,
         "BYOL": BYOL,
@@ -37,6 +43,8 @@ OBJECTIVES = table(
         "VICReg": VICReg,
         "SwAV": SwAV,
         "Prototypes": Prototypes,
+        "SpCL": SpCL,
+        "MiCE": MiCE,
         "PIRL": PIRL,
         "LearnedViews": LearnedViews,
         "Counterfactual": Counterfactual,
@@ -62,8 +70,11 @@ __all__ = [
     "ItemLoss",
     "Joint",
     "LearnedViews",
+    "LoCo",
+    "LooC",
     "MaskedItems",
     "MemoryCPC",
+    "MiCE",
     "MoCo",
     "MoCoV3",
     "MutualInformation",
@@ -71,6 +82,7 @@ __all__ = [
     "Objective",
     "Prototypes",
     "SimSiam",
+    "SpCL",
     "SupCon",
     "SwAV",
     "TwoViews",

@@ -13,7 +13,7 @@ from seqcl.losses import check_negatives, wide
 from seqcl.objectives.base import rng
 from seqcl.objectives.follower import check_momentum
 from seqcl.objectives.heads import Head, projection
-from seqcl.objectives.kinship import Rows, masked_share, no_other, own_among_others
+from seqcl.objectives.kinship import Rows, last_of_each, masked_share, no_other, own_among_others
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Windows
 
@@ -118,7 +118,5 @@ class PIRL(ViewsObjective):
         fresh = (old.abs().sum(1, keepdim=True) == 0).to(rows.dtype)
         keep = self.momentum * (1 - fresh)
         new = F.normalize(keep * old + (1 - keep) * rows, dim=1)
-        users, first = batch.users.unique(return_inverse=True)
-        rows_of = torch.arange(len(first), device=users.device)
-        place = torch.zeros_like(users).scatter_reduce_(0, first, rows_of, "amax")  # the last one, on every device
+        users, place = last_of_each(batch.users)
         self.bank[users], self.targets[users] = new[place], Rows.of(batch).targets[place].clamp(min=0)

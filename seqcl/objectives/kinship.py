@@ -48,6 +48,7 @@ def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
     Args:
         batch: B rows.
         views: The nB views of the rows, first views first.
+        views: Views of the rows, as many of each: first views first.
     """
     rows = Rows.of(batch)
     same = rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
@@ -64,6 +65,17 @@ def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
     if batch.users is None or views.users is None:
         return torch.zeros_like(views.lengths, dtype=torch.bool)
     return views.users != batch.users.repeat(len(views.users) // len(batch.users))
+    """Mark the views, as many of every row, that are another user's row: bool, one for each view."""
+    if batch.users is None or views.users is None:
+        return torch.zeros_like(views.lengths, dtype=torch.bool)
+    return views.users != batch.users.repeat(len(views.users) // len(batch.users))
+
+
+def last_of_each(users: Tensor) -> tuple[Tensor, Tensor]:
+    """The different users among (B,), and the last place of each, on every device: (n,), (n,)."""
+    found, number = users.unique(return_inverse=True)
+    places = torch.arange(len(users), device=users.device)
+    return found, torch.zeros_like(found).scatter_reduce_(0, number, places, "amax")
 
 
 def own_among_others(

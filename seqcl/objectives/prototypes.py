@@ -9,18 +9,19 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqcl import processes
 from seqcl.augment import Pair, View
-from seqcl.encoders import Encoder
+from seqcl.encoders import Encoder, dealt
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import contrast, nt_xent, similarities, wide
+from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import of_another, related, related_share
 from seqcl.objectives.rows import States, check_states, row_states
 from seqcl.objectives.views import ViewsObjective
-from seqcl.types import Batches, SeqBatch, Similarity
+from seqcl.types import Batches, SeqBatch, Similarity, Windows
 
 Negatives = Literal["batch", "clusters"]
 IntentStates = Literal["newest", "mean"]
@@ -45,6 +46,8 @@ class Prototypes(ViewsObjective):
         temperature: Divisor of the similarities; with negatives=clusters the mean of the clusters' own divisors.
         similarity: cosine, or dot product (the authors' code of ICLRec and ICSRec); a row's own centre is always the
             one with the largest cosine.
+        momentum: Fraction of a slow copy of the encoder that stays in each step; the copy's states make clusters and find a
+            row's own centre. 0.999 in PCL; 0, as in ICLRec and ICSRec, is the encoder itself.
         warmup: Epochs without `intent` at the beginning, while the states mean little.
         head: Projection of views before `contrast`; clusters are made of states without it.
         states: Vector of a view in `contrast`: its newest state, the mean of its states, or all of them, aligned at
@@ -68,6 +71,7 @@ class Prototypes(ViewsObjective):
         negatives: Negatives = "batch",
         temperature: float = 0.2,
         similarity: Similarity = "cosine",
+        momentum: float = 0.0,
         warmup: int = 0,
         head: Head = "none",
         states: States = "newest",
@@ -82,6 +86,8 @@ class Prototypes(ViewsObjective):
             raise UserError(f"Prototypes: clusters must be numbers of 1 or more, not {list(clusters)}")
         not_negative("Prototypes", intent=intent, warmup=warmup)
         positive("Prototypes", temperature=temperature)
+        check_momentum("Prototypes", momentum)
+        self.momentum = momentum
         self.intent, self.clusters, self.negatives = intent, tuple(clusters), negatives
         self.temperature, self.similarity, self.warmup = temperature, similarity, warmup
         self.states, self.intent_states = states, intent_states
@@ -90,12 +96,25 @@ class Prototypes(ViewsObjective):
         self.register_buffer("density", torch.ones(total))
         self.register_buffer("active", torch.zeros((), dtype=torch.bool))
 
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        super().prepare(encoder, train)
+        if self.momentum:
+            self.follower = Follower(encoder, nn.Identity())
+
+    def after_step(self, encoder: Encoder) -> None:
+        if self.momentum:
+            self.follower.follow(encoder, nn.Identity(), self.momentum)
+
+    def clustering(self, encoder: Encoder) -> Encoder:
+        """The encoder whose states make the clusters."""
+        return dealt(self.follower.encoder) if self.momentum else encoder
+
     @torch.no_grad()
     def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
         super().before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
         if epoch < self.warmup:
             return
-        states = encode(encoder, batches, self.intent_states)  # (W, D)
+        states = encode(self.clustering(encoder), batches, self.intent_states)  # (W, D)
         for seed, (centres, density) in enumerate(self.by_number()):
             made = processes.by_first(partial(k_means, states, len(centres), seed=epoch * len(self.clusters) + seed))
             found, concentration = (one.to(states.device) for one in made)
@@ -116,8 +135,11 @@ class Prototypes(ViewsObjective):
         intents, alone = [], []
         if self.active:
             with torch.no_grad():
-                (rows,) = row_states(encoder, batch._replace(targets=None), self.intent_states)
-                rows = torch.where(of_another(batch, both)[:, None], states, rows.repeat(2, 1))
+                slow = self.clustering(encoder)
+                (rows,) = row_states(slow, batch._replace(targets=None), self.intent_states)
+                another = of_another(batch, both)
+                shown = row_states(slow, both, self.intent_states)[0] if self.momentum and another.any() else states
+                rows = torch.where(another[:, None], shown, rows.repeat(2, 1))
                 rows = F.normalize(wide(rows), dim=1)  # (2B, D)
             for centres, density in self.by_number():
                 empty = centres.abs().sum(1) == 0  # (K,), left over where there were fewer rows than clusters

@@ -1,0 +1,90 @@
+"""A space for every operator, which alone is not invariant to it: leave-one-out contrast, LooC."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from seqcl.augment import Pair, View, stack
+from seqcl.encoders import Encoder
+from seqcl.errors import positive
+from seqcl.losses import contrast, similarities, wide
+from seqcl.objectives.base import rng
+from seqcl.objectives.heads import Head, projection
+from seqcl.objectives.kinship import related, related_share
+from seqcl.objectives.views import ViewsObjective
+from seqcl.types import SeqBatch
+
+
+class LooC(ViewsObjective):
+    """Contrast in one space that no operator changes, and in one for each operator that it alone changes: the term `contrast`.
+
+    Every view goes through all n operators. A row has a query, a key that shares nothing with it, and for each operator a
+    key for which this operator drew the same. In the common space the query must find the first key among those of other
+    rows. In the space of operator i it must find key i among the row's other keys, which differ in operator i too, and
+    the keys i of other rows. Source: LooC, arXiv 2008.05659, section 3.
+
+    Differs from the paper: keys of the batch by the same encoder, instead of a queue by a slow copy. A key of the row that
+    looks like the right one, as short rows often do, is no negative; nor are rows of one user or with one last target.
+
+    Args:
+        views: Source of the operators, applied one after another to every view.
+        dim: Width D of the encoder's states.
+        weight: Factor of the term.
+        temperature: Divisor of the cosines; 0.2 in the paper.
+        head: Projection of each space, dropped after training; mlp in the paper.
+    """
+
+    def __init__(
+        self,
+        *,
+        views: Pair | View,
+        dim: int,
+        weight: float = 0.1,
+        temperature: float = 0.2,
+        head: Head = "mlp",
+    ) -> None:
+        super().__init__(views=views, dim=dim, weight=weight, head="none")
+        positive("LooC", temperature=temperature)
+        self.temperature = temperature
+        self.heads = nn.ModuleList(projection(head, dim) for _ in range(len(self.views.views) + 1))
+
+    def make_views(self, batch: SeqBatch) -> SeqBatch:
+        """Make query, plain key and one key for each of the n operators: (n + 2) * B rows, the queries first."""
+        operators, device = self.views.views, batch.items.device
+        seeds = torch.randint(2**62, (len(operators) + 2, len(operators)), generator=rng(device), device=device)
+        seeds[2:].fill_diagonal_(0)
+        seeds[2:] += torch.diag(seeds[0])  # key i has the draws of the query in operator i
+        targets = batch.last_targets()
+
+        def view(draws: list[int]) -> SeqBatch:
+            made = batch
+            for operator, seed in zip(operators, draws, strict=True):
+                made = operator(made._replace(targets=targets), Generator(device).manual_seed(seed))
+            return made._replace(targets=None)
+
+        return reduce(stack, map(view, seeds.tolist()))
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        views, rows = self.make_views(batch), len(batch.lengths)
+        states = encoder.last(views).split(rows)  # n + 2 of (B, D), of queries, plain keys, keys of operators
+        looks = views.items.split(rows)[1:]  # n + 1 of (B, L), of the keys
+        same = related(batch, views)  # (B, B)
+        losses, lonely = [], same.all()
+        for space, head in enumerate(self.heads):
+            query, *keys = (F.normalize(wide(head(one)), dim=1) for one in states)  # (B, D) each
+            others = [other for other in range(len(keys)) if space and other != space]
+            own = [(query * keys[other]).sum(1) for other in others]  # (B,) each
+            differs = [(looks[other] != looks[space]).any(1) for other in others]  # (B,) each
+            logits = torch.cat((similarities(query, keys[space], "dot"), *(one[:, None] for one in own)), 1)
+            keep = torch.cat((~same, *(one[:, None] for one in differs)), 1)
+            positives = torch.eye(*keep.shape, dtype=torch.bool, device=keep.device)
+            losses.append(contrast(logits / self.temperature, positives, keep=keep))
+            lonely = lonely & ~keep.any()
+            if not space:
+                self.observe(query.detach(), keys[0].detach(), masked_share=related_share(same))
+        self.lack(contrast=lonely)
+        return {"contrast": self.weight * torch.stack(losses).mean()}
