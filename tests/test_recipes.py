@@ -39,6 +39,7 @@ SLOWER = {
 ATTRIBUTES = pd.DataFrame({"kind": [f"k{item % 7}" for item in range(500)]}, index=range(500))
 OWN = {
     "S3Rec": {"pretrain": {"epochs": 2}},
+    "SimCLRv2Rec": {"pretrain": {"epochs": 2}},
     "CoSeRec": {"views": {"warmup": 1}},
     "TiCoSeRec": {"views": {"warmup": 1, "threshold": 4}},
     "DuoRec": {"views": {"positives": "both"}},
@@ -64,7 +65,8 @@ TERMS = {
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
     **dict.fromkeys(
-        ["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"], "next_item contrast"
+        ["CL4Rec", "CoSeRec", "TiCoSeRec", "SimCLRv2Rec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"],
+        "next_item contrast",
     ),
 }
 """The terms of each recipe; those of S3Rec's pre-training have a test of their own."""
