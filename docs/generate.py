@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from docs import figures, layouts, parts  # noqa: E402
 from seqcl.models import Baseline, Recommender  # noqa: E402
+from seqcl.models.pretraining import ContrastFirst  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 DATA = {"Beauty": "beauty", "Sports_and_Outdoors": "sports"}
@@ -119,6 +120,9 @@ def all_benchmarks() -> str:
     return "\n\n".join([table("data | models | runs kept | command", overview, " rr"), *tables])
 
 
+UNASKED = (ContrastFirst,)
+"""Parts that do nothing until they are asked to."""
+
 UNMEASURED = "not yet measured"
 """In the place of the figure of a model."""
 
@@ -160,7 +164,10 @@ def models() -> str:
         what, source = parts.paper(recipe)
         found = parts.parts_of(recipe)
         own = [component_of(found, section) for section in ("encoder", "views", "objective")]
-        usual = ("encoder", "views", "objective", "next_item")
+        usual = {"encoder", "views", "objective", "next_item"}
+        usual |= {
+            section for section, (component, own_values) in found.items() if component in UNASKED and not own_values
+        }
         others = ", ".join(f"`{section}`" for section in found if section not in usual)
         also = "".join(f", alias {alias}" for alias in parts.aliases(recipe))
         link = f"[{name}](options.md#{anchor(name)}){also}"

@@ -197,14 +197,20 @@ PRETRAINED = [
     *("--pretrain.epochs", "3", "--train.save_minutes", "0"),
 ]
 
+CONTRASTED = [
+    *("--model", "MoCoRec", "--objective.queue", "64", "--pretrain.epochs", "3", "--pretrain.keep", "1"),
+    *("--train.save_minutes", "0"),
+]
+
 
 @pytest.mark.parametrize(
     ("more", "kills"),
     [
         (["--encoder.dropout", "0.3", "--next_item.bias", "true"], ["checkpoints/best.safetensors"]),
         (PRETRAINED, ["pretrain/checkpoints/last.safetensors", "checkpoints/best.safetensors"]),
+        (CONTRASTED, ["pretrain/checkpoints/last.safetensors", "checkpoints/best.safetensors"]),
     ],
-    ids=["in training", "in pre-training and in training"],
+    ids=["in training", "in pre-training and in training", "in pre-training by contrast"],
 )
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, more, kills):
     words = ["train", *QUICK, *more, "--train.epochs", "4", "--runs"]

@@ -41,6 +41,7 @@ SLOWER = {
 ATTRIBUTES = pd.DataFrame({"kind": [f"k{item % 7}" for item in range(500)]}, index=range(500))
 OWN = {
     "S3Rec": {"pretrain": {"epochs": 2}},
+    "SimCLRv2Rec": {"pretrain": {"epochs": 2}},
     "CoSeRec": {"views": {"warmup": 1}},
     "TiCoSeRec": {"views": {"warmup": 1, "threshold": 4}},
     "DuoRec": {"views": {"positives": "both"}},
@@ -83,6 +84,7 @@ TERMS = {
             "MiCERec",
             "LooCRec",
         ],
+        ["CL4Rec", "CoSeRec", "TiCoSeRec", "SimCLRv2Rec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"],
         "next_item contrast",
     ),
 }

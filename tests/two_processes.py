@@ -24,6 +24,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "prefixes": ("MoCoRec", {"data": {"windows": "prefix"}}),
     "two towers, sparse, drawn": ("TwoTower", {"towers": {"sparse": True}, "next_item": {"negatives": 6}}),
     "S3Rec's first stage": ("S3Rec", {}),
+    "MoCo's first stage": ("MoCoRec", {"pretrain": {"epochs": 1, "keep": 1}}),
     "bce, a draw for each": ("SASRec", {"next_item": {"loss": "bce", "negatives": 3, "shared": False}}),
     "sampled softmax by popularity": (
         "SASRec",

@@ -4,6 +4,7 @@ from seqcl.encoders.base import Encoder, Exported, TableEncoder
 from seqcl.encoders.bert import BERT4Rec
 from seqcl.encoders.bsarec import BSARec
 from seqcl.encoders.dealt import dealt, share, states_of_all
+from seqcl.encoders.extended import Extended, kept_layers
 from seqcl.encoders.gru import GRU
 from seqcl.encoders.hstu import HSTU
 from seqcl.encoders.narm import NARM
@@ -38,6 +39,7 @@ __all__ = [
     "BSARec",
     "Encoder",
     "Exported",
+    "Extended",
     "ItemTable",
     "SASRec",
     "Scoring",
@@ -45,6 +47,7 @@ __all__ = [
     "TapRec",
     "TwoTower",
     "dealt",
+    "kept_layers",
     "share",
     "states_of_all",
 ]

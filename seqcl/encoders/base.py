@@ -21,12 +21,14 @@ class Exported:
         longest: longest row of the encoder that is built by name, in items.
         num_items: N.
         towers: options and user columns of `TwoTower`, as JSON; None for any other encoder.
+        kept: layers of a projection head behind it, as `Extended` has them.
     """
 
     weights: dict[str, Tensor]
     longest: int
     num_items: int
     towers: dict[str, Any] | None = None
+    kept: int = 0
 
 
 class Encoder(nn.Module):

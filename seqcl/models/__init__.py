@@ -2,7 +2,7 @@
 
 from seqcl.models.alignuniformrec import AlignUniformRec
 from seqcl.models.barlowrec import BarlowRec
-from seqcl.models.base import Baseline, Contrastive, Model, Parts, Pretraining, Recommender
+from seqcl.models.base import Baseline, Contrastive, Model, Parts, Recommender
 from seqcl.models.bert4rec import BERT4Rec
 from seqcl.models.bsarec import BSARec
 from seqcl.models.byolrec import BYOLRec
@@ -29,8 +29,10 @@ from seqcl.models.narm import NARM
 from seqcl.models.pclrec import PCLRec
 from seqcl.models.pirlrec import PIRLRec
 from seqcl.models.popularity import Popularity
+from seqcl.models.pretraining import Pretraining
 from seqcl.models.s3rec import S3Rec
 from seqcl.models.sasrec import SASRec
+from seqcl.models.simclrv2rec import SimCLRv2Rec
 from seqcl.models.simsiamrec import SimSiamRec
 from seqcl.models.sknn import SKNN
 from seqcl.models.slist import SLIST
@@ -57,6 +59,7 @@ MODELS = table(
         "MCLRec": MCLRec,
         "CauseRec": CauseRec,
         "S3Rec": S3Rec,
+        "SimCLRv2Rec": SimCLRv2Rec,
         "MoCoRec": MoCoRec,
         "MoCoV3Rec": MoCoV3Rec,
         "BYOLRec": BYOLRec,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqcl import encoders
 from seqcl.augment import crop_mask_reorder
 from seqcl.errors import UserError
+from seqcl.models.pretraining import ContrastFirst, Pretraining, check_contrast, keep_layers
 from seqcl.objectives import Joint, NextItem, Objective
 from seqcl.parts import Part, chosen, part
 from seqcl.types import SeqBatch, Windows
@@ -33,22 +34,6 @@ class Model(nn.Module):
     def queries(self, batch: SeqBatch) -> Tensor:
         """Vectors to compare with those of the items: (B, D)."""
         raise TypeError(f"{type(self).__name__} scores without vectors: call scores()")
-
-
-class Pretraining(nn.Module):
-    """A stage before training: another objective for the same encoder, trained for all of its epochs and not validated.
-
-    It is made when it is asked for. The model has no part of it, so its weights are of use without it.
-    """
-
-    def __init__(self, *, encoder: encoders.Encoder, objective: Objective, epochs: int, lr: float) -> None:
-        super().__init__()
-        self.encoder, self.objective = encoder, objective
-        self.epochs, self.lr, self.identity = epochs, lr, objective.identity
-
-    def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
-        """Weighted loss terms by name."""
-        return self.objective(encoders.dealt(self.encoder), batch)
 
 
 class Recommender(Model):
@@ -79,8 +64,21 @@ class Recommender(Model):
         own = chosen(type(self), parts)
         self.identity: dict[str, str] = {}  # extra facts that a checkpoint must match, besides the log
         self.encoder = self.make_encoder(train, own)
-        self.objective = Joint(**self.terms(self.encoder, own))
+        terms = self.terms(self.encoder, own)
+        stage = own["pretrain"]() if "pretrain" in own else None
+        self.contrast_first = stage if isinstance(stage, ContrastFirst) and stage.epochs else None
+        if self.contrast_first is not None:
+            check_contrast(terms)
+            if self.contrast_first.keep:
+                self.encoder = keep_layers(self.encoder, terms, self.contrast_first.keep)
+        self.objective = Joint(**terms)
         self.objective.prepare(self.encoder, train)
+        ranking, *rest = terms
+        self.contrastive = {
+            name: terms[name] for name in rest
+        }  # a plain dictionary: what is dropped leaves no weights behind
+        if self.contrast_first is not None and not self.contrast_first.contrast:
+            self.objective = Joint(**{ranking: terms[ranking]})
 
     def make_encoder(self, train: Windows, parts: Parts) -> encoders.Encoder:
         """Make the encoder, for the items and the rows of the training windows."""
@@ -91,8 +89,10 @@ class Recommender(Model):
         return {"next_item": parts["next_item"]()}
 
     def pretraining(self) -> Pretraining | None:
-        """The stage before training; None where there is none."""
-        return None
+        """The stage before training: the contrastive terms alone; None where there is none."""
+        if self.contrast_first is None:
+            return None
+        return Pretraining(encoder=self.encoder, objective=Joint(**self.contrastive), stage=self.contrast_first)
 
     def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
         """Weighted loss terms by name; training minimises their sum."""
@@ -123,6 +123,7 @@ class Recommender(Model):
 class Contrastive(Recommender):
     """A recommender with one contrastive term over two views of each row; a subclass names its `objective`."""
 
+    pretrain = part(ContrastFirst)
     views = part(crop_mask_reorder)
     objective: Any
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seqcl import encoders
 from seqcl.models.base import Parts, Recommender
+from seqcl.models.pretraining import ContrastFirst
 from seqcl.objectives import Counterfactual, Objective
 from seqcl.parts import part
 
@@ -15,6 +16,7 @@ class CauseRec(Recommender):
     cosines; the last target of a row decides which items are indispensable.
     """
 
+    pretrain = part(ContrastFirst)
     objective = part(Counterfactual)
 
     contrast_off = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from seqcl import encoders
 from seqcl.augment import dropout_and_same_target
 from seqcl.models.base import Parts, Recommender
+from seqcl.models.pretraining import ContrastFirst
 from seqcl.objectives import Objective, TwoViews
 from seqcl.parts import part
 
@@ -16,6 +17,7 @@ class DuoRec(Recommender):
     other; all positions learn in one pass, and the last target of a row is the one that counts.
     """
 
+    pretrain = part(ContrastFirst)
     views = part(dropout_and_same_target)
     objective = part(TwoViews, temperature=0.2)
 

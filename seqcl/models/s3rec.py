@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from seqcl.errors import UserError
-from seqcl.models.base import Pretraining, Recommender
+from seqcl.models.base import Recommender
+from seqcl.models.pretraining import Pretraining, Stage
 from seqcl.objectives import MutualInformation
 from seqcl.parts import Part, chosen, part
 from seqcl.types import Windows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """Options of pre-training, which runs for all its epochs without validation; everything else is as in training.
-
-    Args:
-        epochs: passes over the training windows (paper's checkpoints 100 to 150), 0 for none.
-        lr: highest learning rate.
-    """
-
-    epochs: int = 20
-    lr: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.epochs < 0 or self.lr < 0:
-            raise UserError(f"pretrain.epochs and pretrain.lr must not be negative, not {self.epochs} and {self.lr}")
 
 
 class S3Rec(Recommender):
@@ -51,4 +32,4 @@ class S3Rec(Recommender):
             return None
         objective = self.mutual(dim=self.encoder.dim)
         objective.prepare(self.encoder, self.train_windows)
-        return Pretraining(encoder=self.encoder, objective=objective, epochs=self.stage.epochs, lr=self.stage.lr)
+        return Pretraining(encoder=self.encoder, objective=objective, stage=self.stage)

@@ -60,6 +60,8 @@ class BYOL(ViewsObjective):
     def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
         super().before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
         self.steps.fill_(epochs * len(batches))
+        if not epoch:
+            self.step.zero_()  # training begins after a stage of pre-training with this objective
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)

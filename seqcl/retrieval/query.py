@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqcl.encoders import ENCODERS, Exported, Scoring, TwoTower
+from seqcl.encoders import ENCODERS, Exported, Extended, Scoring, TwoTower, kept_layers
 from seqcl.errors import UserError
 from seqcl.plugins import load_installed, unnamed
 from seqcl.types import Bag, Features
@@ -30,6 +30,7 @@ class Query:
         bias: true if items have a bias: the last coordinate of an item's vector over the temperature.
         towers: keywords of `TwoTower` and its user columns by kind, if that reads the history; else None. The weights
             of the history's table are then the vectors that the towers read of items.
+        kept: layers of a projection head that the states go through.
     """
 
     encoder: str
@@ -41,6 +42,7 @@ class Query:
     temperature: float
     bias: bool = False
     towers: dict[str, Any] | None = None
+    kept: int = 0
 
     @classmethod
     def of(
@@ -65,6 +67,7 @@ class Query:
             temperature=scoring.temperature,
             bias=scoring.biased,
             towers=exported.towers,
+            kept=exported.kept,
         )
 
     def build(self, source: str | None = None) -> tuple[Any, Scoring]:
@@ -85,6 +88,8 @@ class Query:
                 trained=np.ones(self.num_items + 2, bool),  # which zeroes no row; the weights have the true one
                 **self.towers["options"] | {"item_id": True, "reads": "ids"},
             )
+        if self.kept:
+            encoder = Extended(encoder, kept_layers(self.kept, encoder.dim))
         similarity: Any = self.similarity
         return encoder, Scoring(similarity=similarity, temperature=self.temperature, bias=self.bias)
 

@@ -1,0 +1,23 @@
+"""SimCLR v2 (Chen et al., NeurIPS 2020, arXiv 2006.10029) over the views of CL4SRec."""
+
+from __future__ import annotations
+
+from seqcl.models.base import Contrastive
+from seqcl.models.pretraining import ContrastFirst
+from seqcl.objectives import TwoViews
+from seqcl.parts import part
+
+
+class SimCLRv2Rec(Contrastive):
+    """Contrast alone with a head of three layers, then next item from the head's first layer on (Chen et al. 2020, arXiv 2006.10029).
+
+    Its third step, distillation, is `seqcl distill`.
+
+    Differs from the paper: a state goes through the layers that are kept, and their output is compared with the item
+    embeddings, which are the paper's new linear layer and are read by the encoder too. The contrastive term goes on
+    beside the next item, unless pretrain.contrast is false, as in the paper. The head has no batch norm, which would
+    count padding once it is kept. All training rows are fine-tuned on, not a labelled few.
+    """
+
+    pretrain = part(ContrastFirst, epochs=10, keep=1)
+    objective = part(TwoViews, head="mlp3", temperature=0.2)
