@@ -164,7 +164,7 @@ CONTRASTIVE = [name for name in MODELS if getattr(MODELS[name], "contrast_off", 
 
 def test_these_recipes_contrast():
     others = {"SASRec", "BSARec", "GRU4Rec", "NARM", "BERT4Rec", "HSTU", "EASE", "SLIST", "ItemKNN", "Popularity"}
-    others |= {"SKNN", "VSKNN", "Markov"}
+    others |= {"SKNN", "VSKNN", "Markov", "Blend"}
     assert set(MODELS) - set(CONTRASTIVE) == others
 
 

@@ -6,6 +6,7 @@ from seqcl.encoders.bsarec import BSARec
 from seqcl.encoders.dealt import dealt, share, states_of_all
 from seqcl.encoders.gru import GRU
 from seqcl.encoders.hstu import HSTU
+from seqcl.encoders.memory import Memories, Memory
 from seqcl.encoders.narm import NARM
 from seqcl.encoders.sasrec import SASRec
 from seqcl.encoders.scoring import Scoring
@@ -30,6 +31,8 @@ __all__ = [
     "Encoder",
     "Exported",
     "ItemTable",
+    "Memories",
+    "Memory",
     "SASRec",
     "Scoring",
     "TableEncoder",
