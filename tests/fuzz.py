@@ -36,7 +36,8 @@ from seqcl import config
 from seqcl.data import pack, read
 from seqcl.errors import UserError
 from seqcl.experiment import execute
-from seqcl.retrieval.bundle import Bundle, sha256
+from seqcl.retrieval.bundle import Bundle
+from seqcl.retrieval.manifest import sha256
 from seqcl.training import load_checkpoint
 
 SECONDS = 60

@@ -22,7 +22,8 @@ from seqcl.errors import UserError
 from seqcl.experiment import Run
 from seqcl.plugins import load
 from seqcl.retrieval import FaissIndex
-from seqcl.retrieval.bundle import Bundle, sha256, write_bundle
+from seqcl.retrieval.bundle import Bundle, write_bundle
+from seqcl.retrieval.manifest import sha256
 from seqcl.retrieval.query import Query
 from seqcl.types import SeqBatch
 from tests import processes

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 
 from seqcl.encoders.spectral import spectral
 from seqcl.errors import UserError
-from seqcl.models import MODELS, Recommender
+from seqcl.models import MODELS, Blend, Recommender
 from tests.recbole_world import OWN_WARNINGS, alone, prepared, recbole_or_skip, settings, shop
 
 recbole_or_skip()
 pytestmark = OWN_WARNINGS
 __all__ = ["alone"]  # a fixture
 
-RECIPES = [name for name, kind in MODELS.items() if issubclass(kind, Recommender)]
+RECIPES = [name for name, kind in MODELS.items() if issubclass(kind, Recommender) and kind is not Blend]
 OWN = {"S3Rec": {"pretrain.epochs": 1}, "ICLRec": {"objective.clusters": [3]}, "ICSRec": {"objective.clusters": [3]}}
 
 

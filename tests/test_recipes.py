@@ -70,6 +70,7 @@ TERMS = {
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
+    **dict.fromkeys(["SASRec", "BSARec", "GRU4Rec", "NARM", "HSTU", "S3Rec", "Blend"], "next_item"),
     **dict.fromkeys(
         [
             "CL4Rec",

@@ -7,6 +7,7 @@ from seqcl.encoders.dealt import dealt, share, states_of_all
 from seqcl.encoders.extended import Extended, kept_layers
 from seqcl.encoders.gru import GRU
 from seqcl.encoders.hstu import HSTU
+from seqcl.encoders.memory import Memories, Memory
 from seqcl.encoders.narm import NARM
 from seqcl.encoders.sasrec import SASRec
 from seqcl.encoders.scoring import Scoring
@@ -41,6 +42,8 @@ __all__ = [
     "Exported",
     "Extended",
     "ItemTable",
+    "Memories",
+    "Memory",
     "SASRec",
     "Scoring",
     "TableEncoder",

@@ -18,7 +18,7 @@ from seqcl.data import Loader
 from seqcl.data.batches import tensor
 from seqcl.data.sealed import hash_of
 from seqcl.data.windows import stretch_positions
-from seqcl.errors import ADVICE, Diverged, check_choice
+from seqcl.errors import ADVICE, Diverged, UserError, check_choice
 from seqcl.experiment.histories import Histories
 from seqcl.experiment.run import Run
 from seqcl.retrieval import ExactIndex
@@ -172,10 +172,14 @@ def of_bundle(bundle: Bundle, *, search: str = "exact") -> Asked:
         UserError: an unknown search, or vectors that are not those that were exported.
     """
     check_choice("search", search, Search)
+    beside = bundle.memories is not None
+    if beside and search == "index":
+        raise UserError("--search index: the memories of this bundle score all items; leave that out")
+    vectors = ExactIndex(bundle.vectors()) if search == "exact" and not beside else bundle.index
     return Asked(
-        rows=bundle.encode,
-        searcher=ExactIndex(bundle.vectors()) if search == "exact" else bundle.index,
-        gathered=GATHERED,
+        rows=bundle.scores if beside else bundle.encode,
+        searcher=Scored() if beside else vectors,
+        gathered=512 if beside else GATHERED,
         item_ids=bundle.item_ids,
         max_len=bundle.max_len,
         batch_size=512,

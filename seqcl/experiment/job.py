@@ -14,11 +14,12 @@ from seqcl import processes
 from seqcl.config import Experiment, Model
 from seqcl.data import Loader, Sequences, Split
 from seqcl.evaluation import Result
+from seqcl.experiment import blended
 from seqcl.experiment.folder import log, write_ranks
 from seqcl.experiment.geometry import curves_of
 from seqcl.experiment.keeping import state_log
 from seqcl.experiment.ranking import Part, identity, rank, slices_of
-from seqcl.models import Pretraining, Recommender
+from seqcl.models import Blend, Pretraining, Recommender
 from seqcl.training import (
     Callback,
     Clock,
@@ -92,6 +93,8 @@ class Job:
                 validate=lambda: self.validate(model),
                 callbacks=self.callbacks,
             )
+            if isinstance(model, Blend):
+                self.settle(model)
         else:
             processes.by_first(lambda: state_log(self.folder, self.sequences))
         test = self.rank(model, "test") if self.experiment.options.test else None
@@ -104,6 +107,19 @@ class Job:
         )
         processes.by_first(lambda: self.write(outcome))
         return outcome
+
+    def settle(self, model: Blend) -> None:
+        """Put beside the trained network what a blend has there, made now or kept in the folder."""
+        about = identity(self.sequences) | model.identity
+        if self.resume and blended.kept_in(self.folder).exists():
+            return blended.restore(model, self.folder, about)
+        told = f"counting {', '.join(model.remembered())} and choosing on validation"
+        if self.progress:
+            print(told, file=sys.stderr, flush=True)
+        made = {name: model.count(name) for name in model.remembered()}
+        chosen = blended.settle(model, made, self.experiment, self.split, self.device)
+        log.info("%s: %s", told, chosen)
+        processes.by_first(lambda: blended.keep(model, self.folder, chosen, about))
 
     def write(self, outcome: Outcome) -> None:
         """Write the ranks of the test targets, and the curves of training."""

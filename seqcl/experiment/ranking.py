@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +14,7 @@ from seqcl.config import Model
 from seqcl.data import Loader, Sequences, Split
 from seqcl.errors import unknown
 from seqcl.evaluation import Evaluator, Result, by_slice
-from seqcl.models import Recommender
+from seqcl.models import Blend, Recommender
 from seqcl.retrieval.promise import QUERIES
 from seqcl.types import PAD, SeqBatch, Windows
 
@@ -71,7 +73,20 @@ def rank(
     """
     windows = windows_of(split, part)
     model.eval()
-    return evaluator(windows, queries_of(windows, evaluator, device), model, split.train.item_counts(), lists=lists)
+    with held_out(model, part):
+        return evaluator(windows, queries_of(windows, evaluator, device), model, split.train.item_counts(), lists=lists)
+
+
+@contextmanager
+def held_out(model: Model, part: str) -> Iterator[None]:
+    """Inside, a blend scores each user of the validation with the weights that were learned from the others."""
+    if isinstance(model, Blend):
+        model.held_out = part == "valid"
+    try:
+        yield
+    finally:
+        if isinstance(model, Blend):
+            model.held_out = False
 
 
 def slices_of(result: Result, split: Split, part: Part, evaluator: Evaluator) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from seqcl.data import Sequences, Split
 from seqcl.disk import read_json
 from seqcl.errors import ADVICE, Diverged, UserError, unknown
 from seqcl.evaluation import Questions, Result
+from seqcl.experiment import blended
 from seqcl.experiment.folder import log
 from seqcl.experiment.indexes import measure, sweep, write_comparison
 from seqcl.experiment.keeping import check_counted, packed_log, with_kept_files
@@ -31,7 +32,7 @@ from seqcl.experiment.ranking import (
     windows_of,
 )
 from seqcl.machine import pick_device
-from seqcl.models import Recommender
+from seqcl.models import Blend, Recommender
 from seqcl.plugins import load_all
 from seqcl.retrieval import KINDS
 from seqcl.training import kept_random_states, load_weights
@@ -91,6 +92,8 @@ class Run:
         if isinstance(model, Recommender):
             about = identity(sequences) | model.identity
             load_weights(model, folder / "checkpoints" / "best.safetensors", identity=about)
+        if isinstance(model, Blend):
+            blended.restore(model, folder, about)
         model.eval()
         metrics = stored_metrics(folder / "metrics.json")
         return cls(folder=folder, experiment=experiment, sequences=sequences, split=split, model=model, metrics=metrics)
@@ -193,6 +196,7 @@ class Run:
             recall=RECALL if recall is None else recall,
             k=self.experiment.eval.ks[-1],
             onnx=onnx,
+            memories=model.memories if isinstance(model, Blend) else None,
             about={"model": recipe.name, **about},
         )
         return Path(folder)

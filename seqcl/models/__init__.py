@@ -4,6 +4,7 @@ from seqcl.models.alignuniformrec import AlignUniformRec
 from seqcl.models.barlowrec import BarlowRec
 from seqcl.models.base import Baseline, Contrastive, Model, Parts, Recommender
 from seqcl.models.bert4rec import BERT4Rec
+from seqcl.models.blend import Blend
 from seqcl.models.bsarec import BSARec
 from seqcl.models.byolrec import BYOLRec
 from seqcl.models.causerec import CauseRec
@@ -85,6 +86,7 @@ MODELS = table(
         "NARM": NARM,
         "BERT4Rec": BERT4Rec,
         "HSTU": HSTU,
+        "Blend": Blend,
         "EASE": EASE,
         "SLIST": SLIST,
         "ItemKNN": ItemKNN,
@@ -98,4 +100,4 @@ MODELS = table(
 )
 """The recipes that `--model` takes: a new one is one file and one row here (and its import)."""
 
-__all__ = ["MODELS", "Baseline", "Contrastive", "Model", "Parts", "Pretraining", "Recommender"]
+__all__ = ["MODELS", "Baseline", "Blend", "Contrastive", "Model", "Parts", "Pretraining", "Recommender"]

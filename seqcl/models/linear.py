@@ -55,12 +55,26 @@ def closed_form(
         raise UserError(f"closed_form: likeness must be from 0 to 1, not {likeness}")
     if recency < 0 or rank < 0:
         raise UserError(f"closed_form: recency and rank must be 0 or more, not {min(recency, rank)}")
-    if not rank and train.num_items > DENSE:
-        raise UserError(
-            f"closed_form: {train.num_items:,} items have too many pairs (up to {DENSE:,} items): give weights.rank, such as 512"
-        )
+    refuse_all_pairs(train.num_items, rank)
     left, right = products(train, likeness=likeness, decay=decay)
     return low_rank(left, right, ridge, min(rank, train.num_items - 1)) if rank else dense(left, right, ridge, diagonal)
+
+
+def refuse_all_pairs(num_items: int, rank: int, section: str = "weights") -> None:
+    """Refuse the weights of all pairs of too many items.
+
+    Args:
+        num_items: N.
+        rank: of the weights; 0 makes those of all pairs.
+        section: name of the section whose options are meant.
+
+    Raises:
+        UserError: there are too many.
+    """
+    if not rank and num_items > DENSE:
+        raise UserError(
+            f"closed_form: {num_items:,} items have too many pairs (up to {DENSE:,} items): give {section}.rank, such as 512"
+        )
 
 
 def products(train: Windows, *, likeness: float, decay: float) -> tuple[sparse.csr_array, sparse.csr_array]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,27 +17,32 @@ from torch import Tensor, nn
 from seqcl.data.batches import tensor
 from seqcl.data.sequences import find
 from seqcl.disk import read_json, whole_folder
-from seqcl.encoders import Scoring
+from seqcl.encoders import Memories, Scoring
 from seqcl.encoders.table import unfilled
 from seqcl.errors import UserError, brief, refuse_infinite_weights, unknown
 from seqcl.plugins import load
+from seqcl.retrieval.beside import FILE, best_of_both, read_memories, write_memories
 from seqcl.retrieval.exact import checked_queries
 from seqcl.retrieval.faiss_index import KINDS, FaissIndex
+from seqcl.retrieval.manifest import (
+    ANSWERING,
+    FIRST,
+    FORMAT,
+    MANIFEST,
+    WITH_MEMORIES,
+    compare_files,
+    compare_shapes,
+    read_manifest,
+    sha256,
+)
 from seqcl.retrieval.onnx import check_onnx, write_onnx
 from seqcl.retrieval.promise import QUERIES, RECALL, check_recall, keep_promise
 from seqcl.retrieval.query import Query, origin
 from seqcl.retrieval.vectors import mapped_vectors, write_table, write_vectors
 from seqcl.types import SeqBatch
 
-FIRST = "seqcl-bundle-1"
-"""In it an item's last coordinate is its bias; later it is the bias times the temperature."""
-FORMAT = "seqcl-bundle-2"
-READABLE = (FIRST, FORMAT)
-MANIFEST = "manifest.json"
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError, EOFError, SafetensorError)  # fmt: skip
 """Errors that libraries raise at files of another content, RecursionError (a RuntimeError) too."""
-ANSWERING = ("query.safetensors", "item_ids.npy", "index.json", "index.faiss")
-"""The files that every answer depends on: they are always compared with their hashes, before they are read."""
 
 
 def write_bundle(
@@ -55,6 +58,7 @@ def write_bundle(
     recall: float = RECALL,
     k: int = 20,
     onnx: bool = False,
+    memories: Memories | None = None,
 ) -> None:
     """Write a bundle; it appears whole or not at all. The vectors are never in memory as a whole, if the index keeps none.
 
@@ -70,6 +74,7 @@ def write_bundle(
         recall: share of the exact k best that the index is to find.
         k: length of the lists.
         onnx: write the query encoder as an ONNX graph too.
+        memories: what adds to the inner products; None for nothing.
 
     Raises:
         UserError: the folder is there already, the index is unknown or cannot find that share, the disk is full, or a
@@ -100,10 +105,12 @@ def write_bundle(
             asked = some_of(items) if queries is None else queries
             search = keep_promise(index, torch.from_numpy(items), asked, recall=recall, k=k)
             index.save(part / "index.faiss")
+            beside = {} if memories is None else {"memories": write_memories(memories, part)}
             files = {file.name: sha256(file) for file in sorted(part.iterdir())}
             manifest = {
-                "format": FORMAT,
+                "format": WITH_MEMORIES if beside else FORMAT,
                 **about,
+                **beside,
                 "items": len(item_ids),
                 "dim": items.shape[1],
                 "index": kind,
@@ -132,15 +139,6 @@ def some_of(vectors: np.ndarray) -> Tensor:
     """Vectors of items drawn at random, in the place of queries."""
     rows = np.random.default_rng(0).choice(len(vectors), min(QUERIES, len(vectors)), replace=False)
     return torch.from_numpy(np.array(vectors[rows]))
-
-
-def sha256(path: Path) -> str:
-    """Compute the hash of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class Bundle:
@@ -175,6 +173,7 @@ class Bundle:
             self.index = FaissIndex.load(self.folder / "index.faiss", exact)
             if len(self.index.ids) - 1 != query.num_items or self.index.dim != self.manifest["dim"]:
                 raise ValueError("its index holds vectors of another number or width")
+            self.memories = self.with_memories()
             self.plain_bias = query.bias and self.manifest["format"] == FIRST
             self.max_len = query.max_len
             checked_queries(self.queries([1]), self.index.dim)
@@ -191,6 +190,14 @@ class Bundle:
         compare_files(self.folder, self.manifest["files"], names=["items.npy"])
         return mapped_vectors(self.folder / "items.npy")
 
+    def with_memories(self) -> Memories | None:
+        """The memories, and the vectors that they add to, compared with their hashes; None where there are none."""
+        if self.manifest["format"] != WITH_MEMORIES:
+            return None
+        compare_files(self.folder, self.manifest["files"], names=[FILE])
+        self.items = self.vectors()
+        return read_memories(self.folder, self.manifest["memories"])
+
     def query_encoder(self, query: Query) -> tuple[nn.Module, Scoring]:
         """Build the encoder with its weights, and the scoring."""
         weights = load_file(self.folder / "query.safetensors")
@@ -206,8 +213,18 @@ class Bundle:
     @torch.no_grad()
     def queries(self, history: Sequence[int]) -> Tensor:
         """The query of one history of items 1..N, oldest first: (1, D)."""
+        return self.encode(self.batch(history))
+
+    def batch(self, history: Sequence[int]) -> SeqBatch:
+        """The newest items of one history, as a batch."""
         newest = torch.tensor([history[-self.max_len :]])  # (1, L)
-        return self.encode(SeqBatch(newest, torch.tensor([newest.shape[1]])))
+        return SeqBatch(newest, torch.tensor([newest.shape[1]]))
+
+    @torch.no_grad()
+    def scores(self, batch: SeqBatch) -> Tensor:
+        """Scores of items 1..N with those of the memories, which a bundle must have: (B, N)."""
+        assert self.memories is not None
+        return self.encode(batch) @ self.items.T + self.memories(batch)
 
     @torch.no_grad()
     def encode(self, batch: SeqBatch) -> Tensor:
@@ -244,53 +261,11 @@ class Bundle:
         if isinstance(items, str) or not len(items):
             raise UserError(f"recommend: items must be a list of raw ids, not {items!r}")
         history = [find(self.item_ids, raw, "item", str(self.folder)) + 1 for raw in items]
-        queries = self.queries(history)
-        seen = torch.tensor(sorted(set(history)))
-        exclude = (torch.zeros_like(seen), seen) if exclude_seen else None
-        scores, found = self.index.search(queries, min(k, len(self.item_ids)), exclude)
-        pairs = zip(found[0].tolist(), scores[0].tolist(), strict=True)
+        queries, k = self.queries(history), min(k, len(self.item_ids))
+        seen = torch.tensor(sorted(set(history)) if exclude_seen else [], dtype=torch.long)
+        scores, found = (one[0] for one in self.index.search(queries, k, (torch.zeros_like(seen), seen)))
+        if self.memories is not None:
+            bonus = self.memories(self.batch(history))[0]
+            scores, found = best_of_both(queries[0], self.items, found, bonus, seen, k)
+        pairs = zip(found.tolist(), scores.tolist(), strict=True)
         return [(self.item_ids[item - 1].item(), score) for item, score in pairs if item]
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a bundle.
-
-    Raises:
-        UserError: there is none, or its format cannot be read.
-    """
-    try:
-        manifest = read_json(folder / MANIFEST)
-    except UserError as error:
-        raise UserError(f"{folder} is no bundle: {str(error).removeprefix(f'{folder}{os.sep}')}") from None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found not in READABLE:
-        raise UserError(f"{folder} has the format {brief(repr(found), 60)}; this version reads {', '.join(READABLE)}")
-    return dict(manifest)
-
-
-def compare_files(folder: Path, hashes: Mapping[str, str], *, names: Iterable[str]) -> None:
-    """Compare the named files of a bundle with the hashes of its manifest.
-
-    Raises:
-        UserError: a file is missing, or was changed.
-    """
-    for name in {**dict.fromkeys(names), **hashes}:
-        if name not in hashes or Path(name).name != name:
-            raise UserError(f"{MANIFEST} is not as it was written: its files are {', '.join(ANSWERING)} and others")
-        if not (folder / name).is_file():
-            raise UserError(f"the bundle is not whole: {name} is missing, or is no regular file")
-    for name in names:
-        if sha256(folder / name) != hashes[name]:
-            raise UserError(f"{name} is not the file that was exported: export the run again")
-
-
-def compare_shapes(wanted: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights of another encoder than the manifest describes.
-
-    Raises:
-        UserError: names the first that differs.
-    """
-    for name in sorted(wanted.keys() | weights.keys()):
-        there = tuple(weights[name].shape) if name in weights else "missing"
-        if wanted.get(name, "unknown") != there:
-            raise UserError(f"{MANIFEST} and query.safetensors do not fit: {name} is {wanted.get(name)} and {there}")

@@ -12,16 +12,17 @@ import torch
 
 from seqcl.data import LeakageError, Split
 from seqcl.errors import UserError
-from seqcl.experiment.audit import chosen, derived, ranked, windows
+from seqcl.experiment.audit import blends, chosen, derived, ranked, windows
 from seqcl.experiment.audit.plain import Plain, Target, plain_split
 from seqcl.experiment.audit.twin import Trace, compare_traces, stored_losses, trace_of, twin_of
 from seqcl.experiment.audit.verdict import Broken, Check, Unused, line
 from seqcl.experiment.finished import Finished
 from seqcl.experiment.job import training_batches
 from seqcl.experiment.keeping import with_kept_files
-from seqcl.experiment.ranking import queries_of
+from seqcl.experiment.ranking import held_out, queries_of
 from seqcl.experiment.run import Run
 from seqcl.machine import about_machine, library_versions
+from seqcl.models import Blend
 from seqcl.objectives import Prototypes
 from seqcl.training import kept_random_states
 
@@ -116,9 +117,13 @@ class Audited:
             "clusters": self.check_clusters,
             "pre-training": lambda: self.check_epoch("pretraining"),
             "first epoch": lambda: self.check_epoch("training"),
+            "memories": lambda: blends.check_memories(model, self.memories, same_device=self.same_device()),
+            "choice of a blend": lambda: blends.check_choice(
+                model, self.memories, self.experiment, run.sequences, plain, same_device=self.same_device()
+            ),
             "early stopping": lambda: chosen.check_stopping(run.experiment, run.folder),
             "choice of weights": lambda: chosen.check_validation(
-                run.experiment, run.folder, self.valid, self.test, self.finished.valid
+                run.experiment, run.folder, self.valid, self.network, self.test, self.finished.valid
             ),
             "kept targets": lambda: ranked.check_kept_targets(plain, self.users, self.targets, ids),
             "sampled candidates": lambda: ranked.check_candidates(plain, self.negatives("test"), evaluator),
@@ -156,6 +161,19 @@ class Audited:
         return self.ranks(self.plain.valid, "valid")
 
     @cached_property
+    def network(self) -> ranked.Bounds:
+        """The same by the network alone, which training was stopped by."""
+        if not isinstance(self.run.model, Blend):
+            return self.valid
+        with blends.network_alone(self.run.model):
+            return self.ranks(self.plain.valid, "valid")
+
+    @cached_property
+    def memories(self) -> blends.Made:
+        """The memories of a blend, counted on the twin."""
+        return blends.count_on_twin(self.run.model, self.experiment, self.run.sequences, self.plain)
+
+    @cached_property
     def test(self) -> ranked.Bounds:
         """Ranks of the test targets by the kept weights."""
         return self.ranks(self.plain.test, "test")
@@ -164,9 +182,10 @@ class Audited:
         """Ranks by the kept weights."""
         run = self.run
         rounding = ranked.ROUNDING if self.same_device() else ranked.ELSEWHERE
-        return ranked.ranks_of(
-            run.model, self.plain, targets, run.experiment.eval, run.device, self.negatives(part), rounding
-        )
+        with held_out(run.model, part):
+            return ranked.ranks_of(
+                run.model, self.plain, targets, run.experiment.eval, run.device, self.negatives(part), rounding
+            )
 
     def same_device(self) -> bool:
         """True if the run was made on such a device as this audit, in one process."""

@@ -56,16 +56,19 @@ def check_stopping(experiment: Experiment, folder: Path) -> str:
 
 
 def check_validation(
-    experiment: Experiment, folder: Path, valid: Bounds, test: Bounds, stored: Mapping[str, float]
+    experiment: Experiment, folder: Path, valid: Bounds, network: Bounds, test: Bounds, stored: Mapping[str, float]
 ) -> str:
-    """Rank the validation targets anew with the kept weights: the values are those that training was stopped by."""
+    """Rank the validation targets anew with the kept weights: the values are those that training was stopped by.
+
+    Of a blend, these are the values of its network alone.
+    """
     monitor = experiment.train.monitor
-    values = {"metrics.json": stored.get(monitor)}
+    values = {"metrics.json": (stored.get(monitor), valid)}
     if experiment.recipe.trained:
         kept: dict[str, Any] = load_checkpoint(folder / "checkpoints" / "best.safetensors", prefix="nothing")[1]
-        values["best.safetensors"] = kept["metrics"][monitor]
-    low, high = bounds_of(monitor, valid)
-    for file, value in values.items():
+        values["best.safetensors"] = (kept["metrics"][monitor], network)
+    for file, (value, ranks) in values.items():
+        low, high = bounds_of(monitor, ranks)
         if value is None or not low - CLOSE <= value <= high + CLOSE:
             told = (
                 f"{file} has {monitor} {value:.4f} on validation" if value is not None else f"{file} has no {monitor}"
@@ -76,7 +79,8 @@ def check_validation(
                 f"{told}; the kept weights give {high:.4f}"
                 + (f", and {most:.4f} on the test, which is it" if its else "")
             )
-    return f"the kept weights rank {len(valid.low):,} validation targets to {monitor} {value:.4f}, which stands in {' and '.join(values)}"
+    told = " and ".join(f"{value:.4f} in {file}" for file, (value, _) in values.items())
+    return f"the kept weights rank {len(valid.low):,} validation targets to {monitor} {told}"
 
 
 def check_test(experiment: Experiment, ranks: np.ndarray, stored: Mapping[str, float]) -> str:

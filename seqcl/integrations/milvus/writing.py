@@ -16,7 +16,7 @@ import numpy as np
 from seqcl.disk import DAY_SECONDS
 from seqcl.errors import UserError, unknown
 from seqcl.integrations.milvus.target import TYPES, Target
-from seqcl.retrieval.bundle import compare_files, read_manifest
+from seqcl.retrieval.manifest import compare_files, read_manifest
 
 log = logging.getLogger("seqcl")
 

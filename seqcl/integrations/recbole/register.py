@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from seqcl.integrations.recbole.recommender import RecBoleRecommender
-from seqcl.models import MODELS, Recommender
+from seqcl.models import MODELS, Blend, Recommender
 
 PREFIX = "Seqcl"
 """Goes before the name of a recipe where RecBole has a model of that name."""
@@ -35,7 +35,7 @@ RECOMMENDERS: dict[str, type[RecBoleRecommender]] = {}
 """The classes by the name that `run_recbole(model=...)` takes."""
 
 for _recipe, _kind in MODELS.items():
-    if issubclass(_kind, Recommender):
+    if issubclass(_kind, Recommender) and _kind is not Blend:  # which is chosen on validation after RecBole's training
         _name = PREFIX + _recipe if _recipe.lower() in TAKEN else _recipe
         RECOMMENDERS[_name] = recommender(_name, _recipe)
 

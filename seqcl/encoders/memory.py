@@ -1,0 +1,117 @@
+"""Memories beside a network: the largest weights from each item to others, which say what a row recalls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqcl.types import PAD, SeqBatch
+
+FLOOR = 1e-5
+"""Share of what a row recalls at which an item's bonus is weight * log 2; a much smaller one adds next to nothing."""
+
+LEAST = 1e-3
+"""Decayed weights below this are left out."""
+
+
+class Memory(nn.Module):
+    """Keeps the largest weights from each item to others; a row recalls their decayed sum.
+
+    Args:
+        num_items: N.
+        size: weights that are kept of each item.
+        recency: age in items at which an item's part has fallen to 1 / e; 0: all count alike.
+    """
+
+    items: Tensor
+    weights: Tensor
+
+    def __init__(self, *, num_items: int, size: int, recency: float) -> None:
+        super().__init__()
+        self.num_items, self.recency = num_items, recency
+        self.register_buffer("items", torch.zeros(num_items + 2, size, dtype=torch.int32))  # ids, the largest first
+        self.register_buffer("weights", torch.zeros(num_items + 2, size))
+
+    @torch.no_grad()
+    def fill(self, scores: Callable[[SeqBatch], Tensor]) -> None:
+        """Take the weights of each item: the positive scores (B, N) of a row that holds it alone."""
+        for ids in torch.arange(1, self.num_items + 1).split(1024):
+            best = scores(SeqBatch(ids[:, None], torch.ones_like(ids))).topk(self.items.shape[1])
+            self.items[ids] = (best.indices + 1).int()
+            self.weights[ids] = best.values.clamp(min=0).to(self.weights)
+
+    def forward(self, batch: SeqBatch) -> Tensor:
+        """Each item's share of what a row recalls: (B, N); a row sums to 1, or to 0 where nothing is recalled."""
+        time = torch.arange(batch.items.shape[1], device=batch.items.device)
+        age = batch.lengths[:, None] - 1 - time  # (B, L), the newest has 0
+        weight = torch.exp(-age / self.recency) if self.recency else torch.ones_like(age, dtype=torch.float32)
+        again = (batch.items[:, :, None] == batch.items[:, None]) & (time > time[:, None])  # (B, L, L), comes later too
+        weight = weight.masked_fill((age < 0) | again.any(2) | (weight < LEAST), 0)
+        row, place = weight.nonzero(as_tuple=True)  # (n,) each
+        ids = batch.items[row, place]
+        sums = weight.new_zeros(len(weight), self.num_items + 2)
+        where = row[:, None] * sums.shape[1] + self.items[ids]  # (n, K)
+        sums.view(-1).index_add_(0, where.view(-1), (self.weights[ids] * weight[row, place, None]).view(-1))
+        sums[:, PAD] = 0
+        return (sums / sums.sum(1, keepdim=True).clamp(min=1e-12))[:, 1:-1]
+
+
+class Memories(nn.Module):
+    """Several memories, each with a weight: an item's bonus is the sum of weight * log(1 + share / FLOOR).
+
+    It ranks as the log of share + FLOOR does, and is 0 for an item that no memory recalls.
+
+    Args:
+        num_items: N.
+        size: weights that are kept of each item.
+        recency: that of each memory, by name.
+        gates: kinds of newest item, each with weights of its own.
+        folds: groups of users, each with weights of its own that were learned from the others.
+    """
+
+    kinds: Tensor
+    mixture: Tensor
+
+    def __init__(self, *, num_items: int, size: int, recency: Mapping[str, float], gates: int, folds: int) -> None:
+        super().__init__()
+        size = min(size, num_items)
+        self.parts = nn.ModuleDict(
+            {name: Memory(num_items=num_items, size=size, recency=age) for name, age in recency.items()}
+        )
+        self.register_buffer("kinds", torch.zeros(num_items + 2, dtype=torch.long))  # of each item
+        self.register_buffer("mixture", torch.zeros(folds + 1, gates, len(recency)))  # the last one is everybody's
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that make memories of the same form, as JSON."""
+        first = next(iter(self.parts.values()))
+        return {
+            "num_items": first.num_items,
+            "size": first.items.shape[1],
+            "recency": {name: part.recency for name, part in self.parts.items()},
+            "gates": self.mixture.shape[1],
+            "folds": len(self.mixture) - 1,
+        }
+
+    def features(self, batch: SeqBatch) -> Tensor:
+        """The bonus of each memory with weight 1: (B, K, N)."""
+        return torch.stack([torch.log1p(part(batch) / FLOOR) for part in self.parts.values()], 1)
+
+    def kinds_of(self, batch: SeqBatch) -> Tensor:
+        """The kind of each row's newest item: (B,)."""
+        return self.kinds[batch.items.gather(1, batch.lengths[:, None] - 1)[:, 0]]
+
+    def forward(self, batch: SeqBatch, *, held_out: bool = False) -> Tensor:
+        """The bonus of each item: (B, N).
+
+        Args:
+            batch: rows; with `users` where they are held out.
+            held_out: score each user with the weights that were learned without the user's group.
+        """
+        fold = torch.full_like(batch.lengths, len(self.mixture) - 1)
+        if held_out and batch.users is not None:
+            fold = batch.users % (len(self.mixture) - 1)
+        weights = self.mixture[fold, self.kinds_of(batch)]  # (B, K)
+        return torch.einsum("bk,bkn->bn", weights, self.features(batch))

@@ -1,0 +1,68 @@
+"""A blend after the training of its network: what stands beside it is counted and chosen, kept in the run and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqcl.config import Experiment
+from seqcl.data import Split
+from seqcl.encoders import Memory
+from seqcl.errors import refuse_infinite_weights
+from seqcl.evaluation import row_metric
+from seqcl.experiment.ranking import queries_of, rank
+from seqcl.models import Blend
+from seqcl.training import CheckpointError, load_checkpoint, save_checkpoint
+
+
+def kept_in(folder: Path) -> Path:
+    """The file of a run that holds what stands beside its network."""
+    return folder / "checkpoints" / "blend.safetensors"
+
+
+def settle(
+    model: Blend, made: Mapping[str, Memory], experiment: Experiment, split: Split, device: torch.device
+) -> dict[str, Any]:
+    """Put counted memories beside a trained network, as validation chooses; give what was chosen."""
+    monitor, evaluator = experiment.train.monitor, experiment.eval
+    moved = model.eval().settle(
+        made,
+        queries_of(split.valid, evaluator, device),
+        figure=lambda: rank(model, split, "valid", evaluator, device, lists=False).metrics[monitor],
+        gain=partial(row_metric, monitor),
+        exclude_seen=evaluator.exclude_seen,
+    )
+    memories = model.memories
+    weights = {} if memories is None else dict(zip(memories.parts, memories.mixture[-1].T.tolist(), strict=True))
+    return {"moved": moved, "weights": weights}
+
+
+def keep(model: Blend, folder: Path, chosen: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Write down what `settle` made.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    save_checkpoint(kept_in(folder), model.settled(), {**chosen, "identity": dict(identity)})
+
+
+def restore(model: Blend, folder: Path, identity: Mapping[str, Any]) -> None:
+    """Read back what `keep` wrote.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it belongs to another log or model.
+    """
+    file = kept_in(folder)
+    tensors, _ = load_checkpoint(file, identity=identity)
+    refuse_infinite_weights(tensors, file)
+    with torch.no_grad():
+        model.begin()
+        places = model.settled()
+        if {name: one.shape for name, one in places.items()} != {name: one.shape for name, one in tensors.items()}:
+            raise CheckpointError(f"{file} belongs to another blend: its memories have other names or sizes")
+        for name, one in places.items():
+            one.copy_(tensors[name])

@@ -1,0 +1,228 @@
+"""Blend: a trained network beside memories in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqcl.encoders import Memories, Memory
+from seqcl.errors import UserError, not_negative, unknown
+from seqcl.models.base import Baseline, Recommender
+from seqcl.models.ease import EASE
+from seqcl.models.item_knn import ItemKNN
+from seqcl.models.linear import Linear, closed_form, refuse_all_pairs
+from seqcl.models.markov import Markov
+from seqcl.models.mixture import choose, ranks_of
+from seqcl.models.slist import SLIST
+from seqcl.parts import Part, chosen, part
+from seqcl.types import SeqBatch, Windows
+
+MEMORIES: dict[str, tuple[type[Baseline], str]] = {
+    "SLIST": (SLIST, "weights"),
+    "EASE": (EASE, "weights"),
+    "ItemKNN": (ItemKNN, "similarity"),
+    "Markov": (Markov, "next_items"),
+}
+"""The models that can be a memory, and the part of theirs whose options a blend has in a section with the memory's name."""
+
+RECENCY = {"ItemKNN": 0.0, "Markov": 0.1}
+"""Where the model has no such option: all items of a row count alike, or the newest alone."""
+
+MOST = 3
+"""Memories of a blend: every combination of their weights is tried."""
+
+AMOUNTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""Parts by which vectors are moved towards their neighbours; validation chooses one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blending:
+    """Options of what stands beside the network.
+
+    Args:
+        memories: SLIST, EASE, ItemKNN or Markov, whose options are in a section of that name; [] for none.
+        size: largest weights that a memory keeps of each item.
+        neighbours: items that follow an item most, by SLIST, towards which its vector is moved; how far, validation chooses; 0: it stays.
+        gates: kinds of newest item, by count in training, each with weights of its own.
+        folds: groups of users; each is validated with weights that were learned from the others.
+
+    Raises:
+        UserError: an unknown memory, or a number out of its range.
+    """
+
+    memories: tuple[str, ...] = ("SLIST", "EASE")
+    size: int = 500
+    neighbours: int = 20
+    gates: int = 2
+    folds: int = 5
+
+    def __post_init__(self) -> None:
+        for name in self.memories:
+            if name not in MEMORIES:
+                raise unknown("memory in --blend.memories", name, MEMORIES)
+        if len(set(self.memories)) < len(self.memories) or len(self.memories) > MOST:
+            raise UserError(f"--blend.memories {', '.join(self.memories)}: up to {MOST}, each once")
+        not_negative("blend", neighbours=self.neighbours)
+        for name, least in (("size", 1), ("gates", 1), ("folds", 2)):
+            if getattr(self, name) < least:
+                raise UserError(f"--blend.{name} {getattr(self, name)}: must be {least} or more")
+
+
+class Blend(Recommender):
+    """Next item by a network beside memories in closed form, weighed on validation (after Khandelwal et al. 2020, arXiv 1911.00172).
+
+    Training is the network's own. After it, vectors are moved towards those of the items that follow, and a score is that of the
+    network plus weight * log(1 + share / 1e-5) for each memory, share being the item's part of what the memory recalls.
+
+    Differs from the paper: memories are linear models of items (SLIST, EASE) instead of stored states, and their logs are added.
+    """
+
+    blend = part(Blending)
+    slist = part(closed_form, ridge=100.0, recency=2.0)
+    ease = part(closed_form, likeness=1.0, diagonal=0.0, ridge=200.0, recency=2.0)
+    itemknn = ItemKNN.similarity
+    markov = Markov.next_items
+
+    table: Tensor | None
+    memories: Memories | None
+
+    def __init__(self, train: Windows, **parts: Part) -> None:
+        super().__init__(train, **parts)
+        own = chosen(type(self), parts)
+        self.train_windows, self.blending = train, own["blend"]()
+        self.sections = {name: own[name.lower()] for name in MEMORIES}
+        for name in self.remembered():
+            if issubclass(MEMORIES[name][0], Linear):
+                refuse_all_pairs(train.num_items, {"rank": 0, **self.sections[name].options}["rank"], name.lower())
+        self.held_out = False
+        self.memories = None
+        self.register_buffer("table", None)  # (N, D) vectors of items that were moved
+
+    def remembered(self) -> list[str]:
+        """The models that are counted once the network is trained."""
+        first = ["SLIST"] if self.blending.neighbours else []
+        return list(dict.fromkeys([*first, *self.blending.memories]))
+
+    def vectors(self) -> Tensor | None:  # type: ignore[override]
+        """Vectors of items 1..N: (N, D); None where memories add to their inner products."""
+        return self.dense() if self.memories is None else None
+
+    def dense(self) -> Tensor:
+        """The network's vectors of items 1..N, moved if they are: (N, D)."""
+        return super().vectors() if self.table is None else self.table
+
+    def vector_pieces(self) -> Iterator[Tensor]:
+        """The same, some 65,536 at a time: (n, D) each."""
+        return super().vector_pieces() if self.table is None else iter(self.table.split(65536))
+
+    def scores(self, batch: SeqBatch) -> Tensor:
+        """Scores of items 1..N: (B, N)."""
+        found = self.network(batch)
+        return found if self.memories is None else found + self.memories(batch, held_out=self.held_out)
+
+    def network(self, batch: SeqBatch) -> Tensor:
+        """Scores of items 1..N without memories: (B, N)."""
+        return self.queries(batch) @ self.dense().T
+
+    @torch.no_grad()
+    def settle(
+        self,
+        made: Mapping[str, Memory],
+        valid: Iterable[SeqBatch],
+        *,
+        figure: Callable[[], float],
+        gain: Callable[[np.ndarray], np.ndarray],
+        exclude_seen: bool,
+    ) -> float:
+        """Move the vectors and put memories beside them; choose how far and with which weights; give how far.
+
+        Args:
+            made: what `count` gives for each name of `remembered`.
+            valid: validation rows with targets (B,) and users, to be gone through several times.
+            figure: the figure of this model on them.
+            gain: what a rank (n,) is worth in that figure.
+            exclude_seen: the items of a row are no candidates.
+        """
+        amount = self.move(made["SLIST"], figure) if self.blending.neighbours else 0.0
+        if self.blending.memories:
+            memories = self.empty()
+            for name, part in memories.parts.items():
+                part.load_state_dict(made[name].state_dict())
+            memories.kinds.copy_(self.kinds())
+            memories.to(self.dense().device)
+            choose(ranks_of(valid, self.network, memories, exclude_seen=exclude_seen), gain, memories)
+            self.memories = memories
+        return amount
+
+    def begin(self) -> None:
+        """Make room for what `settled` gives, without content."""
+        vectors = super().vectors()
+        self.memories = self.empty().to(vectors.device) if self.blending.memories else None
+        self.table = torch.zeros_like(vectors) if self.blending.neighbours else None
+
+    def settled(self) -> dict[str, Tensor]:
+        """What `settle` made, by name."""
+        own = {} if self.memories is None else {f"memories.{n}": one for n, one in self.memories.state_dict().items()}
+        return own if self.table is None else {"table": self.table, **own}
+
+    def empty(self) -> Memories:
+        """Memories without content."""
+        options = self.blending
+        return Memories(
+            num_items=self.train_windows.num_items,
+            size=options.size,
+            recency={name: self.recency(name) for name in options.memories},
+            gates=options.gates,
+            folds=options.folds,
+        )
+
+    def recency(self, name: str) -> float:
+        """The age in items at which an item's part of a memory has fallen to 1 / e."""
+        if name in RECENCY:
+            return RECENCY[name]
+        return float({"recency": 1.0, **self.sections[name].options}["recency"])
+
+    def count(self, name: str) -> Memory:
+        """Count a memory on the training rows."""
+        kind, own = MEMORIES[name]
+        size = min(self.blending.size, self.train_windows.num_items)
+        memory = Memory(num_items=self.train_windows.num_items, size=size, recency=self.recency(name))
+        memory.fill(kind(self.train_windows, **{own: self.sections[name]}).scores)
+        return memory
+
+    def kinds(self) -> Tensor:
+        """The kind of each item: as many as there are gates, by counts that part the newest items of training evenly: (N + 2,)."""
+        train = self.train_windows
+        counts = train.item_counts()
+        newest = train.items[np.maximum(train.ends, 1) - 1][train.ends > train.offsets[:-1]]  # (U,)
+        bounds = np.quantile(counts[newest], np.arange(1, self.blending.gates) / self.blending.gates)
+        return torch.from_numpy(np.searchsorted(bounds, counts))
+
+    def move(self, memory: Memory, figure: Callable[[], float]) -> float:
+        """Move the vectors towards the mean of those of the items that follow, as far as the figure grows; give how far."""
+        vectors = self.dense()
+        mean = neighbours_mean(vectors, memory.to(vectors.device), self.blending.neighbours)
+        figures = {}
+        for amount in AMOUNTS:
+            self.table = torch.lerp(vectors, mean, amount)
+            figures[amount] = figure()
+        best = max(figures, key=lambda amount: figures[amount])
+        self.table = torch.lerp(vectors, mean, best)
+        return best
+
+
+def neighbours_mean(vectors: Tensor, memory: Memory, number: int) -> Tensor:
+    """The mean of the vectors (N, D) of the items that a memory has first for each item; its own where there is none: (N, D)."""
+    found = torch.empty_like(vectors)
+    for rows in torch.arange(len(vectors), device=vectors.device).split(8192):
+        ids, weights = memory.items[rows + 1, :number].long(), memory.weights[rows + 1, :number]
+        near = ((weights > 0) & (ids != rows[:, None] + 1)).to(vectors)  # (n, K)
+        sums = torch.einsum("nk,nkd->nd", near, vectors[ids - 1])
+        found[rows] = torch.where(
+            near.sum(1, keepdim=True) > 0, sums / near.sum(1, keepdim=True).clamp(min=1), vectors[rows]
+        )
+    return found
