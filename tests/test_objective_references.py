@@ -160,13 +160,10 @@ def sw_av(objective, encoder, first, second):
 def prototypes(objective, encoder, first, second):
     views = shown(objective)
     seen = [stand(encoder, view, objective.intent_states) for view in views]
-    users = [USERS if view.users is None else view.users.tolist() for view in views]
-    base = together(views)
     slowly = objective.follower.encoder if objective.momentum else encoder
     states, found = ([stand(slowly, one, objective.intent_states) for one in rows] for rows in ([BATCH], views))
     users = [USERS if view.users is None else view.users.tolist() for view in views]  # SameTarget shows rows of others
-    known = [{USERS[i], users[0][i], users[1][i]} for i in ROWS]
-    base = torch.tensor([[belong(i, j) or bool(known[i] & known[j]) for j in ROWS] for i in ROWS])
+    base = together(views)
     alike, intents = [base], []
     for centres in objective.centres.split(objective.clusters):
         rows = [[states[0][i] if users[v][i] == USERS[i] else found[v][i] for i in ROWS] for v in (0, 1)]

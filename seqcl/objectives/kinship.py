@@ -48,7 +48,6 @@ def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
     Args:
         batch: B rows.
         views: The nB views of the rows, first views first.
-        views: Views of the rows, as many of each: first views first.
     """
     rows = Rows.of(batch)
     same = rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
@@ -61,10 +60,6 @@ def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
 
 
 def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
-    """Mark the views, n of every row, that are another user's row: (nB,) bool."""
-    if batch.users is None or views.users is None:
-        return torch.zeros_like(views.lengths, dtype=torch.bool)
-    return views.users != batch.users.repeat(len(views.users) // len(batch.users))
     """Mark the views, as many of every row, that are another user's row: bool, one for each view."""
     if batch.users is None or views.users is None:
         return torch.zeros_like(views.lengths, dtype=torch.bool)
