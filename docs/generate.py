@@ -153,7 +153,7 @@ def readme_models() -> str:
             alias = "".join(f" (alias {alias})" for alias in parts.aliases(recipe))
             rows.append([name + alias, parts.linked(source), best(name)])
     more = [f"Counted, not trained: {', '.join(counted)}."]
-    more += [f"Not yet measured: {', '.join(others)}."] if others else []
+    more += [f"Not yet measured: {len(others)} more, which [the models page](docs/models.md) has."] if others else []
     return "\n\n".join([table("name | paper | NDCG@10, Beauty (seeds)", rows, "  r"), "\n".join(more)])
 
 
