@@ -51,6 +51,7 @@ BUILT = {
     "MoCoV3": lambda views, **options: MoCoV3(views=views, dim=DIM, momentum=0.9, **options),
     "Barlow": lambda views: Barlow(views=views, dim=DIM, width=12),
     "VICReg": lambda views: VICReg(views=views, dim=DIM, width=12),
+    "DIM": lambda views, **options: OBJECTIVES["DIM"](views=views, dim=DIM, **options),
     "BYOL": lambda views: BYOL(views=views, dim=DIM, momentum=0.9),
     "SimSiam": lambda views: SimSiam(views=views, dim=DIM),
     "SwAV": lambda views, **options: SwAV(views=views, dim=DIM, prototypes=6, queue=16, **options),
@@ -186,8 +187,9 @@ def test_all_that_an_objective_keeps_is_in_the_checkpoint(name, options):
 @pytest.mark.parametrize(
     ("name", "half"),  # targets of SimSiam and keys of MoCo, its second views, take no gradient, on purpose
     [
-        *((name, "first views") for name in sorted(set(BUILT) - {"SimSiam"})),
-        *((name, "second views") for name in sorted(set(BUILT) - {"SimSiam", "MoCo"})),
+        # DIM reads all states of a view, not the newest alone.
+        *((name, "first views") for name in sorted(set(BUILT) - {"SimSiam", "DIM"})),
+        *((name, "second views") for name in sorted(set(BUILT) - {"SimSiam", "DIM", "MoCo"})),
     ],
 )
 def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
@@ -775,6 +777,8 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
         (lambda views: SupCon(views=views, dim=DIM, temperature=0), "SupCon: temperature"),
         (lambda views: MoCo(views=views, dim=DIM, queue=0), "MoCo: queue"),
         (lambda views: MoCo(views=views, dim=DIM, momentum=1.5), "MoCo: momentum"),
+        (lambda views: OBJECTIVES["DIM"](views=views, dim=DIM, layers="state"), "did you mean states"),
+        (lambda views: OBJECTIVES["DIM"](views=views, dim=DIM, temperature=0), "DIM: temperature must be above 0"),
         (lambda views: SwAV(views=views, dim=DIM, crops=-1), "SwAV: crops must not be negative"),
         (lambda views: SwAV(views=views, dim=DIM, crops=2, crop=1.5), "rate must lie in"),
         (

@@ -65,7 +65,8 @@ TERMS = {
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
     **dict.fromkeys(
-        ["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"], "next_item contrast"
+        ["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec", "DIMRec"],
+        "next_item contrast",
     ),
 }
 """The terms of each recipe; those of S3Rec's pre-training have a test of their own."""

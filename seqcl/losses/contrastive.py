@@ -104,7 +104,7 @@ def check_negatives(name: str, *, hardness: float, prior: float) -> None:
         raise UserError(f"{name}: prior must be from 0 to below 1, not {prior}")
 
 
-def each_positive(logits: Tensor, positives: Tensor) -> Tensor:
+def each_positive(logits: Tensor, positives: Tensor, *, keep: Tensor | None = None) -> Tensor:
     """Mean over positives of -log of the part that each has beside the negatives of its anchor alone: a scalar, never half.
 
     Positives do not compete with each other (S3-Rec, arXiv 2008.07873, section 4.2.1). Without any, the loss is 0.
@@ -112,10 +112,12 @@ def each_positive(logits: Tensor, positives: Tensor) -> Tensor:
     Args:
         logits: (M, C) similarities, anchors by candidates.
         positives: (M, C) bool; all others are negatives.
+        keep: (M, C) bool, False where a candidate is no negative; None if all are.
     """
     logits = wide(logits)
     # Without negatives a finite floor takes the place of minus infinity, which would make the gradient NaN.
-    negatives = logits.masked_fill(positives, torch.finfo(logits.dtype).min).logsumexp(1)  # (M,)
+    left_out = positives if keep is None else positives | ~keep
+    negatives = logits.masked_fill(left_out, torch.finfo(logits.dtype).min).logsumexp(1)  # (M,)
     losses = F.softplus(negatives[:, None] - logits).masked_fill(~positives, 0.0)  # (M, C)
     return losses.sum() / positives.sum().clamp(min=1)
 

@@ -8,6 +8,7 @@ from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.decorrelation import Barlow, VICReg
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
+from seqcl.objectives.infomax import DIM
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.masked_items import MaskedItems
@@ -38,6 +39,7 @@ OBJECTIVES = table(
         "SwAV": SwAV,
         "Prototypes": Prototypes,
         "PIRL": PIRL,
+        "DIM": DIM,
         "LearnedViews": LearnedViews,
         "Counterfactual": Counterfactual,
         "CPC": CPC,
@@ -52,6 +54,7 @@ OBJECTIVES = table(
 __all__ = [
     "BYOL",
     "CPC",
+    "DIM",
     "OBJECTIVES",
     "PIRL",
     "AlignUniform",

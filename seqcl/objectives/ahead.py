@@ -14,7 +14,7 @@ from seqcl.encoders.dropout import Dropout
 from seqcl.errors import check_choice, not_negative, positive
 from seqcl.losses import contrast, similarities, wide
 from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.kinship import masked_share, related
+from seqcl.objectives.kinship import different_items, masked_share, related
 from seqcl.objectives.positions import check_one_pass, only_newest
 from seqcl.objectives.rows import whole_rows
 from seqcl.types import PAD, SeqBatch, Similarity, Windows
@@ -61,11 +61,10 @@ class PredictiveCoding(Objective):
         reading = from_one_place if self.newest else from_all_places
         ahead = reading(encoder, batch, whole, self.steps)
         known = ahead.items > PAD  # (k, T), M of them
-        distinct, place = whole.items.unique(return_inverse=True)  # (K,), (B, L + 1)
-        has = torch.zeros(len(place), len(distinct), device=place.device).scatter_(1, place, 1.0)
-        has, distinct = has[:, distinct > PAD], distinct[distinct > PAD]
-        kin = related(batch).float() @ has > 0  # (B, K), items of the row and of related rows
-        drawn = torch.randperm(len(distinct), generator=rng(place.device), device=place.device)[: self.negatives]
+        distinct, has = different_items(whole.items, encoder.num_items)  # (K,), (B, K)
+        kin = related(batch).float() @ has.float() > 0  # (B, K), items of the row and of related rows
+        generator = rng(distinct.device)
+        drawn = torch.randperm(len(distinct), generator=generator, device=distinct.device)[: self.negatives]  # (C,)
         masked = kin[:, drawn][ahead.rows.expand_as(known)[known]]  # (M, C)
         loss = self.loss(
             self.predictions(ahead.states)[known],

@@ -66,6 +66,14 @@ def of_another(batch: SeqBatch, views: SeqBatch) -> Tensor:
     return views.users != batch.users.repeat(len(views.users) // len(batch.users))
 
 
+def different_items(items: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
+    """The different items of rows (B, L), without PAD and MASK: (K,), and which rows have them: (B, K) bool."""
+    distinct, place = items.unique(return_inverse=True)  # (K,), (B, L)
+    has = torch.zeros(len(items), len(distinct), dtype=torch.bool, device=items.device).scatter_(1, place, True)
+    real = (distinct > PAD) & (distinct <= num_items)
+    return distinct[real], has[:, real]
+
+
 def own_among_others(
     queries: Tensor,
     keys: Tensor,
