@@ -24,7 +24,7 @@ def contrast(
     reduction: Reduction = "out",
     hardness: float = 0.0,
     prior: float = 0.0,
-    lowest: float = -math.inf,
+    lowest: float | Tensor = -math.inf,
 ) -> Tensor:
     """Mean over anchors of -log of the part that their positives have in sum_j w_j exp(logit_j): a scalar, never half.
 
@@ -70,7 +70,7 @@ def contrast(
 
 
 def _corrected(
-    logits: Tensor, negatives: Tensor, positive: Tensor, hardness: float, prior: float, lowest: float
+    logits: Tensor, negatives: Tensor, positive: Tensor, hardness: float, prior: float, lowest: float | Tensor
 ) -> Tensor:
     """The log of the sum of exp(logit) over each anchor's negatives (M, C), hard ones first and false ones off: (M,).
 
@@ -89,7 +89,9 @@ def _corrected(
         # exp(mass) - prior * exp(positive), over 1 - prior, but not below exp(lowest); the larger term is taken out first.
         top = torch.maximum(mass, positive).detach()
         left = ((mass - top).exp() - prior * (positive - top).exp()) / (1 - prior)
-        mass = (top + left.clamp(min=torch.finfo(mass.dtype).tiny).log()).clamp(min=lowest)
+        mass = (top + left.clamp(min=torch.finfo(mass.dtype).tiny).log()).clamp(
+            min=torch.as_tensor(lowest, dtype=mass.dtype, device=mass.device)
+        )
     return (mass + number).masked_fill(~some, -torch.inf)
 
 
@@ -126,7 +128,7 @@ def nt_xent(
     first: Tensor,
     second: Tensor,
     *,
-    temperature: float,
+    temperature: float | Tensor,
     similarity: Similarity = "cosine",
     same: Tensor | None = None,
     hardness: float = 0.0,
@@ -158,7 +160,7 @@ def info_nce(
     queries: Tensor,
     keys: Tensor,
     *,
-    temperature: float,
+    temperature: float | Tensor,
     similarity: Similarity = "cosine",
     positives: Tensor | None = None,
     keep: Tensor | None = None,

@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
-from seqcl.errors import check_choice, positive
+from seqcl.errors import check_choice
 from seqcl.losses import each_positive, similarities
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.kinship import different_items, related, related_share
+from seqcl.objectives.temperature import Schedule, Tempered
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import PAD, SeqBatch
 
 Layers = Literal["both", "states", "items"]
 
 
-class DIM(ViewsObjective):
+class DIM(Tempered, ViewsObjective):
     """The vector of each view must find the places of the row's other view among those of other rows: the term `contrast`.
 
     Source: DIM, arXiv 1808.06670, eq. 5, local and by InfoNCE; across the two views and several layers AMDIM, arXiv 1906.00910,
@@ -36,6 +37,9 @@ class DIM(ViewsObjective):
         temperature: Divisor of the cosines.
         layers: Places by their states, by their items' embeddings, or the mean of both terms.
         head: Projection of a row's vector and, with weights of their own, of the places of each layer.
+        schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
+        highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
+        period: Epochs of one swing of the cosine; 0 for all planned epochs.
     """
 
     def __init__(
@@ -47,11 +51,13 @@ class DIM(ViewsObjective):
         temperature: float = 0.2,
         layers: Layers = "both",
         head: Head = "mlp",
+        schedule: Schedule = "constant",
+        highest: float = 1.0,
+        period: int = 0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
-        positive("DIM", temperature=temperature)
+        self.begin(temperature, schedule, highest, period)
         check_choice("layers", layers, Layers)
-        self.temperature = temperature
         self.of_states: nn.Module | None = None if layers == "items" else projection(head, dim)
         self.of_items: nn.Module | None = None if layers == "states" else projection(head, dim)
 
@@ -71,7 +77,7 @@ class DIM(ViewsObjective):
             if self.of_items is not None:
                 ids, own = different_items(items, encoder.num_items)  # (K,), (B, K)
                 terms.append(self.loss(whole[1 - side], self.of_items(encoder.item_vectors(ids)), own, same))
-        self.observe(*whole, masked_share=related_share(same))
+        self.observe(*whole, masked_share=related_share(same), **self.seen())
         self.lack(contrast=same.all())
         return {"contrast": self.weight * torch.stack(terms).mean()}
 

@@ -81,7 +81,7 @@ def own_among_others(
     *,
     masked: Tensor,
     empty: Tensor,
-    temperature: float,
+    temperature: float | Tensor,
     mixes: Tensor | None = None,
     hardness: float = 0.0,
     prior: float = 0.0,
