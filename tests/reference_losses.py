@@ -31,10 +31,11 @@ def softmax(states: Tensor, table: Tensor, targets: Sequence[int], smoothing: fl
     return total / len(states)
 
 
-def each_positive(logits: Tensor, positives: Tensor) -> float:
+def each_positive(logits: Tensor, positives: Tensor, keep: Tensor | None = None) -> float:
     terms = []
-    for row, marks in zip(logits.tolist(), positives.tolist(), strict=True):
-        below = sum(math.exp(x) for x, positive in zip(row, marks, strict=True) if not positive)
+    kept = [[True] * logits.shape[1]] * len(logits) if keep is None else keep.tolist()
+    for row, marks, here in zip(logits.tolist(), positives.tolist(), kept, strict=True):
+        below = sum(math.exp(x) for x, mark, one in zip(row, marks, here, strict=True) if one and not mark)
         terms += [-math.log(math.exp(x) / (math.exp(x) + below)) for x, mark in zip(row, marks, strict=True) if mark]
     return sum(terms) / max(len(terms), 1)
 

@@ -59,6 +59,7 @@ BUILT = {
     "LoCo": lambda views, **options: LoCo(views=views, dim=DIM, **options),
     "Barlow": lambda views: Barlow(views=views, dim=DIM, width=12),
     "VICReg": lambda views: VICReg(views=views, dim=DIM, width=12),
+    "DIM": lambda views, **options: OBJECTIVES["DIM"](views=views, dim=DIM, **options),
     "BYOL": lambda views: BYOL(views=views, dim=DIM, momentum=0.9),
     "SimSiam": lambda views: SimSiam(views=views, dim=DIM),
     "SwAV": lambda views, **options: SwAV(views=views, dim=DIM, prototypes=6, queue=16, **options),
@@ -202,6 +203,9 @@ def test_all_that_an_objective_keeps_is_in_the_checkpoint(name, options):
         *((name, "first views") for name in sorted(set(BUILT) - {"SimSiam"})),
         *((name, "second views") for name in sorted(set(BUILT) - {"SimSiam", "MoCo", "MiCE"})),
         ("LooC", "third views"),
+        # DIM reads all states of a view, not the newest alone.
+        *((name, "first views") for name in sorted(set(BUILT) - {"SimSiam", "DIM"})),
+        *((name, "second views") for name in sorted(set(BUILT) - {"SimSiam", "DIM", "MoCo"})),
     ],
 )
 def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
@@ -799,6 +803,8 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
         (lambda views: SupCon(views=views, dim=DIM, temperature=0), "SupCon: temperature"),
         (lambda views: MoCo(views=views, dim=DIM, queue=0), "MoCo: queue"),
         (lambda views: MoCo(views=views, dim=DIM, momentum=1.5), "MoCo: momentum"),
+        (lambda views: OBJECTIVES["DIM"](views=views, dim=DIM, layers="state"), "did you mean states"),
+        (lambda views: OBJECTIVES["DIM"](views=views, dim=DIM, temperature=0), "DIM: temperature must be above 0"),
         (lambda views: SwAV(views=views, dim=DIM, crops=-1), "SwAV: crops must not be negative"),
         (lambda views: SwAV(views=views, dim=DIM, crops=2, crop=1.5), "rate must lie in"),
         (

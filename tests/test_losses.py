@@ -564,6 +564,16 @@ def test_each_positive_equals_its_reference_and_passes_gradcheck():
     assert logits.grad.isfinite().all() and logits.grad[0].abs().sum() == 0
 
 
+def test_each_positive_without_some_negatives_equals_its_reference_and_passes_gradcheck():
+    logits = normal(4, 6).requires_grad_()
+    keep = KEEP.clone()
+    keep[3] = False  # no negative at all
+    assert each_positive(logits, POSITIVES, keep=keep).item() == pytest.approx(
+        slow.each_positive(logits, POSITIVES, keep), abs=1e-12
+    )
+    assert torch.autograd.gradcheck(lambda x: each_positive(x, POSITIVES, keep=keep), (logits,))
+
+
 def test_each_positive_of_equal_scores_is_the_log_of_one_more_than_the_negatives():
     positives = torch.zeros(3, 6, dtype=torch.bool)
     positives[:, :2] = True

@@ -92,6 +92,41 @@ def mo_co_v3(objective, encoder, first, second):
     return {"contrast": objective.weight * total / 16}
 
 
+def deep_infomax(objective, encoder, first, second):
+    views, whole = shown(objective), (objective.head(first), objective.head(second))
+    same, terms = together(views), []
+    for side, view in enumerate(views):
+        rows = [view.items[i, : view.lengths[i]] for i in ROWS]
+        states = [encoder(SeqBatch(row[None], torch.tensor([len(row)])))[0] for row in rows]
+        by_layer = {
+            "states": [(i, {i}, objective.of_states and objective.of_states(one)) for i in ROWS for one in states[i]],
+            "items": [
+                (i, {j for j in ROWS if item in rows[j]}, objective.of_items(encoder.item_embeddings()[item]))
+                for i in ROWS
+                for item in sorted(set(rows[i].tolist()) - {encoder.num_items + 1})
+            ],
+        }
+        if objective.of_states is None:
+            del by_layer["states"]
+        for layer, places in by_layer.items():
+            losses = []
+            for b in ROWS:
+                weights = [
+                    math.exp(slow.cosine(whole[1 - side][b], one) / objective.temperature) for _, _, one in places
+                ]
+                far = {}
+                for (i, owners, one), weight in zip(places, weights, strict=True):
+                    if not any(same[b, j] for j in owners):
+                        far[tuple(one.tolist()) if layer == "items" else (i, tuple(one.tolist()))] = weight
+                losses += [
+                    -math.log(weight / (weight + sum(far.values())))
+                    for (i, _, _), weight in zip(places, weights, strict=True)
+                    if i == b
+                ]
+            terms.append(sum(losses) / len(losses))
+    return {"contrast": objective.weight * sum(terms) / len(terms)}
+
+
 def align_uniform(objective, encoder, first, second):
     first, second = objective.head(first), objective.head(second)
     spread = (slow.uniformity(first, objective.t, SAME) + slow.uniformity(second, objective.t, SAME)) / 2
@@ -282,6 +317,7 @@ REFERENCES = {
     "MoCo": mo_co,
     "BYOL": byol,
     "MoCoV3": mo_co_v3,
+    "DIM": deep_infomax,
     "AlignUniform": align_uniform,
     "LoCo": lo_co,
     "Barlow": barlow,
@@ -332,6 +368,8 @@ def test_every_contrastive_objective_has_a_reference():
         *((name, {"similarity": "dot"}) for name in ("TwoViews", "Prototypes", "LearnedViews")),
         ("TwoViews", {"third": Mask}),
         ("TwoViews", {"third": SameTarget, "similarity": "dot"}),
+        ("DIM", {"second": Mask}),
+        ("DIM", {"second": SameTarget, "layers": "items"}),
         ("SwAV", {"crops": 3, "crop": 0.4}),
         ("MoCo", {"mixed": 5, "mixed_with_query": 3, "hardest": 6}),
         ("TwoViews", {"states": "mean"}),

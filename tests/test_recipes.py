@@ -86,6 +86,7 @@ TERMS = {
             "LooCRec",
         ],
         ["CL4Rec", "CoSeRec", "TiCoSeRec", "SimCLRv2Rec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"],
+        ["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec", "DIMRec"],
         "next_item contrast",
     ),
 }

@@ -32,6 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "PCL": ("ICLRec", {"objective": {"negatives": "clusters", "clusters": [3, 5]}}),
     "MoCo with mixes": ("MoCoRec", {"objective": {"queue": 32, "mixed": 3, "mixed_with_query": 2, "hardest": 8}}),
+    "a learned temperature": ("SupConRec", {"objective": {"schedule": "learned"}}),
     "three views": ("CL4Rec", {"views": {"number": 3, "distinct": True}}),
     "SwAV with crops": ("SwAVRec", {"objective": {"crops": 2, "prototypes": 6}}),
     "SpCL in clusters": ("SpCLRec", {"objective": {"clusters": 6}}),

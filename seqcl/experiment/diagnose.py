@@ -202,7 +202,8 @@ def hardness_of(model: Recommender, batch: SeqBatch) -> dict[str, Any]:
     negatives = ~(rows.like(rows) | torch.eye(len(vectors), dtype=torch.bool, device=vectors.device))
     cosines = similarities(vectors, vectors, "cosine")
     own = getattr(objective, "temperature", None)
-    wanted = sorted({*TEMPERATURES, *((float(own),) if own is not None else ())})
+    own = None if own is None else float(own)
+    wanted = sorted({*TEMPERATURES, *(() if own is None else (own,))})
     share = partial(hardest_share, cosines, negatives, parts=PARTS)
     return {
         "temperature": own,

@@ -24,7 +24,7 @@ def contrast(
     reduction: Reduction = "out",
     hardness: float = 0.0,
     prior: float = 0.0,
-    lowest: float = -math.inf,
+    lowest: float | Tensor = -math.inf,
 ) -> Tensor:
     """Mean over anchors of -log of the part that their positives have in sum_j w_j exp(logit_j): a scalar, never half.
 
@@ -70,7 +70,7 @@ def contrast(
 
 
 def _corrected(
-    logits: Tensor, negatives: Tensor, positive: Tensor, hardness: float, prior: float, lowest: float
+    logits: Tensor, negatives: Tensor, positive: Tensor, hardness: float, prior: float, lowest: float | Tensor
 ) -> Tensor:
     """The log of the sum of exp(logit) over each anchor's negatives (M, C), hard ones first and false ones off: (M,).
 
@@ -89,7 +89,9 @@ def _corrected(
         # exp(mass) - prior * exp(positive), over 1 - prior, but not below exp(lowest); the larger term is taken out first.
         top = torch.maximum(mass, positive).detach()
         left = ((mass - top).exp() - prior * (positive - top).exp()) / (1 - prior)
-        mass = (top + left.clamp(min=torch.finfo(mass.dtype).tiny).log()).clamp(min=lowest)
+        mass = (top + left.clamp(min=torch.finfo(mass.dtype).tiny).log()).clamp(
+            min=torch.as_tensor(lowest, dtype=mass.dtype, device=mass.device)
+        )
     return (mass + number).masked_fill(~some, -torch.inf)
 
 
@@ -104,7 +106,7 @@ def check_negatives(name: str, *, hardness: float, prior: float) -> None:
         raise UserError(f"{name}: prior must be from 0 to below 1, not {prior}")
 
 
-def each_positive(logits: Tensor, positives: Tensor) -> Tensor:
+def each_positive(logits: Tensor, positives: Tensor, *, keep: Tensor | None = None) -> Tensor:
     """Mean over positives of -log of the part that each has beside the negatives of its anchor alone: a scalar, never half.
 
     Positives do not compete with each other (S3-Rec, arXiv 2008.07873, section 4.2.1). Without any, the loss is 0.
@@ -112,10 +114,12 @@ def each_positive(logits: Tensor, positives: Tensor) -> Tensor:
     Args:
         logits: (M, C) similarities, anchors by candidates.
         positives: (M, C) bool; all others are negatives.
+        keep: (M, C) bool, False where a candidate is no negative; None if all are.
     """
     logits = wide(logits)
     # Without negatives a finite floor takes the place of minus infinity, which would make the gradient NaN.
-    negatives = logits.masked_fill(positives, torch.finfo(logits.dtype).min).logsumexp(1)  # (M,)
+    left_out = positives if keep is None else positives | ~keep
+    negatives = logits.masked_fill(left_out, torch.finfo(logits.dtype).min).logsumexp(1)  # (M,)
     losses = F.softplus(negatives[:, None] - logits).masked_fill(~positives, 0.0)  # (M, C)
     return losses.sum() / positives.sum().clamp(min=1)
 
@@ -124,7 +128,7 @@ def nt_xent(
     first: Tensor,
     second: Tensor,
     *,
-    temperature: float,
+    temperature: float | Tensor,
     similarity: Similarity = "cosine",
     same: Tensor | None = None,
     hardness: float = 0.0,
@@ -156,7 +160,7 @@ def info_nce(
     queries: Tensor,
     keys: Tensor,
     *,
-    temperature: float,
+    temperature: float | Tensor,
     similarity: Similarity = "cosine",
     positives: Tensor | None = None,
     keep: Tensor | None = None,

@@ -11,6 +11,7 @@ from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
 from seqcl.models.cpcrec import CPCRec
+from seqcl.models.dimrec import DIMRec
 from seqcl.models.duorec import DuoRec
 from seqcl.models.ease import EASE
 from seqcl.models.gru4rec import GRU4Rec
@@ -78,6 +79,7 @@ MODELS = table(
         "SupConRec": SupConRec,
         "CPCRec": CPCRec,
         "MMInfoRec": MMInfoRec,
+        "DIMRec": DIMRec,
         "TwoTower": TwoTower,
         "SASRec": SASRec,
         "BSARec": BSARec,

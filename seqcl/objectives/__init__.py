@@ -9,6 +9,7 @@ from seqcl.objectives.decorrelation import Barlow, VICReg
 from seqcl.objectives.experts import MiCE
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
+from seqcl.objectives.infomax import DIM
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.leave_one_out import LooC
@@ -46,6 +47,7 @@ OBJECTIVES = table(
         "SpCL": SpCL,
         "MiCE": MiCE,
         "PIRL": PIRL,
+        "DIM": DIM,
         "LearnedViews": LearnedViews,
         "Counterfactual": Counterfactual,
         "CPC": CPC,
@@ -60,6 +62,7 @@ OBJECTIVES = table(
 __all__ = [
     "BYOL",
     "CPC",
+    "DIM",
     "OBJECTIVES",
     "PIRL",
     "AlignUniform",

@@ -13,10 +13,11 @@ from seqcl.encoders import Encoder
 from seqcl.encoders.dropout import Dropout
 from seqcl.errors import check_choice, not_negative, positive
 from seqcl.losses import contrast, similarities, wide
-from seqcl.objectives.base import Objective, rng
-from seqcl.objectives.kinship import masked_share, related
+from seqcl.objectives.base import rng
+from seqcl.objectives.kinship import different_items, masked_share, related
 from seqcl.objectives.positions import check_one_pass, only_newest
 from seqcl.objectives.rows import whole_rows
+from seqcl.objectives.temperature import Schedule, Tempered
 from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
 
@@ -28,20 +29,17 @@ class Ahead(NamedTuple):
     items: Tensor  # (k, T), the items 1 to k places after each, PAD where the row has ended
 
 
-class PredictiveCoding(Objective):
+class PredictiveCoding(Tempered):
     """The base of both: each state must find the next items of its row among items of the batch, by the term `ahead`."""
 
-    def __init__(
-        self, *, weight: float, steps: int, temperature: float, similarity: Similarity, negatives: int
-    ) -> None:
+    def __init__(self, *, weight: float, steps: int, similarity: Similarity, negatives: int) -> None:
         super().__init__()
         name = type(self).__name__
         not_negative(name, weight=weight)
-        positive(name, steps=steps, temperature=temperature, negatives=negatives)
+        positive(name, steps=steps, negatives=negatives)
         check_choice("similarity", similarity, Similarity)
         self.weight, self.steps, self.negatives = weight, steps, negatives
-        self.temperature, self.similarity = temperature, similarity
-        self.newest = False
+        self.similarity, self.newest = similarity, False
 
     def predictions(self, states: Tensor) -> Tensor:
         """Predict the vectors of the items 1 to k places after each state: (T, D) -> (k, T, D)."""
@@ -61,11 +59,10 @@ class PredictiveCoding(Objective):
         reading = from_one_place if self.newest else from_all_places
         ahead = reading(encoder, batch, whole, self.steps)
         known = ahead.items > PAD  # (k, T), M of them
-        distinct, place = whole.items.unique(return_inverse=True)  # (K,), (B, L + 1)
-        has = torch.zeros(len(place), len(distinct), device=place.device).scatter_(1, place, 1.0)
-        has, distinct = has[:, distinct > PAD], distinct[distinct > PAD]
-        kin = related(batch).float() @ has > 0  # (B, K), items of the row and of related rows
-        drawn = torch.randperm(len(distinct), generator=rng(place.device), device=place.device)[: self.negatives]
+        distinct, has = different_items(whole.items, encoder.num_items)  # (K,), (B, K)
+        kin = related(batch).float() @ has.float() > 0  # (B, K), items of the row and of related rows
+        generator = rng(distinct.device)
+        drawn = torch.randperm(len(distinct), generator=generator, device=distinct.device)[: self.negatives]  # (C,)
         masked = kin[:, drawn][ahead.rows.expand_as(known)[known]]  # (M, C)
         loss = self.loss(
             self.predictions(ahead.states)[known],
@@ -74,7 +71,7 @@ class PredictiveCoding(Objective):
             drawn=drawn,
             masked=masked,
         )
-        self.observed = {"masked_share": masked_share(masked)}
+        self.observed = {"masked_share": masked_share(masked), **self.seen()}
         self.missing = {"ahead": masked.all()} if self.weight else {}
         return {"ahead": self.weight * loss}
 
@@ -120,6 +117,9 @@ class CPC(PredictiveCoding):
         temperature: Divisor of the similarities; 1 in the paper.
         similarity: cosine, or dot product (the paper), of a mapped state and an item.
         negatives: Most items of a batch that are drawn as negatives.
+        schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
+        highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
+        period: Epochs of one swing of the cosine; 0 for all planned epochs.
     """
 
     def __init__(
@@ -131,10 +131,12 @@ class CPC(PredictiveCoding):
         temperature: float = 0.1,
         similarity: Similarity = "cosine",
         negatives: int = 512,
+        schedule: Schedule = "constant",
+        highest: float = 1.0,
+        period: int = 0,
     ) -> None:
-        super().__init__(
-            weight=weight, steps=steps, temperature=temperature, similarity=similarity, negatives=negatives
-        )
+        super().__init__(weight=weight, steps=steps, similarity=similarity, negatives=negatives)
+        self.begin(temperature, schedule, highest, period)
         self.maps = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(steps))
 
     def predictions(self, states: Tensor) -> Tensor:
@@ -161,6 +163,9 @@ class MemoryCPC(PredictiveCoding):
         memory: Learned vectors that a prediction reads; 64 in the code.
         instances: Dropout draws of each item; 4 in the code.
         dropout: Share of an item's vector that a draw drops; 0.5 in the code.
+        schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
+        highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
+        period: Epochs of one swing of the cosine; 0 for all planned epochs.
     """
 
     def __init__(
@@ -175,10 +180,12 @@ class MemoryCPC(PredictiveCoding):
         memory: int = 64,
         instances: int = 4,
         dropout: float = 0.5,
+        schedule: Schedule = "constant",
+        highest: float = 1.0,
+        period: int = 0,
     ) -> None:
-        super().__init__(
-            weight=weight, steps=steps, temperature=temperature, similarity=similarity, negatives=negatives
-        )
+        super().__init__(weight=weight, steps=steps, similarity=similarity, negatives=negatives)
+        self.begin(temperature, schedule, highest, period)
         positive("MemoryCPC", memory=memory, instances=instances)
         self.number = instances
         self.dropout = Dropout(dropout)

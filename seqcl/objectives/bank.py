@@ -14,11 +14,12 @@ from seqcl.objectives.base import rng
 from seqcl.objectives.follower import check_momentum
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.kinship import Rows, last_of_each, masked_share, no_other, own_among_others
+from seqcl.objectives.temperature import Schedule, Tempered
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Windows
 
 
-class PIRL(ViewsObjective):
+class PIRL(Tempered, ViewsObjective):
     """A row and a view of it must each find the row's vector in a bank, among drawn others: the term `contrast`.
 
     Source: PIRL, arXiv 1912.01991, eq. 5; the bank is that of instance discrimination, arXiv 1805.01978.
@@ -38,6 +39,9 @@ class PIRL(ViewsObjective):
         head: Projection of the row and, with weights of its own, of the view.
         hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
         prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
+        schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
+        highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
+        period: Epochs of one swing of the cosine; 0 for all planned epochs.
     """
 
     bank: Tensor  # (U, D), unit length, zero where a user has none yet
@@ -56,13 +60,17 @@ class PIRL(ViewsObjective):
         head: Head = "linear",
         hardness: float = 0.0,
         prior: float = 0.0,
+        schedule: Schedule = "constant",
+        highest: float = 1.0,
+        period: int = 0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
-        positive("PIRL", temperature=temperature, negatives=negatives)
+        self.begin(temperature, schedule, highest, period)
+        positive("PIRL", negatives=negatives)
         check_momentum("PIRL", momentum)
         if not 0 <= balance <= 1:
             raise UserError(f"PIRL: balance must be from 0 to 1, not {balance}")
-        self.temperature, self.negatives, self.momentum, self.balance = temperature, negatives, momentum, balance
+        self.negatives, self.momentum, self.balance = negatives, momentum, balance
         check_negatives("PIRL", hardness=hardness, prior=prior)
         self.hardness, self.prior = hardness, prior
         self.view_head = projection(head, dim)
@@ -105,7 +113,7 @@ class PIRL(ViewsObjective):
             for queries in (view, row)
         )
         total = self.balance * by_view + (1 - self.balance) * by_row
-        self.observe(row, view, masked_share=masked_share(masked, among=~empty))
+        self.observe(row, view, masked_share=masked_share(masked, among=~empty), **self.seen())
         self.lack(contrast=no_other(masked, empty))
         self.put(batch, row.detach())
         return {"contrast": self.weight * total}

@@ -73,6 +73,14 @@ def last_of_each(users: Tensor) -> tuple[Tensor, Tensor]:
     return found, torch.zeros_like(found).scatter_reduce_(0, number, places, "amax")
 
 
+def different_items(items: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
+    """The different items of rows (B, L), without PAD and MASK: (K,), and which rows have them: (B, K) bool."""
+    distinct, place = items.unique(return_inverse=True)  # (K,), (B, L)
+    has = torch.zeros(len(items), len(distinct), dtype=torch.bool, device=items.device).scatter_(1, place, True)
+    real = (distinct > PAD) & (distinct <= num_items)
+    return distinct[real], has[:, real]
+
+
 def own_among_others(
     queries: Tensor,
     keys: Tensor,
@@ -80,7 +88,7 @@ def own_among_others(
     *,
     masked: Tensor,
     empty: Tensor,
-    temperature: float,
+    temperature: float | Tensor,
     mixes: Tensor | None = None,
     hardness: float = 0.0,
     prior: float = 0.0,

@@ -14,11 +14,12 @@ from seqcl.objectives.base import rng
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, masked_share, no_other, own_among_others
+from seqcl.objectives.temperature import Schedule, Tempered
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Windows
 
 
-class MoCo(ViewsObjective):
+class MoCo(Tempered, ViewsObjective):
     """Each first view must find the key of its second view among a queue of keys: the term `contrast`.
 
     Source: MoCo, arXiv 1911.05722, eq. 1. With head=mlp it is version 2 (arXiv 2003.04297), with head=linear version 1.
@@ -40,6 +41,9 @@ class MoCo(ViewsObjective):
         mixed: Synthetic negatives of each query that are mixed of two hard ones; 0 to 1024 in MoCHi.
         mixed_with_query: Synthetic negatives of each query that are mixed of a hard one and the query; 0 to 256 in MoCHi.
         hardest: Number of the hardest keys of a query that are mixed; 1024 in MoCHi.
+        schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
+        highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
+        period: Epochs of one swing of the cosine; 0 for all planned epochs.
     """
 
     keys: Tensor  # (Q, D), unit length
@@ -62,15 +66,19 @@ class MoCo(ViewsObjective):
         mixed: int = 0,
         mixed_with_query: int = 0,
         hardest: int = 256,
+        schedule: Schedule = "constant",
+        highest: float = 1.0,
+        period: int = 0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
-        positive("MoCo", temperature=temperature, queue=queue, hardest=hardest)
+        self.begin(temperature, schedule, highest, period)
+        positive("MoCo", queue=queue, hardest=hardest)
         not_negative("MoCo", mixed=mixed, mixed_with_query=mixed_with_query)
         self.mixed, self.mixed_with_query, self.hardest = mixed, mixed_with_query, hardest
         check_negatives("MoCo", hardness=hardness, prior=prior)
         self.hardness, self.prior = hardness, prior
         check_momentum("MoCo", momentum)
-        self.temperature, self.momentum = temperature, momentum
+        self.momentum = momentum
         self.register_buffer("keys", torch.zeros(queue, dim))
         self.register_buffer("users", torch.full((queue,), -1))
         self.register_buffer("targets", torch.zeros(queue, dtype=torch.int64))
@@ -101,7 +109,7 @@ class MoCo(ViewsObjective):
             hardness=self.hardness,
             prior=self.prior,
         )
-        self.observe(queries, keys, masked_share=masked_share(masked, among=~empty))
+        self.observe(queries, keys, masked_share=masked_share(masked, among=~empty), **self.seen())
         self.lack(contrast=no_other(masked, empty))
         self.put(keys, rows.shown_as(second))
         return {"contrast": self.weight * loss}
@@ -128,4 +136,5 @@ class MoCo(ViewsObjective):
         self.count += len(keys)
 
     def after_step(self, encoder: Encoder) -> None:
+        super().after_step(encoder)
         self.follower.follow(encoder, self.head, self.momentum)

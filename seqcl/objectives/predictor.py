@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
-from seqcl.errors import positive
 from seqcl.losses import cosine_gap, info_nce
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.kinship import related, related_share
+from seqcl.objectives.temperature import Schedule, Tempered
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import Batches, SeqBatch, Windows
 
@@ -81,7 +81,7 @@ class BYOL(ViewsObjective):
         self.step += 1
 
 
-class MoCoV3(BYOL):
+class MoCoV3(Tempered, BYOL):
     """Each view must find the key that a slow copy makes of its partner, among those of the batch: the term `contrast`.
 
     Source: MoCo v3, arXiv 2104.02057, algorithm 1: no queue, a predictor, both directions. The copy's momentum rises to 1.
@@ -98,6 +98,9 @@ class MoCoV3(BYOL):
         momentum: Fraction of the copy that stays in the first step; 0.99 in the paper.
         head: Projection of both encoders.
         predictor: Map from the encoder's projection to the copy's; the copy has none.
+        schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
+        highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
+        period: Epochs of one swing of the cosine; 0 for all planned epochs.
     """
 
     def __init__(
@@ -110,10 +113,12 @@ class MoCoV3(BYOL):
         momentum: float = 0.99,
         head: Head = "mlp_bn",
         predictor: Head = "mlp_bn",
+        schedule: Schedule = "constant",
+        highest: float = 1.0,
+        period: int = 0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, momentum=momentum, head=head, predictor=predictor)
-        positive("MoCoV3", temperature=temperature)
-        self.temperature = temperature
+        self.begin(temperature, schedule, highest, period)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)
@@ -123,7 +128,7 @@ class MoCoV3(BYOL):
         one, two = (
             info_nce(queries[side], keys[1 - side], temperature=self.temperature, keep=~same) for side in (0, 1)
         )
-        self.observe(*(side.detach() for side in queries), masked_share=related_share(same))
+        self.observe(*(side.detach() for side in queries), masked_share=related_share(same), **self.seen())
         self.lack(contrast=same.all())
         return {"contrast": self.weight * (one + two) / 2}
 

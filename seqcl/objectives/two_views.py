@@ -15,11 +15,12 @@ from seqcl.objectives.base import rng
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, related, related_share
 from seqcl.objectives.rows import States, check_states, row_states
+from seqcl.objectives.temperature import Schedule, Tempered
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Similarity
 
 
-class TwoViews(ViewsObjective):
+class TwoViews(Tempered, ViewsObjective):
     """NT-Xent over two views of each row: the term `contrast` (CL4SRec, arXiv 2010.14395, eq. 3 and 14).
 
     Of more than two views (`number`) it is the mean over all pairs of them (CMC, arXiv 1906.05849, the full graph; there it is
@@ -40,6 +41,9 @@ class TwoViews(ViewsObjective):
         hardness: Weight of hard negatives, beta (arXiv 2010.04592): each counts by exp(beta * similarity / temperature); 0 for
             all alike.
         prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224): their expected part is taken off; 0 for none.
+        schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
+        highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
+        period: Epochs of one swing of the cosine; 0 for all planned epochs.
     """
 
     many_views = True
@@ -57,12 +61,15 @@ class TwoViews(ViewsObjective):
         mask_false_negatives: bool = True,
         hardness: float = 0.0,
         prior: float = 0.0,
+        schedule: Schedule = "constant",
+        highest: float = 1.0,
+        period: int = 0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
-        positive("TwoViews", temperature=temperature)
+        self.begin(temperature, schedule, highest, period)
         check_states("TwoViews", states, head)
         check_choice("similarity", similarity, Similarity)
-        self.temperature, self.similarity, self.states = temperature, similarity, states
+        self.similarity, self.states = similarity, states
         check_negatives("TwoViews", hardness=hardness, prior=prior)
         if prior and similarity != "cosine":
             raise UserError(f"TwoViews: prior={prior} needs similarity=cosine, whose smallest value is known")
@@ -79,7 +86,7 @@ class TwoViews(ViewsObjective):
         views = self.head(contrasted).split(len(batch.lengths))
         same = related(batch, shown) if self.mask_false_negatives else None
         pairs = [self.loss(one, two, same) for one, two in combinations(views, 2)]
-        self.observe(*views, **({} if same is None else {"masked_share": related_share(same)}))
+        self.observe(*views, **({} if same is None else {"masked_share": related_share(same)}), **self.seen())
         self.lack(contrast=views[0].new_tensor(len(views[0]) < 2) if same is None else same.all())
         return {"contrast": self.weight * torch.stack(pairs).mean()}
 
@@ -138,7 +145,7 @@ class AlignUniform(ViewsObjective):
         return {"spread": self.weight * loss.masked_fill(same.all(), 0.0)}
 
 
-class SupCon(ViewsObjective):
+class SupCon(Tempered, ViewsObjective):
     """Contrast with all views of rows with the same last target as positives: the term `contrast` (arXiv 2004.11362).
 
     Differs from the paper: rows of one user with different targets are no negatives of each other.
@@ -155,6 +162,9 @@ class SupCon(ViewsObjective):
             left out (KCL, Kang et al., ICLR 2021, which draws 6). 0 for all of them.
         hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
         prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
+        schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
+        highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
+        period: Epochs of one swing of the cosine; 0 for all planned epochs.
     """
 
     def __init__(
@@ -169,14 +179,17 @@ class SupCon(ViewsObjective):
         positives: int = 0,
         hardness: float = 0.0,
         prior: float = 0.0,
+        schedule: Schedule = "constant",
+        highest: float = 1.0,
+        period: int = 0,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
-        positive("SupCon", temperature=temperature)
+        self.begin(temperature, schedule, highest, period)
         check_choice("reduction", reduction, Reduction)
         not_negative("SupCon", positives=positives)
         check_negatives("SupCon", hardness=hardness, prior=prior)
         self.positives = positives
-        self.temperature, self.reduction, self.hardness, self.prior = temperature, reduction, hardness, prior
+        self.reduction, self.hardness, self.prior = reduction, hardness, prior
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         views = self.make_views(batch)
@@ -202,7 +215,7 @@ class SupCon(ViewsObjective):
         alone = ~(rows.same_target(rows) & ~itself[: len(related_rows), : len(related_rows)]).any()
         self.lack(contrast=related_rows.all() & alone)
         others = related_rows & ~rows.same_target(rows)
-        self.observe(*both.chunk(2), masked_share=related_share(others.fill_diagonal_(True)))
+        self.observe(*both.chunk(2), masked_share=related_share(others.fill_diagonal_(True)), **self.seen())
         return {"contrast": self.weight * loss}
 
 
