@@ -31,6 +31,15 @@ def softmax(states: Tensor, table: Tensor, targets: Sequence[int], smoothing: fl
     return total / len(states)
 
 
+def distillation(states: Tensor, table: Tensor, wanted: Tensor, temperature: float = 1.0) -> float:
+    total = 0.0
+    for state, chances in zip(states, wanted.tolist(), strict=True):
+        logits = [dot(state, item) / temperature for item in table]
+        norm = math.log(sum(math.exp(x) for x in logits))
+        total += sum(p * (math.log(p) - (x - norm)) for p, x in zip(chances, logits, strict=True) if p > 0)
+    return total / len(states)
+
+
 def each_positive(logits: Tensor, positives: Tensor) -> float:
     terms = []
     for row, marks in zip(logits.tolist(), positives.tolist(), strict=True):

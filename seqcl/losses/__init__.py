@@ -13,6 +13,7 @@ from seqcl.losses.contrastive import (
     wide,
 )
 from seqcl.losses.decorrelation import barlow, vicreg
+from seqcl.losses.distillation import distillation
 from seqcl.losses.margin import cosine_margin, triplet, view_regularizer
 from seqcl.losses.negatives import Negatives, Sampling
 from seqcl.losses.next_item import bce, bpr, gbce
@@ -42,6 +43,7 @@ __all__ = [
     "contrast",
     "cosine_gap",
     "cosine_margin",
+    "distillation",
     "each_positive",
     "gbce",
     "info_nce",

@@ -9,6 +9,7 @@ from seqcl.models.byolrec import BYOLRec
 from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
+from seqcl.models.distil import Distil
 from seqcl.models.duorec import DuoRec
 from seqcl.models.ease import EASE
 from seqcl.models.gru4rec import GRU4Rec
@@ -62,6 +63,7 @@ MODELS = table(
         "SwAVRec": SwAVRec,
         "PIRLRec": PIRLRec,
         "SupConRec": SupConRec,
+        "Distil": Distil,
         "TwoTower": TwoTower,
         "SASRec": SASRec,
         "BSARec": BSARec,

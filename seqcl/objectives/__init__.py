@@ -5,6 +5,7 @@ from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.decorrelation import Barlow, VICReg
+from seqcl.objectives.distillation import Distillation
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
 from seqcl.objectives.item_loss import ItemLoss
@@ -39,6 +40,7 @@ OBJECTIVES = table(
         "PIRL": PIRL,
         "LearnedViews": LearnedViews,
         "Counterfactual": Counterfactual,
+        "Distillation": Distillation,
         "BatchSoftmax": BatchSoftmax,
         "FeatureContrast": FeatureContrast,
     },
@@ -54,6 +56,7 @@ __all__ = [
     "Barlow",
     "BatchSoftmax",
     "Counterfactual",
+    "Distillation",
     "FeatureContrast",
     "ItemLoss",
     "Joint",
