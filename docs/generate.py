@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 from docs import figures, layouts, parts  # noqa: E402
 from seqcl.models import Baseline, Recommender  # noqa: E402
 from seqcl.models.pretraining import ContrastFirst  # noqa: E402
+from seqcl.objectives import Distillation  # noqa: E402
 
 MARKED = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 DATA = {"Beauty": "beauty", "Sports_and_Outdoors": "sports"}
@@ -120,7 +121,7 @@ def all_benchmarks() -> str:
     return "\n\n".join([table("data | models | runs kept | command", overview, " rr"), *tables])
 
 
-UNASKED = (ContrastFirst,)
+UNASKED = (ContrastFirst, Distillation)
 """Parts that do nothing until they are asked to."""
 
 UNMEASURED = "not yet measured"

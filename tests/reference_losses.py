@@ -32,6 +32,16 @@ def softmax(states: Tensor, table: Tensor, targets: Sequence[int], smoothing: fl
 
 
 def each_positive(logits: Tensor, positives: Tensor, keep: Tensor | None = None) -> float:
+def distillation(states: Tensor, table: Tensor, wanted: Tensor, temperature: float = 1.0) -> float:
+    total = 0.0
+    for state, chances in zip(states, wanted.tolist(), strict=True):
+        logits = [dot(state, item) / temperature for item in table]
+        norm = math.log(sum(math.exp(x) for x in logits))
+        total += sum(p * (math.log(p) - (x - norm)) for p, x in zip(chances, logits, strict=True) if p > 0)
+    return total / len(states)
+
+
+def each_positive(logits: Tensor, positives: Tensor) -> float:
     terms = []
     kept = [[True] * logits.shape[1]] * len(logits) if keep is None else keep.tolist()
     for row, marks, here in zip(logits.tolist(), positives.tolist(), kept, strict=True):

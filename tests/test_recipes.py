@@ -57,6 +57,7 @@ OWN = {
 """Options with which a recipe uses all that it has within three epochs."""
 TERMS = {
     "BERT4Rec": "masked_items",
+    "Distil": "next_item distil",
     "CauseRec": "next_item observed interest",
     "DuoRec": "next_item contrast same_target_contrast",
     "ICLRec": "next_item contrast intent",

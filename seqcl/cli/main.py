@@ -28,7 +28,7 @@ from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
 COMMANDS = (
-    "train", "tune", "evaluate", "compare", "benchmark", "audit", "diagnose", "recommend", "export", "data",
+    "train", "distill", "tune", "evaluate", "compare", "benchmark", "audit", "diagnose", "recommend", "export", "data",
 )  # fmt: skip
 
 
@@ -45,14 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         print_anything(stream)
     try:
-        if words and words[0] == "train":
+        if words and words[0] in ("train", "distill"):
             if (
                 "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
             ):  # torchrun sends SIGTERM where another process has ended
                 signal.signal(signal.SIGTERM, ended_early)
+            from seqcl.cli.distil import words_of
             from seqcl.cli.train import train
 
-            return train(words[1:])
+            return train(words[1:] if words[0] == "train" else words_of(words[1:]))
         if words and words[0] == "tune":
             from seqcl.cli.tune import tune
 
@@ -112,6 +113,7 @@ def other(words: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"seqcl {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     commands.add_parser("train", help="train and evaluate a model, the same as run.py (seqcl train --help)")
+    commands.add_parser("distill", help="train a model that learns from finished runs (seqcl distill --help)")
     commands.add_parser("tune", help="search the options of a model, chosen on validation (seqcl tune --help)")
     add_evaluate(commands, add_plugin)
     add_compare(commands)

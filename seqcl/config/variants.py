@@ -69,6 +69,6 @@ def plain_recipe(of: Experiment) -> str:
     same = (
         name
         for name, own in plain.items()
-        if own.keys() == {"encoder", "next_item"} and own["encoder"].component is encoder
+        if own.keys() == {"encoder", "next_item", "distil"} and own["encoder"].component is encoder
     )
     return next(same, "SASRec")

@@ -19,6 +19,7 @@ from seqcl.experiment.folder import log, write_ranks
 from seqcl.experiment.geometry import curves_of
 from seqcl.experiment.keeping import state_log
 from seqcl.experiment.ranking import Part, identity, rank, slices_of
+from seqcl.experiment.teachers import hand_teachers
 from seqcl.models import Blend, Pretraining, Recommender
 from seqcl.training import (
     Callback,
@@ -41,6 +42,7 @@ class Outcome:
     slices: dict[str, Any]  # of test
     fit: FitResult | None  # None for a model that is counted, not trained
     pretraining: dict[str, Any] | None  # epochs, seconds, and the facts that it depended on
+    teachers: str | None  # the runs that it learned from, with their hashes
 
     def metrics(self) -> dict[str, float]:
         """The figures as callbacks are told them."""
@@ -85,6 +87,7 @@ class Job:
         """Train, rank and write."""
         fit, stage = None, None
         if isinstance(model, Recommender):
+            hand_teachers(model, self.sequences, self.split, self.device)
             stage = self.pretrain(model)
             fit = self.fit(
                 model,
@@ -104,6 +107,7 @@ class Job:
             test=test,
             fit=fit,
             pretraining=stage,
+            teachers=model.identity.get("teachers") if isinstance(model, Recommender) else None,
         )
         processes.by_first(lambda: self.write(outcome))
         return outcome

@@ -25,6 +25,7 @@ from seqcl.experiment.keeping import check_counted, keep_files, keep_log, packed
 from seqcl.experiment.ranking import full_protocol
 from seqcl.experiment.run import Run
 from seqcl.experiment.spoken import speak, warnings_shown
+from seqcl.experiment.teachers import check_teachers
 from seqcl.machine import about_machine, enough_memory, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
 from seqcl.training import (
@@ -112,7 +113,7 @@ def execute(
         if sequences.reading:
             log.info("%s", sequences.told)
         speak(experiment, sequences, split)
-        model, times_read = first_model([with_kept_files(one, resume) for one in experiments], split, resume)
+        model, times_read = first_model([with_kept_files(one, resume) for one in experiments], sequences, split, resume)
     name = f"{experiment.options.model}-{sequences.name}"
     folder = processes.by_first(lambda: resume or new_folder(Path(experiment.options.runs), name))
     with held(folder, early), enough_memory(), resumable(folder), warnings_shown():
@@ -152,26 +153,31 @@ def execute(
     return Run.load(folder, counted=counted)
 
 
-def first_model(experiments: list[Experiment], split: Split, resume: Path | None) -> tuple[Model, bool]:
+def first_model(
+    experiments: list[Experiment], sequences: Sequences, split: Split, resume: Path | None
+) -> tuple[Model, bool]:
     """The model of the first experiment, after every model was built once: what cannot be built leaves no folder behind.
 
     Baselines are not kept, or the peak of memory of the first model would hold them. Also true if any of them reads times.
     """
     first, *rest = experiments
     begun_before = resume is not None and last_checkpoint(resume).exists()
-    model, times_read = (first.build(split.train, fresh=False), False) if begun_before else buildable(first, split)
+    model, times_read = (
+        (first.build(split.train, fresh=False), False) if begun_before else buildable(first, sequences, split)
+    )
     for one in rest:
         if one.recipe.trained:  # counting cannot fail
-            times_read |= buildable(one, split)[1]
+            times_read |= buildable(one, sequences, split)[1]
     return model, times_read or first.data.split != "leave_one_out"
 
 
-def buildable(experiment: Experiment, split: Split) -> tuple[Model, bool]:
+def buildable(experiment: Experiment, sequences: Sequences, split: Split) -> tuple[Model, bool]:
     """The model of an experiment, and true if it reads times; its stage of pre-training is made once too, to fail now if it must."""
     model = experiment.build(split.train)
     if not isinstance(model, Recommender):
         return model, False
     check_clip(model, experiment.train.clip)
+    check_teachers(model, sequences, split)
     stage = model.pretraining()
     return model, model.objective.times_needed or (stage is not None and stage.objective.times_needed)
 
@@ -243,6 +249,7 @@ def summary(
             "seconds": fit.seconds,
             "stopped": fit.stopped,
             "pretraining": main.pretraining,
+            **({"teachers": main.teachers} if main.teachers else {}),
         },
         "seed": seed,
         "versions": library_versions(),

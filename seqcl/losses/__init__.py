@@ -13,6 +13,7 @@ from seqcl.losses.contrastive import (
     wide,
 )
 from seqcl.losses.decorrelation import barlow, vicreg
+from seqcl.losses.distillation import distillation
 from seqcl.losses.margin import cosine_margin, triplet, view_regularizer
 from seqcl.losses.mixing import hard_mixes
 from seqcl.losses.mixture import mixture
@@ -44,6 +45,7 @@ __all__ = [
     "contrast",
     "cosine_gap",
     "cosine_margin",
+    "distillation",
     "each_positive",
     "gbce",
     "hard_mixes",

@@ -12,6 +12,7 @@ from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
 from seqcl.models.cpcrec import CPCRec
 from seqcl.models.dimrec import DIMRec
+from seqcl.models.distil import Distil
 from seqcl.models.duorec import DuoRec
 from seqcl.models.ease import EASE
 from seqcl.models.gru4rec import GRU4Rec
@@ -80,6 +81,7 @@ MODELS = table(
         "CPCRec": CPCRec,
         "MMInfoRec": MMInfoRec,
         "DIMRec": DIMRec,
+        "Distil": Distil,
         "TwoTower": TwoTower,
         "SASRec": SASRec,
         "BSARec": BSARec,

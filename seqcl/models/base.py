@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from seqcl import encoders
 from seqcl.augment import crop_mask_reorder
 from seqcl.errors import UserError
 from seqcl.models.pretraining import ContrastFirst, Pretraining, check_contrast, keep_layers
-from seqcl.objectives import Joint, NextItem, Objective
+from seqcl.objectives import Distillation, Joint, NextItem, Objective
 from seqcl.parts import Part, chosen, part
 from seqcl.types import SeqBatch, Windows
 
@@ -52,6 +53,7 @@ class Recommender(Model):
 
     encoder = part(encoders.SASRec)
     next_item = part(NextItem, similarity="cosine", temperature=0.1)
+    distil = part(Distillation)
 
     more_items: ClassVar[int] = 0
     """Items by which the encoder's longest row exceeds a training window."""
@@ -65,6 +67,13 @@ class Recommender(Model):
         self.identity: dict[str, str] = {}  # extra facts that a checkpoint must match, besides the log
         self.encoder = self.make_encoder(train, own)
         terms = self.terms(self.encoder, own)
+        ranking = next(iter(terms), "")
+        if "distil" in own and own["distil"].options.get("teachers"):
+            terms[ranking] = own["distil"](ranker=terms[ranking])
+        if isinstance(learner := terms.get(ranking), Distillation):
+            from seqcl.models.teachers import counted_teacher
+
+            learner.find = partial(counted_teacher, train=train)
         stage = own["pretrain"]() if "pretrain" in own else None
         self.contrast_first = stage if isinstance(stage, ContrastFirst) and stage.epochs else None
         if self.contrast_first is not None:
@@ -73,10 +82,8 @@ class Recommender(Model):
                 self.encoder = keep_layers(self.encoder, terms, self.contrast_first.keep)
         self.objective = Joint(**terms)
         self.objective.prepare(self.encoder, train)
-        ranking, *rest = terms
-        self.contrastive = {
-            name: terms[name] for name in rest
-        }  # a plain dictionary: what is dropped leaves no weights behind
+        # A plain dictionary: what is dropped after pre-training leaves no weights in the model.
+        self.contrastive = {name: term for name, term in terms.items() if name != ranking}
         if self.contrast_first is not None and not self.contrast_first.contrast:
             self.objective = Joint(**{ranking: terms[ranking]})
 

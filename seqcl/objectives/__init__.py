@@ -6,6 +6,7 @@ from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.decorrelation import Barlow, VICReg
+from seqcl.objectives.distillation import Distillation
 from seqcl.objectives.experts import MiCE
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
@@ -52,6 +53,7 @@ OBJECTIVES = table(
         "Counterfactual": Counterfactual,
         "CPC": CPC,
         "MemoryCPC": MemoryCPC,
+        "Distillation": Distillation,
         "BatchSoftmax": BatchSoftmax,
         "FeatureContrast": FeatureContrast,
     },
@@ -69,6 +71,7 @@ __all__ = [
     "Barlow",
     "BatchSoftmax",
     "Counterfactual",
+    "Distillation",
     "FeatureContrast",
     "ItemLoss",
     "Joint",

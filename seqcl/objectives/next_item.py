@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seqcl.encoders import Encoder
 from seqcl.objectives.item_loss import ItemLoss
-from seqcl.objectives.positions import check_one_pass, learned_positions, only_newest
+from seqcl.objectives.positions import Learned, check_one_pass, learned_positions, only_newest
 from seqcl.types import SeqBatch, Windows
 
 
@@ -42,6 +42,9 @@ class NextItem(ItemLoss):
             check_one_pass(encoder)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        learned = learned_positions(encoder, batch, newest=self.only_last)
+        return self.terms_of(learned_positions(encoder, batch, newest=self.only_last), encoder.item_embeddings())
+
+    def terms_of(self, learned: Learned, table: Tensor) -> dict[str, Tensor]:
+        """The term of positions whose states are known, and of the encoder's item embeddings (N + 2, D)."""
         self.missing = {"next_item": learned.targets.new_tensor(not learned.total)}
-        return {"next_item": self.over(learned, encoder.item_embeddings())}
+        return {"next_item": self.over(learned, table)}

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from seqcl import processes
 from seqcl.encoders import Encoder, share
+from seqcl.encoders.dealt import Share
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch, Windows
 
@@ -58,10 +59,23 @@ def learned_positions(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> Lea
     if batch.targets is None:
         raise ValueError("the next item cannot be learned: the batch has no targets")
     marked = (cast(Tensor, batch.last_targets()) if newest else batch.targets) != PAD
-    places = mine.places(marked)
-    real = cast(Tensor, mine.batch.targets).masked_fill(~mine.real[:, None], PAD)
-    states, targets = positions(mine.encoder, mine.batch._replace(targets=real), newest=newest)
-    return Learned(states, targets, int(marked.sum()), places)
+    states, targets = positions(mine.encoder, own_rows(mine), newest=newest)
+    return Learned(states, targets, int(marked.sum()), mine.places(marked))
+
+
+def own_rows(mine: Share) -> SeqBatch:
+    """The rows of this process; those that are there only to have as many as the others have no targets."""
+    return mine.batch._replace(targets=cast(Tensor, mine.batch.targets).masked_fill(~mine.real[:, None], PAD))
+
+
+def learned_places(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> tuple[SeqBatch, Tensor]:
+    """The rows of this process, and where in them, flattened, the positions of `learned_positions` stand: (T',)."""
+    mine = share(encoder, batch)
+    rows = batch if mine is None else own_rows(mine)
+    if not newest:
+        return rows, (cast(Tensor, rows.targets).flatten() != PAD).nonzero()[:, 0]
+    kept = (cast(Tensor, rows.last_targets()) != PAD).nonzero()[:, 0]
+    return rows, kept * rows.items.shape[1] + rows.lengths[kept] - 1
 
 
 def positions(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from seqcl.data import Sequences, Split
 from seqcl.experiment.audit.plain import Plain
 from seqcl.experiment.audit.verdict import Broken
 from seqcl.experiment.job import training_batches
+from seqcl.experiment.teachers import hand_teachers
 from seqcl.models import Pretraining, Recommender
 from seqcl.training import Trainer
 from seqcl.training.learner import Learner
@@ -80,7 +81,9 @@ def hash_of(tensor: Tensor) -> str:
     ).hexdigest()
 
 
-def trace_of(experiment: Experiment, split: Split, device: torch.device, *, batches: int | None) -> Trace:
+def trace_of(
+    experiment: Experiment, split: Split, device: torch.device, *, batches: int | None, taught: tuple[Sequences, Split]
+) -> Trace:
     """Make a model as its run did and train it for an epoch, with a loop of its own.
 
     Args:
@@ -88,12 +91,14 @@ def trace_of(experiment: Experiment, split: Split, device: torch.device, *, batc
         split: the log, split.
         device: where the model is trained.
         batches: stop after so many; None: after the epoch.
+        taught: the run's own log and its split, to which its teachers belong.
     """
     trace, seed = Trace(), experiment.options.seed
     model = experiment.build(split.train).to(device)
     trace.put("made", state_of(model))
     if not isinstance(model, Recommender):
         return trace
+    hand_teachers(model, *taught, device)
     torch.manual_seed(seed)
     stage = model.pretraining()
     if stage is not None:

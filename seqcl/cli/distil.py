@@ -1,0 +1,58 @@
+"""`seqcl distill RUN [RUN ...] --model NAME ...`: train a model that learns from finished runs; the run is an ordinary one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from seqcl import config
+from seqcl.errors import UserError
+from seqcl.parts import options_of
+
+USAGE = """usage: seqcl distill RUN [RUN ...] [--model NAME] [--OPTION VALUE ...]
+
+Train NAME (default: Distil) so that its softmax over items matches the mean of those of finished runs. Data and ranking are those of
+the first RUN. All options of seqcl train go; those of distillation are --distil.alpha and --distil.temperature, under --model Distil
+--objective.alpha and --objective.temperature."""
+
+
+def words_of(words: list[str]) -> list[str]:
+    """The words of `seqcl train` that say what those of `seqcl distill` say.
+
+    Raises:
+        UserError: there is no run, or a model that learns from nobody.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        raise SystemExit(0)
+    split = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
+    runs, rest = words[:split], words[split:]
+    if not runs:
+        raise UserError("distill needs the folder of a finished run: seqcl distill RUN [RUN ...] --model NAME")
+    if any("," in run for run in runs):
+        raise UserError("distill: the folder of a teacher cannot have a comma in its name")
+    named = any(word.partition("=")[0] in ("--model", "--config") for word in rest)
+    rest = [*data_of(Path(runs[0])), *([] if named else ["--model", "Distil"]), *rest]
+    recipe = config.resolve(rest, notify=lambda line: None).recipe
+    section = next((name for name, part in recipe.parts.items() if "teachers" in options_of(part.component)), None)
+    if section is None:
+        raise UserError(f"{recipe.name} is counted, so it learns from nobody: give a model that is trained")
+    given = ",".join(os.path.abspath(run) if (Path(run) / "config.yaml").exists() else run for run in runs)
+    return [*rest, f"--{section}.teachers={given}"]
+
+
+def data_of(folder: Path) -> list[str]:
+    """The words that name a run's data and how it was ranked; how training rows are cut is the student's own."""
+    if not (folder / "config.yaml").is_file():
+        return []
+    flat = config.of_run(folder, notify=lambda line: None).flat
+    plain = config.experiment({"dataset": flat["dataset"]}).flat
+    kept = ["dataset", *(key for key in flat if key.startswith(("data.", "eval.")) and key != "data.windows")]
+    return [f"--{key}={written(flat[key])}" for key in kept if key == "dataset" or flat[key] != plain.get(key)]
+
+
+def written(value: Any) -> str:
+    """A value as the command line has it."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,95 @@
+"""Read the runs that a model learns from, and refuse those of other data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from seqcl import registry
+from seqcl.data import Sequences, Split
+from seqcl.errors import UserError, brief
+from seqcl.experiment.finished import FREE
+from seqcl.experiment.folder import log
+from seqcl.experiment.keeping import COUNTED
+from seqcl.experiment.keys import hash_of
+from seqcl.experiment.run import Run
+from seqcl.models import Baseline, Recommender
+from seqcl.models.teachers import is_counted, teacher_of
+from seqcl.objectives import Distillation
+from seqcl.training import kept_random_states
+
+
+def hand_teachers(model: Recommender, sequences: Sequences, split: Split, device: torch.device) -> None:
+    """Give a model that learns from teachers the teachers that its options name, and note their hashes as its identity.
+
+    Args:
+        model: the model; one without teachers is left as it is.
+        sequences: the log that it learns.
+        split: of the log.
+        device: where the teachers go.
+
+    Raises:
+        UserError: a teacher is no finished run of the same data and protocol; the first difference is named.
+    """
+    for learner in learners(model):
+        runs = {name: read_teacher(name, sequences, split) for name in learner.names if not is_counted(name)}
+        with kept_random_states():
+            found = [teacher_of(runs[name].model) if name in runs else learner.make(name) for name in learner.names]
+        learner.teachers = [teacher.to(device) for teacher in found]
+        if runs:
+            model.identity["teachers"] = ", ".join(f"{name} ({version_of(run)})" for name, run in runs.items())
+            log.info("learns from %s", model.identity["teachers"])
+
+
+def check_teachers(model: Recommender, sequences: Sequences, split: Split) -> None:
+    """Refuse what `hand_teachers` would refuse."""
+    for learner in learners(model):
+        for name in learner.names:
+            if not is_counted(name):
+                read_teacher(name, sequences, split)
+
+
+def learners(model: Recommender) -> Iterator[Distillation]:
+    """The objectives of a model that learn from teachers."""
+    return (one for one in model.modules() if isinstance(one, Distillation))
+
+
+def read_teacher(name: str, sequences: Sequences, split: Split) -> Run:
+    """Read a run as a teacher.
+
+    Raises:
+        UserError: there is none, it is not finished, or it is of other data or another protocol.
+    """
+    folder = Path(name).expanduser()
+    if not (folder / "config.yaml").is_file():
+        counted = [known for known, kind in registry.TABLES["model"].items() if issubclass(kind, Baseline)]
+        raise UserError(
+            f"teachers: {name} is no folder of a run, nor a model that is counted ({', '.join(counted)}); a run that learns "
+            "from it cannot begin or go on without it"
+        )
+    try:
+        run = Run.load(folder)
+    except UserError as error:
+        raise UserError(f"teachers: {error}") from None
+    if run.sequences.fingerprint != sequences.fingerprint:
+        raise UserError(
+            f"teachers: {name} learned other data ({run.sequences.name}, fingerprint {run.sequences.fingerprint[:12]}..., not "
+            f"{sequences.name}, {sequences.fingerprint[:12]}...)"
+        )
+    theirs, ours = run.split.protocol, split.protocol
+    for key in {**ours, **theirs}:
+        if key not in FREE and theirs.get(key) != ours.get(key):
+            raise UserError(
+                f"teachers: {name} was trained under another protocol: its {key} is {brief(theirs.get(key))}, not "
+                f"{brief(ours.get(key))}"
+            )
+    return run
+
+
+def version_of(run: Run) -> str:
+    """The beginning of the hash of what decides a run's answers: its weights, or what it was counted on and how."""
+    weights = run.folder / "checkpoints" / "best.safetensors"
+    files = [weights] if weights.is_file() else [run.folder / "config.yaml", run.folder / COUNTED]
+    return "-".join(hash_of(file)[:16] for file in files if file.is_file())

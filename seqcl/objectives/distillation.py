@@ -1,0 +1,106 @@
+"""Distillation: the next item, and all items as teachers see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from seqcl.encoders import Encoder, Scoring
+from seqcl.errors import UserError, positive
+from seqcl.losses import distillation
+from seqcl.objectives.base import Objective
+from seqcl.objectives.next_item import NextItem
+from seqcl.objectives.positions import learned_places, learned_positions, only_newest
+from seqcl.objectives.teachers import Teacher, mean_chances
+from seqcl.types import Batches, SeqBatch, Windows
+
+
+class Distillation(Objective):
+    """The student's softmax over all items matches the mean of its teachers', at every position with a target: the term `distil`.
+
+    Source: SimCLR v2, arXiv 2006.10029, eq. 2 and 3. Teachers see the training windows alone, and take no gradient. An encoder
+    that cannot learn all positions in one pass learns the newest one of each row: give it --data.windows prefix.
+
+    Differs from the paper: the divergence in place of the cross-entropy, which is larger by a constant. Several teachers are
+    averaged. A model that is counted teaches by its scores as shares of their sum; it was counted on the very rows that
+    it teaches.
+
+    Args:
+        ranker: The objective that ranks, and gives the student's own term.
+        teachers: Folders of finished runs, or names of models that are counted, separated by commas.
+        alpha: Part of the distillation in the loss; 1: the next item is not learned (eq. 2).
+        temperature: Divisor of the scores of teachers and student.
+
+    Raises:
+        UserError: a value out of its range, or no teacher.
+    """
+
+    def __init__(self, *, ranker: Objective, teachers: str = "", alpha: float = 0.5, temperature: float = 1.0) -> None:
+        super().__init__()
+        positive("Distillation", temperature=temperature)
+        if not 0 < alpha <= 1:
+            raise UserError(f"Distillation: alpha must be above 0 and at most 1, not {alpha}")
+        self.names = [name.strip() for name in teachers.split(",") if name.strip()]
+        if not self.names:
+            raise UserError("Distillation: teachers is empty: give the folders of finished runs, separated by commas")
+        self.ranker, self.alpha, self.temperature = ranker, alpha, temperature
+        self.times_needed = ranker.times_needed
+        self.find: Callable[[str], Teacher] | None = None
+        """Makes a teacher of its name; whoever builds the model sets it."""
+        self.teachers: list[Teacher] | None = None
+        """The teachers; made when the first batch comes unless they are given before."""
+
+    @property
+    def scoring(self) -> Scoring:  # type: ignore[override]
+        """The scoring of the ranker."""
+        return self.ranker.scoring
+
+    def extra_repr(self) -> str:
+        return f"teachers={self.names}, alpha={self.alpha}, temperature={self.temperature}"
+
+    def prepare(self, encoder: Encoder, train: Windows) -> None:
+        self.ranker.prepare(encoder, train)
+        self.newest = not encoder.one_pass or only_newest(train)
+
+    def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
+        self.ranker.before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
+
+    def after_step(self, encoder: Encoder) -> None:
+        self.ranker.after_step(encoder)
+
+    def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        learned = learned_positions(encoder, batch, newest=self.newest)
+        table = encoder.item_embeddings()
+        terms: dict[str, Tensor] = {}
+        self.observed, self.missing = {}, {}
+        if self.alpha < 1:
+            if isinstance(self.ranker, NextItem):
+                terms = self.ranker.terms_of(learned, table)  # the states serve both terms
+            else:
+                terms = self.ranker(encoder, batch)
+            terms = {name: (1 - self.alpha) * term for name, term in terms.items()}
+            self.observed, self.missing = dict(self.ranker.observed), dict(self.ranker.missing)
+        rows, places = learned_places(encoder, batch, newest=self.newest)
+        wanted = mean_chances(self.given(rows.items.device), rows, places, self.temperature)
+        queries, candidates = self.scoring.queries(learned.states), self.scoring.candidates(table)
+        loss = learned.mean(distillation(queries, candidates, wanted, temperature=self.temperature))
+        self.missing["distil"] = torch.as_tensor(not learned.total, device=loss.device)
+        return terms | {"distil": self.alpha * loss}
+
+    def given(self, device: torch.device) -> list[Teacher]:
+        """The teachers, on a device."""
+        if self.teachers is None:
+            self.teachers = [self.make(name).to(device) for name in self.names]
+        return self.teachers
+
+    def make(self, name: str) -> Teacher:
+        """Make a teacher that is no run.
+
+        Raises:
+            UserError: nobody has said how, or a name stands for none.
+        """
+        if self.find is None:
+            raise UserError(f"Distillation: its teachers were not given to it: {', '.join(self.names)}")
+        return self.find(name)
