@@ -63,6 +63,7 @@ TERMS = {
     "SwAVRec": "next_item swap",
     "TwoTower": "next_item features contrast",
     "AlignUniformRec": "next_item spread",
+    "SGLRec": "next_item graph",
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
@@ -79,12 +80,13 @@ TERMS = {
             "SpCLRec",
             "MiCERec",
             "LooCRec",
+            "GraphCLRec",
         ],
         "next_item contrast",
     ),
 }
 """The terms of each recipe; those of S3Rec's pre-training have a test of their own."""
-APART = {("TwoTower", "features"): "history", ("TwoTower", "contrast"): "item_"}
+APART = {("TwoTower", "features"): "history", ("TwoTower", "contrast"): "item_", ("SGLRec", "graph"): ""}
 """Parameters of the encoder that a term does not reach, besides the table: those of histories, or of items."""
 every_recipe = pytest.mark.parametrize("model", RECIPES)
 

@@ -11,6 +11,7 @@ from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.coserec import CoSeRec
 from seqcl.models.duorec import DuoRec
 from seqcl.models.ease import EASE
+from seqcl.models.graphclrec import GraphCLRec
 from seqcl.models.gru4rec import GRU4Rec
 from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
@@ -29,6 +30,7 @@ from seqcl.models.pirlrec import PIRLRec
 from seqcl.models.popularity import Popularity
 from seqcl.models.s3rec import S3Rec
 from seqcl.models.sasrec import SASRec
+from seqcl.models.sglrec import SGLRec
 from seqcl.models.simsiamrec import SimSiamRec
 from seqcl.models.sknn import SKNN
 from seqcl.models.slist import SLIST
@@ -63,6 +65,8 @@ MODELS = table(
         "AlignUniformRec": AlignUniformRec,
         "LoCoRec": LoCoRec,
         "LooCRec": LooCRec,
+        "GraphCLRec": GraphCLRec,
+        "SGLRec": SGLRec,
         "SwAVRec": SwAVRec,
         "PCLRec": PCLRec,
         "SpCLRec": SpCLRec,

@@ -8,6 +8,7 @@ from seqcl.objectives.decorrelation import Barlow, VICReg
 from seqcl.objectives.experts import MiCE
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
+from seqcl.objectives.item_graph import ItemGraph
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.leave_one_out import LooC
@@ -49,6 +50,7 @@ OBJECTIVES = table(
         "Counterfactual": Counterfactual,
         "BatchSoftmax": BatchSoftmax,
         "FeatureContrast": FeatureContrast,
+        "ItemGraph": ItemGraph,
     },
     Objective,
 )
@@ -63,6 +65,7 @@ __all__ = [
     "BatchSoftmax",
     "Counterfactual",
     "FeatureContrast",
+    "ItemGraph",
     "ItemLoss",
     "Joint",
     "LearnedViews",
