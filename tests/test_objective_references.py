@@ -196,6 +196,24 @@ def pirl(objective, encoder, first, second):
     return {"contrast": objective.weight * (objective.balance * totals[0] + (1 - objective.balance) * totals[1])}
 
 
+def margin(objective, encoder, first, second):
+    first, second = objective.head(first), objective.head(second)
+    return {"contrast": objective.weight * slow.margin_contrast(first, second, objective.margin, SAME)}
+
+
+def instance(objective, encoder, first, second):
+    rows = stand(encoder, BATCH, "newest")
+    return {"contrast": objective.weight * slow.spreading(rows, second, objective.temperature, SAME)}
+
+
+def info_min(objective, encoder, first, second):
+    one, two = objective.augmenters[0](first), objective.augmenters[1](second)
+    contrast, learned = (
+        slow.nt_xent(left, right, objective.temperature, SAME) for left, right in ((first, second), (one, two))
+    )
+    return {"contrast": objective.weight * contrast, "learned": objective.learned * learned}
+
+
 def loo_c(objective, encoder, first, second):
     torch.manual_seed(3)
     made = objective.make_views(BATCH)
@@ -269,6 +287,9 @@ REFERENCES = {
     "Prototypes": prototypes,
     "LearnedViews": learned_views,
     "PIRL": pirl,
+    "Margin": margin,
+    "Instance": instance,
+    "InfoMin": info_min,
     "LooC": loo_c,
     "SpCL": sp_cl,
     "MiCE": mi_ce,

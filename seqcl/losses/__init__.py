@@ -13,7 +13,7 @@ from seqcl.losses.contrastive import (
     wide,
 )
 from seqcl.losses.decorrelation import barlow, vicreg
-from seqcl.losses.margin import cosine_margin, triplet, view_regularizer
+from seqcl.losses.margin import cosine_margin, margin_contrast, spreading, triplet, view_regularizer
 from seqcl.losses.mixture import mixture
 from seqcl.losses.negatives import Negatives, Sampling
 from seqcl.losses.next_item import bce, bpr, gbce
@@ -46,12 +46,14 @@ __all__ = [
     "each_positive",
     "gbce",
     "info_nce",
+    "margin_contrast",
     "mixture",
     "nt_xent",
     "sampled_softmax",
     "similarities",
     "sinkhorn",
     "softmax",
+    "spreading",
     "swapped",
     "triplet",
     "uniformity",

@@ -16,9 +16,12 @@ from seqcl.models.gru4rec import GRU4Rec
 from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
+from seqcl.models.infominrec import InfoMinRec
+from seqcl.models.instancerec import InstanceRec
 from seqcl.models.item_knn import ItemKNN
 from seqcl.models.locorec import LoCoRec
 from seqcl.models.loocrec import LooCRec
+from seqcl.models.marginrec import MarginRec
 from seqcl.models.markov import Markov
 from seqcl.models.mclrec import MCLRec
 from seqcl.models.micerec import MiCERec
@@ -54,6 +57,7 @@ MODELS = table(
         "ICLRec": ICLRec,
         "ICSRec": ICSRec,
         "MCLRec": MCLRec,
+        "InfoMinRec": InfoMinRec,
         "CauseRec": CauseRec,
         "S3Rec": S3Rec,
         "MoCoRec": MoCoRec,
@@ -63,6 +67,8 @@ MODELS = table(
         "BarlowRec": BarlowRec,
         "VICRegRec": VICRegRec,
         "AlignUniformRec": AlignUniformRec,
+        "MarginRec": MarginRec,
+        "InstanceRec": InstanceRec,
         "LoCoRec": LoCoRec,
         "LooCRec": LooCRec,
         "GraphCLRec": GraphCLRec,

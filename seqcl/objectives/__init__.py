@@ -8,6 +8,8 @@ from seqcl.objectives.decorrelation import Barlow, VICReg
 from seqcl.objectives.experts import MiCE
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
+from seqcl.objectives.info_min import InfoMin
+from seqcl.objectives.instance import Instance, Margin
 from seqcl.objectives.item_graph import ItemGraph
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
@@ -33,6 +35,8 @@ OBJECTIVES = table(
         "TwoViews": TwoViews,
         "SupCon": SupCon,
         "AlignUniform": AlignUniform,
+        "Margin": Margin,
+        "Instance": Instance,
         "LoCo": LoCo,
         "LooC": LooC,
         "MoCo": MoCo,
@@ -47,6 +51,7 @@ OBJECTIVES = table(
         "MiCE": MiCE,
         "PIRL": PIRL,
         "LearnedViews": LearnedViews,
+        "InfoMin": InfoMin,
         "Counterfactual": Counterfactual,
         "BatchSoftmax": BatchSoftmax,
         "FeatureContrast": FeatureContrast,
@@ -65,12 +70,15 @@ __all__ = [
     "BatchSoftmax",
     "Counterfactual",
     "FeatureContrast",
+    "InfoMin",
+    "Instance",
     "ItemGraph",
     "ItemLoss",
     "Joint",
     "LearnedViews",
     "LoCo",
     "LooC",
+    "Margin",
     "MaskedItems",
     "MiCE",
     "MoCo",
