@@ -58,6 +58,37 @@ def insert(row: Row, rate: str, neighbour: dict[int, int], max_len: int, least: 
     return _law(outcomes)
 
 
+def node_drop(row: Row, rate: str) -> Law:
+    nodes = sorted(set(row))
+    sets = combinations(nodes, _portion(len(nodes), rate))
+    return _law(tuple(item for item in row if item not in gone) for gone in sets)
+
+
+def edge_drop(row: Row, rate: str) -> Law:
+    edges = sorted(set(pairwise(row)))
+    laws = []
+    for cut in combinations(edges, _portion(len(edges), rate)):
+        pieces = [[row[0]]]
+        for one, two in pairwise(row):
+            if (one, two) in cut:
+                pieces.append([])
+            pieces[-1].append(two)
+        laws.append(_law(tuple(item for piece in order for item in piece) for order in permutations(pieces)))
+    return mixture(laws)
+
+
+def subgraph(row: Row, rate: str) -> Law:
+    beside = {item: {two for pair in pairwise(row) for one, two in (pair, pair[::-1]) if one == item} for item in row}
+    size = max(1, _portion(len(beside), rate))
+
+    def walks(found: frozenset[int]) -> Law:
+        if len(found) == size:
+            return {tuple(item for item in row if item in found): Fraction(1)}
+        return mixture([walks(found | {new}) for new in sorted(set().union(*(beside[one] for one in found)) - found)])
+
+    return mixture([walks(frozenset([item])) for item in beside])
+
+
 def mixture(laws: list[Law]) -> Law:
     """Mix the laws, each equally likely."""
     mixed: Law = defaultdict(Fraction)

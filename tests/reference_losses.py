@@ -255,6 +255,38 @@ def cosine_margin(
     return sum(near) / len(near) + sum(far) / len(far)
 
 
+def margin_contrast(first: Tensor, second: Tensor, margin: float, same: Tensor) -> float:
+    """Pair by pair (Hadsell et al., CVPR 2006, eq. 4), distances from cosines."""
+    rows, near, far = len(first), [], []
+    views = [*first, *second]
+    for i, one in enumerate(views):
+        for j, two in enumerate(views):
+            gap = max(0.0, 2 - 2 * cosine(one, two))
+            if abs(i - j) == rows:
+                near.append(gap)
+            elif not same[i % rows, j % rows]:
+                far.append(max(0.0, margin - math.sqrt(gap)) ** 2)
+    return sum(near) / len(near) / 2 + (sum(far) / len(far) / 2 if far else 0.0)
+
+
+def spreading(rows: Tensor, views: Tensor, temperature: float, same: Tensor) -> float:
+    """Row by row (arXiv 1904.03436, eq. 4 to 8): products of probabilities, their logarithm in the end."""
+
+    def chance(of: int, shown: Tensor, place: int) -> float:
+        among = [k for k in range(len(rows)) if k == place or not same[k, place]]
+        below = sum(math.exp(cosine(rows[k], shown) / temperature) for k in among)
+        return math.exp(cosine(rows[of], shown) / temperature) / below
+
+    total = 0.0
+    for i in range(len(rows)):
+        likely = chance(i, views[i], i)
+        for j in range(len(rows)):
+            if i != j and not same[i, j]:
+                likely *= 1 - chance(i, rows[j], j)
+        total -= math.log(likely)
+    return total / len(rows)
+
+
 def view_regularizer(first: Tensor, second: Tensor, same: Tensor, similarity=cosine) -> float:
     """The regulariser of MCLRec, pair by pair: partners above, and other rows below, the place where they meet."""
     above, below, pairs = 0.0, 0.0, 0

@@ -17,13 +17,16 @@ from seqcl.augment import (
     ByLength,
     Chain,
     Crop,
+    EdgeDrop,
     Identity,
     Insert,
     Mask,
+    NodeDrop,
     OneOf,
     Pair,
     Reorder,
     SameTarget,
+    Subgraph,
     Substitute,
     View,
     by_embedding,
@@ -96,6 +99,9 @@ EVERY = {
     "Reorder": Reorder(rate=0.6),
     "Substitute": Substitute(rate=0.5),
     "Insert": Insert(rate=0.5),
+    "NodeDrop": NodeDrop(rate=0.4),
+    "EdgeDrop": EdgeDrop(rate=0.4),
+    "Subgraph": Subgraph(rate=0.6),
     "SameTarget": SameTarget(),
     "OneOf": OneOf(views=[Crop(rate=0.6), Mask(rate=0.3), Reorder(rate=0.6), Substitute(rate=0.3), Insert(rate=0.4)]),
     "Chain": Chain(views=[Insert(rate=0.4), Crop(rate=0.7), Reorder(rate=0.6), Mask(rate=0.3)]),
@@ -230,6 +236,26 @@ def test_substitute_has_the_law_of_its_reference(n: int, rate: str, least: int) 
 def test_insert_has_the_law_of_its_reference(n: int, rate: str, least: int) -> None:
     row = [*range(1, 2 * n + 1, 2)]
     assert_law(Insert(rate=float(rate), least=least), row, reference.insert(tuple(row), rate, NEXT, MAX_LEN, least))
+
+
+@pytest.mark.parametrize("row", [[4], [4, 2], [1, 2, 3, 4, 5], [3, 1, 3, 2, 1, 3], [2, 2, 5, 2, 2, 5, 1]], ids=str)
+@pytest.mark.parametrize("rate", ["0", "0.2", "0.5", "0.7", "1"])
+@pytest.mark.parametrize("kind", [NodeDrop, EdgeDrop, Subgraph], ids=lambda kind: kind.__name__)
+def test_the_operators_of_graphs_have_the_laws_of_their_references(kind: type[View], rate: str, row: list[int]) -> None:
+    if kind is NodeDrop and rate == "1":
+        with pytest.raises(UserError, match="NodeDrop: rate must be below 1"):
+            NodeDrop(rate=1.0)
+        return
+    law = {NodeDrop: reference.node_drop, EdgeDrop: reference.edge_drop, Subgraph: reference.subgraph}[kind]
+    assert_law(kind(rate=float(rate)), row, law(tuple(row), rate))
+
+
+def test_the_times_of_dropped_items_go_with_them() -> None:
+    source = batch_of([[*range(1, 11)], [1, 2, 3]] * 20)
+    for view in (NodeDrop(rate=0.5), Subgraph(rate=0.5)):
+        result = view(source, seeded())
+        assert torch.equal(result.times, torch.where(result.items == PAD, 0, (result.items - 1) * 10 + 5).double())
+        assert result.users is not None and torch.equal(result.users, source.users)
 
 
 def test_one_of_has_the_law_of_the_mixture() -> None:

@@ -21,9 +21,12 @@ from seqcl.objectives import (
     AlignUniform,
     Barlow,
     Counterfactual,
+    InfoMin,
+    Instance,
     LearnedViews,
     LoCo,
     LooC,
+    Margin,
     MiCE,
     MoCo,
     MoCoV3,
@@ -67,6 +70,9 @@ BUILT = {
         views=views, dim=DIM, clusters=(5, 3), **{"head": "linear", **options}
     ),
     "LearnedViews": lambda views, **options: LearnedViews(views=views, dim=DIM, **options),
+    "Margin": lambda views: Margin(views=views, dim=DIM, margin=1.5),
+    "Instance": lambda views: Instance(views=views, dim=DIM, temperature=0.3),
+    "InfoMin": lambda views: InfoMin(views=views, dim=DIM),
     "LooC": lambda views: LooC(views=views, dim=DIM),
     "SpCL": lambda views: SpCL(views=views, dim=DIM, clusters=6, negatives=16),
     "MiCE": lambda views, **options: MiCE(views=views, dim=DIM, experts=3, momentum=0.9, **options),
@@ -1193,3 +1199,45 @@ def test_a_key_of_an_operator_has_its_draws_in_common_with_the_query():
         assert not torch.equal(found[other], found[0])
     for other in (1, 2):
         assert not torch.equal(places[other], places[0])
+
+
+@pytest.mark.parametrize("adversary", [0.0, 2.0])
+def test_the_augmenters_of_info_min_go_down_their_own_loss_and_the_encoder_stands_still(adversary):
+    encoder, _ = made("InfoMin")
+    encoder.eval()
+    objective = InfoMin(views=Identity(), dim=DIM, adversary=adversary, lr=0.01)
+    objective.prepare(encoder, TRAIN)
+    batch, before = rows_batch(range(ROWS)), [value.clone() for value in encoder.state_dict().values()]
+    same = related(batch)
+    states = encoder.last(batch._replace(targets=None)).detach()
+    values = []
+    for _ in range(40):
+        objective(encoder, batch)
+        values.append(
+            (float(objective.augmenters_loss(encoder, states, states, same)), hardness_of(objective, states, same))
+        )
+        objective.after_step(encoder)
+    assert values[-1][0] < values[0][0] - 0.1
+    assert (values[-1][1] > values[0][1]) == (adversary > 0)  # without it the next item alone pulls versions together
+    assert all(torch.equal(one, two) for one, two in zip(before, encoder.state_dict().values(), strict=True))
+
+
+def hardness_of(objective, states, same):
+    return float(objective.against(states, states, same))
+
+
+def test_the_loss_of_info_mins_augmenters_is_that_of_its_parts():
+    encoder, objective = made("InfoMin")
+    encoder.eval()
+    batch = rows_batch(range(ROWS))._replace(targets=torch.tensor([0, *range(1, ROWS)]))  # a row without a target
+    objective(encoder, batch)
+    states = encoder.last(batch._replace(targets=None)).detach()
+    one, two = (augment(states) for augment in objective.augmenters)
+    table = F.normalize(encoder.item_embeddings()[1:-1], dim=1)
+    next_item = [F.cross_entropy(F.normalize(v[1:], dim=1) @ table.T / 0.1, torch.arange(ROWS - 1)) for v in (one, two)]
+    expected = sum(next_item) / 2 - nt_xent(one, two, temperature=0.2, same=related(batch))
+    torch.testing.assert_close(objective.augmenters_loss(encoder, states, states, related(batch)), expected)
+    objective(encoder, batch._replace(targets=None))
+    weights = [one.clone() for one in objective.augmenters.parameters()]
+    objective.after_step(encoder)  # nothing to hold on to, so nothing moves
+    assert all(torch.equal(one, two) for one, two in zip(weights, objective.augmenters.parameters(), strict=True))

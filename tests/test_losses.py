@@ -23,12 +23,14 @@ from seqcl.losses import (
     gbce,
     hard_mixes,
     info_nce,
+    margin_contrast,
     mixture,
     nt_xent,
     sampled_softmax,
     similarities,
     sinkhorn,
     softmax,
+    spreading,
     swapped,
     triplet,
     uniformity,
@@ -373,6 +375,42 @@ def test_mixes_hold_none_of_what_is_no_negative_and_are_near_the_query():
     assert (found[:3, [0, 3, 4, 5]] == 0).all(), "of the two hardest negatives alone"
     assert (found[3:] @ queries[0] > queries[0, 2]).all(), "harder than the key that the query is mixed with"
     torch.testing.assert_close(found.norm(dim=1), torch.ones(5, dtype=torch.float64))
+
+
+# Pairs of rows
+
+
+@pytest.mark.parametrize(
+    ("loss", "option"), [("margin_contrast", {"margin": 1.3}), ("spreading", {"temperature": 0.4})]
+)
+def test_losses_of_pairs_of_rows_equal_their_references_and_pass_gradcheck(loss, option):
+    first, second = normal(6, 3).requires_grad_(), normal(6, 3, seed=1).requires_grad_()
+    same = torch.eye(6, dtype=torch.bool)
+    same[1, 4] = same[4, 1] = True
+    made = {"margin_contrast": margin_contrast, "spreading": spreading}[loss]
+    expected = getattr(slow, loss)(first.detach(), second.detach(), *option.values(), same)
+    assert made(first, second, **option, same=same).item() == pytest.approx(expected, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda *views: made(*views, **option, same=same), (first, second))
+    alone = made(first, second, **option, same=torch.ones(6, 6, dtype=torch.bool))
+    assert alone.isfinite() and all(gradient.isfinite().all() for gradient in gradients(alone, first, second))
+
+
+def test_a_margin_costs_nothing_where_rows_are_far_apart_and_its_half_square_in_collapse():
+    eye = torch.eye(4)
+    itself = torch.eye(4, dtype=torch.bool)
+    assert margin_contrast(eye, 2 * eye, margin=1.4, same=itself).item() == pytest.approx(0, abs=1e-6)
+    assert margin_contrast(eye, eye, margin=1.5, same=itself).item() == pytest.approx((1.5 - math.sqrt(2)) ** 2 / 2)
+    collapsed = torch.ones(4, 4).requires_grad_()
+    loss = margin_contrast(collapsed, collapsed, margin=0.6, same=itself)
+    assert loss.item() == pytest.approx(0.18, rel=1e-4) and gradients(loss, collapsed)[0].isfinite().all()
+
+
+def test_orthogonal_rows_that_equal_their_views_have_the_spreading_of_the_formula():
+    eye = torch.eye(5, dtype=torch.float64)
+    own = math.exp(1 / 0.5)
+    expected = -math.log(own / (own + 4)) - 4 * math.log(1 - 1 / (own + 4))
+    found = spreading(eye, 3 * eye, temperature=0.5, same=eye.bool())
+    assert found.item() == pytest.approx(expected, abs=1e-12)
 
 
 # A mixture of experts

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from seqcl.augment import Crop, Identity, Mask, Pair, SameTarget, apart
-from seqcl.objectives import Counterfactual
+from seqcl.errors import UserError
+from seqcl.objectives import Counterfactual, ItemGraph
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
 from tests.test_contrastive_objectives import BUILT, DIM, ENCODERS, MAX_LEN, TRAIN, made, rows_batch
@@ -253,6 +256,24 @@ def pirl(objective, encoder, first, second):
     return {"contrast": objective.weight * (objective.balance * totals[0] + (1 - objective.balance) * totals[1])}
 
 
+def margin(objective, encoder, first, second):
+    first, second = objective.head(first), objective.head(second)
+    return {"contrast": objective.weight * slow.margin_contrast(first, second, objective.margin, SAME)}
+
+
+def instance(objective, encoder, first, second):
+    rows = stand(encoder, BATCH, "newest")
+    return {"contrast": objective.weight * slow.spreading(rows, second, objective.temperature, SAME)}
+
+
+def info_min(objective, encoder, first, second):
+    one, two = objective.augmenters[0](first), objective.augmenters[1](second)
+    contrast, learned = (
+        slow.nt_xent(left, right, objective.temperature, SAME) for left, right in ((first, second), (one, two))
+    )
+    return {"contrast": objective.weight * contrast, "learned": objective.learned * learned}
+
+
 def loo_c(objective, encoder, first, second):
     torch.manual_seed(3)
     made = objective.make_views(BATCH)
@@ -327,6 +348,9 @@ REFERENCES = {
     "Prototypes": prototypes,
     "LearnedViews": learned_views,
     "PIRL": pirl,
+    "Margin": margin,
+    "Instance": instance,
+    "InfoMin": info_min,
     "LooC": loo_c,
     "SpCL": sp_cl,
     "MiCE": mi_ce,
@@ -431,3 +455,63 @@ def test_counterfactual_rows_equal_a_loop_over_rows():
     }
     assert {key: float(term) for key, term in found.items()} == pytest.approx(expected, rel=1e-4)
     assert float(objective.observed["masked_share"]) == pytest.approx(float((~keep).float().mean()))
+
+
+def test_items_of_two_thinned_graphs_equal_a_loop_over_edges():
+    torch.manual_seed(0)
+    encoder, objective = ENCODERS["SASRec"](), ItemGraph(weight=0.7, temperature=0.3, rate=0.4)
+    objective.prepare(encoder, TRAIN)
+    users, items = TRAIN.known()
+    into: dict[int, Counter[int]] = defaultdict(Counter)
+    for user in range(60):
+        for one, two in pairwise(items[users == user].tolist()):
+            into[two][one] += 1
+    newest = sorted({int(row[length - 1]) for row, length in zip(BATCH.items, BATCH.lengths, strict=True)})
+    assert max(into[item].total() - len(into[item]) for item in newest) > 0, "some edges happened twice"
+    edges = [(item, other) for item in newest for other in sorted(into[item])]
+    table, views = encoder.item_embeddings().detach(), []
+    torch.manual_seed(3)
+    for _ in range(2):
+        kept = [edge for edge, draw in zip(edges, torch.rand(len(edges)), strict=True) if draw >= 0.4]
+        assert 0 < len(kept) < len(edges)
+        views.append([])
+        for item in newest:
+            sent = [(into[item][other], table[other]) for owner, other in kept if owner == item]
+            whole = sum(count for count, _ in sent)
+            views[-1].append(
+                table[item] + sum((count * vector for count, vector in sent), torch.zeros(DIM)) / max(whole, 1)
+            )
+    total, masked = 0.0, 0
+    for i, one in enumerate(newest):
+        apart = [j for j, two in enumerate(newest) if i != j and not into[one][two] and not into[two][one]]
+        masked += len(newest) - 1 - len(apart)
+        logits = [slow.cosine(views[0][i], views[1][j]) / 0.3 for j in range(len(newest))]
+        total -= log_share(logits[i], [logits[j] for j in apart]) / len(newest)
+    torch.manual_seed(3)
+    found = objective(encoder, BATCH)
+    assert float(found["graph"].detach()) == pytest.approx(0.7 * total, rel=1e-4)
+    assert masked and float(objective.observed["masked_share"]) == pytest.approx(
+        masked / len(newest) / (len(newest) - 1)
+    )
+    found["graph"].backward()
+    reached = encoder.item_embeddings().grad.abs().sum(1).nonzero()[:, 0].tolist()
+    assert set(newest) <= set(reached) <= {*newest, *(other for _, other in edges)}
+
+
+def test_the_graph_of_items_knows_training_alone_and_no_step_from_user_to_user():
+    objective = ItemGraph()
+    objective.prepare(ENCODERS["SASRec"](), replace(TRAIN, ends=TRAIN.ends - 1))
+    pairs = Counter()
+    for begin, end in zip(TRAIN.offsets[:-1], TRAIN.ends - 1, strict=True):
+        pairs.update(pairwise(TRAIN.items[begin:end].tolist()))
+    found = {}
+    for item in range(len(objective.starts) - 1):
+        for edge in range(objective.starts[item], objective.starts[item + 1]):
+            found[int(objective.others[edge]), item] = int(objective.counts[edge])
+    assert found == dict(pairs)
+
+
+@pytest.mark.parametrize("options", [{"rate": 1.0}, {"temperature": 0.0}, {"weight": -1.0}], ids=str)
+def test_an_impossible_graph_of_items_is_refused_by_name(options):
+    with pytest.raises(UserError, match=f"ItemGraph: {next(iter(options))}"):
+        ItemGraph(**options)

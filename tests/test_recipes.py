@@ -63,11 +63,12 @@ TERMS = {
     "ICLRec": "next_item contrast intent",
     "ICSRec": "next_item contrast intent",
     "PCLRec": "next_item contrast intent",
-    "MCLRec": "next_item contrast learned",
+    **dict.fromkeys(["MCLRec", "InfoMinRec"], "next_item contrast learned"),
     "SwAVRec": "next_item swap",
     "TwoTower": "next_item features contrast",
     "AlignUniformRec": "next_item spread",
     **dict.fromkeys(["CPCRec", "MMInfoRec"], "next_item ahead"),
+    "SGLRec": "next_item graph",
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
@@ -85,6 +86,9 @@ TERMS = {
             "SpCLRec",
             "MiCERec",
             "LooCRec",
+            "GraphCLRec",
+            "MarginRec",
+            "InstanceRec",
         ],
         ["CL4Rec", "CoSeRec", "TiCoSeRec", "SimCLRv2Rec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"],
         ["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec", "DIMRec"],
@@ -92,7 +96,7 @@ TERMS = {
     ),
 }
 """The terms of each recipe; those of S3Rec's pre-training have a test of their own."""
-APART = {("TwoTower", "features"): "history", ("TwoTower", "contrast"): "item_"}
+APART = {("TwoTower", "features"): "history", ("TwoTower", "contrast"): "item_", ("SGLRec", "graph"): ""}
 """Parameters of the encoder that a term does not reach, besides the table: those of histories, or of items."""
 every_recipe = pytest.mark.parametrize("model", RECIPES)
 

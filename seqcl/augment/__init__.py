@@ -1,6 +1,7 @@
 """Views of sequences: operators, their compositions, and the item correlation that some of them use."""
 
 from seqcl.augment.compose import ByLength, Chain, OneOf, Pair, apart, halves, route, stack
+from seqcl.augment.graph import EdgeDrop, NodeDrop, Subgraph
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
 from seqcl.augment.pairs import (
     Positives,
@@ -8,6 +9,7 @@ from seqcl.augment.pairs import (
     crop_mask_reorder,
     dropout_and_same_target,
     evened_out,
+    node_edge_mask_subgraph,
     row_and_same_target,
 )
 from seqcl.augment.same_target import SameTarget
@@ -24,6 +26,9 @@ VIEWS = table(
         "Reorder": Reorder,
         "Substitute": Substitute,
         "Insert": Insert,
+        "NodeDrop": NodeDrop,
+        "EdgeDrop": EdgeDrop,
+        "Subgraph": Subgraph,
         "SameTarget": SameTarget,
         "OneOf": OneOf,
         "Chain": Chain,
@@ -41,15 +46,18 @@ __all__ = [
     "Correlated",
     "Correlation",
     "Crop",
+    "EdgeDrop",
     "Identity",
     "Insert",
     "Mask",
+    "NodeDrop",
     "OneOf",
     "Pair",
     "Positives",
     "Rated",
     "Reorder",
     "SameTarget",
+    "Subgraph",
     "Substitute",
     "View",
     "apart",
@@ -63,6 +71,7 @@ __all__ = [
     "insert",
     "item_cf_iuf",
     "mask",
+    "node_edge_mask_subgraph",
     "reorder",
     "route",
     "row_and_same_target",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from seqcl.augment.compose import ByLength, OneOf, Pair
+from seqcl.augment.graph import EdgeDrop, NodeDrop, Subgraph
 from seqcl.augment.same_target import SameTarget
 from seqcl.augment.similarity import Correlation
 from seqcl.augment.views import Crop, Identity, Insert, Mask, Reorder, Substitute, View
@@ -30,6 +31,27 @@ def crop_mask_reorder(
     operators: list[tuple[Callable[..., View], float]] = [(Crop, crop), (Mask, mask), (Reorder, reorder)]
     views = [operator(rate=rate) for operator, rate in operators if rate]
     return Pair(views=views, distinct=distinct, number=number)
+
+
+def node_edge_mask_subgraph(
+    *, nodes: float = 0.2, edges: float = 0.2, mask: float = 0.2, subgraph: float = 0.8, distinct: bool = False
+) -> Pair:
+    """Make two views of a row as a graph of transitions, each by one operator drawn for that row (GraphCL, arXiv 2010.13902).
+
+    Args:
+        nodes: Part of a row's items that is dropped; 0 leaves the operator out.
+        edges: Part of a row's transitions that is cut; 0 leaves the operator out.
+        mask: Part of a row that is masked, the paper's attribute mask; 0 leaves the operator out.
+        subgraph: Part of a row's items that a random walk keeps; 0 leaves the operator out.
+        distinct: Take two different operators for the two views of a row.
+    """
+    operators: list[tuple[Callable[..., View], float]] = [
+        (NodeDrop, nodes),
+        (EdgeDrop, edges),
+        (Mask, mask),
+        (Subgraph, subgraph),
+    ]
+    return Pair(views=[operator(rate=rate) for operator, rate in operators if rate], distinct=distinct)
 
 
 def by_length(

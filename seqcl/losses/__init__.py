@@ -14,7 +14,7 @@ from seqcl.losses.contrastive import (
 )
 from seqcl.losses.decorrelation import barlow, vicreg
 from seqcl.losses.distillation import distillation
-from seqcl.losses.margin import cosine_margin, triplet, view_regularizer
+from seqcl.losses.margin import cosine_margin, margin_contrast, spreading, triplet, view_regularizer
 from seqcl.losses.mixing import hard_mixes
 from seqcl.losses.mixture import mixture
 from seqcl.losses.negatives import Negatives, Sampling
@@ -50,12 +50,14 @@ __all__ = [
     "gbce",
     "hard_mixes",
     "info_nce",
+    "margin_contrast",
     "mixture",
     "nt_xent",
     "sampled_softmax",
     "similarities",
     "sinkhorn",
     "softmax",
+    "spreading",
     "swapped",
     "triplet",
     "uniformity",

@@ -46,6 +46,47 @@ def cosine_margin(
     return (1 - (items * positives).sum(-1)).mean() + _mean(F.relu((items * negatives).sum(-1) - margin), keep)
 
 
+def margin_contrast(first: Tensor, second: Tensor, *, margin: float, same: Tensor) -> Tensor:
+    """Half the mean of d^2 over partners plus half the mean of max(0, margin - d)^2 over other pairs of views: a scalar.
+
+    d is the distance on the unit sphere. Source: Hadsell et al., CVPR 2006, eq. 4. Differs from the paper: unit vectors, so
+    that the margin has a scale; a mean over each kind of pair instead of a sum over all.
+
+    Args:
+        first: (B, D) one view of each row.
+        second: (B, D) the other.
+        margin: above 0; two unit vectors are at most 2 apart.
+        same: (B, B) bool, symmetric, True where two rows are not driven apart.
+    """
+    first, second = _unit(first), _unit(second)
+    views = torch.cat((first, second))  # (2B, D)
+    gaps = (2 - 2 * similarities(views, views, "dot")).clamp(min=1e-12)  # the root of 0 has no gradient
+    keep = ~same.repeat(2, 2)
+    push = F.relu(margin - gaps.sqrt()).square()
+    return ((first - second).square().sum(1).mean() + _mean(push, keep)) / 2
+
+
+def spreading(rows: Tensor, views: Tensor, *, temperature: float, same: Tensor) -> Tensor:
+    """Mean over rows of -log P(row | its view) less the sum over other rows j of log(1 - P(row | row j)): a scalar.
+
+    P(row i | x) is the softmax over rows of their cosines with x over the temperature. Source: arXiv 1904.03436, eq. 4 to 8.
+
+    Args:
+        rows: (B, D), the rows themselves.
+        views: (B, D), a view of each.
+        temperature: Divisor of the cosines; 0.1 in the paper.
+        same: (B, B) bool, symmetric, True where two rows are not driven apart.
+    """
+    apart = ~same
+    others = ~torch.eye(len(same), dtype=torch.bool, device=same.device) & same
+    by_view, by_row = (
+        (similarities(one, rows, "cosine") / temperature).masked_fill(others, -torch.inf).log_softmax(1)
+        for one in (views, rows)
+    )  # (B, B) each, row b: of which row it is
+    mistaken = torch.log1p(-by_row.exp().masked_fill(~apart, 0.0))
+    return -(by_view.diagonal().mean() + mistaken.sum() / len(rows))
+
+
 def view_regularizer(first: Tensor, second: Tensor, same: Tensor, *, similarity: Similarity = "cosine") -> Tensor:
     """Keep the views of different rows from becoming equally similar: a scalar (the regulariser of MCLRec, arXiv 2304.07763).
 

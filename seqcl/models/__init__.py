@@ -15,13 +15,17 @@ from seqcl.models.dimrec import DIMRec
 from seqcl.models.distil import Distil
 from seqcl.models.duorec import DuoRec
 from seqcl.models.ease import EASE
+from seqcl.models.graphclrec import GraphCLRec
 from seqcl.models.gru4rec import GRU4Rec
 from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
+from seqcl.models.infominrec import InfoMinRec
+from seqcl.models.instancerec import InstanceRec
 from seqcl.models.item_knn import ItemKNN
 from seqcl.models.locorec import LoCoRec
 from seqcl.models.loocrec import LooCRec
+from seqcl.models.marginrec import MarginRec
 from seqcl.models.markov import Markov
 from seqcl.models.mclrec import MCLRec
 from seqcl.models.micerec import MiCERec
@@ -35,6 +39,7 @@ from seqcl.models.popularity import Popularity
 from seqcl.models.pretraining import Pretraining
 from seqcl.models.s3rec import S3Rec
 from seqcl.models.sasrec import SASRec
+from seqcl.models.sglrec import SGLRec
 from seqcl.models.simclrv2rec import SimCLRv2Rec
 from seqcl.models.simsiamrec import SimSiamRec
 from seqcl.models.sknn import SKNN
@@ -60,6 +65,7 @@ MODELS = table(
         "ICLRec": ICLRec,
         "ICSRec": ICSRec,
         "MCLRec": MCLRec,
+        "InfoMinRec": InfoMinRec,
         "CauseRec": CauseRec,
         "S3Rec": S3Rec,
         "SimCLRv2Rec": SimCLRv2Rec,
@@ -70,8 +76,12 @@ MODELS = table(
         "BarlowRec": BarlowRec,
         "VICRegRec": VICRegRec,
         "AlignUniformRec": AlignUniformRec,
+        "MarginRec": MarginRec,
+        "InstanceRec": InstanceRec,
         "LoCoRec": LoCoRec,
         "LooCRec": LooCRec,
+        "GraphCLRec": GraphCLRec,
+        "SGLRec": SGLRec,
         "SwAVRec": SwAVRec,
         "PCLRec": PCLRec,
         "SpCLRec": SpCLRec,

@@ -10,7 +10,10 @@ from seqcl.objectives.distillation import Distillation
 from seqcl.objectives.experts import MiCE
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
+from seqcl.objectives.info_min import InfoMin
 from seqcl.objectives.infomax import DIM
+from seqcl.objectives.instance import Instance, Margin
+from seqcl.objectives.item_graph import ItemGraph
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.leave_one_out import LooC
@@ -35,6 +38,8 @@ OBJECTIVES = table(
         "TwoViews": TwoViews,
         "SupCon": SupCon,
         "AlignUniform": AlignUniform,
+        "Margin": Margin,
+        "Instance": Instance,
         "LoCo": LoCo,
         "LooC": LooC,
         "MoCo": MoCo,
@@ -50,12 +55,14 @@ OBJECTIVES = table(
         "PIRL": PIRL,
         "DIM": DIM,
         "LearnedViews": LearnedViews,
+        "InfoMin": InfoMin,
         "Counterfactual": Counterfactual,
         "CPC": CPC,
         "MemoryCPC": MemoryCPC,
         "Distillation": Distillation,
         "BatchSoftmax": BatchSoftmax,
         "FeatureContrast": FeatureContrast,
+        "ItemGraph": ItemGraph,
     },
     Objective,
 )
@@ -73,11 +80,15 @@ __all__ = [
     "Counterfactual",
     "Distillation",
     "FeatureContrast",
+    "InfoMin",
+    "Instance",
+    "ItemGraph",
     "ItemLoss",
     "Joint",
     "LearnedViews",
     "LoCo",
     "LooC",
+    "Margin",
     "MaskedItems",
     "MemoryCPC",
     "MiCE",

@@ -81,13 +81,21 @@ class LearnedViews(ViewsObjective):
 
     def against(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
         """Contrast each view with the learned version of the other, and both learned ones with each other: a scalar."""
-        one, two = (augment(view) for augment, view in zip(self.augmenters, (first, second), strict=True))
+        one, two = self.versions(first, second)
         total = first.new_zeros(())
         for left, right in ((first, two), (second, one), (one, two)):
             total = total + self.between(left, right, same)
             if self.regularise:
                 total = total + self.regularise * view_regularizer(left, right, same, similarity=self.similarity)
         return total
+
+    def versions(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """The learned versions of two views: (B, D), (B, D)."""
+        return self.augmenters[0](first), self.augmenters[1](second)
+
+    def augmenters_loss(self, encoder: Encoder, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
+        """What the augmenters minimise: a scalar."""
+        return self.against(first, second, same)
 
     def between(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
         """NT-Xent of two views (B, D) of each row; rows marked in `same` (B, B) are no negatives: a scalar."""
@@ -103,7 +111,7 @@ class LearnedViews(ViewsObjective):
             first, second = encoder.last(both).chunk(2)
         self.augmenters.requires_grad_(True)
         with torch.enable_grad():
-            loss = self.against(first, second, same)
+            loss = self.augmenters_loss(encoder, first, second, same)
             gradients = torch.autograd.grad(loss, list(self.augmenters.parameters()))
         self.augmenters.requires_grad_(False)
         self.adam(torch.cat([gradient.flatten() for gradient in gradients]))
