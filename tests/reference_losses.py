@@ -31,7 +31,6 @@ def softmax(states: Tensor, table: Tensor, targets: Sequence[int], smoothing: fl
     return total / len(states)
 
 
-def each_positive(logits: Tensor, positives: Tensor, keep: Tensor | None = None) -> float:
 def distillation(states: Tensor, table: Tensor, wanted: Tensor, temperature: float = 1.0) -> float:
     total = 0.0
     for state, chances in zip(states, wanted.tolist(), strict=True):
@@ -41,7 +40,7 @@ def distillation(states: Tensor, table: Tensor, wanted: Tensor, temperature: flo
     return total / len(states)
 
 
-def each_positive(logits: Tensor, positives: Tensor) -> float:
+def each_positive(logits: Tensor, positives: Tensor, keep: Tensor | None = None) -> float:
     terms = []
     kept = [[True] * logits.shape[1]] * len(logits) if keep is None else keep.tolist()
     for row, marks, here in zip(logits.tolist(), positives.tolist(), kept, strict=True):

@@ -71,8 +71,7 @@ TERMS = {
     "SGLRec": "next_item graph",
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
-    **dict.fromkeys(["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),
-    **dict.fromkeys(["SASRec", "BSARec", "GRU4Rec", "NARM", "HSTU", "S3Rec", "Blend"], "next_item"),
+    **dict.fromkeys(["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec", "Blend"], "next_item"),
     **dict.fromkeys(
         [
             "CL4Rec",
@@ -89,9 +88,9 @@ TERMS = {
             "GraphCLRec",
             "MarginRec",
             "InstanceRec",
+            "SimCLRv2Rec",
+            "DIMRec",
         ],
-        ["CL4Rec", "CoSeRec", "TiCoSeRec", "SimCLRv2Rec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec"],
-        ["CL4Rec", "CoSeRec", "TiCoSeRec", "MoCoRec", "MoCoV3Rec", "PIRLRec", "SupConRec", "DIMRec"],
         "next_item contrast",
     ),
 }
