@@ -710,3 +710,15 @@ def test_a_time_aware_view_without_times_is_refused(view: View) -> None:
     pair = Pair(views=[OneOf(views=[Identity(), view])])
     with pytest.raises(UserError, match=r"--data\.time"):
         pair.prepare(dataclasses.replace(TRAIN, times=None))
+
+
+def test_rows_of_one_item_can_be_left_alone_and_others_get_two_different_operators():
+    batch = SeqBatch(torch.tensor([[7, 0, 0, 0], [1, 2, 3, 4]] * 40), torch.tensor([1, 4] * 40))
+    for keep in (False, True):
+        pair = crop_mask_reorder(crop=0.5, mask=1.0, reorder=0, distinct=True, keep_single=keep)
+        pair.bind(num_items=N, max_len=MAX_LEN)
+        first, second = pair(batch, seeded())
+        whole = [(one.items[0::2, 0] == 7).all() for one in (first, second)]
+        assert all(whole) == keep
+        cropped = [one.lengths[1::2] == 2 for one in (first, second)]
+        assert (cropped[0] ^ cropped[1]).all()

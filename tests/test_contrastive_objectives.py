@@ -918,6 +918,32 @@ def test_the_augmenters_take_adam_steps_down_their_own_loss_and_the_encoder_stan
         torch.testing.assert_close(mine, theirs.detach(), rtol=1e-4, atol=1e-6)
 
 
+def test_augmenters_of_unit_length_cannot_lower_their_loss_by_growing():
+    lengths = {}
+    for unit in (False, True):
+        torch.manual_seed(0)
+        encoder = ENCODERS["SASRec"]().eval()
+        objective = LearnedViews(
+            views=Identity(), dim=DIM, similarity="dot", temperature=1.0, lr=0.02, activation="gelu", unit=unit
+        )
+        batch = rows_batch(range(20))
+        states = encoder.last(batch).detach()
+        for _ in range(60):
+            objective(encoder, batch)
+            objective.after_step(encoder)
+        learned = objective.augmenters[0](states)
+        lengths[unit] = float(learned.norm(dim=1).mean())
+        linear = [layer for layer in objective.augmenters[0] if hasattr(layer, "weight")]
+        expected = states
+        for number, layer in enumerate(linear):
+            expected = layer(expected)
+            if number < 2:
+                expected = expected * (1 + torch.erf(expected / 2**0.5)) / 2
+        expected = expected / expected.norm(dim=1, keepdim=True) if unit else expected
+        torch.testing.assert_close(learned, expected)
+    assert lengths[True] == pytest.approx(1, abs=1e-5) and lengths[False] > 2
+
+
 def part(names, values, prefix):
     return {
         name.removeprefix(prefix): value for name, value in zip(names, values, strict=True) if name.startswith(prefix)

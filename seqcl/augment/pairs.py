@@ -15,7 +15,13 @@ Positives = Literal["supervised", "unsupervised", "both"]
 
 
 def crop_mask_reorder(
-    *, crop: float = 0.6, mask: float = 0.3, reorder: float = 0.6, distinct: bool = False, number: int = 2
+    *,
+    crop: float = 0.6,
+    mask: float = 0.3,
+    reorder: float = 0.6,
+    distinct: bool = False,
+    number: int = 2,
+    keep_single: bool = False,
 ) -> Pair:
     """Make two views of a row, or more, each by one operator drawn for that row (CL4SRec, arXiv 2010.14395).
 
@@ -26,9 +32,12 @@ def crop_mask_reorder(
         distinct: Take different operators for the views of a row.
         number: Views of a row; more than 2 for `TwoViews` alone, with `distinct` each by an operator of its own (CMC, arXiv
             1906.05849).
+        keep_single: Leave rows of one item as they are, as the code of MCLRec does.
     """
     operators: list[tuple[Callable[..., View], float]] = [(Crop, crop), (Mask, mask), (Reorder, reorder)]
     views = [operator(rate=rate) for operator, rate in operators if rate]
+    if keep_single:
+        views = [ByLength(short=Identity(), long=view, threshold=1) for view in views]
     return Pair(views=views, distinct=distinct, number=number)
 
 
