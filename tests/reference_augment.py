@@ -145,10 +145,14 @@ def even_starts(times: list[float], size: int) -> set[int]:
     return {start for start, value in found.items() if value <= min(found.values()) + 1e-9}
 
 
-def gap_sets(times: list[float], count: int, largest: bool) -> set[tuple[int, ...]]:
-    """List all sets of `count` positions with the largest or smallest gaps before them; position 0 has no gap and comes last."""
+def gap_sets(times: list[float], count: int, largest: bool, before: bool = False) -> set[tuple[int, ...]]:
+    """List all sets of `count` positions with the largest or smallest gaps before them, or behind them with `before`.
+
+    The one position without such a gap comes last.
+    """
     gaps = [late - early for early, late in pairwise(times)]
-    ranked = [-math.inf, *(gap if largest else -gap for gap in gaps)]
+    known = [gap if largest else -gap for gap in gaps]
+    ranked = [*known, -math.inf] if before else [-math.inf, *known]
     totals = {
         chosen: sorted((ranked[t] for t in chosen), reverse=True) for chosen in combinations(range(len(times)), count)
     }

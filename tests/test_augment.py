@@ -720,19 +720,58 @@ def test_an_even_reorder_shuffles_one_of_the_windows_whose_gaps_vary_least(times
 
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("gaps", ["small", "large"])
+@pytest.mark.parametrize("side", ["after", "before"])
 @pytest.mark.parametrize("rate", [0.3, 0.5, 1.0])
-def test_positions_are_those_after_the_smallest_or_largest_gaps(times: list[float], gaps: str, rate: float) -> None:
+def test_positions_are_those_at_the_smallest_or_largest_gaps(
+    times: list[float], gaps: str, side: str, rate: float
+) -> None:
     batch = timed_batch(times, 1000)
-    marks = choose(batch, rate=rate, least=1, generator=seeded(), gaps=gaps)  # type: ignore[arg-type]
+    marks = choose(batch, rate=rate, least=1, generator=seeded(), gaps=gaps, side=side)  # type: ignore[arg-type]
     assert not marks[:, len(times) :].any()
     found = {tuple(row.nonzero()[:, 0].tolist()) for row in marks}
-    assert found == reference.gap_sets(times, max(1, math.floor(rate * len(times))), gaps == "large")
+    assert found == reference.gap_sets(times, max(1, math.floor(rate * len(times))), gaps == "large", side == "before")
 
 
-@pytest.mark.parametrize("view", [Crop(even=True), Reorder(even=True), bound(Insert(gaps="large"))])
+@pytest.mark.parametrize(
+    ("view", "after", "before"),
+    [
+        (lambda **options: Substitute(rate=0.2, gaps="small", **options), (1, 2, 4, 4, 5), (1, 3, 3, 4, 5)),
+        (lambda **options: Mask(rate=0.2, gaps="large", **options), (1, 2, 3, 4, TOKEN), (1, 2, 3, TOKEN, 5)),
+        (lambda **options: Insert(rate=0.2, gaps="large", **options), (1, 2, 3, 4, 6, 5), (1, 2, 3, 4, 5, 5)),
+    ],
+)
+def test_a_time_aware_view_changes_the_item_after_a_gap_or_the_one_before_it(view, after, before) -> None:
+    batch = timed_batch([0, 5, 6, 20, 40], 3)
+    for options, expected in (({}, after), ({"side": "before"}, before)):
+        found = set(rows_of(bound(view(**options))(batch, seeded())))
+        assert found == {expected}
+
+
+def test_tico_views_can_be_those_of_the_authors_command_for_beauty() -> None:
+    pair = evened_out(masked="large", side="before")
+    small, large, mask = pair.views[0].views[0].views  # of short rows
+    assert (small.gaps, large.gaps, mask.gaps) == ("small", "large", "large")
+    assert {view.side for view in (small, large, mask)} == {"before"}
+
+
+@pytest.mark.parametrize(
+    "view", [Crop(even=True), Reorder(even=True), bound(Insert(gaps="large")), bound(Mask(gaps="large"))]
+)
 def test_a_time_aware_view_without_times_is_refused(view: View) -> None:
     with pytest.raises(UserError, match="times of the items"):
         view(batch_of([[1, 2, 3]])._replace(times=None), seeded())
     pair = Pair(views=[OneOf(views=[Identity(), view])])
     with pytest.raises(UserError, match=r"--data\.time"):
         pair.prepare(dataclasses.replace(TRAIN, times=None))
+
+
+def test_rows_of_one_item_can_be_left_alone_and_others_get_two_different_operators():
+    batch = SeqBatch(torch.tensor([[7, 0, 0, 0], [1, 2, 3, 4]] * 40), torch.tensor([1, 4] * 40))
+    for keep in (False, True):
+        pair = crop_mask_reorder(crop=0.5, mask=1.0, reorder=0, distinct=True, keep_single=keep)
+        pair.bind(num_items=N, max_len=MAX_LEN)
+        first, second = pair(batch, seeded())
+        whole = [(one.items[0::2, 0] == 7).all() for one in (first, second)]
+        assert all(whole) == keep
+        cropped = [one.lengths[1::2] == 2 for one in (first, second)]
+        assert (cropped[0] ^ cropped[1]).all()

@@ -502,6 +502,31 @@ def test_identical_views_and_encoders_give_byol_loss_zero():
     assert objective(encoder, rows_batch(range(9)))["predict"].item() == pytest.approx(0, abs=1e-6)
 
 
+def test_byol_can_normalise_each_view_alone_and_keep_its_copy_from_dropping_out():
+    batch = rows_batch(range(9))
+    torch.manual_seed(0)
+    encoder = ENCODERS["SASRec"]()
+    objective = BYOL(views=Identity(), dim=DIM, norm_each=True, target_dropout=False)
+    objective.prepare(encoder, TRAIN)
+    sources = []
+    original = encoder.last
+    encoder.last = lambda rows: sources.append(original(rows)) or sources[-1]
+    objective(encoder, batch)
+    with torch.no_grad():
+        first, second = (objective.predictor(objective.head(view)) for view in sources[0].chunk(2))
+        target = objective.follower(batch)  # the same twice, without dropout
+        torch.testing.assert_close(target, objective.follower(batch))
+        expected = (2 - 2 * F.cosine_similarity(first, target)).mean() + (
+            2 - 2 * F.cosine_similarity(second, target)
+        ).mean()
+    torch.manual_seed(3)
+    encoder.last = lambda rows: sources[0]
+    torch.testing.assert_close(objective(encoder, batch)["predict"], objective.weight * expected)
+    plain = BYOL(views=Identity(), dim=DIM)
+    plain.prepare(ENCODERS["SASRec"](), TRAIN)
+    assert not torch.allclose(plain.follower(batch), plain.follower(batch)), "the default copy drops out"
+
+
 def test_byol_momentum_rises_to_one_by_a_cosine():
     encoder, objective = made("BYOL")
     assert int(objective.steps) == 6
@@ -928,6 +953,32 @@ def test_the_augmenters_take_adam_steps_down_their_own_loss_and_the_encoder_stan
         torch.testing.assert_close(mine, theirs.detach(), rtol=1e-4, atol=1e-6)
 
 
+def test_augmenters_of_unit_length_cannot_lower_their_loss_by_growing():
+    lengths = {}
+    for unit in (False, True):
+        torch.manual_seed(0)
+        encoder = ENCODERS["SASRec"]().eval()
+        objective = LearnedViews(
+            views=Identity(), dim=DIM, similarity="dot", temperature=1.0, lr=0.02, activation="gelu", unit=unit
+        )
+        batch = rows_batch(range(20))
+        states = encoder.last(batch).detach()
+        for _ in range(60):
+            objective(encoder, batch)
+            objective.after_step(encoder)
+        learned = objective.augmenters[0](states)
+        lengths[unit] = float(learned.norm(dim=1).mean())
+        linear = [layer for layer in objective.augmenters[0] if hasattr(layer, "weight")]
+        expected = states
+        for number, layer in enumerate(linear):
+            expected = layer(expected)
+            if number < 2:
+                expected = expected * (1 + torch.erf(expected / 2**0.5)) / 2
+        expected = expected / expected.norm(dim=1, keepdim=True) if unit else expected
+        torch.testing.assert_close(learned, expected)
+    assert lengths[True] == pytest.approx(1, abs=1e-5) and lengths[False] > 2
+
+
 def part(names, values, prefix):
     return {
         name.removeprefix(prefix): value for name, value in zip(names, values, strict=True) if name.startswith(prefix)
@@ -943,6 +994,18 @@ def counterfactual(**options):
     objective = Counterfactual(dim=DIM, **options)
     objective.prepare(encoder, TRAIN)
     return encoder, objective
+
+
+def test_indispensable_items_can_be_the_farthest_as_the_authors_sort_them():
+    encoder, batch = ENCODERS["SASRec"](), rows_batch(range(12))
+    table = encoder.item_embeddings()
+    marks = Counterfactual(dim=DIM, indispensable="farthest").closest(table, batch, batch.last_targets())
+    for row, length in enumerate(batch.lengths.tolist()):
+        target = table[batch.last_targets()[row]]
+        scores = F.cosine_similarity(table[batch.items[row, :length]], target[None])
+        least = scores.argsort()[: max(1, length // 2)]
+        assert scores[marks[row, :length]].sort().values.equal(scores[least])
+        assert not marks[row, length:].any()
 
 
 def test_indispensable_items_are_the_closest_to_the_target():

@@ -332,6 +332,21 @@ def test_a_column_is_the_mean_of_its_words_a_map_of_its_numbers_or_zero():
     assert made(torch.tensor([0, 1, 2, 3]), hidden=hidden)[1, 0].abs().sum() == 0
 
 
+def test_a_hidden_feature_and_a_hidden_id_can_have_a_learned_vector():
+    made = towers(masked="learned")
+    columns, items = len(made.item_columns), torch.tensor([1, 2])
+    hidden = torch.zeros(2, columns, dtype=torch.bool)
+    hidden[0] = True
+    found = made.item_vectors(items, hidden=hidden)
+    features = made.item_features(items, hidden=hidden[:, 1:])
+    torch.testing.assert_close(features[0], made.item_features.default)
+    torch.testing.assert_close(found[0], made.id_default + made.item_tower(made.item_features.default.flatten()))
+    torch.testing.assert_close(found[1], made.item_vectors(items)[1])
+    found[0].sum().backward()
+    assert made.id_default.grad.abs().sum() > 0 and made.item_features.default.grad.abs().sum() > 0
+    assert towers().item_features.default is None
+
+
 def test_dropped_words_leave_one_and_are_drawn_anew():
     made = vectors(known())
     rows = torch.ones(2000, dtype=torch.int64)  # item 10, of the kinds a and b
@@ -506,6 +521,12 @@ def test_batch_softmax_equals_cross_entropy_over_the_different_candidates():
     chance = 1 - (1 - share) ** 5
     expected = torch.nn.functional.cross_entropy(states.double() @ table.double().T / 0.5 - chance.log(), own)
     torch.testing.assert_close(counted(encoder, batch)["next_item"].double(), expected, rtol=1e-5, atol=1e-6)
+    logits = states.double() @ table.double().T / 0.5 - chance.log()
+    logits[torch.arange(5), own] += chance.log()[own]  # the target's own score stays
+    left = BatchSoftmax(temperature=0.5, correct_target=False)
+    left.prepare(encoder, train)
+    expected = torch.nn.functional.cross_entropy(logits, own)
+    torch.testing.assert_close(left(encoder, batch)["next_item"].double(), expected, rtol=1e-5, atol=1e-6)
     more = BatchSoftmax(temperature=0.5, negatives=1000, correction="none")  # every item is a candidate
     more.prepare(encoder, train)
     table = torch.nn.functional.normalize(encoder.item_embeddings()[1:-1], dim=1)

@@ -13,7 +13,7 @@ import torch
 from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
 from seqcl.objectives import MutualInformation
-from seqcl.objectives.mutual_information import cut, reading_both_ways
+from seqcl.objectives.mutual_information import cut, prefixes_of, reading_both_ways
 from seqcl.types import SeqBatch, Tables
 from tests import reference_losses as slow
 from tests.test_contrastive_objectives import DIM, MAX_LEN, TRAIN, N, rows_batch
@@ -100,6 +100,56 @@ def test_every_term_equals_a_loop_over_rows(similarity, monkeypatch):
         "segment": 0.5 * sum(pairs) / 12,
     }
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-6)
+
+
+def test_attributes_can_be_found_by_the_states_at_places_that_are_not_masked_and_reach_the_blocks(monkeypatch):
+    only = {"masked_item": 0, "masked_attribute": 0, "segment": 0}
+    encoder, objective = made(similarity="dot", temperature=1.0, rate=0.4, aap="states", **only)
+    batch, seen, call = rows_batch(range(8)), [], SASRec.__call__
+    monkeypatch.setattr(SASRec, "__call__", lambda self, rows: seen.append(rows) or call(self, rows))
+    term = objective(encoder, batch)["item_attribute"]
+    monkeypatch.undo()
+    logits, marks = [], []
+    for items, length in zip(seen[0].items.tolist(), seen[0].lengths.tolist(), strict=True):
+        assert MASK in items
+        for place, state in enumerate(one_row(encoder, items[:length])):
+            if items[place] != MASK:
+                state = objective.maps["item_attribute"].weight @ state
+                logits.append([(state @ other).item() for other in objective.attributes.weight])
+                marks.append([number in OWNED.get(items[place], ()) for number in range(8)])
+    expected = 0.2 * slow.each_positive(torch.tensor(logits), torch.tensor(marks))
+    assert term.item() == pytest.approx(expected, rel=1e-6)
+    term.backward()
+    assert encoder.blocks[0].widen.weight.grad.abs().sum() > 0
+    encoder, objective = made(**only)
+    objective(encoder, batch)["item_attribute"].backward()
+    assert encoder.blocks[0].widen.weight.grad is None, "by embeddings the term never reaches the blocks"
+
+
+def test_every_prefix_of_two_items_or_more_is_read_once():
+    batch = rows_batch(range(9))
+    made_of = prefixes_of(batch)
+    found = [
+        (user, *items[:length].tolist(), int(targets[length - 1]))
+        for user, items, targets, length in zip(
+            made_of.users.tolist(), made_of.items, made_of.targets, made_of.lengths.tolist(), strict=True
+        )
+    ]
+    expected = []
+    for user, items, targets, length in zip(
+        batch.users.tolist(), batch.items.tolist(), batch.targets.tolist(), batch.lengths.tolist(), strict=True
+    ):
+        row = [*items[:length], targets[length - 1]]
+        expected += [(user, *row[:end]) for end in range(2, len(row) + 1)]
+    assert sorted(found) == sorted(expected)
+    assert ((made_of.targets > 0).sum(1) == 1).all()
+    encoder, objective = made(prefixes=True)
+    sizes = []
+    with pytest.MonkeyPatch.context() as patch:
+        call = SASRec.__call__
+        patch.setattr(SASRec, "__call__", lambda self, rows: sizes.append(len(rows.lengths)) or call(self, rows))
+        assert all(torch.isfinite(term) for term in objective(encoder, batch).values())
+    assert sizes == [len(expected)]
 
 
 def test_a_row_without_its_segment_and_the_segment_make_the_row():

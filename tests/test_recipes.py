@@ -17,7 +17,7 @@ from seqcl.errors import UserError
 from seqcl.experiment import training_batches
 from seqcl.experiment.job import Job
 from seqcl.losses import cosine_gap
-from seqcl.models import MODELS, Recommender
+from seqcl.models import MODELS, Pretraining, Recommender
 from seqcl.objectives import BYOL, OBJECTIVES, SimSiam, SwAV, ViewsObjective
 from seqcl.testing import check_model
 from seqcl.testing.models import TINY, Stopping, begun, tiny
@@ -90,6 +90,7 @@ TERMS = {
             "InstanceRec",
             "SimCLRv2Rec",
             "DIMRec",
+            "SimCLRv2Rec",
         ],
         "next_item contrast",
     ),
@@ -203,6 +204,18 @@ def pretrained(held_out=None, **mutual):
     found = tiny("S3Rec", mutual=mutual, **OWN["S3Rec"])
     recipe, batches = begun(found, held_out=held_out)
     return recipe.pretraining(), batches, found.train
+
+
+def test_pretraining_can_have_smaller_batches_than_training(tmp_path, monkeypatch):
+    sizes = []
+    call = torch.nn.Module.__call__
+    monkeypatch.setattr(
+        Pretraining, "__call__", lambda self, batch: sizes.append(len(batch.lengths)) or call(self, batch)
+    )
+    log = some_log(users=60, items=20, length=8)
+    common = {"progress": False, **TINY, "train": {"epochs": 1, "batch_size": 32}}
+    seqcl.train(log, model="S3Rec", runs=str(tmp_path), **common, pretrain={"epochs": 1, "batch_size": 16})
+    assert sizes == [16, 16, 16, 12]
 
 
 def test_every_term_of_pretraining_reaches_the_encoder_and_its_own_map():

@@ -11,6 +11,8 @@ from seqcl.errors import UserError
 from seqcl.types import SeqBatch
 
 Gaps = Literal["any", "small", "large"]
+Side = Literal["after", "before"]
+"""The item of a gap that is meant: the one after it, or the one before it."""
 
 
 def times_of(batch: SeqBatch) -> Tensor:
@@ -46,15 +48,19 @@ def even_start(batch: SeqBatch, size: Tensor, generator: Generator) -> Tensor:
     return torch.rand(rows, width, generator=generator, device=times.device).masked_fill(~best, -1).argmax(1)
 
 
-def by_gap(batch: SeqBatch, gaps: Gaps, generator: Generator) -> Tensor:
+def by_gap(batch: SeqBatch, gaps: Gaps, generator: Generator, side: Side = "after") -> Tensor:
     """Sort positions by the gap before them, smallest or largest first, ties at random: (B, L).
 
-    The first position has no gap before it: it comes behind all others, and padding behind it.
+    The first position has no gap before it: it comes behind all others, and padding behind it. With side=before, a position
+    counts by the gap behind it, and the newest item has none.
     """
     times = times_of(batch)
     place = torch.arange(times.shape[1], device=times.device)  # (L,)
-    before = times.diff(dim=1, prepend=times[:, :1])  # (B, L)
-    keys = -before if gaps == "small" else before
-    keys = keys.masked_fill(place == 0, -1e300).masked_fill(place >= batch.lengths[:, None], -torch.inf)
+    gap = times.diff(dim=1, prepend=times[:, :1])  # (B, L), the one before each position
+    alone = (place == 0).expand_as(gap)
+    if side == "before":
+        gap, alone = gap.roll(-1, 1), place == batch.lengths[:, None] - 1
+    keys = -gap if gaps == "small" else gap
+    keys = keys.masked_fill(alone, -1e300).masked_fill(place >= batch.lengths[:, None], -torch.inf)
     shuffled = torch.rand(times.shape, generator=generator, device=times.device).argsort(1)
     return shuffled.gather(1, keys.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor
 
-from seqcl.augment.gaps import Gaps, by_gap, even_start
+from seqcl.augment.gaps import Gaps, Side, by_gap, even_start
 from seqcl.types import PAD, SeqBatch
 
 Count = TypeVar("Count", int, Tensor)
@@ -43,10 +43,12 @@ def sizes(batch: SeqBatch, rate: float, least: int) -> tuple[Tensor, int]:
     return count, min(max(portion(width, rate), least), width)
 
 
-def choose(batch: SeqBatch, *, rate: float, least: int, generator: Generator, gaps: Gaps = "any") -> Tensor:
+def choose(
+    batch: SeqBatch, *, rate: float, least: int, generator: Generator, gaps: Gaps = "any", side: Side = "after"
+) -> Tensor:
     """Mark max(least, floor(rate * n)) positions of each row, every set of that size equally likely: (B, L) bool.
 
-    With gaps=small or large, mark those after the smallest or largest gaps in time instead.
+    With gaps=small or large, mark those after the smallest or largest gaps in time instead, or those before them.
     """
     rows, width = batch.items.shape
     count, bound = sizes(batch, rate, least)  # (B,)
@@ -56,7 +58,7 @@ def choose(batch: SeqBatch, *, rate: float, least: int, generator: Generator, ga
         keys.masked_fill_(time >= batch.lengths[:, None], -1.0)
         order = keys.topk(bound, dim=1).indices  # (B, bound), a random order of the real positions
     else:
-        order = by_gap(batch, gaps, generator)[:, :bound]  # (B, bound)
+        order = by_gap(batch, gaps, generator, side)[:, :bound]  # (B, bound)
     marks = torch.zeros(rows, width, dtype=torch.bool, device=time.device)  # (B, L)
     return marks.scatter_(1, order, time[:bound] < count[:, None])
 
@@ -84,12 +86,21 @@ def crop(batch: SeqBatch, *, rate: float, generator: Generator, even: bool = Fal
     return SeqBatch(items, size, users=batch.users, times=times)
 
 
-def mask(batch: SeqBatch, *, rate: float, token: int, generator: Generator, least: int = 0) -> SeqBatch:
-    """Write `token` over max(least, floor(rate * n)) positions, every set of positions equally likely.
+def mask(
+    batch: SeqBatch,
+    *,
+    rate: float,
+    token: int,
+    generator: Generator,
+    least: int = 0,
+    gaps: Gaps = "any",
+    side: Side = "after",
+) -> SeqBatch:
+    """Write `token` over max(least, floor(rate * n)) positions, chosen by `gaps`; with any, every set is equally likely.
 
     Source: CL4SRec, arXiv 2010.14395, eq. 5.
     """
-    marks = choose(batch, rate=rate, least=least, generator=generator)  # (B, L)
+    marks = choose(batch, rate=rate, least=least, generator=generator, gaps=gaps, side=side)  # (B, L)
     return batch._replace(items=batch.items.masked_fill(marks, token), targets=None)
 
 
@@ -119,13 +130,20 @@ def _partners(items: Tensor, neighbours: Tensor, generator: Generator) -> Tensor
 
 
 def substitute(
-    batch: SeqBatch, *, rate: float, neighbours: Tensor, generator: Generator, least: int = 0, gaps: Gaps = "any"
+    batch: SeqBatch,
+    *,
+    rate: float,
+    neighbours: Tensor,
+    generator: Generator,
+    least: int = 0,
+    gaps: Gaps = "any",
+    side: Side = "after",
 ) -> SeqBatch:
     """Replace max(least, floor(rate * n)) items, chosen by `gaps`, by one of their `neighbours` (N + 2, K).
 
     Source: CoSeRec, arXiv 2108.06479, section 3.2, which has K = 1; its code has least = 1.
     """
-    marks = choose(batch, rate=rate, least=least, generator=generator, gaps=gaps)  # (B, L)
+    marks = choose(batch, rate=rate, least=least, generator=generator, gaps=gaps, side=side)  # (B, L)
     partners = _partners(batch.items, neighbours, generator)  # (B, L)
     return batch._replace(items=torch.where(marks, partners, batch.items), targets=None)
 
@@ -139,10 +157,11 @@ def insert(
     generator: Generator,
     least: int = 0,
     gaps: Gaps = "any",
+    side: Side = "after",
 ) -> SeqBatch:
     """Put one of its `neighbours` (N + 2, K) before each of max(least, floor(rate * n)) items, chosen by `gaps`.
 
-    A row that grows past `max_len` keeps its newest items.
+    With side=before, it is a neighbour of the item before it instead. A row that grows past `max_len` keeps its newest items.
 
     Source: CoSeRec, arXiv 2108.06479, section 3.2, which has K = 1; its code has least = 1.
     """
@@ -161,6 +180,7 @@ def insert(
     def place(before: Tensor, at: Tensor) -> Tensor:
         return at.new_zeros(rows, wide + 1).scatter_(1, old, at).scatter_(1, new, before)[:, :wide]
 
-    items = place(_partners(batch.items, neighbours, generator), batch.items)  # (B, V)
+    whose = batch.items if side == "after" else torch.cat((batch.items[:, :1], batch.items[:, :-1]), 1)  # (B, L)
+    items = place(_partners(whose, neighbours, generator), batch.items)  # (B, V)
     times = None if batch.times is None else place(batch.times, batch.times)  # (B, V)
     return SeqBatch(items, lengths, users=batch.users, times=times)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from seqcl.augment.compose import ByLength, OneOf, Pair
+from seqcl.augment.gaps import Gaps, Side
 from seqcl.augment.graph import EdgeDrop, NodeDrop, Subgraph
 from seqcl.augment.same_target import SameTarget
 from seqcl.augment.similarity import Correlation
@@ -16,7 +17,13 @@ Positives = Literal["supervised", "unsupervised", "both"]
 
 
 def crop_mask_reorder(
-    *, crop: float = 0.6, mask: float = 0.3, reorder: float = 0.6, distinct: bool = False, number: int = 2
+    *,
+    crop: float = 0.6,
+    mask: float = 0.3,
+    reorder: float = 0.6,
+    distinct: bool = False,
+    number: int = 2,
+    keep_single: bool = False,
 ) -> Pair:
     """Make two views of a row, or more, each by one operator drawn for that row (CL4SRec, arXiv 2010.14395).
 
@@ -27,9 +34,12 @@ def crop_mask_reorder(
         distinct: Take different operators for the views of a row.
         number: Views of a row; more than 2 for `TwoViews` alone, with `distinct` each by an operator of its own (CMC, arXiv
             1906.05849).
+        keep_single: Leave rows of one item as they are, as the code of MCLRec does.
     """
     operators: list[tuple[Callable[..., View], float]] = [(Crop, crop), (Mask, mask), (Reorder, reorder)]
     views = [operator(rate=rate) for operator, rate in operators if rate]
+    if keep_single:
+        views = [ByLength(short=Identity(), long=view, threshold=1) for view in views]
     return Pair(views=views, distinct=distinct, number=number)
 
 
@@ -93,6 +103,8 @@ def evened_out(
     substitute: float = 0.2,
     insert: float = 0.5,
     threshold: int = 12,
+    masked: Gaps = "any",
+    side: Side = "after",
     correlation: Correlation = "hybrid",
     warmup: int = 5,
 ) -> Pair:
@@ -104,17 +116,26 @@ def evened_out(
         crop: Part of a row that a crop keeps, where the gaps vary least.
         mask: Part of a row that is masked.
         reorder: Part of a row that is shuffled, where the gaps vary least.
-        substitute: Part of a row that correlated items replace, after the smallest gaps.
+        substitute: Part of a row that correlated items replace, at the smallest gaps.
         insert: Part of a row that gets a correlated item before it, in the largest gaps.
         threshold: Items up to which a row is short; 12 in the paper.
+        masked: Places that are masked: any, or those at the smallest or largest gaps; large in the authors' command for
+            Beauty.
+        side: The item of a gap that is masked, replaced, or whose neighbour is inserted: the one after it, or the one before
+            it, as in the authors' code.
         correlation: Source of correlated items: cooccurrence (ItemCF-IUF), embedding (the model's own item
             embeddings), or hybrid, the surer of the two.
         warmup: Epochs by co-occurrence alone, before embeddings count.
     """
-    small, large = Substitute(rate=substitute, least=1, gaps="small"), Insert(rate=insert, least=1, gaps="large")
+    small = Substitute(rate=substitute, least=1, gaps="small", side=side)
+    large = Insert(rate=insert, least=1, gaps="large", side=side)
     longer: list[View] = [Crop(rate=crop, even=True), Reorder(rate=reorder, even=True)]
     return _short_and_long(
-        [small, large, Mask(rate=mask)], longer, threshold=threshold, correlation=correlation, warmup=warmup
+        [small, large, Mask(rate=mask, gaps=masked, side=side)],
+        longer,
+        threshold=threshold,
+        correlation=correlation,
+        warmup=warmup,
     )
 
 

@@ -17,7 +17,8 @@ class SameTarget(View):
     """Take a row of another user with the same next item, each equally likely; the row itself where there is none.
 
     Source: DuoRec, arXiv 2110.05730. Differs from the paper: a position in the middle of a training row counts too,
-    because then every kind of training window works. The index is built once, in O(P log P) for P targets.
+    because then every kind of training window works; all rows of the same user are left out, where the paper leaves out the
+    row alone. Both are the same where no user has an item twice. The index is built once, in O(P log P) for P targets.
     The users of the result are those whose rows were taken.
     """
 

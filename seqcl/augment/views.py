@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from seqcl.augment.gaps import Gaps
+from seqcl.augment.gaps import Gaps, Side
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
 from seqcl.errors import UserError, check_choice, not_negative
 from seqcl.types import SeqBatch, Windows
@@ -88,12 +88,18 @@ class Mask(Rated):
     Args:
         rate: Part of a row that is masked; the paper tries 0.1 to 0.9.
         least: Smallest number of masked positions, in rows that have so many; the paper has 0.
+        gaps: Positions to mask: any, or those at the smallest or largest gaps in time (TiCoSeRec, whose command for Beauty
+            has large).
+        side: With gaps, mask the item after a gap, or the one before it (the code of TiCoSeRec).
     """
 
     token: int | None = None
 
-    def __init__(self, *, rate: float = 0.3, least: int = 0) -> None:
+    def __init__(self, *, rate: float = 0.3, least: int = 0, gaps: Gaps = "any", side: Side = "after") -> None:
         super().__init__(rate=rate, least=least)
+        check_choice("gaps", gaps, Gaps)
+        check_choice("side", side, Side)
+        self.gaps, self.side, self.times_needed = gaps, side, gaps != "any"
 
     def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
         self.token = num_items + 1
@@ -102,7 +108,15 @@ class Mask(Rated):
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         if self.token is None:
             raise UserError("Mask: call bind(num_items=..., max_len=...) before the first batch")
-        return mask(batch, rate=self.rate, least=self.least, token=self.token, generator=generator)
+        return mask(
+            batch,
+            rate=self.rate,
+            least=self.least,
+            token=self.token,
+            generator=generator,
+            gaps=self.gaps,
+            side=self.side,
+        )
 
 
 class Reorder(Rated):
@@ -127,10 +141,11 @@ class Correlated(Rated):
 
     neighbours: Tensor | None
 
-    def __init__(self, *, rate: float, least: int, top_k: int, gaps: Gaps) -> None:
+    def __init__(self, *, rate: float, least: int, top_k: int, gaps: Gaps, side: Side) -> None:
         super().__init__(rate=rate, least=least)
         check_choice("gaps", gaps, Gaps)
-        self.gaps, self.times_needed = gaps, gaps != "any"
+        check_choice("side", side, Side)
+        self.gaps, self.side, self.times_needed = gaps, side, gaps != "any"
         if top_k < 1:
             raise UserError(f"{type(self).__name__}: top_k must be at least 1, not {top_k}")
         self.neighbours_needed = top_k
@@ -168,14 +183,23 @@ class Substitute(Correlated):
         top_k: Number of nearest items to draw the correlated one from; 1 in the paper.
         gaps: Items to replace: any, or those after the smallest or largest gaps in time (TiCoSeRec, arXiv 2212.08262,
             has small).
+        side: With gaps, replace the item after a gap, or the one before it (the code of TiCoSeRec).
     """
 
-    def __init__(self, *, rate: float = 0.1, least: int = 0, top_k: int = 1, gaps: Gaps = "any") -> None:
-        super().__init__(rate=rate, least=least, top_k=top_k, gaps=gaps)
+    def __init__(
+        self, *, rate: float = 0.1, least: int = 0, top_k: int = 1, gaps: Gaps = "any", side: Side = "after"
+    ) -> None:
+        super().__init__(rate=rate, least=least, top_k=top_k, gaps=gaps, side=side)
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         return substitute(
-            batch, rate=self.rate, least=self.least, neighbours=self.table(), generator=generator, gaps=self.gaps
+            batch,
+            rate=self.rate,
+            least=self.least,
+            neighbours=self.table(),
+            generator=generator,
+            gaps=self.gaps,
+            side=self.side,
         )
 
 
@@ -190,10 +214,13 @@ class Insert(Correlated):
         top_k: Number of nearest items to draw the correlated one from; 1 in the paper.
         gaps: Items to insert before: any, or those after the smallest or largest gaps in time (TiCoSeRec, arXiv
             2212.08262, has large).
+        side: The new item is a neighbour of the item after it, or of the one before it (the code of TiCoSeRec).
     """
 
-    def __init__(self, *, rate: float = 0.4, least: int = 0, top_k: int = 1, gaps: Gaps = "any") -> None:
-        super().__init__(rate=rate, least=least, top_k=top_k, gaps=gaps)
+    def __init__(
+        self, *, rate: float = 0.4, least: int = 0, top_k: int = 1, gaps: Gaps = "any", side: Side = "after"
+    ) -> None:
+        super().__init__(rate=rate, least=least, top_k=top_k, gaps=gaps, side=side)
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         return insert(
@@ -204,4 +231,5 @@ class Insert(Correlated):
             max_len=self.max_len,
             generator=generator,
             gaps=self.gaps,
+            side=self.side,
         )

@@ -67,13 +67,15 @@ class FeatureVectors(nn.Module):
     Args:
         features: columns of words, numbers and vectors.
         dim: width K of a column's vector.
+        learned: a hidden column has a vector that is learned, rather than zero.
     """
 
-    def __init__(self, features: Features, dim: int) -> None:
+    def __init__(self, features: Features, dim: int, *, learned: bool = False) -> None:
         super().__init__()
         made = [Words(bag, dim) for bag in features.bags.values()]
         wide = [values[:, None] for values in features.numbers.values()] + list(features.vectors.values())
         self.parts = nn.ModuleList([*made, *(Numbers(values, dim) for values in wide)])
+        self.default = nn.Parameter(torch.randn(len(self.parts), dim) * 0.02) if learned else None  # (F, K)
 
     def forward(
         self, rows: Tensor, *, hidden: Tensor | None = None, drop: float = 0.0, generator: Generator | None = None
@@ -82,9 +84,11 @@ class FeatureVectors(nn.Module):
 
         Args:
             rows: numbers of rows.
-            hidden: (n, F) bool, columns to set to zero.
+            hidden: (n, F) bool, columns to hide: to set to zero, or to their learned default.
             drop: chance to leave out a word of a row with several.
             generator: source of that chance.
         """
         vectors = torch.stack([part(rows, drop, generator) for part in self.parts], 1)  # (n, F, K)
-        return vectors if hidden is None else vectors.masked_fill(hidden[:, :, None], 0)
+        if hidden is None:
+            return vectors
+        return torch.where(hidden[:, :, None], vectors.new_zeros(()) if self.default is None else self.default, vectors)

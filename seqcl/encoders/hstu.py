@@ -17,7 +17,8 @@ class HSTU(BlockEncoder):
     """Pointwise attention over the items up to t: the state at t reads items 0..t alone.
 
     Differs from the paper: times are not read, so the bias depends on the distance in items alone; each head has its own
-    bias; a layer norm at the end lets scores be dot products as well as cosines.
+    bias; the layer norms have gains and offsets, where the authors' code has none; item embeddings are not multiplied by the
+    root of D, and no position is added to them; a layer norm at the end lets scores be dot products as well as cosines.
 
     Args:
         num_items: N, ids 1..N.

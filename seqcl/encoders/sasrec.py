@@ -26,6 +26,10 @@ class SASRec(BlockEncoder):
 
     Positions counted from the end also tell the state how many items follow. With `causal` set to False, as pre-training
     may do for a while, each state reads the whole row.
+    Differs from the paper: by default a block is that of BERT, with its norm after each sub-layer, GELU and a wide feed-forward
+    part, and positions are relative; `norm` pre, `activation` relu, `hidden` 1 and `positions` end are the paper's. No dropout
+    of attention weights; embeddings are not multiplied by the root of D; the authors' code adds the normalised queries to
+    what attention reads, this one, as the paper, its input.
 
     Args:
         num_items: N, ids 1..N.

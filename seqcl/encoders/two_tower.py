@@ -17,6 +17,7 @@ from seqcl.errors import UserError, check_choice
 from seqcl.types import PAD, Features, SeqBatch
 
 Reads = Literal["ids", "items"]
+Hidden = Literal["zero", "learned"]
 
 
 class TwoTower(Encoder):
@@ -37,6 +38,7 @@ class TwoTower(Encoder):
         hidden: width of the towers' hidden layer.
         forget: chance in training that a row's user, or an item's id, is hidden, so that both towers learn to do without.
         dropout: fraction of the hidden layers dropped in training.
+        masked: the vector of a feature that a view hides: zero, or a learned one (Yao et al.).
         sparse: move only the items of a step, which large catalogues need; weight decay and moments of the others stand still.
 
     Raises:
@@ -58,6 +60,7 @@ class TwoTower(Encoder):
         hidden: int = 128,
         forget: float = 0.1,
         dropout: float = 0.1,
+        masked: Hidden = "zero",
         sparse: bool = False,
     ) -> None:
         if not isinstance(history, TableEncoder):
@@ -71,11 +74,12 @@ class TwoTower(Encoder):
         if not item_id and not items.columns:
             raise UserError("TwoTower: the items have no features, so towers.item_id must stay true")
         check_choice("towers.reads", reads, Reads)
+        check_choice("towers.masked", masked, Hidden)
         if reads == "items" and not items.columns:
             raise UserError("TwoTower: the items have no features, so towers.reads must stay ids")
         self.options = {
             "item_id": item_id, "reads": reads, "width": width, "hidden": hidden, "forget": forget, "dropout": dropout,
-            "sparse": sparse,
+            "masked": masked, "sparse": sparse,
         }  # fmt: skip
         table = history.table
         self.history = history
@@ -85,7 +89,9 @@ class TwoTower(Encoder):
         table.sparse = sparse
         self.item_id, self.items_known, self.users_known, self.nobody = item_id, items, users, users.rows - 1
         self.item_columns = (["id"] if item_id else []) + items.columns
-        self.item_features = FeatureVectors(items, width) if items.columns else None
+        learned = masked == "learned"
+        self.item_features = FeatureVectors(items, width, learned=learned) if items.columns else None
+        self.id_default = nn.Parameter(torch.randn(self.dim) * 0.02) if learned and item_id else None  # (D,)
         self.user_features = FeatureVectors(users, width) if users.columns else None
         if items.columns:
             self.item_tower = tower(len(items.columns) * width, hidden, self.dim, dropout)
@@ -161,7 +167,8 @@ class TwoTower(Encoder):
                 unknown = unknown | (torch.rand(items.shape, device=items.device) < self.forget)
             ids = ids.masked_fill(unknown[:, None], 0)
         if ids is not None and hidden is not None:
-            ids, hidden = ids.masked_fill(hidden[:, :1], 0), hidden[:, 1:]
+            ids = torch.where(hidden[:, :1], ids.new_zeros(()) if self.id_default is None else self.id_default, ids)
+            hidden = hidden[:, 1:]
         if self.item_features is None:
             assert ids is not None
             return ids

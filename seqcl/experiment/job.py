@@ -150,6 +150,7 @@ class Job:
             print(f"pre-training for {stage.epochs} epochs", file=sys.stderr, flush=True)
         minutes = trainer.max_minutes and (self.clock.total() / 60 + trainer.max_minutes) / 2  # half of what is left
         shorter = replace(trainer, epochs=stage.epochs, lr=stage.lr, max_minutes=minutes, patience=0, ema=0.0)
+        shorter = replace(shorter, batch_size=stage.batch_size(trainer.batch_size))
         boards = make_trackers(name for name in self.experiment.options.trackers if name == "tensorboard")
         with telling(boards, folder, {}):
             result = self.fit(stage.to(self.device), shorter, folder, callbacks=boards)

@@ -13,7 +13,8 @@ class CauseRec(Recommender):
     """Next item and margins between a row and what it might have been (Zhang et al. 2021, arXiv 2109.05261).
 
     Differs from the paper: any encoder instead of attention over concepts, an item being a concept; full softmax over
-    cosines; the last target of a row decides which items are indispensable.
+    cosines; the last target of a row decides which items are indispensable: those closest to it, as the paper says, where the
+    authors' code takes the farthest (`objective.indispensable`).
     """
 
     pretrain = part(ContrastFirst)

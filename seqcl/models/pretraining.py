@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from seqcl import encoders
-from seqcl.errors import UserError
+from seqcl.errors import UserError, not_negative
 from seqcl.objectives import Objective
 from seqcl.types import SeqBatch
 
@@ -20,12 +20,15 @@ class Stage:
     Args:
         epochs: passes over the training windows (paper's checkpoints 100 to 150), 0 for none.
         lr: highest learning rate.
+        batch_size: rows of a batch; 0 for as many as in training.
     """
 
     epochs: int = 20
     lr: float = 1e-3
+    batch_size: int = 0
 
     def __post_init__(self) -> None:
+        not_negative("pretrain", batch_size=self.batch_size)
         if self.epochs < 0 or self.lr < 0:
             raise UserError(f"pretrain.epochs and pretrain.lr must not be negative, not {self.epochs} and {self.lr}")
 
@@ -37,6 +40,7 @@ class ContrastFirst(Stage):
     Args:
         epochs: passes over the training windows before the next item is learned, 0 for none.
         lr: highest learning rate of these passes.
+        batch_size: rows of a batch; 0 for as many as in training.
         contrast: the contrastive terms stay beside the next item in training; false: they are dropped after pre-training.
         keep: first layers of the projection head that become the last ones of the encoder (SimCLR v2, arXiv 2006.10029,
             section 2); 0 for none.
@@ -64,11 +68,15 @@ class Pretraining(nn.Module):
     def __init__(self, *, encoder: encoders.Encoder, objective: Objective, stage: Stage) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, objective
-        self.epochs, self.lr, self.identity = stage.epochs, stage.lr, objective.identity
+        self.stage, self.epochs, self.lr, self.identity = stage, stage.epochs, stage.lr, objective.identity
 
     def forward(self, batch: SeqBatch) -> dict[str, Tensor]:
         """Weighted loss terms by name."""
         return self.objective(encoders.dealt(self.encoder), batch)
+
+    def batch_size(self, training: int) -> int:
+        """Rows of a batch of the stage, where training has that many."""
+        return self.stage.batch_size or training
 
 
 def check_contrast(terms: Mapping[str, Objective]) -> None:

@@ -12,7 +12,8 @@ from seqcl.types import Windows
 class S3Rec(Recommender):
     """Pre-training by mutual information of items, attributes, segments and rows; then next item (Zhou et al. 2020, arXiv 2008.07873).
 
-    Differs from the paper: full softmax over cosines, and the differences that `MutualInformation` names.
+    Differs from the paper: full softmax over cosines, and the differences that `MutualInformation` names. Pre-training compares
+    cosines, whatever training compares: with `next_item.similarity` dot take `mutual.similarity` dot too.
     """
 
     pretrain = part(Stage)

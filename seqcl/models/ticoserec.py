@@ -12,9 +12,10 @@ class TiCoSeRec(Contrastive):
     """CoSeRec with views that even out the gaps in time; needs timestamps (Dang et al. 2023, arXiv 2212.08262).
 
     Differs from the paper: full softmax over cosines instead of one sampled negative; every row is augmented from the first
-    epoch on, the most even ones too, where the code begins with 40 epochs without contrast; an inserted item is a neighbour
-    of the item behind the gap and has its time, where the code takes a neighbour of the item before the gap; rows of one
-    user or with one target are no negatives of each other.
+    epoch on, the most even ones too, where the code begins with 40 epochs without contrast; the item after a gap is replaced,
+    or has its neighbour inserted, where the code takes the one before it (`views.side` before); any places are masked, where
+    the code's command for Beauty masks those at the largest gaps (`views.masked` large); a crop of two items keeps both, where
+    the code keeps one; rows of one user or with one target are no negatives of each other.
     """
 
     views = part(evened_out)

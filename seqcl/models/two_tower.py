@@ -50,7 +50,8 @@ class TwoTower(Contrastive):
     """A tower for history and user, one for items, and items that must know themselves by half of their features (Yao et al. 2021, arXiv 2007.12865).
 
     Differs from the paper: the history goes through a sequence encoder, whose table is the items' id embedding; all positions
-    of a row learn in one pass; views of histories may be contrasted too (`objective`, with weight 0 by default).
+    of a row learn in one pass; a feature that is hidden is zero, where the paper has a learned default (`towers.masked`
+    learned); views of histories may be contrasted too (`objective`, with weight 0 by default).
     """
 
     features = part(known_features)

@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.encoders import Encoder, Scoring
@@ -32,6 +33,8 @@ class BatchSoftmax(Objective):
         negatives: items drawn for each batch besides its targets, uniformly from those that training knows.
         correction: source of the chances: the counts of training targets (counts), the steps between two batches with the
             item (stream, Yi et al. 2019, algorithm 2; for logs that are not counted before), or none.
+        correct_target: take the log of its chance off the target's score too, as the paper does; false leaves that score, as
+            `next_item.correction` negatives does, since the target is there for certain.
         rate: rate of the running mean of steps, with correction=stream.
         bias: add to a score a number learned for each item; it begins as half the log of its count in training plus one,
             less the mean, and as 0 for items that training never met. All biases move in each step, with towers.sparse too.
@@ -54,6 +57,7 @@ class BatchSoftmax(Objective):
         temperature: float = 0.1,
         negatives: int = 0,
         correction: Correction = "counts",
+        correct_target: bool = True,
         rate: float = 0.05,
         bias: bool = False,
     ) -> None:
@@ -64,6 +68,7 @@ class BatchSoftmax(Objective):
             raise UserError(f"BatchSoftmax: rate must be above 0 and at most 1, not {rate}")
         check_choice("correction", correction, Correction)
         self.temperature, self.negatives, self.correction, self.rate = temperature, negatives, correction, rate
+        self.correct_target = correct_target
         self.scoring = Scoring(similarity=similarity, temperature=temperature, bias=bias)
         self.only_last = False
         self.register_buffer("chance", torch.empty(0, dtype=torch.float64), persistent=False)  # (N + 2,) of one target
@@ -118,7 +123,11 @@ class BatchSoftmax(Objective):
                 chance = self.log_chance(candidates, learned.total).to(wide)[:, None]  # (C, 1)
                 queries = torch.cat((queries, queries.new_ones(len(queries), 1)), 1)
                 table = torch.cat((table, -chance), 1)
-            return {"next_item": learned.mean(softmax(queries, table, torch.searchsorted(candidates, targets)))}
+            place = torch.searchsorted(candidates, targets)  # (T,)
+            if self.correction == "none" or self.correct_target:
+                return {"next_item": learned.mean(softmax(queries, table, place))}
+            logits = (queries @ table.T).scatter_add(1, place[:, None], chance[place])  # (T, C)
+            return {"next_item": learned.mean(F.cross_entropy(logits, place))}
 
     def targets_of(self, batch: SeqBatch, learned: Learned) -> Tensor:
         """The targets of all positions that learn one, on whichever process: (T,)."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from seqcl.encoders import Encoder
-from seqcl.errors import UserError, not_negative, positive
+from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import cosine_margin, triplet
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.kinship import masked_share
 from seqcl.types import PAD, SeqBatch, Windows
+
+Indispensable = Literal["closest", "farthest"]
 
 
 class Counterfactual(Objective):
@@ -32,6 +36,7 @@ class Counterfactual(Objective):
         weight: Factor of `observed`.
         interest: Factor of `interest`.
         replace: Fraction of a row that is indispensable, between 0 and 1.
+        indispensable: Items that are it: closest to the target, as in the paper, or farthest, as the authors' code sorts them.
         positives: Number of counterfactual positives made of each row.
         negatives: Number of counterfactual negatives made of each row.
         triplet_margin: Margin of `observed`, a distance on the unit sphere; 0 to 2.
@@ -47,6 +52,7 @@ class Counterfactual(Objective):
         weight: float = 0.1,
         interest: float = 0.1,
         replace: float = 0.5,
+        indispensable: Indispensable = "closest",
         positives: int = 1,
         negatives: int = 1,
         triplet_margin: float = 0.5,
@@ -61,6 +67,8 @@ class Counterfactual(Objective):
         if not -1 <= cosine_margin <= 1:
             raise UserError(f"Counterfactual: cosine_margin must be from -1 to 1, not {cosine_margin}")
         positive("Counterfactual", positives=positives, negatives=negatives)
+        check_choice("indispensable", indispensable, Indispensable)
+        self.indispensable = indispensable
         self.weight, self.interest, self.replace = weight, interest, replace
         self.positives, self.negatives = positives, negatives
         self.triplet_margin, self.cosine_margin = triplet_margin, cosine_margin
@@ -102,7 +110,7 @@ class Counterfactual(Objective):
 
     @torch.no_grad()
     def closest(self, table: Tensor, batch: SeqBatch, targets: Tensor) -> Tensor:
-        """Mark the items of each row with the largest cosines to its target, one at least: (B, L) bool.
+        """Mark the items of each row with the largest cosines to its target, or the smallest, one at least: (B, L) bool.
 
         Args:
             table: (N + 2, D) item embeddings.
@@ -111,6 +119,7 @@ class Counterfactual(Objective):
         """
         unit = F.normalize(table, dim=1)
         scores = (unit[batch.items] * unit[targets][:, None]).sum(-1)  # (B, L)
+        scores = scores if self.indispensable == "closest" else -scores
         scores = scores.masked_fill(batch.items == 0, -torch.inf)
         place = scores.argsort(1, descending=True).argsort(1)  # (B, L), the rank of each position
         count = (batch.lengths * self.replace).long().clamp(min=1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.augment import Pair, View
@@ -14,6 +17,7 @@ from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch, Similarity
 
 BETAS, EPS = (0.9, 0.999), 1e-8
+Activation = Literal["relu", "gelu"]
 
 
 class LearnedViews(ViewsObjective):
@@ -34,6 +38,9 @@ class LearnedViews(ViewsObjective):
         temperature: Divisor of the similarities.
         similarity: cosine, or dot product (the authors' code).
         layers: Number of linear layers of an augmenter; 3 in the paper.
+        activation: Non-linearity between these layers; gelu in the authors' code.
+        unit: Scale learned views to length 1, as the authors' code does. Without it inner products let the augmenters lower
+            their loss by making them longer.
         lr: Learning rate of the augmenters; 0.001 in the paper.
         regularise: Factor of the regulariser within `learned`; 0.1 in the paper.
     """
@@ -52,6 +59,8 @@ class LearnedViews(ViewsObjective):
         temperature: float = 0.2,
         similarity: Similarity = "cosine",
         layers: int = 3,
+        activation: Activation = "relu",
+        unit: bool = False,
         lr: float = 1e-3,
         regularise: float = 0.1,
     ) -> None:
@@ -59,9 +68,12 @@ class LearnedViews(ViewsObjective):
         positive("LearnedViews", temperature=temperature, layers=layers, lr=lr)
         not_negative("LearnedViews", learned=learned, regularise=regularise)
         check_choice("similarity", similarity, Similarity)
+        check_choice("activation", activation, Activation)
         self.learned, self.lr, self.regularise = learned, lr, regularise
         self.temperature, self.similarity = temperature, similarity
-        self.augmenters = nn.ModuleList(augmenter(dim, layers) for _ in range(2)).requires_grad_(False)
+        self.augmenters = nn.ModuleList(augmenter(dim, layers, activation, unit) for _ in range(2)).requires_grad_(
+            False
+        )
         size = sum(parameter.numel() for parameter in self.augmenters.parameters())
         self.register_buffer("first", torch.zeros(size))
         self.register_buffer("second", torch.zeros(size))
@@ -131,9 +143,17 @@ class LearnedViews(ViewsObjective):
             parameter.sub_(part.view_as(parameter))
 
 
-def augmenter(dim: int, layers: int) -> nn.Sequential:
-    """Build linear layers with ReLU between: (B, D) -> (B, D)."""
+class Unit(nn.Module):
+    """Scale rows to length 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From x (B, D) to the same shape."""
+        return F.normalize(x, dim=1)
+
+
+def augmenter(dim: int, layers: int, activation: Activation, unit: bool) -> nn.Sequential:
+    """Build linear layers with a non-linearity between, and unit length behind if wanted: (B, D) -> (B, D)."""
     parts: list[nn.Module] = [nn.Linear(dim, dim)]
     for _ in range(layers - 1):
-        parts += [nn.ReLU(), nn.Linear(dim, dim)]
-    return nn.Sequential(*parts)
+        parts += [nn.GELU() if activation == "gelu" else nn.ReLU(), nn.Linear(dim, dim)]
+    return nn.Sequential(*parts, *([Unit()] if unit else []))

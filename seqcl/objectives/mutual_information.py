@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from seqcl.objectives.rows import whole_rows
 from seqcl.parts import FileName
 from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
+Associated = Literal["items", "states"]
+
 
 class MutualInformation(Objective):
     """Four terms of InfoNCE with bilinear scores, over whole rows that are read both ways.
@@ -37,13 +39,18 @@ class MutualInformation(Objective):
     draws one. The negatives of a segment are the other segments of the batch, without those of the same user, with the
     same target, or equal to it; the code draws one. An item in several rows of a batch counts once for its attributes.
     A segment is encoded by itself, not between MASKs. Places are masked at random; the last place is not always among
-    them. One vector stands for a distance in both directions.
+    them. One vector stands for a distance in both directions. Whole rows are read, where the code reads every prefix of them
+    (`prefixes`); an item's attributes are found by its embedding, as the paper says, where the code has the state at its place
+    (`aap` states).
 
     Args:
         dim: Width D of states and item embeddings.
         attributes: Attributes of items: columns of the item table, or a .json file of item -> [attributes]; without a
             choice, all columns of words.
         rate: Fraction of a row that is masked, one item at least.
+        prefixes: Read every prefix of a row of two items or more, each once in an epoch, as the authors' code does.
+        aap: Vectors that are to find an item's attributes: the embeddings of items, as in the paper, or the states at places
+            that are not masked, as in the authors' code, so that the term reaches the blocks.
         item_attribute: Weight of the term between an item's embedding and its attributes (AAP, section 4.2.1); 0 leaves
             it out, here and below.
         masked_item: Weight of the term between the state at a MASK and the item it hides (MIP, section 4.2.2).
@@ -66,6 +73,8 @@ class MutualInformation(Objective):
         dim: int,
         attributes: Annotated[str | None, FileName(".json")] = None,
         rate: float = 0.2,
+        prefixes: bool = False,
+        aap: Associated = "items",
         item_attribute: float = 0.2,
         masked_item: float = 1.0,
         masked_attribute: float = 1.0,
@@ -76,6 +85,8 @@ class MutualInformation(Objective):
         super().__init__()
         positive("MutualInformation", temperature=temperature)
         check_choice("similarity", similarity, Similarity)
+        check_choice("aap", aap, Associated)
+        self.prefixes, self.aap = prefixes, aap
         if not 0 <= rate < 1:
             raise UserError(f"MutualInformation: rate must be from 0 to below 1, not {rate}")
         self.weights = {
@@ -118,20 +129,26 @@ class MutualInformation(Objective):
         nn.init.normal_(self.attributes.weight, std=0.02)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        batch = prefixes_of(batch) if self.prefixes else batch
         rows = whole_rows(batch)
         distinct = rows.items.unique()
         distinct = distinct[distinct > PAD]  # (K,)
         terms: dict[str, Tensor] = {}
         self.missing = {}
         with reading_both_ways(encoder):
-            if self.weights["masked_item"] or self.weights["masked_attribute"]:  # M places are masked
+            associated = self.weights["item_attribute"] and self.aap == "states"
+            if self.weights["masked_item"] or self.weights["masked_attribute"] or associated:  # M places are masked
                 marks = choose(rows, rate=self.rate, least=1, generator=rng(rows.items.device))  # (B, L + 1)
                 masked = rows._replace(items=rows.items.masked_fill(marks, encoder.num_items + 1))
-                states, items = encoder(masked)[marks], rows.items[marks]  # (M, D), (M,)
+                every = encoder(masked)  # (B, L + 1, D)
+                states, items = every[marks], rows.items[marks]  # (M, D), (M,)
             if self.weights["item_attribute"]:
-                terms["item_attribute"] = self.with_attributes(
-                    "item_attribute", encoder.item_embeddings()[distinct], distinct
-                )
+                if self.aap == "states":
+                    shown = (rows.items > PAD) & ~marks  # (B, L + 1)
+                    vectors, whose = every[shown], rows.items[shown]
+                else:
+                    vectors, whose = encoder.item_embeddings()[distinct], distinct
+                terms["item_attribute"] = self.with_attributes("item_attribute", vectors, whose)
             if self.weights["masked_item"]:
                 scores = self.scores("masked_item", states, encoder.item_embeddings()[distinct])  # (M, K)
                 terms["masked_item"] = contrast(scores, items[:, None] == distinct)
@@ -171,6 +188,21 @@ class MutualInformation(Objective):
     def scores(self, name: str, states: Tensor, others: Tensor) -> Tensor:
         """Compute bilinear scores of all pairs, over the temperature: (M, D), (C, D) -> (M, C)."""
         return similarities(self.maps[name](states), others, self.similarity) / self.temperature
+
+
+def prefixes_of(batch: SeqBatch) -> SeqBatch:
+    """Every position of B rows that has a target, as a row that ends there: items (P, L), targets (P, L) at their ends alone.
+
+    Raises:
+        ValueError: the batch has no targets.
+    """
+    if batch.targets is None:
+        raise ValueError("a prefix ends in a target, and the batch has none")
+    row, place = (batch.targets > PAD).nonzero(as_tuple=True)  # (P,), (P,)
+    time = torch.arange(batch.items.shape[1], device=row.device)
+    items = batch.items[row].masked_fill(time > place[:, None], PAD)  # (P, L)
+    targets = batch.targets[row].masked_fill(time != place[:, None], PAD)  # (P, L)
+    return SeqBatch(items, place + 1, targets=targets, users=None if batch.users is None else batch.users[row])
 
 
 def cut(rows: SeqBatch, *, token: int) -> tuple[SeqBatch, SeqBatch]:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from seqcl.augment import Pair, View
+from seqcl.augment import Pair, View, halves
 from seqcl.encoders import Encoder
 from seqcl.losses import cosine_gap, info_nce
 from seqcl.objectives.follower import Follower, check_momentum
@@ -24,6 +24,9 @@ class BYOL(ViewsObjective):
     The loss is 2 - 2 cos, summed over both directions (eq. 2 and below). The copy's momentum rises from `momentum` to 1
     over the planned epochs, along a cosine (section 3.3).
 
+    Differs from the paper: batch norm sees both views together, and the copy drops out as the encoder does, where the paper's
+    networks have no dropout; `norm_each` true and `target_dropout` false change this.
+
     Args:
         views: Source of the two views of a row.
         dim: Width D of the encoder's states.
@@ -31,6 +34,8 @@ class BYOL(ViewsObjective):
         momentum: Fraction of the copy that stays in the first step; 0.996 in the paper.
         head: Projection of both encoders; mlp_bn in the paper.
         predictor: Map from the encoder's projection to the copy's; the copy has none; mlp_bn in the paper.
+        norm_each: Let batch norm see one view at a time, as in the paper.
+        target_dropout: Let the copy drop out, as the encoder does.
     """
 
     step: Tensor  # (), number of updates done
@@ -45,10 +50,12 @@ class BYOL(ViewsObjective):
         momentum: float = 0.996,
         head: Head = "mlp_bn",
         predictor: Head = "mlp_bn",
+        norm_each: bool = False,
+        target_dropout: bool = True,
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         check_momentum(type(self).__name__, momentum)
-        self.momentum = momentum
+        self.momentum, self.norm_each, self.target_dropout = momentum, norm_each, target_dropout
         self.predictor = projection(predictor, dim)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -65,8 +72,15 @@ class BYOL(ViewsObjective):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         both = self.make_views(batch)
-        predicted = self.predictor(self.head(encoder.last(both)))  # (2B, D)
-        first, second = self.follower(both).chunk(2)  # (B, D), (B, D)
+        if not self.target_dropout:
+            self.follower.encoder.eval()
+        states = encoder.last(both)  # (2B, D)
+        if self.norm_each:
+            predicted = torch.cat([self.predictor(self.head(view)) for view in states.chunk(2)])
+            first, second = (self.follower(view) for view in halves(both))  # (B, D), (B, D)
+        else:
+            predicted = self.predictor(self.head(states))  # (2B, D)
+            first, second = self.follower(both).chunk(2)  # (B, D), (B, D)
         loss = 2 * cosine_gap(predicted, torch.cat((second, first)))  # the mean over 2B is half the sum of both ways
         self.observe(*predicted.detach().chunk(2))
         return {"predict": self.weight * loss}

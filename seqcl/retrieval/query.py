@@ -86,7 +86,7 @@ class Query:
                 items=Features(bags={}, numbers={}, vectors={}),
                 users=nobody(**self.towers["users"]),
                 trained=np.ones(self.num_items + 2, bool),  # which zeroes no row; the weights have the true one
-                **self.towers["options"] | {"item_id": True, "reads": "ids"},
+                **self.towers["options"] | {"item_id": True, "reads": "ids", "masked": "zero"},
             )
         if self.kept:
             encoder = Extended(encoder, kept_layers(self.kept, encoder.dim))

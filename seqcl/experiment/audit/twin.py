@@ -103,6 +103,7 @@ def trace_of(
     stage = model.pretraining()
     if stage is not None:
         trainer = replace(experiment.train, epochs=stage.epochs, lr=stage.lr)
+        trainer = replace(trainer, batch_size=stage.batch_size(trainer.batch_size))
         walk(trace, "pretraining", stage.to(device), trainer, split, seed, device, batches)
     walk(trace, "training", model, experiment.train, split, seed, device, batches)
     return trace

@@ -142,7 +142,8 @@ class RecBoleRecommender(SequentialRecommender):
         if stage is None:
             return
         self.logger.info("pre-training for %d epochs", stage.epochs)
-        rows = Loader(self.windows("sliding"), batch_size=self.batch_size, device=device, shuffle_seed=0, bucket=False)
-        trainer = Trainer(epochs=stage.epochs, lr=stage.lr, batch_size=self.batch_size, patience=0, ema=0.0)
+        size = stage.batch_size(self.batch_size)
+        rows = Loader(self.windows("sliding"), batch_size=size, device=device, shuffle_seed=0, bucket=False)
+        trainer = Trainer(epochs=stage.epochs, lr=stage.lr, batch_size=size, patience=0, ema=0.0)
         trainer.fit(stage.to(device), rows, device=device, progress=False)
         super().train()
