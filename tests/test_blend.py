@@ -120,14 +120,23 @@ def test_a_bonus_ranks_as_the_log_of_the_share_does():
             assert torch.allclose(found[row] - found[row].mean(), plain - plain.mean(), atol=1e-4)
 
 
-def test_vectors_move_towards_the_mean_of_the_neighbours_first():
+def test_vectors_move_towards_the_items_before_them_and_stay_as_long():
     memory = Memory(num_items=4, size=3, recency=1.0)
     memory.items[1:5] = torch.tensor([[2, 3, 4], [2, 1, 3], [1, 2, 4], [1, 2, 3]])
-    memory.weights[1:5] = torch.tensor([[3.0, 2, 1], [3, 2, 0], [1, 0, 0], [0, 0, 0]])
-    vectors = torch.eye(4)
-    found = blend.neighbours_mean(vectors, memory, 2)
-    expected = [[0, 0.5, 0.5, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]  # no item is a neighbour of itself
-    assert found.tolist() == expected
+    memory.weights[1:5] = torch.tensor([[3.0, 2, 0], [9, 4, 2], [1, 1, 0], [2, 0, 0]])
+    vectors = torch.eye(4) * 2
+    found = blend.mean_before(vectors, memory, 2)
+    expected = [
+        [0, 4 / 3, 0, 2 / 3],
+        [3 / 2, 0, 1 / 2, 0],
+        [1, 1, 0, 0],
+        [0, 0, 0, 2],
+    ]  # none is before itself, or none is
+    assert found.flatten().tolist() == pytest.approx([one for row in expected for one in row])
+    biased = torch.cat((vectors, torch.tensor([[5.0], [6], [7], [8]])), 1)
+    after = blend.moved(biased, found, 0.3)
+    assert torch.equal(after[:, 4], biased[:, 4]) and torch.allclose(after[:, :4].norm(dim=1), torch.tensor(2.0))
+    assert torch.allclose(after[0, :4] / after[0, 0], torch.tensor([1.0, 0.2 / 0.7, 0, 0.1 / 0.7]), atol=1e-5)
 
 
 def test_candidates_have_the_ranks_of_a_full_ranking(run):
