@@ -77,20 +77,19 @@ class Memories(nn.Module):
 
     def __init__(self, *, num_items: int, size: int, recency: Mapping[str, float], gates: int, folds: int) -> None:
         super().__init__()
-        size = min(size, num_items)
+        self.num_items, self.size, self.recency = num_items, min(size, num_items), recency
         self.parts = nn.ModuleDict(
-            {name: Memory(num_items=num_items, size=size, recency=age) for name, age in recency.items()}
+            {name: Memory(num_items=num_items, size=self.size, recency=age) for name, age in recency.items()}
         )
         self.register_buffer("kinds", torch.zeros(num_items + 2, dtype=torch.long))  # of each item
         self.register_buffer("mixture", torch.zeros(folds + 1, gates, len(recency)))  # the last one is everybody's
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that make memories of the same form, as JSON."""
-        first = next(iter(self.parts.values()))
         return {
-            "num_items": first.num_items,
-            "size": first.items.shape[1],
-            "recency": {name: part.recency for name, part in self.parts.items()},
+            "num_items": self.num_items,
+            "size": self.size,
+            "recency": dict(self.recency),
             "gates": self.mixture.shape[1],
             "folds": len(self.mixture) - 1,
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from seqcl.encoders import Memories, Memory
@@ -17,6 +18,7 @@ from seqcl.models.item_knn import ItemKNN
 from seqcl.models.linear import Linear, closed_form, refuse_all_pairs
 from seqcl.models.markov import Markov
 from seqcl.models.mixture import choose, ranks_of
+from seqcl.models.neighbours import place_in_row
 from seqcl.models.slist import SLIST
 from seqcl.parts import Part, chosen, part
 from seqcl.types import SeqBatch, Windows
@@ -35,7 +37,7 @@ RECENCY = {"ItemKNN": 0.0, "Markov": 0.1}
 MOST = 3
 """Memories of a blend: every combination of their weights is tried."""
 
-AMOUNTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+AMOUNTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Parts by which vectors are moved towards their neighbours; validation chooses one."""
 
 
@@ -46,7 +48,7 @@ class Blending:
     Args:
         memories: SLIST, EASE, ItemKNN or Markov, whose options are in a section of that name; [] for none.
         size: largest weights that a memory keeps of each item.
-        neighbours: items that follow an item most, by SLIST, towards which its vector is moved; how far, validation chooses; 0: it stays.
+        neighbours: items before an item, by SLIST, towards which its vector is moved; how far, validation chooses; 0: it stays.
         gates: kinds of newest item, by count in training, each with weights of its own.
         folds: groups of users; each is validated with weights that were learned from the others.
 
@@ -75,7 +77,7 @@ class Blending:
 class Blend(Recommender):
     """Next item by a network beside memories in closed form, weighed on validation (after Khandelwal et al. 2020, arXiv 1911.00172).
 
-    Training is the network's own. After it, vectors are moved towards those of the items that follow, and a score is that of the
+    Training is the network's own. After it, vectors are moved towards those of the items before them, and a score is that of the
     network plus weight * log(1 + share / 1e-5) for each memory, share being the item's part of what the memory recalls.
 
     Differs from the paper: memories are linear models of items (SLIST, EASE) instead of stored states, and their logs are added.
@@ -203,26 +205,43 @@ class Blend(Recommender):
         return torch.from_numpy(np.searchsorted(bounds, counts))
 
     def move(self, memory: Memory, figure: Callable[[], float]) -> float:
-        """Move the vectors towards the mean of those of the items that follow, as far as the figure grows; give how far."""
+        """Move the vectors towards those of the items before them, as far as the figure grows; give how far."""
         vectors = self.dense()
-        mean = neighbours_mean(vectors, memory.to(vectors.device), self.blending.neighbours)
+        width = vectors.shape[1] - self.objective.scoring.biased  # a bias stays
+        mean = mean_before(vectors[:, :width], memory, self.blending.neighbours)
+        tables = {amount: moved(vectors, mean, amount) for amount in AMOUNTS}
         figures = {}
-        for amount in AMOUNTS:
-            self.table = torch.lerp(vectors, mean, amount)
+        for amount, table in tables.items():
+            self.table = table
             figures[amount] = figure()
         best = max(figures, key=lambda amount: figures[amount])
-        self.table = torch.lerp(vectors, mean, best)
+        self.table = tables[best]
         return best
 
 
-def neighbours_mean(vectors: Tensor, memory: Memory, number: int) -> Tensor:
-    """The mean of the vectors (N, D) of the items that a memory has first for each item; its own where there is none: (N, D)."""
-    found = torch.empty_like(vectors)
-    for rows in torch.arange(len(vectors), device=vectors.device).split(8192):
-        ids, weights = memory.items[rows + 1, :number].long(), memory.weights[rows + 1, :number]
-        near = ((weights > 0) & (ids != rows[:, None] + 1)).to(vectors)  # (n, K)
-        sums = torch.einsum("nk,nkd->nd", near, vectors[ids - 1])
-        found[rows] = torch.where(
-            near.sum(1, keepdim=True) > 0, sums / near.sum(1, keepdim=True).clamp(min=1), vectors[rows]
-        )
-    return found
+def moved(vectors: Tensor, mean: Tensor, amount: float) -> Tensor:
+    """Vectors (N, D) of which the first coordinates went towards a mean (N, d), and are as long as before."""
+    before = vectors[:, : mean.shape[1]]
+    after = torch.lerp(before, mean, amount)
+    after = after * (before.norm(dim=1, keepdim=True) / after.norm(dim=1, keepdim=True).clamp(min=1e-12))
+    return torch.cat((after, vectors[:, mean.shape[1] :]), 1)
+
+
+def mean_before(vectors: Tensor, memory: Memory, number: int) -> Tensor:
+    """The mean of the vectors (N, d) of the items from which a memory has the largest weights to each item, so weighed: (N, d).
+
+    It is an item's own vector where there is none.
+    """
+    weights = memory.weights[1:-1].flatten().cpu().numpy()
+    first, second = (
+        np.arange(len(vectors)).repeat(memory.items.shape[1]),
+        memory.items[1:-1].flatten().cpu().numpy() - 1,
+    )
+    kept = np.flatnonzero((weights > 0) & (first != second))
+    kept = kept[np.lexsort((-weights[kept], second[kept]))]  # by item, the largest first
+    kept = kept[place_in_row(second[kept]) < number]
+    shape = (len(vectors), len(vectors))
+    before = sparse.csr_array((weights[kept], (second[kept], first[kept])), shape=shape)
+    sums = np.asarray(before.sum(1)).reshape(-1, 1)
+    own = vectors.cpu().numpy()
+    return torch.from_numpy(np.where(sums > 0, before @ own / np.maximum(sums, 1e-12), own)).to(vectors)

@@ -45,7 +45,7 @@ def check_memories(model: Model, made: Made, *, same_device: bool) -> str:
         refuse_other(f"the memory {name}", part.state_dict(), made[name].state_dict(), same_device)
         told += len(part.items) - 2
     return (
-        f"the rows ({told:,}) of {', '.join(memories.parts)}, counted where every held-out interaction is another one"
+        f"the rows ({told:,}) in {', '.join(memories.parts)}, counted where every held-out interaction is another one"
     )
 
 
