@@ -90,7 +90,6 @@ TERMS = {
             "InstanceRec",
             "SimCLRv2Rec",
             "DIMRec",
-            "SimCLRv2Rec",
         ],
         "next_item contrast",
     ),
