@@ -43,7 +43,7 @@ def check_memories(model: Model, made: Made, *, same_device: bool) -> str:
     told = 0
     for name, part in memories.parts.items():
         refuse_other(f"the memory {name}", part.state_dict(), made[name].state_dict(), same_device)
-        told += len(part.items) - 2
+        told += len(part.get_buffer("items")) - 2
     return (
         f"the rows ({told:,}) in {', '.join(memories.parts)}, counted where every held-out interaction is another one"
     )
