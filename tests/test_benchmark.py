@@ -176,8 +176,6 @@ def test_these_recipes_contrast():
         "ItemKNN",
         "Popularity",
     }
-    others |= {"SKNN", "VSKNN", "Markov"}
-    others = {"SASRec", "BSARec", "GRU4Rec", "NARM", "BERT4Rec", "HSTU", "EASE", "SLIST", "ItemKNN", "Popularity"}
     others |= {"SKNN", "VSKNN", "Markov", "Blend"}
     assert set(MODELS) - set(CONTRASTIVE) == others
 
