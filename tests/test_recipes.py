@@ -62,6 +62,8 @@ TERMS = {
     "SwAVRec": "next_item swap",
     "TwoTower": "next_item features contrast",
     "AlignUniformRec": "next_item spread",
+    "DirectAU": "align_uniform",
+    **dict.fromkeys(["IMixRec", "CLAERec"], "next_item contrast"),
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "GRU4Rec", "NARM", "HSTU", "S3Rec"], "next_item"),

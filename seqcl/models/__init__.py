@@ -8,7 +8,9 @@ from seqcl.models.bsarec import BSARec
 from seqcl.models.byolrec import BYOLRec
 from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
+from seqcl.models.claerec import CLAERec
 from seqcl.models.coserec import CoSeRec
+from seqcl.models.directau import DirectAU
 from seqcl.models.distil import Distil
 from seqcl.models.duorec import DuoRec
 from seqcl.models.ease import EASE
@@ -16,6 +18,7 @@ from seqcl.models.gru4rec import GRU4Rec
 from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
+from seqcl.models.imixrec import IMixRec
 from seqcl.models.item_knn import ItemKNN
 from seqcl.models.markov import Markov
 from seqcl.models.mclrec import MCLRec
@@ -60,6 +63,9 @@ MODELS = table(
         "BarlowRec": BarlowRec,
         "VICRegRec": VICRegRec,
         "AlignUniformRec": AlignUniformRec,
+        "DirectAU": DirectAU,
+        "IMixRec": IMixRec,
+        "CLAERec": CLAERec,
         "SwAVRec": SwAVRec,
         "PIRLRec": PIRLRec,
         "SupConRec": SupConRec,

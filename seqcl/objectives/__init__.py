@@ -5,12 +5,14 @@ from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.decorrelation import Barlow, VICReg
+from seqcl.objectives.direct import DirectAU
 from seqcl.objectives.distillation import Distillation
 from seqcl.objectives.feature_contrast import FeatureContrast
 from seqcl.objectives.heads import projection
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.masked_items import MaskedItems
+from seqcl.objectives.mixed_inputs import CLAE, IMix
 from seqcl.objectives.momentum import MoCo
 from seqcl.objectives.mutual_information import MutualInformation
 from seqcl.objectives.next_item import NextItem
@@ -33,6 +35,8 @@ OBJECTIVES = table(
         "MoCoV3": MoCoV3,
         "BYOL": BYOL,
         "SimSiam": SimSiam,
+        "IMix": IMix,
+        "CLAE": CLAE,
         "Barlow": Barlow,
         "VICReg": VICReg,
         "SwAV": SwAV,
@@ -40,6 +44,7 @@ OBJECTIVES = table(
         "PIRL": PIRL,
         "LearnedViews": LearnedViews,
         "Counterfactual": Counterfactual,
+        "DirectAU": DirectAU,
         "Distillation": Distillation,
         "BatchSoftmax": BatchSoftmax,
         "FeatureContrast": FeatureContrast,
@@ -50,14 +55,17 @@ OBJECTIVES = table(
 
 __all__ = [
     "BYOL",
+    "CLAE",
     "OBJECTIVES",
     "PIRL",
     "AlignUniform",
     "Barlow",
     "BatchSoftmax",
     "Counterfactual",
+    "DirectAU",
     "Distillation",
     "FeatureContrast",
+    "IMix",
     "ItemLoss",
     "Joint",
     "LearnedViews",
