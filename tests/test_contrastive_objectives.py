@@ -16,11 +16,13 @@ from seqcl.errors import UserError
 from seqcl.losses import nt_xent, view_regularizer
 from seqcl.objectives import (
     BYOL,
+    CLAE,
     OBJECTIVES,
     PIRL,
     AlignUniform,
     Barlow,
     Counterfactual,
+    IMix,
     InfoMin,
     Instance,
     LearnedViews,
@@ -60,6 +62,8 @@ BUILT = {
     "AlignUniform": lambda views: AlignUniform(views=views, dim=DIM),
     "MoCoV3": lambda views, **options: MoCoV3(views=views, dim=DIM, momentum=0.9, **options),
     "LoCo": lambda views, **options: LoCo(views=views, dim=DIM, **options),
+    "IMix": lambda views, **options: IMix(views=views, dim=DIM, **options),
+    "CLAE": lambda views, **options: CLAE(views=views, dim=DIM, **options),
     "Barlow": lambda views: Barlow(views=views, dim=DIM, width=12),
     "VICReg": lambda views: VICReg(views=views, dim=DIM, width=12),
     "DIM": lambda views, **options: OBJECTIVES["DIM"](views=views, dim=DIM, **options),
@@ -241,6 +245,11 @@ def test_gradients_at_both_views_are_those_of_finite_differences(name, half):
         torch.manual_seed(3)
         return sum(objective(encoder, batch).values())
 
+    if name == "CLAE":  # the move takes no gradient, on purpose: the same one every time
+        moves = []
+        make_move = objective.move
+        objective.move = lambda *given: moves[0] if moves else moves.append(make_move(*given).detach()) or moves[0]
+
     shift = torch.zeros(20 * (5 if name == "LooC" else 2), DIM, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(shift), shift)
     begin = 20 * ["first views", "second views", "third views"].index(half)
@@ -274,7 +283,12 @@ def test_the_masked_share_is_that_of_a_count_over_rows(name):
     alike = targets[:, None] == targets
     others = ~torch.eye(8, dtype=torch.bool)
     expected = ((mine | alike) & others).sum() / others.sum()
-    if name == "SupCon":  # where rows of one target are positives
+    if name == "IMix":  # where rows that are like the partner are no negatives either
+        torch.manual_seed(3)
+        partner = torch.randperm(8)
+        own = torch.eye(8, dtype=torch.bool) | torch.eye(8, dtype=torch.bool)[partner]
+        expected = ((mine | alike | mine[partner] | alike[partner]) & ~own).sum() / (~own).sum()
+    elif name == "SupCon":  # where rows of one target are positives
         expected = (mine & ~alike & others).sum() / others.sum()
     elif name == "MoCo":
         expected = (mine | alike).sum() / 64

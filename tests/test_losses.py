@@ -294,6 +294,26 @@ def test_contrast_with_an_eye_mask_is_cross_entropy():
     torch.testing.assert_close(contrast(logits, torch.eye(5, 9).bool()), F.cross_entropy(logits, torch.arange(5)))
 
 
+def test_contrast_with_soft_positives_is_cross_entropy_and_with_equal_ones_the_mean():
+    logits = normal(5, 7).requires_grad_()
+    wanted = normal(5, 7, seed=2).softmax(1)
+    every = torch.ones(5, 7, dtype=torch.bool)
+    torch.testing.assert_close(contrast(logits, every, shares=wanted), F.cross_entropy(logits, wanted))
+    some = normal(5, 7, seed=3) > 0.3
+    keep = normal(5, 7, seed=4) > -0.5
+    equal = some / some.sum(1, keepdim=True).clamp(min=1)
+    torch.testing.assert_close(contrast(logits, some, keep=keep, shares=equal), contrast(logits, some, keep=keep))
+    shares = (wanted * some) / (wanted * some).sum(1, keepdim=True).clamp(min=1e-9)
+    expected = 0.0
+    rows = [row for row in range(5) if some[row].any()]
+    for row in rows:
+        known = [j for j in range(7) if some[row, j] or keep[row, j]]
+        norm = math.log(sum(math.exp(logits[row, j].item()) for j in known))
+        expected -= sum(shares[row, j].item() * (logits[row, j].item() - norm) for j in known) / len(rows)
+    assert contrast(logits, some, keep=keep, shares=shares).item() == pytest.approx(expected)
+    assert torch.autograd.gradcheck(lambda x: contrast(x, some, keep=keep, shares=shares), (logits,))
+
+
 @pytest.mark.parametrize("reduction", ["out", "in"])
 def test_contrast_without_any_positive_is_zero_with_zero_gradient(reduction):
     logits = normal(3, 4).requires_grad_()

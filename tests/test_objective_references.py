@@ -13,9 +13,11 @@ from itertools import combinations, pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.func import functional_call
 
 from seqcl.augment import Crop, Identity, Mask, Pair, SameTarget, apart
 from seqcl.errors import UserError
+from seqcl.losses import nt_xent
 from seqcl.objectives import Counterfactual, ItemGraph
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
@@ -332,7 +334,76 @@ def mi_ce(objective, encoder, first, second):
     return {"contrast": objective.weight * total / 8}
 
 
+def i_mix(objective, encoder, first, second):
+    torch.manual_seed(3)
+    views = objective.make_views(BATCH)
+    partner, part = objective.draw(8, second)
+    table, firsts = encoder.item_embeddings(), [views.items[i][: int(views.lengths[i])] for i in ROWS]
+    queries, keys, total = [], objective.head(second), 0.0
+    for i in ROWS:
+        mine, theirs, vectors = firsts[i].tolist(), firsts[int(partner[i])].tolist(), []
+        for behind in range(1, len(mine) + 1):  # from the newest item on
+            own = table[mine[-behind]]
+            other = table[theirs[-behind]] if behind <= len(theirs) else None
+            vectors.append(own if other is None else part[i] * own + (1 - part[i]) * other)
+        queries.append(objective.head(encoder_of_vectors(encoder, torch.stack(vectors[::-1])))[0])
+    for i in ROWS:
+        j = int(partner[i])
+        logits = [slow.cosine(queries[i], key) / objective.temperature for key in keys]
+        known = [k for k in ROWS if k in (i, j) or not (belong(i, k) or belong(j, k))]
+        norm = math.log(sum(math.exp(logits[k]) for k in known))
+        total -= float(part[i]) * (logits[i] - norm) + float(1 - part[i]) * (logits[j] - norm)
+    return {"contrast": objective.weight * total / 8}
+
+
+def encoder_of_vectors(encoder, vectors):
+    """The newest state of one row that is read as vectors (n, D): they stand in the table for n items."""
+    other = deepcopy(encoder)
+    with torch.no_grad():
+        other.item_embeddings()[1 : len(vectors) + 1] = vectors
+    return other.last(SeqBatch(torch.arange(1, len(vectors) + 1)[None], torch.tensor([len(vectors)])))
+
+
+def clae(objective, encoder, first, second):
+    views = shown(objective)
+    first, second = objective.head(first), objective.head(second)
+    plain = slow.nt_xent(first, second, objective.temperature, SAME)
+    with torch.enable_grad():
+        vectors = [encoder.item_embeddings()[views[1].items[i, :n]].detach() for i, n in enumerate(views[1].lengths)]
+        for one in vectors:
+            one.requires_grad_()
+        states = torch.cat([reading_vectors(encoder, one) for one in vectors])
+        loss = nt_xent(first.detach(), objective.head(states), temperature=objective.temperature, same=SAME)
+        moves = torch.autograd.grad(loss, vectors)
+    harder = []
+    for one, towards in zip(vectors, moves, strict=True):
+        moved = [v + objective.epsilon * v.norm() * g / g.norm() for v, g in zip(one.detach(), towards, strict=True)]
+        harder.append(objective.head(encoder_of_vectors(encoder, torch.stack(moved)))[0])
+    against = slow.nt_xent(first, torch.stack(harder), objective.temperature, SAME)
+    return {"contrast": objective.weight * (plain + objective.adversarial * against)}
+
+
+def reading_vectors(encoder, vectors):
+    """The newest state of a row that is read as vectors, with gradient: a table of them, called by place."""
+    table = torch.cat((torch.zeros(1, DIM), vectors, encoder.item_embeddings()[len(vectors) + 1 :].detach()))
+    batch = SeqBatch(torch.arange(1, len(vectors) + 1)[None], torch.tensor([len(vectors)]))
+    return functional_call(Last(encoder), {"encoder.table.weight": table}, (batch,))
+
+
+class Last(torch.nn.Module):
+    """The newest states, as a call."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, batch):
+        return self.encoder.last(batch)
+
+
 REFERENCES = {
+    "IMix": i_mix,
+    "CLAE": clae,
     "TwoViews": two_views,
     "SupCon": sup_con,
     "MoCo": mo_co,

@@ -69,6 +69,8 @@ TERMS = {
     "AlignUniformRec": "next_item spread",
     **dict.fromkeys(["CPCRec", "MMInfoRec"], "next_item ahead"),
     "SGLRec": "next_item graph",
+    "DirectAU": "align_uniform",
+    **dict.fromkeys(["IMixRec", "CLAERec"], "next_item contrast"),
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
     **dict.fromkeys(["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec", "Blend"], "next_item"),

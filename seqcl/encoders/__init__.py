@@ -4,6 +4,7 @@ from seqcl.encoders.base import Encoder, Exported, TableEncoder
 from seqcl.encoders.bert import BERT4Rec
 from seqcl.encoders.bsarec import BSARec
 from seqcl.encoders.dealt import dealt, share, states_of_all
+from seqcl.encoders.door import reading, vectors_read
 from seqcl.encoders.extended import Extended, kept_layers
 from seqcl.encoders.gru import GRU
 from seqcl.encoders.hstu import HSTU
@@ -51,6 +52,8 @@ __all__ = [
     "TwoTower",
     "dealt",
     "kept_layers",
+    "reading",
     "share",
     "states_of_all",
+    "vectors_read",
 ]

@@ -21,6 +21,7 @@ def contrast(
     *,
     keep: Tensor | None = None,
     weights: Tensor | None = None,
+    shares: Tensor | None = None,
     reduction: Reduction = "out",
     hardness: float = 0.0,
     prior: float = 0.0,
@@ -37,6 +38,7 @@ def contrast(
         positives: (M, C) bool, True where the candidate is a positive of the anchor.
         keep: (M, C) or (C,) bool, False removes a candidate from the denominator; positives always stay.
         weights: (M, C) or (C,), >= 0, factors of the negatives in the denominator; positives have 1.
+        shares: (M, C), the part of each positive in the mean outside the log, 1 in all; None for equal ones (i-Mix, arXiv 2010.08887).
         reduction: average several positives outside the log (out, the better one in the paper) or inside it (in).
         hardness: beta: a negative counts in proportion to exp(beta * logit), and all N of an anchor together as N; 0 is uniform.
         prior: tau+, the chance that a negative is a false one, 0 to below 1: their expected part is taken off the sum.
@@ -54,7 +56,9 @@ def contrast(
     if keep is not None:
         below = below.masked_fill(negatives & ~keep, -torch.inf)
     count = found.clamp(min=1).to(logits.dtype)  # (M,)
-    if reduction == "out":
+    if shares is not None:
+        above = (logits * shares).masked_fill(~positives, 0.0).sum(1)  # (M,)
+    elif reduction == "out":
         above = logits.masked_fill(~positives, 0.0).sum(1) / count  # (M,)
     else:
         above = logits.masked_fill(negatives, -torch.inf).logsumexp(1) - count.log()

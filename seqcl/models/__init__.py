@@ -9,9 +9,11 @@ from seqcl.models.bsarec import BSARec
 from seqcl.models.byolrec import BYOLRec
 from seqcl.models.causerec import CauseRec
 from seqcl.models.cl4rec import CL4Rec
+from seqcl.models.claerec import CLAERec
 from seqcl.models.coserec import CoSeRec
 from seqcl.models.cpcrec import CPCRec
 from seqcl.models.dimrec import DIMRec
+from seqcl.models.directau import DirectAU
 from seqcl.models.distil import Distil
 from seqcl.models.duorec import DuoRec
 from seqcl.models.ease import EASE
@@ -20,6 +22,7 @@ from seqcl.models.gru4rec import GRU4Rec
 from seqcl.models.hstu import HSTU
 from seqcl.models.iclrec import ICLRec
 from seqcl.models.icsrec import ICSRec
+from seqcl.models.imixrec import IMixRec
 from seqcl.models.infominrec import InfoMinRec
 from seqcl.models.instancerec import InstanceRec
 from seqcl.models.item_knn import ItemKNN
@@ -82,6 +85,9 @@ MODELS = table(
         "LooCRec": LooCRec,
         "GraphCLRec": GraphCLRec,
         "SGLRec": SGLRec,
+        "DirectAU": DirectAU,
+        "IMixRec": IMixRec,
+        "CLAERec": CLAERec,
         "SwAVRec": SwAVRec,
         "PCLRec": PCLRec,
         "SpCLRec": SpCLRec,

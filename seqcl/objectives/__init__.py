@@ -6,6 +6,7 @@ from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.decorrelation import Barlow, VICReg
+from seqcl.objectives.direct import DirectAU
 from seqcl.objectives.distillation import Distillation
 from seqcl.objectives.experts import MiCE
 from seqcl.objectives.feature_contrast import FeatureContrast
@@ -19,6 +20,7 @@ from seqcl.objectives.learned_views import LearnedViews
 from seqcl.objectives.leave_one_out import LooC
 from seqcl.objectives.local import LoCo
 from seqcl.objectives.masked_items import MaskedItems
+from seqcl.objectives.mixed_inputs import CLAE, IMix
 from seqcl.objectives.momentum import MoCo
 from seqcl.objectives.mutual_information import MutualInformation
 from seqcl.objectives.next_item import NextItem
@@ -46,6 +48,8 @@ OBJECTIVES = table(
         "MoCoV3": MoCoV3,
         "BYOL": BYOL,
         "SimSiam": SimSiam,
+        "IMix": IMix,
+        "CLAE": CLAE,
         "Barlow": Barlow,
         "VICReg": VICReg,
         "SwAV": SwAV,
@@ -59,6 +63,7 @@ OBJECTIVES = table(
         "Counterfactual": Counterfactual,
         "CPC": CPC,
         "MemoryCPC": MemoryCPC,
+        "DirectAU": DirectAU,
         "Distillation": Distillation,
         "BatchSoftmax": BatchSoftmax,
         "FeatureContrast": FeatureContrast,
@@ -70,6 +75,7 @@ OBJECTIVES = table(
 
 __all__ = [
     "BYOL",
+    "CLAE",
     "CPC",
     "DIM",
     "OBJECTIVES",
@@ -78,8 +84,10 @@ __all__ = [
     "Barlow",
     "BatchSoftmax",
     "Counterfactual",
+    "DirectAU",
     "Distillation",
     "FeatureContrast",
+    "IMix",
     "InfoMin",
     "Instance",
     "ItemGraph",
