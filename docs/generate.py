@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -150,7 +151,9 @@ def readme_models() -> str:
             rows.append([name + alias, parts.linked(source), best(name)])
     more = [f"Counted, not trained: {', '.join(counted)}."]
     more += [f"Not yet measured: {', '.join(others)}."] if others else []
-    return "\n\n".join([table("name | paper | NDCG@10, Beauty (seeds)", rows, "  r"), "\n".join(more)])
+    return "\n\n".join(
+        [table("name | paper | NDCG@10, Beauty (seeds)", rows, "  r"), textwrap.fill(" ".join(more), 140)]
+    )
 
 
 def models() -> str:
