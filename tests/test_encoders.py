@@ -11,6 +11,7 @@ from seqcl.encoders import ENCODERS, GRU, HSTU, NARM, BERT4Rec, BSARec, SASRec, 
 from seqcl.encoders.attention import RelativeAttention
 from seqcl.encoders.bsarec import FourierFilter
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.gate import ChannelGate
 from seqcl.encoders.hstu import Block
 from seqcl.encoders.layout import Layout, best_fit
 from seqcl.encoders.taprec import CausalFilter
@@ -38,6 +39,10 @@ VARIANTS = {
     "HSTU-one-layer": lambda: HSTU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
     "NARM": lambda: NARM(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
     "NARM-two-layers": lambda: NARM(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=2, hidden=1),
+    **{
+        f"{kind.__name__}-gate": lambda kind=kind: kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, gate=2)
+        for kind in (SASRec, TapRec, GRU, HSTU, NARM, BERT4Rec)
+    },
     "BERT4Rec": lambda: BERT4Rec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
     "BERT4Rec-one-layer": lambda: BERT4Rec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
 }
@@ -410,3 +415,30 @@ def test_bfloat16_autocast_stays_finite(encoder):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         states = encoder.last(batch(ROWS))
     assert torch.isfinite(states.float()).all()
+
+
+def test_the_channel_gate_equals_a_loop_over_places():
+    torch.manual_seed(0)
+    gate, x = ChannelGate(DIM, 2), torch.randn(3, 5, DIM)
+    for visible in (torch.ones(5, 5, dtype=torch.bool).tril(), torch.rand(3, 5, 5) < 0.5):
+        found = gate(x, visible)
+        for row, place in product(range(3), range(5)):
+            seen = [x[row, other] for other in range(5) if visible.expand(3, 5, 5)[row, place, other]]
+            mean = sum(seen) / len(seen) if seen else torch.zeros(DIM)
+            hidden = (gate.narrow.weight @ mean + gate.narrow.bias).clamp(min=0)
+            weight = 1 / (1 + (-(gate.widen.weight @ hidden + gate.widen.bias)).exp())
+            torch.testing.assert_close(found[row, place], x[row, place] * weight)
+
+
+@pytest.mark.parametrize("kind", [SASRec, TapRec, GRU, HSTU, NARM, BERT4Rec])
+def test_without_a_gate_an_encoder_is_what_it_was_and_a_gate_below_nothing_is_refused(kind):
+    made = []
+    for options in ({}, {"gate": 0}, {"gate": 4}):
+        torch.manual_seed(0)
+        made.append(kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, **options).eval())
+    plain, off, on = (dict(one.state_dict()) for one in made)
+    assert plain.keys() == off.keys() and all(torch.equal(plain[name], off[name]) for name in plain)
+    assert not any("gate.narrow" in name for name in plain) and any("gate.narrow" in name for name in on)
+    assert not torch.allclose(made[0].last(batch(ROWS)), made[2].last(batch(ROWS)))
+    with pytest.raises(UserError, match=r"encoder.*gate"):
+        kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, gate=-1)

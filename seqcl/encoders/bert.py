@@ -27,6 +27,7 @@ class BERT4Rec(SASRec):
         heads: attention heads; they divide dim.
         dropout: share of embedding and block outputs dropped in training.
         hidden: width of the feed-forward part as a multiple of dim.
+        gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
 
     Raises:
         UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
@@ -46,9 +47,12 @@ class BERT4Rec(SASRec):
         heads: int = 2,
         dropout: float = 0.3,
         hidden: int = 4,
+        gate: int = 0,
     ) -> None:
         sizes = {"num_items": num_items, "max_len": max_len, "dim": dim, "layers": layers, "heads": heads}
-        super().__init__(**sizes, hidden=hidden, dropout=dropout, norm="post", positions="end", activation="gelu")
+        super().__init__(
+            **sizes, hidden=hidden, dropout=dropout, norm="post", positions="end", activation="gelu", gate=gate
+        )
 
     def last(self, batch: SeqBatch) -> Tensor:
         """States of a MASK behind the newest items: (B, D); the last block works for that place alone."""

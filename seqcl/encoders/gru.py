@@ -20,12 +20,22 @@ class GRU(RecurrentEncoder):
         layers: number of stacked GRU layers.
         hidden: width of the GRU as a multiple of dim.
         dropout: share of embeddings, and of outputs between layers, dropped in training.
+        gate: channels for each unit of a gate that weighs the channels of the GRU's outputs (SENet, arXiv 1709.01507: 16); 0 for none.
     """
 
     def __init__(
-        self, *, num_items: int, max_len: int, dim: int = 64, layers: int = 1, hidden: int = 2, dropout: float = 0.3
+        self,
+        *,
+        num_items: int,
+        max_len: int,
+        dim: int = 64,
+        layers: int = 1,
+        hidden: int = 2,
+        dropout: float = 0.3,
+        gate: int = 0,
     ) -> None:
-        super().__init__(num_items=num_items, max_len=max_len, dim=dim, layers=layers, hidden=hidden, dropout=dropout)
+        sizes = {"num_items": num_items, "max_len": max_len, "dim": dim, "layers": layers, "hidden": hidden}
+        super().__init__(**sizes, dropout=dropout, gate=gate)
         self.output = nn.Linear(hidden * dim, dim)
 
     def forward(self, batch: SeqBatch) -> Tensor:

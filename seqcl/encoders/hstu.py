@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from seqcl.encoders.attention import align, join, split
 from seqcl.encoders.blocks import BlockEncoder
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.gate import gated
 from seqcl.encoders.layout import Layout
 from seqcl.types import SeqBatch
 
@@ -27,16 +28,26 @@ class HSTU(BlockEncoder):
         layers: number of blocks.
         heads: attention heads; they divide dim.
         dropout: share of embeddings, and of each block's output before its last map, dropped in training.
+        gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
 
     Raises:
         UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
     """
 
     def __init__(
-        self, *, num_items: int, max_len: int, dim: int = 64, layers: int = 2, heads: int = 2, dropout: float = 0.3
+        self,
+        *,
+        num_items: int,
+        max_len: int,
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 2,
+        dropout: float = 0.3,
+        gate: int = 0,
     ) -> None:
         super().__init__(num_items=num_items, max_len=max_len, dim=dim, layers=layers, heads=heads)
         self.blocks = nn.ModuleList(Block(dim, heads, max_len, dropout) for _ in range(layers))
+        self.blocks = gated(self.blocks, dim, gate)
         self.last_norm = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
 

@@ -24,12 +24,22 @@ class NARM(RecurrentEncoder):
         hidden: width of the GRU as a multiple of dim (paper 2).
         dropout: share of embeddings, of outputs between layers, and of the input of the last map, dropped in training
             (paper 0.25 and 0.5).
+        gate: channels for each unit of a gate that weighs the channels of the GRU's outputs (SENet, arXiv 1709.01507: 16); 0 for none.
     """
 
     def __init__(
-        self, *, num_items: int, max_len: int, dim: int = 64, layers: int = 1, hidden: int = 2, dropout: float = 0.3
+        self,
+        *,
+        num_items: int,
+        max_len: int,
+        dim: int = 64,
+        layers: int = 1,
+        hidden: int = 2,
+        dropout: float = 0.3,
+        gate: int = 0,
     ) -> None:
-        super().__init__(num_items=num_items, max_len=max_len, dim=dim, layers=layers, hidden=hidden, dropout=dropout)
+        sizes = {"num_items": num_items, "max_len": max_len, "dim": dim, "layers": layers, "hidden": hidden}
+        super().__init__(**sizes, dropout=dropout, gate=gate)
         self.attention = AdditiveAttention(hidden * dim, dim)
         self.output = nn.Linear(2 * hidden * dim, dim, bias=False)
 

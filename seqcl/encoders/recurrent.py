@@ -8,7 +8,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from seqcl.encoders.base import TableEncoder
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.gate import ChannelGate
 from seqcl.encoders.table import at_least_one
+from seqcl.errors import not_negative
 from seqcl.types import SeqBatch
 
 
@@ -22,13 +24,18 @@ class RecurrentEncoder(TableEncoder):
         layers: number of stacked GRU layers.
         hidden: width of the GRU as a multiple of dim.
         dropout: share of embeddings, and of outputs between layers, dropped in training.
+        gate: channels for each unit of a gate that weighs the channels of the outputs (SENet, arXiv 1709.01507: 16); 0 for none.
     """
 
-    def __init__(self, *, num_items: int, max_len: int, dim: int, layers: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, *, num_items: int, max_len: int, dim: int, layers: int, hidden: int, dropout: float, gate: int
+    ) -> None:
         at_least_one(layers=layers, hidden=hidden)
+        not_negative("encoder", gate=gate)
         super().__init__(num_items=num_items, max_len=max_len, dim=dim)
         self.gru = nn.GRU(dim, hidden * dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.dropout = Dropout(dropout)
+        self.gate = ChannelGate(hidden * dim, gate) if gate else None
 
     def recur(self, batch: SeqBatch, then: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """Outputs at every position, mapped by `then` (B, L, ...), and at the newest one (B, H); undefined at padding.
@@ -37,10 +44,20 @@ class RecurrentEncoder(TableEncoder):
         """
         if torch.compiler.is_compiling():
             states = self.gru(self.dropout(self.table(batch.items)))[0]  # (B, L, H)
-            newest = states[torch.arange(states.shape[0], device=states.device), batch.lengths - 1]
-            return then(states) if then else states, newest
+            return self.read(states, batch, then)
         items = pack_padded_sequence(batch.items, batch.lengths.cpu(), batch_first=True, enforce_sorted=False)
         found: PackedSequence
         found, newest = self.gru(items._replace(data=self.dropout(self.table(items.data))))
+        length = batch.items.shape[1]
+        if self.gate is not None:
+            return self.read(pad_packed_sequence(found, batch_first=True, total_length=length)[0], batch, then)
         found = found._replace(data=then(found.data)) if then else found
-        return pad_packed_sequence(found, batch_first=True, total_length=batch.items.shape[1])[0], newest[-1]
+        return pad_packed_sequence(found, batch_first=True, total_length=length)[0], newest[-1]
+
+    def read(self, states: Tensor, batch: SeqBatch, then: nn.Module | None) -> tuple[Tensor, Tensor]:
+        """What `recur` gives, from outputs (B, L, H) with padding, through the gate if there is one."""
+        if self.gate is not None:
+            length = states.shape[1]
+            states = self.gate(states, torch.ones(length, length, dtype=torch.bool, device=states.device).tril())
+        newest = states[torch.arange(states.shape[0], device=states.device), batch.lengths - 1]
+        return then(states) if then else states, newest

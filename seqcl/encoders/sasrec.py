@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqcl.encoders.attention import Attention, RelativeAttention
 from seqcl.encoders.blocks import BlockEncoder
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.gate import gated
 from seqcl.encoders.layout import Layout
 from seqcl.encoders.table import at_least_one
 from seqcl.errors import check_choice, positive
@@ -45,6 +46,7 @@ class SASRec(BlockEncoder):
         activation: non-linearity of the feed-forward part (paper relu).
         hidden: width of the feed-forward part as a multiple of dim (paper 1).
         norm_eps: added to the variance in every layer norm; 1e-12 in BERT and the code that follows it.
+        gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
 
     Raises:
         UserError: a size below 1, a norm_eps that is not above 0, heads that do not divide dim, or a row is longer than max_len.
@@ -66,6 +68,7 @@ class SASRec(BlockEncoder):
         activation: Activation = "gelu",
         hidden: int = 4,
         norm_eps: float = 1e-5,
+        gate: int = 0,
     ) -> None:
         at_least_one(hidden=hidden)
         positive("encoder", norm_eps=norm_eps)
@@ -84,6 +87,7 @@ class SASRec(BlockEncoder):
         for part in self.modules():
             if isinstance(part, nn.LayerNorm):
                 part.eps = norm_eps
+        self.blocks = gated(self.blocks, dim, gate)
 
     def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
         """Item embeddings with their places: (S, D)."""

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqcl.encoders.gate import gated
 from seqcl.encoders.layout import Layout
 from seqcl.encoders.sasrec import Positions, SASRec
 from seqcl.encoders.table import at_least_one
@@ -30,6 +31,7 @@ class TapRec(SASRec):
         hidden: width of the feed-forward part as a multiple of dim.
         taps: places that the filter weighs, its own being the newest.
         filtered: share of the filter in the output; the rest is attention.
+        gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
 
     Raises:
         UserError: as `SASRec`, or `filtered` is not from 0 to 1.
@@ -48,6 +50,7 @@ class TapRec(SASRec):
         hidden: int = 4,
         taps: int = 8,
         filtered: float = 0.5,
+        gate: int = 0,
     ) -> None:
         super().__init__(
             num_items=num_items,
@@ -65,6 +68,7 @@ class TapRec(SASRec):
         for block in self.blocks:
             assert isinstance(block.attention, nn.Module)
             block.attention = Mixed(block.attention, CausalFilter(dim, taps), filtered)
+        self.blocks = gated(self.blocks, dim, gate)
 
 
 class Mixed(nn.Module):
