@@ -75,6 +75,7 @@ TERMS = {
     **dict.fromkeys(
         [
             "CL4Rec",
+            "CCLRec",
             "CoSeRec",
             "TiCoSeRec",
             "MoCoRec",
