@@ -18,6 +18,7 @@ from seqcl.augment import (
     Chain,
     Crop,
     EdgeDrop,
+    Growing,
     Identity,
     Insert,
     Mask,
@@ -34,6 +35,7 @@ from seqcl.augment import (
     crop_mask_reorder,
     dropout_and_same_target,
     evened_out,
+    growing_crop_mask_reorder,
     halves,
     item_cf_iuf,
     similarity,
@@ -775,3 +777,35 @@ def test_rows_of_one_item_can_be_left_alone_and_others_get_two_different_operato
         assert all(whole) == keep
         cropped = [one.lengths[1::2] == 2 for one in (first, second)]
         assert (cropped[0] ^ cropped[1]).all()
+
+
+# A curriculum
+
+
+def test_the_rates_of_growing_views_climb_in_equal_stairs_and_stay() -> None:
+    pair = growing_crop_mask_reorder(crop=0.5, mask=0.4, reorder=0.8, stairs=4, each=2)
+    pair.bind(num_items=N, max_len=MAX_LEN)
+    batch = batch_of([list(range(1, 11))])
+    for epoch in range(10):
+        pair.before_epoch(torch.zeros(N + 2, 4), epoch)
+        pair(batch, seeded())
+        part = min(epoch // 2 + 1, 4) / 4
+        assert [view.rate for view in pair.views] == pytest.approx([1 - 0.5 * part, 0.4 * part, 0.8 * part])
+
+
+def test_growing_views_are_those_of_a_pair_with_the_rates_of_the_epoch_also_after_a_break() -> None:
+    batch = batch_of([list(range(1, 11))] * 200)
+    growing = Growing(views=[Mask(rate=0.8), Chain(views=[Reorder(rate=0.4), Mask(rate=0.4)])], stairs=2, each=3)
+    growing.bind(num_items=N, max_len=MAX_LEN)
+    growing.before_epoch(torch.zeros(N + 2, 4), 2)
+    plain = Pair(views=[Mask(rate=0.4), Chain(views=[Reorder(rate=0.2), Mask(rate=0.2)])])
+    plain.bind(num_items=N, max_len=MAX_LEN)
+    assert rows_of(growing(batch, seeded())[0]) == rows_of(plain(batch, seeded())[0])
+    again = Growing(views=[Mask(rate=0.8), Chain(views=[Reorder(rate=0.4), Mask(rate=0.4)])], stairs=2, each=3)
+    again.bind(num_items=N, max_len=MAX_LEN)
+    growing.before_epoch(torch.zeros(N + 2, 4), 3)
+    again.load_state_dict(growing.state_dict())  # what a run that goes on in the middle of an epoch has
+    assert rows_of(growing(batch, seeded())[1]) == rows_of(again(batch, seeded())[1])
+    assert rows_of(again(batch, seeded())[1]) != rows_of(plain(batch, seeded())[1])
+    with pytest.raises(UserError, match="Growing: stairs must be above 0"):
+        Growing(views=[Mask()], stairs=0)

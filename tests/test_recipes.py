@@ -77,6 +77,7 @@ TERMS = {
     **dict.fromkeys(
         [
             "CL4Rec",
+            "CCLRec",
             "CoSeRec",
             "TiCoSeRec",
             "MoCoRec",

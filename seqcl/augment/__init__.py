@@ -1,6 +1,7 @@
 """Views of sequences: operators, their compositions, and the item correlation that some of them use."""
 
 from seqcl.augment.compose import ByLength, Chain, OneOf, Pair, apart, halves, route, stack
+from seqcl.augment.curriculum import Growing, growing_crop_mask_reorder
 from seqcl.augment.graph import EdgeDrop, NodeDrop, Subgraph
 from seqcl.augment.operators import crop, insert, mask, reorder, substitute
 from seqcl.augment.pairs import (
@@ -47,6 +48,7 @@ __all__ = [
     "Correlation",
     "Crop",
     "EdgeDrop",
+    "Growing",
     "Identity",
     "Insert",
     "Mask",
@@ -67,6 +69,7 @@ __all__ = [
     "crop_mask_reorder",
     "dropout_and_same_target",
     "evened_out",
+    "growing_crop_mask_reorder",
     "halves",
     "insert",
     "item_cf_iuf",

@@ -55,6 +55,10 @@ class Rated(View):
     def extra_repr(self) -> str:
         return f"rate={self.rate}" + (f", least={self.least}" if self.least else "")
 
+    def weaker(self, rate: float, strength: float) -> float:
+        """The rate at a strength from 0, which changes nothing, to 1, which is `rate`."""
+        return rate * strength
+
 
 class Identity(View):
     """Give the row itself: only the encoder's dropout differs from one view to the other (SimCSE, arXiv 2104.08821)."""
@@ -77,6 +81,10 @@ class Crop(Rated):
     def __init__(self, *, rate: float = 0.6, even: bool = False) -> None:
         super().__init__(rate=rate)
         self.even = self.times_needed = even
+
+    def weaker(self, rate: float, strength: float) -> float:
+        """The part that is kept: at strength 0 all of a row."""
+        return 1 - strength * (1 - rate)
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         return crop(batch, rate=self.rate, generator=generator, even=self.even)

@@ -8,6 +8,7 @@ from seqcl.models.blend import Blend
 from seqcl.models.bsarec import BSARec
 from seqcl.models.byolrec import BYOLRec
 from seqcl.models.causerec import CauseRec
+from seqcl.models.cclrec import CCLRec
 from seqcl.models.cl4rec import CL4Rec
 from seqcl.models.claerec import CLAERec
 from seqcl.models.coserec import CoSeRec
@@ -64,6 +65,7 @@ MODELS = table(
         "CL4SRec": CL4Rec,
         "CoSeRec": CoSeRec,
         "TiCoSeRec": TiCoSeRec,
+        "CCLRec": CCLRec,
         "DuoRec": DuoRec,
         "ICLRec": ICLRec,
         "ICSRec": ICSRec,
