@@ -32,6 +32,7 @@ from seqcl.training import (
     Clock,
     Interrupted,
     check_clip,
+    check_compile,
     kept_random_states,
     last_checkpoint,
     make_trackers,
@@ -172,6 +173,8 @@ def buildable(experiment: Experiment, split: Split) -> tuple[Model, bool]:
     if not isinstance(model, Recommender):
         return model, False
     check_clip(model, experiment.train.clip)
+    if experiment.train.compile:
+        check_compile(model.encoder)
     stage = model.pretraining()
     return model, model.objective.times_needed or (stage is not None and stage.objective.times_needed)
 

@@ -43,5 +43,5 @@ class NextItem(ItemLoss):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         learned = learned_positions(encoder, batch, newest=self.only_last)
-        self.missing = {"next_item": learned.targets.new_tensor(not learned.total)}
+        self.missing = {"next_item": learned.targets.new_full((), not learned.total)}
         return {"next_item": self.over(learned, encoder.item_embeddings())}
