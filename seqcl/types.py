@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -36,6 +36,11 @@ class SeqBatch(NamedTuple):
     targets: Tensor | None = None  # (B, L) in training, PAD where a position has no target; (B,) in evaluation
     users: Tensor | None = None  # (B,) int64, row of the user, 0-based
     times: Tensor | None = None  # (B, L) float64 seconds, 0 at padding
+    positions: Tensor | None = None  # (P,) int64, where targets (B, L) flattened has some, then -1; None: look it up
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> SeqBatch:
+        """Change every column of the rows alike, as to take some of them; `positions`, true of these rows alone, is dropped."""
+        return SeqBatch._make(None if column is None else change(column) for column in (*self[:-1], None))
 
     def last_targets(self) -> Tensor | None:
         """The target of each row's newest item, PAD where it has none: (B,)."""

@@ -11,7 +11,20 @@ import seqcl
 
 ROOT = Path(seqcl.__file__).parent
 LAYERS = [
-    {"errors", "version", "types", "machine", "processes", "blocks", "disk", "mapped", "parts", "registry", "plugins"},
+    {
+        "errors",
+        "version",
+        "types",
+        "machine",
+        "processes",
+        "blocks",
+        "disk",
+        "mapped",
+        "parts",
+        "registry",
+        "plugins",
+        "shapes",
+    },
     {"data", "augment", "encoders", "losses"},
     {"objectives"},
     {"models", "training", "evaluation", "retrieval", "report"},

@@ -200,7 +200,7 @@ def test_sampled_softmax_with_every_item_drawn_once_is_the_full_softmax():
 @pytest.mark.parametrize("correction", ["negatives", "both"])
 @pytest.mark.parametrize("size", [1, 20.0])
 def test_shared_negatives_equal_the_same_negatives_drawn_by_each_position(correction, size, monkeypatch):
-    monkeypatch.setattr("seqcl.losses.sampled.BLOCK_BYTES", 1)  # chunks of 128 positions
+    monkeypatch.setattr("seqcl.losses.sampled.at_once", lambda device, row_bytes: 128)
     positions, items, drawn = 300, 40, numbers(40, 100, seed=7)  # every item several times
     states = (size * normal(positions, 8, dtype=torch.float32)).requires_grad_()  # 20: chances that underflow
     table = normal(items, 8, seed=2, dtype=torch.float32).requires_grad_()

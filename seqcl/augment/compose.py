@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from seqcl.augment.similarity import Correlation, by_embedding, item_cf_iuf, surer
 from seqcl.augment.views import View
 from seqcl.errors import UserError, check_choice, not_negative
+from seqcl.shapes import fixed
 from seqcl.types import SeqBatch, Windows
 
 if TYPE_CHECKING:
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
 def route(views: Sequence[View], choice: Tensor, batch: SeqBatch, generator: Generator) -> SeqBatch:
     """Send row b through views[choice[b]] and keep the order of the rows; the result is trimmed to its longest row.
 
-    Each view sees its own rows alone, sorted to lie together. Reads group sizes and width back from the device.
+    Each view sees its own rows alone, sorted to lie together. Reads group sizes and width back from the device. With fixed
+    shapes nothing is read: each view sees all rows, and those that it was drawn for are kept.
     """
+    if fixed():
+        rows = torch.arange(len(choice), device=choice.device)
+        made = [view(batch, generator) for view in views]
+        return combine(made, lambda columns: torch.stack(columns)[choice, rows])
     order = choice.argsort(stable=True)  # (B,)
     sizes = torch.bincount(choice, minlength=len(views)).tolist()
     none = [None] * len(views)
-    columns = (none if column is None else column.index_select(0, order).split(sizes) for column in batch)
+    sorted_rows = batch.each(lambda column: column.index_select(0, order))
+    columns = (none if column is None else column.split(sizes) for column in sorted_rows)
     groups = [SeqBatch._make(group) for group in zip(*columns, strict=True)]
     parts = [view(group, generator) if size else None for view, group, size in zip(views, groups, sizes, strict=True)]
     made = [part for part in parts if part is not None]
@@ -215,9 +222,7 @@ class Pair(Group):
         """Make all n views as one batch of nB rows, first views first, for one pass through the encoder."""
         if self.ordered:
             return stack(*(view(batch, generator) for view in self.views))
-        repeated = SeqBatch._make(
-            None if part is None else torch.cat([part] * self.number) for part in batch
-        )  # nB rows
+        repeated = batch.each(lambda column: torch.cat([column] * self.number))  # nB rows
         if len(self.views) == 1:
             return self.views[0](repeated, generator)
         return route(self.views, self.choice(batch.lengths, generator).flatten(), repeated, generator)
@@ -241,26 +246,32 @@ class Pair(Group):
 
 
 def stack(*batches: SeqBatch) -> SeqBatch:
-    """Put the rows of batches behind one another, as wide as the widest.
+    """Put the rows of batches behind one another; see `combine`."""
+    return combine(batches, torch.cat)
 
-    Targets are dropped; users and times are kept if all batches have them.
+
+def combine(made: Sequence[SeqBatch], how: Callable[[list[Tensor]], Tensor]) -> SeqBatch:
+    """Make one batch of several, column by column, as wide as the widest of them.
+
+    Targets are dropped; users and times are kept if all of them have some.
     """
-    width = max(batch.items.shape[1] for batch in batches)
+    width = max(one.items.shape[1] for one in made)
 
-    def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-        some = [part for part in parts if part is not None]
-        if len(some) < len(parts):
+    def joined(columns: tuple[Tensor | None, ...]) -> Tensor | None:
+        found = [column for column in columns if column is not None]
+        if len(found) < len(columns):
             return None
-        return torch.cat([F.pad(part, (0, width - part.shape[1])) if part.dim() == 2 else part for part in some])
+        return how([F.pad(column, (0, width - column.shape[1])) if column.dim() == 2 else column for column in found])
 
-    items, lengths, _, users, times = (joined(parts) for parts in zip(*batches, strict=True))
-    assert items is not None and lengths is not None
-    return SeqBatch(items, lengths, users=users, times=times)
+    items, lengths, _, users, times, _ = zip(*made, strict=True)
+    return SeqBatch(
+        cast(Tensor, joined(items)), cast(Tensor, joined(lengths)), users=joined(users), times=joined(times)
+    )
 
 
 def apart(views: SeqBatch, number: int) -> tuple[SeqBatch, ...]:
     """Cut a batch of nB rows into n equal parts: the views of `stack` or `Pair.stacked`, of one width."""
-    columns = ([None] * number if part is None else part.chunk(number) for part in views)
+    columns = ([None] * number if part is None else part.chunk(number) for part in views._replace(positions=None))
     return tuple(SeqBatch._make(view) for view in zip(*columns, strict=True))
 
 

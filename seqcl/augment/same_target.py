@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from seqcl.augment.views import View
 from seqcl.errors import UserError
 from seqcl.mapped import let_go, shared
+from seqcl.shapes import fixed
 from seqcl.types import SeqBatch, Windows
 
 
@@ -69,7 +70,7 @@ class SameTarget(View):
             self.offsets[self.keys[place] % self.num_users], self.stops[place] - self.max_len
         )  # (B,)
         lengths = torch.where(alone, batch.lengths, self.stops[place] - begins)
-        width = int(lengths.max())
+        width = self.max_len if fixed() else int(lengths.max())
         time = torch.arange(width, device=targets.device)  # (L',)
         where = (begins[:, None] + time).clamp(max=len(self.packed) - 1)  # (B, L')
         padding = time >= lengths[:, None]

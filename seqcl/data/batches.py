@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seqcl.errors import UserError, unknown
 from seqcl.mapped import shared
+from seqcl.shapes import half_above, step_above
 from seqcl.types import PAD, SeqBatch, Windows
 
 POOL = 50
@@ -31,6 +32,8 @@ class Loader:
         bucket: put rows of similar length in one batch.
         targets: all: the next item at every position from `first` on, (B, L); last: the item after the newest, (B,); none.
         times: give the times of the items too, (B, L) float64.
+        fixed: trim to the longest window or a half, a quarter, ... of it, and say where the targets are, so that shapes come
+            again and nothing waits for the device.
 
     Raises:
         UserError: an option is not valid, or the data has no times.
@@ -46,6 +49,7 @@ class Loader:
         bucket: bool = True,
         targets: str = "all",
         times: bool = False,
+        fixed: bool = False,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size must be 1 or more, not {batch_size}")
@@ -58,7 +62,7 @@ class Loader:
         self.device = torch.device(device)
         self.shuffle_seed = shuffle_seed
         self.bucket = bucket
-        self.targets = targets
+        self.targets, self.fixed = targets, fixed
         self.lengths = windows.stop - windows.start  # (W,) on the host, so that a width needs no wait for the device
         self.items = tensor(windows.items, self.device)  # (T,) int32
         self.times = tensor(windows.times, self.device) if times and windows.times is not None else None
@@ -96,27 +100,32 @@ class Loader:
         on_device = tensor(order, self.device)
         for number in batches:
             chunk = slice(int(number) * self.batch_size, (int(number) + 1) * self.batch_size)
-            yield self.make_batch(on_device[chunk], int(self.lengths[order[chunk]].max()))
+            yield self.make_batch(on_device[chunk], order[chunk])
 
     def gather(self, index: np.ndarray | Tensor) -> SeqBatch:
         """The batch of the windows with the numbers `index` (B,), in this order; an index on the host makes no wait for the device."""
         host = index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)
-        return self.make_batch(torch.as_tensor(index, device=self.device), int(self.lengths[host].max()))
+        return self.make_batch(torch.as_tensor(index, device=self.device), host)
 
-    def make_batch(self, index: Tensor, width: int) -> SeqBatch:
-        """The batch of the windows with the numbers `index` (B,); the longest of them has `width` items."""
+    def make_batch(self, index: Tensor, host: np.ndarray) -> SeqBatch:
+        """The batch of the windows with the numbers `index` (B,), which the host has too."""
+        width = int(self.lengths[host].max())
+        if self.fixed:
+            width = half_above(width, self.windows.max_len)
         start = self.start[index]  # (B,)
         lengths = self.stop[index] - start  # (B,)
         time = torch.arange(width + 1, device=self.device)  # (L + 1,)
         place = (start[:, None] + time).clamp_(max=len(self.items) - 1)  # (B, L + 1)
         read = self.items.index_select(0, place.view(-1)).view_as(place).long()  # (B, L + 1), inputs and one more
         padding = time[:-1] >= lengths[:, None]  # (B, L)
+        early = self.first[index] - start  # (B,)
         return SeqBatch(
             items=read[:, :-1].masked_fill(padding, PAD),
             lengths=lengths,
-            targets=self.pick_targets(read, padding, self.first[index] - start, lengths),
+            targets=self.pick_targets(read, padding, early, lengths),
             users=self.users[index],
             times=None if self.times is None else self.times[place[:, :-1]].masked_fill(padding, 0.0),
+            positions=self.find_positions(early, lengths, host, width),
         )
 
     def pick_targets(self, read: Tensor, padding: Tensor, early: Tensor, lengths: Tensor) -> Tensor | None:
@@ -127,6 +136,16 @@ class Loader:
             return read.gather(1, lengths[:, None])[:, 0]  # (B,)
         time = torch.arange(padding.shape[1], device=self.device)  # (L,)
         return read[:, 1:].masked_fill(padding | (time < early[:, None]), PAD)  # (B, L)
+
+    def find_positions(self, early: Tensor, lengths: Tensor, host: np.ndarray, width: int) -> Tensor | None:
+        """Find where the targets are in the flattened batch, without a look at them, and fill up with -1: (P,)."""
+        if not self.fixed or self.targets != "all":
+            return None
+        number = int((self.windows.stop[host] - self.windows.first[host]).sum())
+        ends = (lengths - early).cumsum(0)  # (B,), targets up to the end of each row
+        count = torch.arange(step_above(number), device=self.device)  # (P,)
+        row = torch.searchsorted(ends, count, right=True).clamp_(max=len(ends) - 1)  # (P,)
+        return (row * width + (lengths - ends)[row] + count).masked_fill_(count >= number, -1)
 
 
 def tensor(array: np.ndarray, device: torch.device) -> Tensor:

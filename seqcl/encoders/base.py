@@ -48,6 +48,9 @@ class Encoder(nn.Module):
     causal: bool = True
     """The state at t reads no item after t."""
 
+    fixed_shapes: bool = False
+    """No shape depends on the lengths of the rows while it is compiled, or on a GPU."""
+
     both_ways: bool = False
     """`causal` may be set to False for a while; states then read the whole row."""
 

@@ -28,6 +28,8 @@ class BlockEncoder(TableEncoder):
         UserError: a size below 1, or heads that do not divide dim.
     """
 
+    fixed_shapes = True
+
     blocks: nn.ModuleList
 
     def __init__(self, *, num_items: int, max_len: int, dim: int, layers: int, heads: int) -> None:

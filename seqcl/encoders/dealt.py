@@ -88,7 +88,7 @@ def places_of(lengths: Tensor) -> Tensor:
 
 def taken(batch: SeqBatch, rows: Tensor) -> SeqBatch:
     """Some rows of a batch."""
-    return SeqBatch(*(None if one is None else one.index_select(0, rows) for one in batch))  # type: ignore[arg-type]
+    return batch.each(lambda column: column.index_select(0, rows))
 
 
 class Face:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from seqcl.shapes import fixed
 from seqcl.types import SeqBatch
+
+
+class made_once:
+    """A tensor that is computed once; functools.cached_property takes a lock before Python 3.12, which cannot be compiled."""
+
+    def __init__(self, make: Callable[[Layout], Tensor]) -> None:
+        self.make, self.name = make, make.__name__
+
+    def __get__(self, layout: Layout, owner: type | None = None) -> Tensor:
+        value = layout.__dict__[self.name] = self.make(layout)
+        return value
 
 
 class Layout:
     """Rows packed into n blocks of W places each, W being the width of the longest row: S = n * W slots behind one another.
 
     256 rows of Beauty are 1,500 items in some 1,550 slots, where one row a block takes 12,800. Attention keeps the rows of a
-    block apart by a mask; everything else works on all slots alike. On a GPU, and in an export, every row is a block of its own.
+    block apart by a mask; everything else works on all slots alike. On a GPU, in an export and with fixed shapes, every row is a block of
+    its own.
 
     Args:
         batch: the rows.
@@ -26,7 +39,7 @@ class Layout:
         rows, length = batch.items.shape
         device, lengths = batch.items.device, batch.lengths
         number = torch.arange(rows, device=device)
-        if device.type != "cpu" or torch.compiler.is_compiling():
+        if device.type != "cpu" or torch.compiler.is_compiling() or fixed():
             self.as_they_are(lengths, length, number)
             return
         width, *found = best_fit(lengths.tolist())
@@ -65,19 +78,19 @@ class Layout:
         flat = x.new_zeros(rows * length, x.shape[-1])
         return flat.index_copy(0, self.places, x.index_select(0, self.slots)).unflatten(0, (rows, length))
 
-    @cached_property
+    @made_once
     def visible(self) -> Tensor:
         """True where the second place is of the same row as the first and, if causal, not after it: (n, W, W)."""
         same = self.owner[:, :, None] == self.owner[:, None, :]
         return same.tril() if self.causal else same
 
-    @cached_property
+    @made_once
     def visible_newest(self) -> Tensor:
         """True where a place is of the row whose newest item asks: (n, Q, W); true everywhere if nobody asks."""
         rows = self.ask(torch.arange(self.asking.shape[0], device=self.owner.device), empty=-1)[:, :, None]
         return (self.owner[:, None] == rows) | (rows < 0)
 
-    @cached_property
+    @made_once
     def behind(self) -> Tensor:
         """Number of places from a place to the asking item, negative after it: (n, Q, W)."""
         width = self.blocks[1]

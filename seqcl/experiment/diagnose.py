@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,7 @@ def encoded(model: Recommender, batch: SeqBatch) -> Tensor:
     """States of rows, some at a time: (B, D) float32."""
     source, found = batch._replace(targets=None), list[Tensor]()
     for start in range(0, len(batch.lengths), ENCODED):
-        part = SeqBatch._make(None if one is None else one[start : start + ENCODED] for one in source)
-        found.append(model.encoder.last(part).float())
+        found.append(model.encoder.last(source.each(itemgetter(slice(start, start + ENCODED)))).float())
     return torch.cat(found)
 
 

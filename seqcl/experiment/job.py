@@ -235,5 +235,11 @@ def training_batches(split: Split, trainer: Trainer, *, seed: int, device: torch
     Rows of one length in a batch would weigh a position of a short row more than one of a long row.
     """
     return Loader(
-        split.train, batch_size=trainer.batch_size, device=device, shuffle_seed=seed, bucket=False, times=times
+        split.train,
+        batch_size=trainer.batch_size,
+        device=device,
+        shuffle_seed=seed,
+        bucket=False,
+        times=times,
+        fixed=trainer.fixed_on(device),
     )

@@ -33,6 +33,7 @@ from seqcl.training import (
     Clock,
     Interrupted,
     check_clip,
+    check_compile,
     kept_random_states,
     last_checkpoint,
     make_trackers,
@@ -178,6 +179,8 @@ def buildable(experiment: Experiment, sequences: Sequences, split: Split) -> tup
         return model, False
     check_clip(model, experiment.train.clip)
     check_teachers(model, sequences, split)
+    if experiment.train.compile:
+        check_compile(model.encoder)
     stage = model.pretraining()
     return model, model.objective.times_needed or (stage is not None and stage.objective.times_needed)
 

@@ -28,7 +28,7 @@ LOSSES = table("loss", {"softmax": softmax, "sampled_softmax": sampled_softmax, 
 """The next-item losses by the name that `--next_item.loss` takes: a new one is one function and one row here.
 
 A loss takes states (T, D), a table (N, D) and targets (T,), which are rows of the table. If it has a parameter `negatives`, it
-gets rows of the table, (K,) or (T, K). It gets each of the keywords log_q, correction, t, smoothing and items that it has.
+gets rows of the table, (K,) or (T, K). It gets each of the keywords log_q, correction, t, smoothing, items and real that it has.
 """
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 All take states (T, D), a table (N, D), targets (T,), and negatives (K,), shared by all positions, or (T, K). Targets and
 negatives are rows of the table, from 0. A negative that is the position's own target is left out. The result is the mean
-over positions.
+over positions. A position that `real` (T,) marks as False only fills the shape and counts for nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def bce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+def bce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, real: Tensor | None = None) -> Tensor:
     """Binary cross entropy of the target (1) and K negatives (0), over K + 1 (SASRec, arXiv 1808.09781, section 3.5).
 
     Differs from the paper, where K is 1: the sum is divided by K + 1, as in arXiv 2308.07192, so that its scale stays.
     """
-    return _binary(states, table, targets, negatives, power=1.0)
+    return _binary(states, table, targets, negatives, power=1.0, real=real)
 
 
 def gbce(
-    states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, t: float = 0.75, items: int | None = None
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    *,
+    t: float = 0.75,
+    items: int | None = None,
+    real: Tensor | None = None,
 ) -> Tensor:
     """Binary cross entropy with the positive probability raised to the power beta, against overconfidence.
 
@@ -34,16 +41,17 @@ def gbce(
         negatives: (K,) or (T, K) rows of the table, drawn uniformly.
         t: Calibration: 0 is bce, 1 is wholly calibrated; 0.75 in the paper, with 256 negatives.
         items: N, if the table holds only some of the rows.
+        real: (T,) bool, as above.
     """
     rate = negatives.shape[-1] / max((items or len(table)) - 1, 1)  # alpha, the part of all negatives that is drawn
-    return _binary(states, table, targets, negatives, power=rate * (t * (1 - 1 / rate) + 1 / rate))
+    return _binary(states, table, targets, negatives, power=rate * (t * (1 - 1 / rate) + 1 / rate), real=real)
 
 
-def bpr(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+def bpr(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, real: Tensor | None = None) -> Tensor:
     """Mean over positions and negatives of -log sigmoid(target's score - negative's) (arXiv 1205.2618, BPR-Opt)."""
     positive, negative, hit = scores(states, table, targets, negatives)
     losses = F.softplus(negative - positive[:, None]).masked_fill(hit, 0.0)  # (T, K)
-    return losses.mean()
+    return mean_of(losses, real)
 
 
 def scores(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +63,17 @@ def scores(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) ->
     return positive.to(wide), negative.to(wide), negatives == targets[:, None]
 
 
-def _binary(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, power: float) -> Tensor:
+def mean_of(losses: Tensor, real: Tensor | None) -> Tensor:
+    """The mean of losses (T, ...) over the positions that are real, all if that is None: 0 if none is."""
+    if real is None:
+        return losses.mean()
+    rows = losses.flatten(1).mean(1) if losses.dim() > 1 else losses  # (T,)
+    return rows.masked_fill(~real, 0.0).sum() / real.sum().clamp(min=1)
+
+
+def _binary(
+    states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, power: float, real: Tensor | None
+) -> Tensor:
     positive, negative, hit = scores(states, table, targets, negatives)
     losses = power * F.softplus(-positive) + F.softplus(negative).masked_fill(hit, 0.0).sum(1)  # (T,)
-    return losses.mean() / (negatives.shape[-1] + 1)
+    return mean_of(losses, real) / (negatives.shape[-1] + 1)

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seqcl.losses.next_item import scores
-from seqcl.losses.softmax import BLOCK_BYTES, walk
+from seqcl.losses.next_item import mean_of, scores
+from seqcl.losses.softmax import at_once, divisor, walk
+from seqcl.shapes import fixed
 
 Correction = Literal["negatives", "both"]
 
@@ -29,6 +30,7 @@ def sampled_softmax(
     *,
     log_q: Tensor | None = None,
     correction: Correction = "negatives",
+    real: Tensor | None = None,
 ) -> Tensor:
     """Cross entropy of the target among itself and K drawn items, corrected for the chance to be drawn.
 
@@ -45,6 +47,7 @@ def sampled_softmax(
         negatives: (K,), shared by all positions, or (T, K) rows of the table.
         log_q: (N,) log of the chance of each item at each draw; None for a uniform draw.
         correction: negatives or both.
+        real: (T,) bool, False where a position only fills the shape and counts for nothing.
     """
     if log_q is None:
         log_q = torch.full_like(
@@ -53,15 +56,21 @@ def sampled_softmax(
     drawn = negatives.shape[-1]
     gain = math.log(drawn) if correction == "negatives" else -log_q[targets]  # of the target's logit
     if negatives.dim() == 1 and not torch.is_autocast_enabled(states.device.type):
-        return _shared(states, table, targets, negatives, log_q, gain)
+        return _shared(states, table, targets, negatives, log_q, gain, real)
     positive, negative, hit = scores(states, table, targets, negatives)
     negative = (negative - log_q[negatives]).masked_fill(hit, -torch.inf)
     logits = torch.cat(((positive + gain)[:, None], negative), 1)  # (T, 1 + K)
-    return (logits.logsumexp(1) - logits[:, 0]).mean()
+    return mean_of(logits.logsumexp(1) - logits[:, 0], real)
 
 
 def _shared(
-    states: Tensor, table: Tensor, targets: Tensor, drawn: Tensor, log_q: Tensor, gain: Tensor | float
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    drawn: Tensor,
+    log_q: Tensor,
+    gain: Tensor | float,
+    real: Tensor | None,
 ) -> Tensor:
     wide = torch.promote_types(states.dtype, torch.float32)
     states, table = states.to(wide), table.to(wide)
@@ -73,7 +82,7 @@ def _shared(
     rows = F.pad(F.embedding(drawn, table), (0, 0, 0, 1))  # (K + 1, D): the last column's logit is `positive`
     positive, offset = positive.to(wide), -log_q[drawn].to(wide)
     gradient = torch.is_grad_enabled() and positive.requires_grad
-    return _Shared.apply(states, rows, positive, offset, first, hits, gradient)
+    return _Shared.apply(states, rows, positive, offset, first, hits, gradient, divisor(states, real))
 
 
 class _Shared(torch.autograd.Function):
@@ -87,11 +96,16 @@ class _Shared(torch.autograd.Function):
         first: Tensor,
         hits: Tensor,
         gradient: bool,
+        total: int | Tensor,
     ) -> Tensor:
         def adjust(part: slice | Tensor, logits: Tensor) -> None:
             logits[:, :-1] += offset
             logits[:, -1] = positive[part]
             here = hits[part]  # (C,)
+            if fixed():
+                behind = torch.arange(logits.shape[1], device=here.device) - first[part][:, None]  # (C, K + 1)
+                logits.masked_fill_((behind >= 0) & (behind < here[:, None]), -torch.inf)
+                return
             position = torch.arange(len(here), device=here.device).repeat_interleave(here)
             nth = torch.arange(len(position), device=here.device) - (here.cumsum(0) - here)[position]
             logits[position, first[part][position] + nth] = -torch.inf
@@ -101,16 +115,17 @@ class _Shared(torch.autograd.Function):
             states,
             rows,
             last,
-            chunk=max(128, BLOCK_BYTES // (states.itemsize * len(rows))),
+            chunk=at_once(states.device, states.itemsize * len(rows)),
             operands=states.dtype,
             gradient=gradient,
+            total=total,
             adjust=adjust,
         )
-        ctx.save_for_backward(*gradients, (chances - 1) / max(len(states), 1))
+        ctx.save_for_backward(*gradients, (chances - 1) / (total if isinstance(total, int) else total[:, 0]))
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None, None, None]:
         grad_states, grad_rows, grad_positive = ctx.saved_tensors
-        return grad_states * scale, grad_rows * scale, grad_positive * scale, None, None, None, None
+        return grad_states * scale, grad_rows * scale, grad_positive * scale, None, None, None, None, None

@@ -29,17 +29,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from seqcl import shapes
 from seqcl.blocks import ALIGN
 
 BLOCK_BYTES = 12 * 2**20
 """Logits that exist at one time, in bytes, but at least 128 positions; 30 MB take 30 % longer than 15 in bfloat16."""
+GPU_BLOCK_BYTES = 2**30
+"""The same on a GPU, which wants few and large products."""
 
 RARE = 1e-30
 """A target less likely than this has its loss taken from its logits, because the probability loses its digits."""
 
 
 def softmax(
-    states: Tensor, table: Tensor, targets: Tensor, *, smoothing: float = 0.0, chunk: int | None = None
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    *,
+    smoothing: float = 0.0,
+    chunk: int | None = None,
+    real: Tensor | None = None,
 ) -> Tensor:
     """Mean cross entropy of states @ table.T, in value and gradient equal to the plain one to 1e-5 in float32.
 
@@ -52,6 +61,7 @@ def softmax(
         targets: (T,) rows of the table.
         smoothing: Part of the target distribution to spread evenly over all items (arXiv 1512.00567, section 7).
         chunk: Positions whose logits exist at one time; None takes the value that was measured best.
+        real: (T,) bool, False where a position only fills the shape and counts for nothing.
     """
     kind = states.device.type
     low = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
@@ -60,29 +70,58 @@ def softmax(
     with torch.autocast(kind, enabled=False):
         states, table = states.to(wide), table.to(wide)
         operands = torch.bfloat16 if low else wide
-        chunk = chunk or max(128, BLOCK_BYTES // (operands.itemsize * len(table)))
-        loss = _Softmax.apply(states, table, targets, chunk, operands, gradient)
+        chunk = chunk or at_once(states.device, operands.itemsize * len(table))
+        total = divisor(states, real)
+        loss = _Softmax.apply(states, table, targets, chunk, operands, gradient, total)
         if smoothing:
             # The two losses differ by a term linear in the logits, whose mean over items needs no logits at all.
             gap = F.embedding(targets, table) - table.mean(0)  # (T, D)
-            loss = loss + smoothing * (states * gap).sum() / max(len(states), 1)
+            loss = loss + smoothing * over(states * gap, total)
     return loss
+
+
+def at_once(device: torch.device, row_bytes: int) -> int:
+    """Positions whose logits, of so many bytes each, exist at one time."""
+    return max(128, (BLOCK_BYTES if device.type == "cpu" else GPU_BLOCK_BYTES) // row_bytes)
+
+
+def divisor(states: Tensor, real: Tensor | None) -> int | Tensor:
+    """What makes a mean of sums over positions: T; or (T, 1) with the number of real ones, and infinity where one is not."""
+    if real is None:
+        return max(len(states), 1)
+    return torch.where(real, real.sum().clamp(min=1).to(states.dtype), torch.inf)[:, None]
+
+
+def over(values: Tensor, total: int | Tensor) -> Tensor:
+    """The mean over positions of values (T,) or (T, D), those of a position added up; see `divisor`."""
+    if isinstance(total, int):
+        return values.sum() / total
+    return (values / (total if values.dim() == 2 else total[:, 0])).sum()
 
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, table: Tensor, targets: Tensor, chunk: int, operands: torch.dtype, gradient: bool
+        ctx: Any,
+        states: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        chunk: int,
+        operands: torch.dtype,
+        gradient: bool,
+        total: int | Tensor,
     ) -> Tensor:
-        loss, _, *gradients = walk(states, table, targets, chunk=chunk, operands=operands, gradient=gradient)
+        loss, _, *gradients = walk(
+            states, table, targets, chunk=chunk, operands=operands, gradient=gradient, total=total
+        )
         ctx.save_for_backward(*gradients)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
         grad_states, grad_table = ctx.saved_tensors
-        return grad_states * scale, grad_table * scale, None, None, None, None
+        return grad_states * scale, grad_table * scale, None, None, None, None, None
 
 
 def walk(
@@ -93,6 +132,7 @@ def walk(
     chunk: int,
     operands: torch.dtype,
     gradient: bool,
+    total: int | Tensor,
     adjust: Callable[[slice | Tensor, Tensor], None] | None = None,
 ) -> list[Tensor]:
     """The mean loss, the targets' probabilities (T,) and, with `gradient`, the loss's gradients by states and table.
@@ -104,17 +144,19 @@ def walk(
         chunk: Positions whose logits exist at one time.
         operands: Type of the operands: that of the states, or bfloat16.
         gradient: Also return the gradients.
+        total: As `divisor` makes it.
         adjust: Turns products (C, N) of some positions, a slice or (C,), into their logits, in place.
     """
-    size, items, total = len(states), len(table), max(len(states), 1)
+    size, items, fixed = len(states), len(table), shapes.fixed()
     exact = operands == states.dtype
     width = -(-items // ALIGN) * ALIGN  # M
     low_states = states.to(operands)  # (T, D)
     low_table = F.pad(table.to(operands), (0, 0, 0, width - items))  # (M, D)
-    scaled = low_states / total  # (T, D), so that the table's gradient is the mean's
-    block = states.new_empty(min(chunk, total), width, dtype=operands)  # (C, M), the only logits there are
+    scaled = (low_states / total).to(operands)  # (T, D), so that the table's gradient is the mean's
+    block = states.new_empty(min(chunk, max(size, 1)), width, dtype=operands)  # (C, M), the only logits there are
     one = block.new_full((len(block), 1), -1.0)
     chances = states.new_empty(size, 1)  # (T, 1), of the targets
+    exact_losses = torch.empty_like(chances) if fixed else chances  # (T, 1)
     grad_states = torch.empty_like(states) if gradient else states
     grad_table = table.new_zeros(width, table.shape[1]) if gradient else table  # (M, D)
     for start in range(0, size, chunk):
@@ -125,6 +167,8 @@ def walk(
         if adjust:
             adjust(part, share[:, :items])
         share[:, items:] = -torch.inf
+        if fixed:
+            exact_losses[part] = share.logsumexp(1, keepdim=True) - share.gather(1, target)
         torch.softmax(share, 1, out=share)
         chances[part] = share.gather(1, target)
         if gradient:
@@ -136,11 +180,12 @@ def walk(
                 grad_states[part] = share @ low_table
                 grad_table += share.T @ scaled[part]
     losses = -chances[:, 0].log()
-    rare = (chances[:, 0] < RARE).nonzero()[:, 0]
-    for rows in rare.split(chunk):
+    if fixed:  # the search for rare targets would wait for the device
+        losses = torch.where(chances < RARE, exact_losses, losses[:, None])[:, 0]
+    for rows in () if fixed else (chances[:, 0] < RARE).nonzero()[:, 0].split(chunk):
         logits = states[rows] @ table.T  # (C, N)
         if adjust:
             adjust(rows, logits)
         losses[rows] = logits.logsumexp(1) - logits.gather(1, targets[rows, None])[:, 0]
-    loss = losses.sum() / total
+    loss = over(losses, total)
     return [loss, chances[:, 0], *((grad_states / total, grad_table[:items]) if gradient else ())]

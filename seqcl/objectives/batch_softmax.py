@@ -98,7 +98,7 @@ class BatchSoftmax(Objective):
             self.seen, self.gap, self.times = (torch.zeros_like(counts) for _ in range(3))
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        learned = learned_positions(encoder, batch, newest=self.only_last)
+        learned = learned_positions(encoder, batch._replace(positions=None), newest=self.only_last)
         states, targets = learned.states, learned.targets  # (T', D), (T',)
         distinct = candidates = self.targets_of(batch, learned).unique()  # (K,)
         if self.negatives:

@@ -15,6 +15,7 @@ from seqcl.errors import UserError, check_choice
 from seqcl.losses import LOSSES, Correction, Negatives, Sampling
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.positions import Learned
+from seqcl.shapes import fixed
 from seqcl.types import Similarity
 
 
@@ -84,7 +85,14 @@ class ItemLoss(Objective):
         self.scoring.begin(item_counts)
 
     def mean(
-        self, states: Tensor, targets: Tensor, table: Tensor, *, total: int | None = None, places: Tensor | None = None
+        self,
+        states: Tensor,
+        targets: Tensor,
+        table: Tensor,
+        *,
+        total: int | None = None,
+        places: Tensor | None = None,
+        real: Tensor | None = None,
     ) -> Tensor:
         """The mean loss: a scalar, 0 where there is nothing to find.
 
@@ -94,13 +102,19 @@ class ItemLoss(Objective):
             table: (N + 2, D) the encoder's item embeddings.
             total: number of positions of all processes, if these are a share of them.
             places: (T,) the numbers of these positions among all.
+            real: (T,) bool, False where a position only fills the shape and counts for nothing.
         """
+        if real is not None and "real" not in self.takes:  # one's own loss may know of no fillers
+            states, targets, real = states[real], targets[real], None
+            total = len(targets)
         queries, targets = self.scoring.queries(states), targets - 1  # rows of the N candidates
+        if real is not None:
+            targets = targets.clamp(min=0)
         total = len(targets) if total is None else total
         if not total or ("negatives" not in self.takes and not len(targets)):
             return queries.sum() * 0
         if "negatives" not in self.takes:
-            return self.function(queries, self.scoring.candidates(table), targets, **self.wanted())
+            return self.function(queries, self.scoring.candidates(table), targets, **self.wanted(real=real))
         items = len(table) - 2
         drawn = self.negatives.draw(items, total, rng(self.negatives.cumulative.device))
         if places is not None and drawn.dim() == 2:
@@ -110,20 +124,30 @@ class ItemLoss(Objective):
         log_q: Tensor = self.negatives.log_chance(items, table)
         bias: Tensor | None = self.scoring.bias
         if len(targets) + drawn.numel() < items:  # only M < N of the items take part
-            met, places = torch.cat((targets, drawn.flatten())).unique(return_inverse=True)  # (M,)
+            met, places = distinct(torch.cat((targets, drawn.flatten())))  # (M,)
             targets, drawn = places[: len(targets)], places[len(targets) :].view(drawn.shape)
             rows, log_q, bias = F.embedding(met + 1, table), log_q[met], None if bias is None else bias[met]
         else:
             rows = table[1:-1]
         candidates = self.scoring.vectors(rows, bias)  # (M, D) or (N, D)
-        return self.function(queries, candidates, targets, drawn, **self.wanted(log_q=log_q, items=items))
+        return self.function(queries, candidates, targets, drawn, **self.wanted(log_q=log_q, items=items, real=real))
 
     def over(self, learned: Learned, table: Tensor) -> Tensor:
         """What this process adds to the mean loss over the learned positions of all: a scalar."""
-        own = self.mean(learned.states, learned.targets, table, total=learned.total, places=learned.places)
+        own = self.mean(
+            learned.states, learned.targets, table, total=learned.total, places=learned.places, real=learned.real
+        )
         return learned.mean(own)
 
     def wanted(self, **made: Any) -> dict[str, Any]:
         """The keywords that the loss has, among those made here and the options."""
         known = {"correction": self.correction, "smoothing": self.smoothing, "t": self.t, **made}
         return {name: value for name, value in known.items() if name in self.takes}
+
+
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted ids (M,) and the place of each of (n,) among them; with fixed shapes M is n, and all but the first of equals go unused."""
+    if not fixed():
+        return ids.unique(return_inverse=True)
+    ordered = ids.sort().values
+    return ordered, torch.searchsorted(ordered, ids)

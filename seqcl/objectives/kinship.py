@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.losses import contrast, similarities
+from seqcl.shapes import fixed
 from seqcl.types import PAD, SeqBatch
 
 
@@ -51,7 +52,7 @@ def related(batch: SeqBatch, views: SeqBatch | None = None) -> Tensor:
     """
     rows = Rows.of(batch)
     same = rows.like(rows) | torch.eye(len(batch.lengths), dtype=torch.bool, device=batch.lengths.device)
-    if views is not None and views.users is not None and of_another(batch, views).any():
+    if views is not None and views.users is not None and (fixed() or of_another(batch, views).any()):
         users = [rows.users, *views.users.split(len(rows.users))]
         for one in users:
             for two in users:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seqcl.augment.operators import choose
+from seqcl.augment.operators import choose, sizes
 from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.item_loss import ItemLoss
 from seqcl.objectives.positions import learned_positions
 from seqcl.objectives.rows import whole_rows
+from seqcl.shapes import fixed
 from seqcl.types import PAD, SeqBatch, Windows
 
 
@@ -66,9 +67,20 @@ class MaskedItems(Objective):
         rows = whole_rows(batch)
         marks = self.marks(rows)  # (B, L + 1)
         hidden = rows.items.masked_fill(~marks, PAD)  # (B, L + 1), what is to be found
-        masked = rows._replace(items=rows.items.masked_fill(marks, encoder.num_items + 1), targets=hidden)
+        masked = rows._replace(
+            items=rows.items.masked_fill(marks, encoder.num_items + 1),
+            targets=hidden,
+            positions=self.positions(rows, marks) if fixed() else None,
+        )
         learned = learned_positions(encoder, masked, newest=False)
         return {"masked_items": self.item_loss.over(learned, encoder.item_embeddings())}
+
+    def positions(self, rows: SeqBatch, marks: Tensor) -> Tensor:
+        """Find the marks (B, L) without a look at them, as many places a row as it can have, filled up with -1: (P,)."""
+        most = sizes(rows, self.rate, 1)[1]
+        found = marks.int().topk(most, 1)  # (B, most)
+        begin = torch.arange(len(marks), device=marks.device)[:, None] * marks.shape[1]
+        return (begin + found.indices).masked_fill(found.values == 0, -1).flatten()
 
     def marks(self, rows: SeqBatch) -> Tensor:
         """Mark the items to mask, one in each row at least: (B, L) bool."""

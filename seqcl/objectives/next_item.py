@@ -46,5 +46,5 @@ class NextItem(ItemLoss):
 
     def terms_of(self, learned: Learned, table: Tensor) -> dict[str, Tensor]:
         """The term of positions whose states are known, and of the encoder's item embeddings (N + 2, D)."""
-        self.missing = {"next_item": learned.targets.new_tensor(not learned.total)}
+        self.missing = {"next_item": learned.targets.new_full((), not learned.total)}
         return {"next_item": self.over(learned, table)}

@@ -44,6 +44,7 @@ class Learned(NamedTuple):
     targets: Tensor  # (T',)
     total: int  # T
     places: Tensor | None = None  # (T',), their numbers among the T; None where they are all
+    real: Tensor | None = None  # (T',) bool, False where a position only fills the shape; None where all are real
 
     def mean(self, loss: Tensor) -> Tensor:
         """What this process adds to the mean over all T positions, from the mean over its own: scalars."""
@@ -51,8 +52,17 @@ class Learned(NamedTuple):
 
 
 def learned_positions(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> Learned:
-    """The positions that have a target, or this process's share of them; see `positions`."""
+    """The positions that have a target, or this process's share of them; see `positions`.
+
+    Where the batch says where its targets are, nothing is looked up, and the positions are filled up to its number of places.
+    """
     mine = share(encoder, batch)
+    if mine is None and batch.positions is not None and batch.targets is not None:
+        if newest:
+            return Learned(encoder.last(batch), cast(Tensor, batch.last_targets()), len(batch.lengths))
+        places, real = batch.positions.clamp(min=0), batch.positions >= 0  # (P,)
+        states = encoder(batch).flatten(0, 1).index_select(0, places)
+        return Learned(states, batch.targets.flatten()[places], len(places), real=real)
     if mine is None:
         states, targets = positions(encoder, batch, newest=newest)
         return Learned(states, targets, len(targets))

@@ -88,7 +88,7 @@ class SwAV(ViewsObjective):
 
     def make_crops(self, batch: SeqBatch) -> SeqBatch:
         """Make V short crops of every row: VB rows."""
-        repeated = SeqBatch._make(None if part is None else torch.cat([part] * self.crops) for part in batch)
+        repeated = batch.each(lambda column: torch.cat([column] * self.crops))
         return self.crop(repeated, rng(batch.items.device))
 
     @torch.no_grad()

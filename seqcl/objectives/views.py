@@ -44,8 +44,9 @@ class ViewsObjective(Objective):
         self.views.before_epoch(encoder.item_embeddings(), epoch)
 
     def make_views(self, batch: SeqBatch) -> SeqBatch:
-        """Make all n views as one batch of nB rows, first views first."""
-        return self.views.stacked(batch, rng(batch.items.device))
+        """Make all n views as one batch of nB rows, first views first; it has users where they may be others than the rows'."""
+        views = self.views.stacked(batch, rng(batch.items.device))
+        return views._replace(users=None) if self.views.keeps_users else views
 
     def lack(self, **terms: Tensor) -> None:
         """Note which terms the batch could not give, as no row has another to differ from; a weight of 0 asks for none."""

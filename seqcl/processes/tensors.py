@@ -129,10 +129,13 @@ def mean_gradients(parameters: Sequence[torch.nn.Parameter], values: Tensor, *, 
             one.grad = _joined(one)
         else:
             dense.append(one)
-    given = values.new_tensor([one.grad is not None for one in dense])
-    *gradients, values, given = _means([*map(_dense_gradient, dense), values, given])
-    for one, gradient, anywhere in zip(dense, gradients, given.tolist(), strict=True):
-        one.grad = gradient if anywhere else None
+    here = [one.grad is not None for one in dense]
+    *gradients, values, given = _means([*map(_dense_gradient, dense), values, values.new_tensor(here)])
+    anywhere = (
+        here if all(here) else given.tolist()
+    )  # only who lacks a gradient asks the device for those of the others
+    for one, gradient, there in zip(dense, gradients, anywhere, strict=True):
+        one.grad = gradient if there else None
     return values
 
 

@@ -37,7 +37,7 @@ def check_objective(make: Callable[..., Any]) -> None:
         rows = list(batches.epoch(0))[:6]
         reached = [check_terms(encoder, objective, batch) for batch in rows[:3]]
         assert any(reached), "no term reaches the item embeddings"  # the first batch may only fill a queue
-        check_terms(encoder, objective, SeqBatch._make(None if part is None else part[:1] for part in rows[3]))
+        check_terms(encoder, objective, rows[3].each(lambda column: column[:1]))
         check_state(encoder, objective, rows[3:6])
 
 

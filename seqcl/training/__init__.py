@@ -4,6 +4,7 @@ from seqcl.errors import Diverged
 from seqcl.training.callbacks import Callback, telling
 from seqcl.training.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from seqcl.training.clock import Clock
+from seqcl.training.compiled import check_compile
 from seqcl.training.optimizer import check_clip
 from seqcl.training.protocols import Loader, Trainable, Validate
 from seqcl.training.random_states import kept_random_states
@@ -29,6 +30,7 @@ __all__ = [
     "Trainer",
     "Validate",
     "check_clip",
+    "check_compile",
     "kept_random_states",
     "last_checkpoint",
     "load_checkpoint",

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from seqcl import processes
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, check_choice, unknown
 from seqcl.machine import give_back_memory
 from seqcl.training.average import kept_weights
 from seqcl.training.callbacks import Callback
 from seqcl.training.clock import Clock
+from seqcl.training.compiled import compiled
 from seqcl.training.fabric import Precision
 from seqcl.training.history import epoch_row
 from seqcl.training.learner import Learner
@@ -28,6 +30,8 @@ from seqcl.training.saver import Saver
 from seqcl.training.schedule import Schedule, learning_rate
 from seqcl.training.signals import Signals
 from seqcl.training.state import Row, State
+
+Shapes = Literal["auto", "fixed", "packed"]
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, math.inf),
@@ -63,6 +67,9 @@ class Trainer:
         ema: portion of the old average that an update keeps; the averaged weights are validated and kept; 0 for no average.
         max_minutes: wall time of the run, the last validation included; pre-training has at most half of it; 0 for no limit.
         save_minutes: wall time between two checkpoints; every new best and the end are saved besides.
+        shapes: fixed: shapes of a batch come again and no step waits for the device, as a GPU likes it; packed: nothing is
+            computed for padding, as a processor likes it; auto: fixed on a GPU or with `compile`, else packed.
+        compile: compile the encoder (torch.compile, CUDA graphs on a GPU), which takes a minute at the first steps.
 
     Raises:
         UserError: an option is out of its range.
@@ -82,12 +89,23 @@ class Trainer:
     ema: float = 0.995
     max_minutes: float = 0.0
     save_minutes: float = 5.0
+    shapes: Shapes = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UserError(f"train.{name} is {value}, must be from {low} to {high}")
+        check_choice("train.shapes", self.shapes, Shapes)
+        if self.compile and self.shapes == "packed":
+            raise UserError("train.compile needs shapes that come again: train.shapes auto or fixed, not packed")
+
+    def fixed_on(self, device: str | torch.device) -> bool:
+        """True if the shapes of batches are fixed on a device."""
+        return self.shapes == "fixed" or (
+            self.shapes == "auto" and (self.compile or torch.device(device).type == "cuda")
+        )
 
     def fit(
         self,
@@ -134,6 +152,7 @@ class Trainer:
             precision=self.precision,
             weight_decay=self.weight_decay,
             ema=self.ema,
+            fixed=self.fixed_on(device),
         )
         saver = Saver(folder, learner, identity=identity or {}, clock=clock, minutes=self.save_minutes)
         state = saver.begin(batches=len(loader), resume=resume)
@@ -147,7 +166,7 @@ class Trainer:
             shown=progress and processes.is_first(),
             callbacks=callbacks if processes.is_first() else (),
         )
-        with Signals() as signals, reporter:
+        with Signals() as signals, reporter, compiled(model.encoder) if self.compile else nullcontext():
             stopped = self._train(
                 learner, loader, validate, state=state, clock=clock, saver=saver, reporter=reporter, signals=signals
             )
@@ -211,6 +230,7 @@ class Trainer:
                 if clock.out_of_time():
                     break
             raise_if_diverged(meter, state, saver.last, model)
+            state.train_seconds += clock.lap()  # a GPU may still have been at work on the last steps
 
             row = self._row(state, meter, clock)
             whole = state.batch >= state.batches
