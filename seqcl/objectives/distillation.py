@@ -71,7 +71,7 @@ class Distillation(Objective):
         self.ranker.after_step(encoder)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        learned = learned_positions(encoder, batch, newest=self.newest)
+        learned = learned_positions(encoder, batch._replace(positions=None), newest=self.newest)
         table = encoder.item_embeddings()
         terms: dict[str, Tensor] = {}
         self.observed, self.missing = {}, {}
