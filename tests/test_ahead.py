@@ -128,7 +128,7 @@ def test_the_loss_passes_gradcheck(similarity):
 
 def test_an_empty_memory_and_one_instance_are_one_step_of_plain_cpc():
     encoder, plain = made(CPC, steps=1, negatives=256)
-    _, objective = made(MemoryCPC, steps=1, instances=1, dropout=0.0)
+    _, objective = made(MemoryCPC, steps=1, instances=1, dropout=0.0, negatives=256)
     with torch.no_grad():
         plain.maps[0].weight.copy_(torch.eye(DIM))
         objective.memory.zero_()
