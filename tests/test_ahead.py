@@ -147,7 +147,12 @@ def test_gradients_reach_every_parameter_and_one_row_alone_gives_nothing(kind):
         assert part.grad is not None and bool(part.grad.isfinite().all()) and bool(part.grad.any())
     assert not bool(objective.missing["ahead"])
     alone = SeqBatch._make(None if part is None else part[:1] for part in BATCH)
-    assert objective(encoder, alone)["ahead"] == 0 and bool(objective.missing["ahead"])
+    ended = SeqBatch(BATCH.items[:, :1], torch.ones(8, dtype=torch.int64), users=BATCH.users)  # nothing comes after
+    for batch in (alone, ended):
+        term = objective(encoder, batch)["ahead"]
+        term.backward()
+        assert term == 0 and bool(objective.missing["ahead"])
+        assert all(bool(part.grad.isfinite().all()) for part in encoder.parameters())
 
 
 def test_an_encoder_that_reads_both_ways_learns_on_prefixes_alone():
