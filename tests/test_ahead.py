@@ -128,7 +128,7 @@ def test_the_loss_passes_gradcheck(similarity):
 
 def test_an_empty_memory_and_one_instance_are_one_step_of_plain_cpc():
     encoder, plain = made(CPC, steps=1, negatives=256)
-    _, objective = made(MemoryCPC, steps=1, instances=1, dropout=0.0)
+    _, objective = made(MemoryCPC, steps=1, instances=1, dropout=0.0, negatives=256)
     with torch.no_grad():
         plain.maps[0].weight.copy_(torch.eye(DIM))
         objective.memory.zero_()
@@ -147,7 +147,12 @@ def test_gradients_reach_every_parameter_and_one_row_alone_gives_nothing(kind):
         assert part.grad is not None and bool(part.grad.isfinite().all()) and bool(part.grad.any())
     assert not bool(objective.missing["ahead"])
     alone = SeqBatch._make(None if part is None else part[:1] for part in BATCH)
-    assert objective(encoder, alone)["ahead"] == 0 and bool(objective.missing["ahead"])
+    ended = SeqBatch(BATCH.items[:, :1], torch.ones(8, dtype=torch.int64), users=BATCH.users)  # nothing comes after
+    for batch in (alone, ended):
+        term = objective(encoder, batch)["ahead"]
+        term.backward()
+        assert term == 0 and bool(objective.missing["ahead"])
+        assert all(bool(part.grad.isfinite().all()) for part in encoder.parameters())
 
 
 def test_an_encoder_that_reads_both_ways_learns_on_prefixes_alone():

@@ -19,6 +19,7 @@ from seqcl.experiment.job import Job
 from seqcl.losses import cosine_gap
 from seqcl.models import MODELS, Pretraining, Recommender
 from seqcl.objectives import BYOL, OBJECTIVES, SimSiam, SwAV, ViewsObjective
+from seqcl.objectives.ahead import PredictiveCoding
 from seqcl.testing import check_model
 from seqcl.testing.models import TINY, Stopping, begun, tiny
 from seqcl.training import Clock, Interrupted, Trainer
@@ -382,11 +383,13 @@ def test_what_keeps_an_objective_without_negatives_from_collapse_is_what_does_it
     assert ranks[-1] < 3 and min(ranks[:-1]) > 2 * ranks[-1], ranks
 
 
-@pytest.mark.parametrize("objective", [name for name, kind in OBJECTIVES.items() if issubclass(kind, ViewsObjective)])
+@pytest.mark.parametrize(
+    "objective", [name for name, kind in OBJECTIVES.items() if issubclass(kind, ViewsObjective | PredictiveCoding)]
+)
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_paradigm_works_with_every_encoder(objective, encoder):
     values = {
-        "model": "CL4Rec",
+        "model": "CPCRec" if issubclass(OBJECTIVES[objective], PredictiveCoding) else "CL4Rec",
         "dataset": "x",
         "objective": {"name": objective},
         "encoder": {"name": encoder, "dim": 8},

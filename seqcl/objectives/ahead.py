@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqcl.encoders import Encoder
 from seqcl.encoders.dropout import Dropout
 from seqcl.errors import check_choice, not_negative, positive
-from seqcl.losses import contrast, similarities, wide
+from seqcl.losses import similarities, wide
 from seqcl.objectives.base import rng
 from seqcl.objectives.kinship import different_items, masked_share, related
 from seqcl.objectives.positions import check_one_pass, only_newest
@@ -87,17 +87,15 @@ class PredictiveCoding(Tempered):
             drawn: (C,) the items that are negatives.
             masked: (M, C) bool, True where one is no negative of a prediction.
         """
-        predicted, vectors = wide(predicted), wide(vectors)
+        predicted, vectors, temperature = wide(predicted), wide(vectors), self.temperature
         if self.similarity == "cosine":
             predicted, vectors = F.normalize(predicted, dim=-1), F.normalize(vectors, dim=-1)
-        number = len(vectors)
-        near = (vectors.index_select(1, own) * predicted).sum(2).T  # (M, n)
-        far = similarities(predicted, vectors.index_select(1, drawn).flatten(0, 1), "dot")  # (M, nC)
-        keep = F.pad(~masked.repeat(1, number), (number, 0), value=True)
-        positives = torch.zeros_like(keep)
-        positives[:, :number] = True
-        logits = torch.cat((near, far), 1) / self.temperature
-        return contrast(logits, positives, keep=keep, reduction="in") - math.log(number)  # of a mean, made a sum
+        near = (vectors.index_select(1, own) * predicted).sum(2) / temperature  # (n, M)
+        far = similarities(predicted, vectors.index_select(1, drawn).flatten(0, 1), "dot") / temperature  # (M, nC)
+        # Without negatives a finite floor takes the place of minus infinity, which would make the gradient NaN.
+        far = far.unflatten(1, (len(vectors), -1)).masked_fill(masked[:, None], torch.finfo(far.dtype).min)
+        losses = F.softplus(far.flatten(1).logsumexp(1) - near.logsumexp(0))  # (M,)
+        return losses.sum() / max(len(losses), 1)
 
 
 class CPC(PredictiveCoding):
@@ -130,7 +128,7 @@ class CPC(PredictiveCoding):
         steps: int = 3,
         temperature: float = 0.1,
         similarity: Similarity = "cosine",
-        negatives: int = 512,
+        negatives: int = 256,
         schedule: Schedule = "constant",
         highest: float = 1.0,
         period: int = 0,
@@ -176,7 +174,7 @@ class MemoryCPC(PredictiveCoding):
         steps: int = 3,
         temperature: float = 0.1,
         similarity: Similarity = "cosine",
-        negatives: int = 256,
+        negatives: int = 128,
         memory: int = 64,
         instances: int = 4,
         dropout: float = 0.5,

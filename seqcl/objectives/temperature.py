@@ -22,7 +22,7 @@ LOWEST = 0.01
 class Tempered(Objective):
     """An objective whose similarities are divided by a `temperature` that may change in training.
 
-    cosine begins at the highest temperature, is at the lowest after half a period and goes back (arXiv 2303.13664, eq. 2). A
+    cosine begins at the highest temperature, is at the lowest after half a period and goes back (arXiv 2303.13664). A
     high one parts groups of rows, a low one single rows. learned is the exponential of a parameter (CLIP, arXiv 2103.00020).
     """
 
