@@ -6,6 +6,7 @@ from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.decorrelation import Barlow, VICReg
+from seqcl.objectives.detect import Detect
 from seqcl.objectives.distillation import Distillation
 from seqcl.objectives.experts import MiCE
 from seqcl.objectives.feature_contrast import FeatureContrast
@@ -48,6 +49,7 @@ OBJECTIVES = table(
         "SimSiam": SimSiam,
         "Barlow": Barlow,
         "VICReg": VICReg,
+        "Detect": Detect,
         "SwAV": SwAV,
         "Prototypes": Prototypes,
         "SpCL": SpCL,
@@ -78,6 +80,7 @@ __all__ = [
     "Barlow",
     "BatchSoftmax",
     "Counterfactual",
+    "Detect",
     "Distillation",
     "FeatureContrast",
     "InfoMin",
