@@ -22,6 +22,7 @@ from seqcl.objectives import (
     AlignUniform,
     Barlow,
     Counterfactual,
+    Detect,
     IMix,
     InfoMin,
     Instance,
@@ -68,6 +69,7 @@ BUILT = {
     "VICReg": lambda views: VICReg(views=views, dim=DIM, width=12),
     "DIM": lambda views, **options: OBJECTIVES["DIM"](views=views, dim=DIM, **options),
     "BYOL": lambda views: BYOL(views=views, dim=DIM, momentum=0.9),
+    "Detect": lambda views, **options: Detect(views=views, dim=DIM, **options),
     "SimSiam": lambda views: SimSiam(views=views, dim=DIM),
     "SwAV": lambda views, **options: SwAV(views=views, dim=DIM, prototypes=6, queue=16, **options),
     "Prototypes": lambda views, **options: Prototypes(
@@ -82,7 +84,7 @@ BUILT = {
     "MiCE": lambda views, **options: MiCE(views=views, dim=DIM, experts=3, momentum=0.9, **options),
     "PIRL": lambda views, **options: PIRL(views=views, dim=DIM, negatives=16, **options),
 }
-WITHOUT_NEGATIVES = {"BYOL", "SimSiam", "SwAV", "Barlow", "VICReg"}
+WITHOUT_NEGATIVES = {"Detect", "BYOL", "SimSiam", "SwAV", "Barlow", "VICReg"}
 ENCODERS = {
     "SASRec": lambda: SASRec(num_items=N, max_len=MAX_LEN, dim=DIM),
     "GRU": lambda: GRU(num_items=N, max_len=MAX_LEN, dim=DIM),

@@ -226,6 +226,20 @@ def prototypes(objective, encoder, first, second):
     }
 
 
+def detect(objective, encoder, first, second):
+    losses, rows = [], encoder.last(BATCH)
+    torch.manual_seed(3)
+    _, view = objective.views(BATCH, torch.default_generator)
+    for i in ROWS:
+        length = int(view.lengths[i])
+        if view.items[i, :length].tolist() != BATCH.items[i, : int(BATCH.lengths[i])].tolist():
+            for state, label in ((rows[i], 0), (second[i], 1)):
+                chance = 1 / (1 + math.exp(-float(objective.tell(objective.head(state)))))
+                losses.append(-math.log(chance if label else 1 - chance))
+    assert losses
+    return {"detect": objective.weight * sum(losses) / len(losses)}
+
+
 def learned_views(objective, encoder, first, second):
     one, two = objective.augmenters[0](first), objective.augmenters[1](second)
     learned = 0.0
@@ -417,6 +431,7 @@ REFERENCES = {
     "SimSiam": sim_siam,
     "SwAV": sw_av,
     "Prototypes": prototypes,
+    "Detect": detect,
     "LearnedViews": learned_views,
     "PIRL": pirl,
     "Margin": margin,

@@ -6,6 +6,7 @@ from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
 from seqcl.objectives.decorrelation import Barlow, VICReg
+from seqcl.objectives.detect import Detect
 from seqcl.objectives.direct import DirectAU
 from seqcl.objectives.distillation import Distillation
 from seqcl.objectives.experts import MiCE
@@ -52,6 +53,7 @@ OBJECTIVES = table(
         "CLAE": CLAE,
         "Barlow": Barlow,
         "VICReg": VICReg,
+        "Detect": Detect,
         "SwAV": SwAV,
         "Prototypes": Prototypes,
         "SpCL": SpCL,
@@ -84,6 +86,7 @@ __all__ = [
     "Barlow",
     "BatchSoftmax",
     "Counterfactual",
+    "Detect",
     "DirectAU",
     "Distillation",
     "FeatureContrast",
