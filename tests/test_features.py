@@ -16,7 +16,8 @@ import seqcl
 from seqcl.augment.feature_masks import correlated_halves, deciles, mutual_information, random_halves
 from seqcl.config import experiment
 from seqcl.data import Interactions, leave_one_out, pack
-from seqcl.data.features import table_features
+from seqcl.data.cells import Coded
+from seqcl.data.features import raw_cells, table_features
 from seqcl.data.schema import Schema
 from seqcl.data.tables import read_columns
 from seqcl.encoders import GRU, Encoder, SASRec, TwoTower
@@ -25,7 +26,7 @@ from seqcl.errors import UserError
 from seqcl.experiment import training_batches
 from seqcl.objectives import BatchSoftmax, FeatureContrast
 from seqcl.training import Trainer
-from seqcl.types import SeqBatch
+from seqcl.types import SeqBatch, Tables
 
 NAN = float("nan")
 TABLE = pd.DataFrame(
@@ -153,6 +154,31 @@ def item_files(folder):
     parquet.write_table(pa.Table.from_pandas(frame).append_column("image", vectors), folder / "t.parquet")
     np.savez(folder / "t.npz", ids=np.array(ids), price=np.array(price), image=image)
     return image
+
+
+def test_a_stored_table_gives_the_features_of_the_frame_and_its_text_is_held_as_codes(tmp_path):
+    random = np.random.default_rng(0)
+    cells = {
+        "kind": random.choice(["a b", "c", None, "d"], 50),
+        "size": random.choice(["1", "2.5", None], 50),
+        "year": random.integers(1990, 2000, 50),
+        "words": [["x", "y y"]] * 50,
+    }
+    frame = pd.DataFrame(cells, index=[f"i{row}" for row in range(50)])
+    frame.to_parquet(tmp_path / "items.parquet")
+    known, ids = random.random(60) < 0.7, np.array([f"i{row}" for row in random.permutation(60)])
+    both = [
+        Tables(name="x", user_ids=np.arange(1), item_ids=ids, items=items)
+        for items in (frame, tmp_path / "items.parquet")
+    ]
+    for columns in (None, "kind,size:numbers,words", "size"):
+        one, other = (table_features(tables, "items", known, columns) for tables in both)
+        assert one.columns and one.columns == other.columns and one.fingerprint() == other.fingerprint()
+    held, stored = (raw_cells(tables, "items", None, table=None)[0] for tables in both)
+    assert isinstance(stored["kind"], Coded) and not isinstance(held["kind"], Coded)
+    assert list(stored["kind"]) == list(held["kind"]) and set(stored["kind"].cells) == {"a b", "c", "d"}
+    frame.astype({"kind": "category"}).to_parquet(tmp_path / "items.parquet")
+    assert list(raw_cells(both[1], "items", None, table=None)[0]["kind"]) == list(held["kind"])
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "npz"])

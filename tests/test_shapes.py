@@ -205,6 +205,7 @@ WAITING = {
     "CPCRec": "which items are in the batch",
     "MMInfoRec": "the same",
     "DIMRec": "the same",
+    "DirectAU": "where the targets are",
     "Distil": "which states its teachers score",
     "BSARec": "every state is a row of its own",
 }

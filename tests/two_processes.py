@@ -36,6 +36,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "three views": ("CL4Rec", {"views": {"number": 3, "distinct": True}}),
     "SwAV with crops": ("SwAVRec", {"objective": {"crops": 2, "prototypes": 6}}),
     "SpCL in clusters": ("SpCLRec", {"objective": {"clusters": 6}}),
+    "fixed shapes": ("CL4Rec", {"train": {"shapes": "fixed"}}),
     "SwAV with a queue": ("SwAVRec", {"objective": {"queue": 20, "prototypes": 6}}),
 }
 """Recipes with options, by name."""
@@ -50,7 +51,8 @@ def losses_and_weights(name: str, steps: int = 3) -> dict[str, Tensor]:
     if "stage" in name:
         model = model.pretraining()
     model = model.double()
-    learner = Learner(model, device=torch.device("cpu"), precision="32", weight_decay=0.01, ema=0.0)
+    cpu, fixed = torch.device("cpu"), experiment.train.fixed_on("cpu")
+    learner = Learner(model, device=cpu, precision="32", weight_decay=0.01, ema=0.0, fixed=fixed)
     found: dict[str, Tensor] = {}
     torch.manual_seed(2)
     model.objective.before_epoch(learner.encoder, loader, epoch=0, epochs=2)

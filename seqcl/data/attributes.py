@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +67,12 @@ def item_attributes(tables: Tables, chosen: str | None = None) -> Bag:
     return to_bag(rows, [f"{name}={word}" for name, word in found])
 
 
-def word_sets(cells: dict[str, list[Any]]) -> dict[str, list[set[str]]]:
+def word_sets(cells: Mapping[str, Sequence[Any]]) -> dict[str, list[set[str]]]:
     """The set of words of every cell, by column."""
     return {name: [set(words_in(cell)) for cell in column] for name, column in cells.items()}
 
 
-def telling_words(cells: dict[str, list[Any]], num_items: int) -> dict[str, list[set[str]]]:
+def telling_words(cells: Mapping[str, Sequence[Any]], num_items: int) -> dict[str, list[set[str]]]:
     """The sets of words of the columns that hold words.
 
     A column with as many different words as there are items, such as titles, is left out, if others remain.

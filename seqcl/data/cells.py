@@ -17,8 +17,36 @@ if TYPE_CHECKING:
 logger = logging.getLogger("seqcl")
 
 
-def cells_of(table: pd.DataFrame, raw_ids: np.ndarray, source: str) -> dict[str, list[Any]]:
+class Coded(Sequence[Any]):
+    """A column of text without an object for each row: the number of each cell among the different ones, -1 for a missing one.
+
+    Args:
+        codes: (R,) integers.
+        cells: the different cells.
+    """
+
+    def __init__(self, codes: np.ndarray, cells: list[str]) -> None:
+        self.codes, self.cells = codes, cells
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, row: Any) -> Any:
+        code = self.codes[row]
+        return None if code < 0 else self.cells[code]
+
+    def take(self, rows: np.ndarray) -> Coded:
+        """The given rows (n,), -1 for a missing one, and the cells that they have."""
+        codes = np.where(rows < 0, -1, self.codes[rows])
+        there = codes >= 0
+        used, codes[there] = np.unique(codes[there], return_inverse=True)
+        return Coded(codes.astype(np.int32), [self.cells[code] for code in used.tolist()])
+
+
+def cells_of(table: pd.DataFrame, raw_ids: np.ndarray, source: str) -> dict[str, Sequence[Any]]:
     """The columns of a table in the order of the raw ids, None where an id has no row; 7 and "7" are the same id.
+
+    Categories of text come as `Coded`, all others as lists.
 
     Raises:
         UserError: two columns have one name, or the index or the columns of the table have several levels.
@@ -26,9 +54,16 @@ def cells_of(table: pd.DataFrame, raw_ids: np.ndarray, source: str) -> dict[str,
     names = [str(name) for name in table.columns]
     if table.index.nlevels > 1 or table.columns.nlevels > 1 or len(set(names)) < len(names):
         raise UserError(f"{source}: it must have one row for each id, indexed by id, and columns with different names")
-    rows = rows_of(table.index, raw_ids, source).tolist()
-    columns = {name: [*table.iloc[:, number].tolist(), None] for number, name in enumerate(names)}
-    return {name: [column[row] for row in rows] for name, column in columns.items()}
+    rows = rows_of(table.index, raw_ids, source)
+    return {name: column_of(table.iloc[:, number], rows) for number, name in enumerate(names)}
+
+
+def column_of(column: pd.Series, rows: np.ndarray) -> Sequence[Any]:
+    """The cells of a column in the given rows (n,), None for row -1."""
+    if column.dtype == "category" and all(isinstance(cell, str) for cell in column.cat.categories) and len(column):
+        return Coded(column.cat.codes.to_numpy(), column.cat.categories.tolist()).take(rows)
+    cells = [*column.tolist(), None]
+    return [cells[row] for row in rows.tolist()]
 
 
 def rows_of(keys: Iterable[Any], raw_ids: np.ndarray, source: str) -> np.ndarray:
@@ -93,6 +128,8 @@ def distinct(column: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
 
     Text and whole numbers are listed once each, to be worked on once; a column with other cells lists all of them.
     """
+    if isinstance(column, Coded):
+        return np.where(column.codes < 0, len(column.cells), column.codes), [*column.cells, None]
     if not all(type(cell) in (str, int) or (not isinstance(cell, list) and missing(cell)) for cell in column):
         return np.arange(len(column)), list(column)
     number: dict[Any, int] = {}

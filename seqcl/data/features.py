@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seqcl.data.cells import cells_of, listed_columns
+from seqcl.data.cells import Coded, cells_of, listed_columns
 from seqcl.data.schema import Schema
 from seqcl.data.tables import load_table, read_columns
 from seqcl.errors import UserError
@@ -72,7 +72,7 @@ def raw_cells(
         UserError: no such column or file.
     """
     raw, own = (tables.item_ids, tables.items) if which == "items" else (tables.user_ids, tables.users)
-    own = load_table(own)
+    own = load_table(own, categories=True)
     source = f"the table of {which} of {tables.name}"
     asked = [] if columns is None else [name.strip() for name in columns.split(",")]
     kinds = {name: kind for name, _, kind in (name.rpartition(":") for name in asked) if kind in KINDS and name}
@@ -91,4 +91,6 @@ def raw_cells(
 
 def part_of(column: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
     """The given rows of a column; the first one alone for vectors, of which only the width is learned."""
+    if isinstance(column, Coded):
+        return column.take(rows)
     return column[rows[:1]] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]

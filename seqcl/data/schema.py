@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqcl.data.cells import all_numbers, distinct, missing, to_bag, words_in
+from seqcl.data.cells import Coded, all_numbers, distinct, missing, to_bag, words_in
 from seqcl.errors import unknown
 from seqcl.types import Bag, Features
 
@@ -50,10 +50,10 @@ class Schema:
         """
         words, numbers, vectors = {}, {}, {}
         for name, column in columns.items():
-            kind = (kinds or {}).get(name)
-            if isinstance(column, np.ndarray) or (kind is None and vector_width(column)):
+            kind, different = (kinds or {}).get(name), column.cells if isinstance(column, Coded) else column
+            if isinstance(column, np.ndarray) or (kind is None and vector_width(different)):
                 vectors[name] = vector_width(column)
-            elif kind == "numbers" or (kind is None and all_numbers(column)):
+            elif kind == "numbers" or (kind is None and all_numbers(different)):
                 values = to_numbers(column)
                 if not np.isnan(values).all():
                     mean, deviation = float(np.nanmean(values)), float(np.nanstd(values))
@@ -141,6 +141,9 @@ def to_vectors(cells: Sequence[Any], width: int) -> np.ndarray:
 
 def to_numbers(cells: Sequence[Any]) -> np.ndarray:
     """Turn cells into (R,) float64; one that is missing, infinite or no number becomes NaN."""
+
+    if isinstance(cells, Coded):
+        return np.append(to_numbers(cells.cells), np.nan)[cells.codes]
 
     def number(cell: Any) -> float:
         try:

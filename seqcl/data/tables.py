@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -28,14 +28,24 @@ SEPARATORS = (",", "\t", ";", "|")
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".npz")
 
 
-def load_table(table: pd.DataFrame | Path | None) -> pd.DataFrame | None:
-    """A feature table as a frame, read from its Parquet file if a path is given."""
+def load_table(table: pd.DataFrame | Path | None, *, categories: bool = False) -> pd.DataFrame | None:
+    """A feature table as a frame, read from its Parquet file if a path is given; its text as categories if that is wanted."""
     if not isinstance(table, Path):
         return table
     import pandas as pd
 
     with table.open("rb") as file:
-        return pd.read_parquet(file)
+        return pd.read_parquet(file, read_dictionary=text_columns(file) if categories else [])
+
+
+def text_columns(file: BinaryIO) -> list[str]:
+    """Names of the columns of text in a Parquet file, its index apart."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = parquet.ParquetFile(file).schema_arrow
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    return [field.name for field in schema if pa.types.is_string(field.type) and field.name not in index]
 
 
 def check_storable(table: pd.DataFrame | Path | None, which: str) -> None:

@@ -103,8 +103,8 @@ class _Shared(torch.autograd.Function):
             logits[:, -1] = positive[part]
             here = hits[part]  # (C,)
             if fixed():
-                behind = torch.arange(logits.shape[1], device=here.device) - first[part][:, None]  # (C, K + 1)
-                logits.masked_fill_((behind >= 0) & (behind < here[:, None]), -torch.inf)
+                column, begin = torch.arange(logits.shape[1], device=here.device), first[part][:, None]
+                logits.masked_fill_((column >= begin) & (column < begin + here[:, None]), -torch.inf)
                 return
             position = torch.arange(len(here), device=here.device).repeat_interleave(here)
             nth = torch.arange(len(position), device=here.device) - (here.cumsum(0) - here)[position]

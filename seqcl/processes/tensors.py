@@ -131,9 +131,8 @@ def mean_gradients(parameters: Sequence[torch.nn.Parameter], values: Tensor, *, 
             dense.append(one)
     here = [one.grad is not None for one in dense]
     *gradients, values, given = _means([*map(_dense_gradient, dense), values, values.new_tensor(here)])
-    anywhere = (
-        here if all(here) else given.tolist()
-    )  # only who lacks a gradient asks the device for those of the others
+    # Only a process that lacks a gradient waits for the device, to learn whether another one has it.
+    anywhere = here if all(here) else given.tolist()
     for one, gradient, there in zip(dense, gradients, anywhere, strict=True):
         one.grad = gradient if there else None
     return values
