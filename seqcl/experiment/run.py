@@ -193,6 +193,7 @@ class Run:
             recall=RECALL if recall is None else recall,
             k=self.experiment.eval.ks[-1],
             onnx=onnx,
+            table=self.sequences.item_features,
             about={"model": recipe.name, **about},
         )
         return Path(folder)

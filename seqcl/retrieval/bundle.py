@@ -28,7 +28,7 @@ from seqcl.retrieval.faiss_index import KINDS, FaissIndex
 from seqcl.retrieval.onnx import check_onnx, write_onnx
 from seqcl.retrieval.promise import QUERIES, RECALL, check_recall, keep_promise
 from seqcl.retrieval.query import Query, origin
-from seqcl.retrieval.vectors import mapped_vectors, write_table, write_vectors
+from seqcl.retrieval.vectors import mapped_vectors, write_features, write_table, write_vectors
 from seqcl.types import SeqBatch
 
 FIRST = "seqcl-bundle-1"
@@ -36,6 +36,7 @@ FIRST = "seqcl-bundle-1"
 FORMAT = "seqcl-bundle-2"
 READABLE = (FIRST, FORMAT)
 MANIFEST = "manifest.json"
+ITEM_TABLE = "item_table.parquet"
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError, EOFError, SafetensorError)  # fmt: skip
 """Errors that libraries raise at files of another content, RecursionError (a RuntimeError) too."""
 ANSWERING = ("query.safetensors", "item_ids.npy", "index.json", "index.faiss")
@@ -55,6 +56,7 @@ def write_bundle(
     recall: float = RECALL,
     k: int = 20,
     onnx: bool = False,
+    table: Any = None,
 ) -> None:
     """Write a bundle; it appears whole or not at all. The vectors are never in memory as a whole, if the index keeps none.
 
@@ -70,6 +72,7 @@ def write_bundle(
         recall: share of the exact k best that the index is to find.
         k: length of the lists.
         onnx: write the query encoder as an ONNX graph too.
+        table: a frame with features of items by raw id, for people to look at; columns of vectors are left out. None: none.
 
     Raises:
         UserError: the folder is there already, the index is unknown or cannot find that share, the disk is full, or a
@@ -90,6 +93,7 @@ def write_bundle(
             np.save(part / "item_ids.npy", item_ids, allow_pickle=False)
             items = mapped_vectors(part / "items.npy")
             write_table(part / "items.parquet", item_ids, items)
+            write_features(part / ITEM_TABLE, table)
             save_file(needed, part / "query.safetensors")
             shutil.copymode(part / "items.npy", part / "query.safetensors")  # safetensors lets nobody else read it
             if onnx:
