@@ -12,7 +12,7 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 TOGETHER = 64
-"""Questions that one call takes at most, unless one request alone has more."""
+"""Questions that one call takes at most."""
 
 
 class Batcher(Generic[Question, Answer]):
@@ -35,12 +35,15 @@ class Batcher(Generic[Question, Answer]):
         self.task: asyncio.Task[None] | None = None
 
     async def ask(self, questions: list[Question]) -> list[Answer]:
-        """The answers to the questions of one request."""
-        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        self.waiting.append((questions, future))
-        if self.task is None or self.task.done():
-            self.task = asyncio.create_task(self.drain())
-        return await future
+        """The answers to the questions of one request; between the parts of a long one, others have their turn."""
+        found: list[Answer] = []
+        for start in range(0, len(questions), TOGETHER):
+            future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+            self.waiting.append((questions[start : start + TOGETHER], future))
+            if self.task is None or self.task.done():
+                self.task = asyncio.create_task(self.drain())
+            found += await future
+        return found
 
     async def drain(self) -> None:
         """Answer until nothing waits."""

@@ -30,6 +30,7 @@ async def lists_of(model: Named, body: schema.Recommend) -> tuple[list[dict[str,
     """The lists for the histories of a request, and the other ids that the model does not know."""
     served = model.served
     allowed, strange = (None, []) if body.allowed is None else served.numbers(body.allowed)
+    allowed = None if allowed is None else np.unique(allowed)
     forbidden, odd = served.numbers(body.forbidden)
     unknown = {"unknown_allowed": strange, "unknown_forbidden": odd}
     lists: list[dict[str, Any]] = []

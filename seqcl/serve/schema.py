@@ -64,7 +64,7 @@ class Recommend(Body):
     @property
     def histories(self) -> list[History]:
         """The histories, of which there is one without a batch."""
-        return self.batch or [History(items=self.items, user=self.user)]
+        return self.batch or [History.model_construct(items=self.items, user=self.user)]
 
 
 class Similar(Body):

@@ -40,7 +40,7 @@ class Question:
         barred: (m,) items that are not recommended, sorted.
         k: length of the list.
         user: the user's row in the log of the run; -1 for anyone else.
-        allowed: (c,) the only items to recommend; None: all.
+        allowed: (c,) the only items to recommend, sorted; None: all.
     """
 
     history: np.ndarray
@@ -82,9 +82,8 @@ class Served:
         """The items 1..N of raw ids, and the ids that the model does not know."""
         ours = self.asked.item_ids
         width = 20 if ours.dtype.kind == "i" else ours.dtype.itemsize // 4
-        fits = [
-            isinstance(raw, int) or (len(raw) <= width and "\0" not in raw) for raw in raws
-        ]  # numpy drops a last NUL
+        # numpy drops a NUL at the end of a text
+        fits = [isinstance(raw, int) or (len(raw) <= width and "\0" not in raw) for raw in raws]
         plain: list[Any] = [raw if fit else "" for raw, fit in zip(raws, fits, strict=True)]
         if not all(isinstance(raw, int) for raw in plain):
             plain = [str(raw) for raw in plain]
@@ -114,18 +113,19 @@ class Served:
             known[question.user >= 0].append(place)
         for places in known.values():  # users whom the model knows are a batch of their own
             rows = self.asked.rows(self.batch([questions[place] for place in places]))  # (B, D) or (B, N)
-            groups: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
+            groups: defaultdict[tuple[int, bool, int], list[int]] = defaultdict(list)
             for row, place in enumerate(places):
-                question = questions[place]
-                if question.allowed is not None:
-                    items = np.setdiff1d(question.allowed, question.barred)
-                    found[place] = self.among(rows[row], items, question.k)
-                else:  # how widely an index looks depends on both
-                    groups[question.k, len(question.barred) > 0].append(row)
-            for (k, barred), some in groups.items():
-                lists = self.search(rows[some], k, [questions[places[row]].barred for row in some] if barred else None)
-                for row, one in zip(some, lists, strict=True):
-                    found[places[row]] = one
+                one = questions[place]  # how widely an index looks depends on the first two
+                groups[one.k, len(one.barred) > 0, id(one.allowed)].append(row)
+            for (k, barred, _), some in groups.items():
+                bars = [questions[places[row]].barred for row in some]
+                allowed = questions[places[some[0]]].allowed
+                if allowed is None:
+                    lists = self.search(rows[some], k, bars if barred else None)
+                else:
+                    lists = self.among(rows[some], k, bars, allowed)
+                for row, answer in zip(some, lists, strict=True):
+                    found[places[row]] = answer
         return found
 
     def batch(self, questions: Sequence[Question]) -> SeqBatch:
@@ -152,14 +152,18 @@ class Served:
         scores, items = (part.cpu().numpy() for part in best)  # (B, k) each
         return [(score[item > 0], item[item > 0]) for score, item in zip(scores, items, strict=True)]
 
-    def among(self, row: Tensor, choices: np.ndarray, k: int) -> Answer:
-        """The k best of some items (c,) for one row: a query (D,), or scores of all items (N,)."""
-        if not len(choices):
-            return NOTHING, NOTHING
-        items = torch.from_numpy(choices).to(row.device)
-        scores = row[items - 1].float() if self.vectors is None else self.vectors[items - 1] @ row.float()
-        best = scores.topk(min(k, len(items)))
-        return best.values.cpu().numpy(), items[best.indices].cpu().numpy()
+    def among(self, rows: Tensor, k: int, barred: Sequence[np.ndarray], allowed: np.ndarray) -> list[Answer]:
+        """The k best of the allowed items (c,), sorted, for some rows: queries (B, D), or scores of all items (B, N)."""
+        items = torch.from_numpy(allowed).to(rows.device)
+        vectors = None if self.vectors is None else self.vectors[items - 1]  # (c, D)
+        found: list[Answer] = []
+        for row, out in zip(rows, barred, strict=True):
+            scores = row[items - 1].float() if vectors is None else vectors @ row.float()
+            scores[torch.from_numpy(np.isin(allowed, out))] = -torch.inf
+            best = scores.topk(min(k, len(items)))
+            left = ~best.values.isneginf()
+            found.append((best.values[left].cpu().numpy(), items[best.indices[left]].cpu().numpy()))
+        return found
 
     @property
     def plain(self) -> Tensor | None:
