@@ -214,8 +214,10 @@ function Figures({ chosen, told }) {
   const shown = SLOTS.map((slot) => ({ slot, ...known[chosen[slot]] })).filter((model) => model.name);
   if (!shown.length) return null;
   const head = html`<tr><th></th>${shown.map((model) => html`<th class=${`${model.slot}-text`}>${model.name}</th>`)}</tr>`;
-  const metrics = Object.keys(shown[0].test ?? shown[0].valid ?? {}).filter((name) => /^(recall|ndcg|mrr|coverage)@10$/.test(name));
-  const slices = Object.entries(shown.find((model) => model.slices)?.slices ?? {}).flatMap(([group, parts]) => Object.keys(parts).map((part) => [group, part]));
+  const names = Object.keys(shown[0].test ?? shown[0].valid ?? {});
+  const cutoff = names.includes("ndcg@10") ? "@10" : (names.find((name) => name.startsWith("ndcg@")) ?? "@").slice(4);
+  const metrics = ["recall", "ndcg", "mrr", "coverage"].map((name) => name + cutoff).filter((name) => names.includes(name));
+  const slices = Object.entries(shown.find((model) => model.slices)?.slices ?? {}).flatMap(([group, parts]) => Object.entries(parts).map(([part, { users }]) => [group, part, users]));
   const part = shown[0].test ? "test" : "valid";
   return html`
     <section aria-label="Figures">
@@ -227,15 +229,15 @@ function Figures({ chosen, told }) {
           ${metrics.map((metric) => html`<tr><td>${metric}</td>${shown.map((model) => html`<td>${digits(model[part]?.[metric])}</td>`)}</tr>`)}
         </tbody></table></div>`}
       ${slices.length > 0 && html`
-        <h3>Slices of the test, ndcg@10</h3>
+        <h3>Slices of the test, ndcg${cutoff}</h3>
         <div class="wide"><table><thead>${head}</thead><tbody>
-          ${slices.map(([group, name]) => html`<tr><td>${group.replaceAll("_", " ")}: ${name}</td>${shown.map((model) => html`<td>${digits(model.slices?.[group]?.[name]?.metrics?.["ndcg@10"])}</td>`)}</tr>`)}
+          ${slices.map(([group, name, users]) => html`<tr><td>${group.replaceAll("_", " ")}: ${name}, ${users} users</td>${shown.map((model) => html`<td>${digits(model.slices?.[group]?.[name]?.metrics?.["ndcg" + cutoff])}</td>`)}</tr>`)}
         </tbody></table></div>`}
       ${shown.some((model) => model.history?.length > 1) && html`
         <h3>Training</h3>
         <div class="charts">
           <${Chart} title="loss" of=${(row) => row.loss} shown=${shown} />
-          <${Chart} title="validation ndcg@10" of=${(row) => row["valid_ndcg@10"]} shown=${shown} />
+          <${Chart} title=${`validation ndcg${cutoff}`} of=${(row) => row[`valid_ndcg${cutoff}`]} shown=${shown} />
         </div>`}
     </section>`;
 }
