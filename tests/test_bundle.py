@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -119,7 +120,7 @@ ONE_LAYER = {"encoder": {"dim": 8, "layers": 1}}
         pytest.param("TwoTower that reads items and has a bias", ONE_LAYER, marks=pytest.mark.once),  # over SASRec
     ],
 )
-def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model, sizes):
+def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model, sizes, monkeypatch):
     runtime = pytest.importorskip("onnxruntime")
     run = trained(tmp_path, model, **sizes)
     folder = run.export(tmp_path / "out", index="flat", onnx=True)
@@ -137,6 +138,23 @@ def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model, sizes):
         best = run.sequences.item_ids[np.argsort(-row)]
         assert np.sort(row)[::-1] == pytest.approx([score for _, score in wanted], abs=1e-4, rel=1e-4)
         assert best[0] == wanted[0][0]
+    asked = recipe_of_documentation(folder, monkeypatch)
+    for history in (*histories, [7, 6, 5, 4, 3, 2, 1]):
+        wanted = run.recommend(items=history, k=6, exclude_seen=False)
+        found = asked(history, 6)
+        assert [score for _, score in found] == pytest.approx([score for _, score in wanted], abs=1e-4, rel=1e-4)
+        assert found[0][0] == wanted[0][0]
+
+
+def recipe_of_documentation(bundle, monkeypatch):
+    """The function of docs/serve.md that asks the graph and the index."""
+    text = (Path(__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names: dict = {}
+    bundle.rename(bundle.with_name("bundle"))
+    monkeypatch.chdir(bundle.parent)
+    exec(block, names)
+    return names["recommend"]
 
 
 @pytest.mark.once

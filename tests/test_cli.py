@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ QUICK = ["--dataset", "markov", "--encoder.dim", "8", "--data.windows", "last", 
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     assert main(["train", *QUICK, "--train.epochs", "1", "--runs", str(folder)]) == 0
-    return next(folder.iterdir())
+    return next(folder.glob("*-*"))
 
 
 def test_train_prints_one_table_beside_popularity(tmp_path, capsys):
@@ -131,14 +132,29 @@ def test_a_run_cannot_go_on_as_another_experiment_and_is_left_as_it_was(run, wor
 
 def test_a_finished_run_goes_on_with_more_epochs(tmp_path, capsys):
     assert main(["train", *QUICK, "--train.epochs", "1", "--runs", str(tmp_path)]) == 0
-    folder = next(tmp_path.iterdir())
+    folder = next(tmp_path.glob("*-*"))
     assert main(["train", "--resume", str(folder), "--train.epochs", "2"]) == 0
     assert json.loads((folder / "metrics.json").read_text())["training"]["epochs"] == 2
 
 
+def test_latest_leads_to_the_run_that_ended_last_and_a_run_goes_on_through_it(tmp_path):
+    for model in ("Popularity", "Markov"):
+        assert main(["train", "--dataset", "markov", "--model", model, "--runs", str(tmp_path)]) == 0
+        assert (tmp_path / "latest").resolve() == next(tmp_path.glob(f"{model}-*"))
+    assert not os.path.isabs(os.readlink(tmp_path / "latest"))
+    first = next(tmp_path.glob("Popularity-*"))
+    assert main(["train", "--resume", str(first)]) == 0
+    assert main(["train", "--resume", str(tmp_path / "latest")]) == 0
+    assert (tmp_path / "latest").resolve() == first
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").mkdir()  # somebody's own
+    assert main(["train", "--resume", str(first)]) == 0
+    assert not (tmp_path / "latest").is_symlink()
+
+
 def test_a_run_killed_in_its_first_save_starts_again(tmp_path):
     assert main(["train", *QUICK, "--train.epochs", "1", "--runs", str(tmp_path)]) == 0
-    folder = next(tmp_path.iterdir())
+    folder = next(tmp_path.glob("*-*"))
     kept = json.loads((folder / "metrics.json").read_text())["test"]
     for file in ("best", "last"):
         (folder / "checkpoints" / f"{file}.safetensors").unlink()
@@ -219,12 +235,12 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, more, kills):
     for seen in kills:
         process = processes.start(processes.command, command, cwd=ROOT)
         processes.kill_when(process, lambda seen=seen: list((tmp_path / "broken").glob(f"*/{seen}")))
-        broken = next((tmp_path / "broken").iterdir())
+        broken = next((tmp_path / "broken").glob("*-*"))
         assert not (broken / "metrics.json").exists()
         command = ["train", "--resume", str(broken)]
     resumed = processes.run(processes.command, command, cwd=ROOT)
     assert resumed.returncode == 0, resumed.stderr
-    whole = next((tmp_path / "whole").iterdir())
+    whole = next((tmp_path / "whole").glob("*-*"))
     kept, again = (json.loads((folder / "metrics.json").read_text()) for folder in (whole, broken))
     assert kept["test"] == again["test"] and kept["training"]["steps"] == again["training"]["steps"]
     best = "checkpoints/best.safetensors"

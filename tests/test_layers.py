@@ -30,7 +30,8 @@ LAYERS = [
     {"models", "training", "evaluation", "retrieval", "report"},
     {"config"},
     {"experiment"},
-    {"integrations", "cli", "testing"},
+    {"integrations", "serve", "testing"},
+    {"cli"},
     {"__init__", "__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

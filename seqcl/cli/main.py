@@ -24,11 +24,13 @@ from seqcl.cli.data import READ_OPTIONS, data, data_parsers
 from seqcl.cli.diagnose import add_diagnose, diagnose
 from seqcl.cli.evaluate import add_evaluate, evaluate
 from seqcl.cli.ids import check_commas, ids_of
+from seqcl.cli.serve import add_serve, serve
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
 COMMANDS = (
-    "train", "distill", "tune", "evaluate", "compare", "benchmark", "audit", "diagnose", "recommend", "export", "data",
+    "train", "distill", "tune", "evaluate", "compare", "benchmark", "audit", "diagnose", "recommend", "export", "serve",
+    "data",
 )  # fmt: skip
 
 
@@ -150,6 +152,7 @@ def other(words: list[str]) -> int:
     lists.add_options(command, READ_OPTIONS)
     for option, about in stores.RECOMMEND_OPTIONS.items():
         command.add_argument(option, help=about)
+    add_serve(commands, add_plugin)
     data_parsers(commands.add_parser("data", help="look at, convert, pack or download data sets"))
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
@@ -160,7 +163,7 @@ def other(words: list[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     does = {
         "evaluate": evaluate, "compare": compare, "audit": audit, "diagnose": diagnose, "export": export,
-        "recommend": recommend, "data": data,
+        "recommend": recommend, "serve": serve, "data": data,
     }  # fmt: skip
     return does[chosen.command](chosen)
 

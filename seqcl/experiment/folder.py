@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -15,6 +16,9 @@ from seqcl.errors import UserError
 from seqcl.evaluation import Result
 
 log = logging.getLogger("seqcl")
+
+LATEST = "latest"
+"""Name of the link to the run that has ended last, beside the runs."""
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -32,6 +36,23 @@ def new_folder(parent: Path, name: str) -> Path:
     except OSError as error:
         raise UserError(f"--runs {parent}: {error.strerror}") from None
     raise UserError(f"--runs {parent}: no free name left for {name}-{stamp}")
+
+
+def runs_with(folder: Path, pattern: str) -> list[Path]:
+    """The files of runs that a pattern finds in a folder, each once: not through the link `latest`."""
+    return [file for file in folder.glob(pattern) if not file.parent.is_symlink()]
+
+
+def link_latest(folder: Path) -> None:
+    """Let `latest`, beside a run that has just ended, lead to it; systems without links, and another file of this name, are left alone."""
+    folder = folder.resolve()  # a run may go on through the link
+    link, beside = folder.parent / LATEST, folder.parent / f"{disk.PART}{uuid.uuid4().hex}"
+    if link.exists() and not link.is_symlink():
+        return
+    with suppress(OSError):
+        beside.symlink_to(folder.name, target_is_directory=True)
+        beside.replace(link)
+    beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from seqcl.config import Experiment, Model
 from seqcl.data import Interactions, Sequences, Split
 from seqcl.data.tables import check_storable
 from seqcl.errors import UserError
-from seqcl.experiment.folder import early_log, log, log_file, new_folder, only_one, write_text
+from seqcl.experiment.folder import early_log, link_latest, log, log_file, new_folder, only_one, write_text
 from seqcl.experiment.job import Job, Outcome
 from seqcl.experiment.keeping import check_counted, keep_files, keep_log, packed_log, with_kept_files
 from seqcl.experiment.ranking import full_protocol
@@ -150,6 +150,7 @@ def execute(
         metrics = summary(experiment, sequences, split, outcomes, device)
         metrics |= {"seconds": seconds, "peak_memory_bytes": peak}
         processes.by_first(partial(write_text, folder / "metrics.json", json.dumps(metrics, indent=2) + "\n"))
+        processes.by_first(partial(link_latest, folder))
         log.info("done in %.1f s", seconds)
     return Run.load(folder, counted=counted)
 

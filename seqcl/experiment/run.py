@@ -197,6 +197,7 @@ class Run:
             k=self.experiment.eval.ks[-1],
             onnx=onnx,
             memories=model.memories if isinstance(model, Blend) else None,
+            table=self.sequences.item_features,
             about={"model": recipe.name, **about},
         )
         return Path(folder)

@@ -17,7 +17,7 @@ from seqcl.config import Experiment
 from seqcl.config.settings import take
 from seqcl.data import Sequences
 from seqcl.errors import UserError, brief
-from seqcl.experiment.folder import write_text
+from seqcl.experiment.folder import runs_with, write_text
 from seqcl.experiment.spaces import Space, coded, decoded, entries, variant
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Study:
 
     def run_of(self, number: int) -> Path | None:
         """The run folder of a trial; None if it has none yet."""
-        return next((file.parent for file in self.place(number).glob("*/config.yaml")), None)
+        return next((file.parent for file in runs_with(self.place(number), "*/config.yaml")), None)
 
     def experiment(self, stored: dict[str, Any], **options: Any) -> Experiment:
         """The configuration of a trial with these values, and with other options if any are given."""

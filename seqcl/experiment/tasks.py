@@ -21,6 +21,7 @@ from seqcl.errors import UserError
 from seqcl.experiment import kept
 from seqcl.experiment.compare import too_deep
 from seqcl.experiment.finished import Finished, figures_of
+from seqcl.experiment.folder import runs_with
 from seqcl.experiment.grid import Row
 from seqcl.experiment.keeping import PACKED, kept_file, named_files
 from seqcl.experiment.keys import code_version, data_version, hash_of, key_of
@@ -174,7 +175,7 @@ def check_same(task: Task, about: dict[str, Any], file: Path) -> None:
 def older_run(task: Task) -> Path | None:
     """The newest finished run of the same configuration, data and files that other code made."""
     pattern = f"{glob.escape(task.folder.name.removesuffix(task.key))}*/*/metrics.json"
-    for file in sorted(task.folder.parent.glob(pattern), key=lambda file: file.stat().st_mtime, reverse=True):
+    for file in sorted(runs_with(task.folder.parent, pattern), key=lambda file: file.stat().st_mtime, reverse=True):
         with suppress(UserError, OSError, ValueError, LookupError, yaml.YAMLError):  # one that cannot be read is none
             if same_but_for_code(task, file.parent):
                 return file.parent
@@ -210,4 +211,4 @@ def plain(name: str) -> str:
 
 def newest(folder: Path, pattern: str) -> Path | None:
     """The file of the newest run in a folder."""
-    return max(folder.glob(pattern), key=lambda file: file.parent.name, default=None)
+    return max(runs_with(folder, pattern), key=lambda file: file.parent.name, default=None)

@@ -38,9 +38,10 @@ from seqcl.retrieval.manifest import (
 from seqcl.retrieval.onnx import check_onnx, write_onnx
 from seqcl.retrieval.promise import QUERIES, RECALL, check_recall, keep_promise
 from seqcl.retrieval.query import Query, origin
-from seqcl.retrieval.vectors import mapped_vectors, write_table, write_vectors
+from seqcl.retrieval.vectors import mapped_vectors, write_features, write_table, write_vectors
 from seqcl.types import SeqBatch
 
+ITEM_TABLE = "item_table.parquet"
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError, EOFError, SafetensorError)  # fmt: skip
 """Errors that libraries raise at files of another content, RecursionError (a RuntimeError) too."""
 
@@ -59,6 +60,7 @@ def write_bundle(
     k: int = 20,
     onnx: bool = False,
     memories: Memories | None = None,
+    table: Any = None,
 ) -> None:
     """Write a bundle; it appears whole or not at all. The vectors are never in memory as a whole, if the index keeps none.
 
@@ -75,6 +77,7 @@ def write_bundle(
         k: length of the lists.
         onnx: write the query encoder as an ONNX graph too.
         memories: what adds to the inner products; None for nothing.
+        table: a frame with features of items by raw id, for people to look at; columns of vectors are left out. None: none.
 
     Raises:
         UserError: the folder is there already, the index is unknown or cannot find that share, the disk is full, or a
@@ -95,6 +98,7 @@ def write_bundle(
             np.save(part / "item_ids.npy", item_ids, allow_pickle=False)
             items = mapped_vectors(part / "items.npy")
             write_table(part / "items.parquet", item_ids, items)
+            write_features(part / ITEM_TABLE, table)
             save_file(needed, part / "query.safetensors")
             shutil.copymode(part / "items.npy", part / "query.safetensors")  # safetensors lets nobody else read it
             if onnx:

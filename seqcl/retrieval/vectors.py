@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -51,3 +52,12 @@ def write_table(path: Path, item_ids: np.ndarray, vectors: np.ndarray) -> None:
             rows = slice(start, start + ROWS)
             lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors[rows].reshape(-1)), vectors.shape[1])
             table.write_table(pa.table([pa.array(item_ids[rows]), lists], schema=kinds))
+
+
+def write_features(path: Path, table: Any) -> None:
+    """Write a frame of features as Parquet, without the columns whose cells are arrays of fractions; None writes nothing."""
+    if table is None:
+        return
+    cells = {name: next((cell for cell in table[name] if isinstance(cell, np.ndarray | list)), ()) for name in table}
+    vectors = [name for name, cell in cells.items() if any(isinstance(one, float | np.floating) for one in cell)]
+    path.write_bytes(table.drop(columns=vectors).to_parquet())  # pandas takes no path that is not ASCII under LC_ALL=C
