@@ -6,7 +6,9 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from seqcl.cli.ids import lines_or_list
 from seqcl.errors import UserError
 
 DATA = "data."
@@ -44,10 +46,10 @@ def wanted(chosen: argparse.Namespace) -> bool:
     Raises:
         UserError: the options do not go together; the first that does not fit is named.
     """
-    sources = ("user", "items", "users", "histories")
-    given = [f"--{name}" for name in sources if getattr(chosen, name) is not None]
+    sources = ("user", "items", "items_file", "users", "histories")
+    given = [f"--{name.replace('_', '-')}" for name in sources if getattr(chosen, name) is not None]
     many = {"--users", "--histories"} & set(given)
-    if len(given) > 1 and many:
+    if len(given) > 1 and (many or "--items-file" in given):
         raise UserError(f"{' and '.join(given[:2])} ask for different histories; give one of the two")
     if many and chosen.out is None:
         raise UserError(f"{given[0]} needs a file for its lists: add --out lists.parquet")
@@ -59,6 +61,11 @@ def wanted(chosen: argparse.Namespace) -> bool:
     if chosen.search is not None and not many:
         raise UserError(f"--search {chosen.search} is for --histories FILE")
     return bool(many)
+
+
+def allowed(chosen: argparse.Namespace) -> list[Any] | None:
+    """The ids in the file of --allowed; None without it."""
+    return None if chosen.allowed is None else lines_or_list(Path(chosen.allowed), "--allowed")
 
 
 def write(chosen: argparse.Namespace) -> int:
@@ -76,12 +83,13 @@ def write(chosen: argparse.Namespace) -> int:
                 raise UserError(
                     f"{chosen.run} was exported and knows no users: give --histories, a file of interactions"
                 )
-            asked = answers.of_bundle(Bundle(chosen.run, plugins=chosen.plugin), search=chosen.search or "exact")
+            bundle = Bundle(chosen.run, plugins=chosen.plugin)
+            asked = answers.of_bundle(bundle, search=chosen.search or "exact", allowed=allowed(chosen))
         elif chosen.search == "index":
             raise UserError(f"--search index: {chosen.run} is a run and has no index; seqcl export makes one")
         else:
             run = load(chosen.run, plugins=chosen.plugin)
-            asked = answers.of_run(run)
+            asked = answers.of_run(run, allowed=allowed(chosen))
         if chosen.histories is None:
             whose = histories.of_log(run.sequences, None if chosen.users == "all" else Path(chosen.users))
         else:

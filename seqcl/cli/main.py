@@ -16,14 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from seqcl.cli import lists, stores
+from seqcl.cli import stores
 from seqcl.cli.audit import add_audit, audit
 from seqcl.cli.benchmark import add_benchmark, benchmark
 from seqcl.cli.compare import add_compare, compare
-from seqcl.cli.data import READ_OPTIONS, data, data_parsers
+from seqcl.cli.data import data, data_parsers
 from seqcl.cli.diagnose import add_diagnose, diagnose
 from seqcl.cli.evaluate import add_evaluate, evaluate
-from seqcl.cli.ids import check_commas, ids_of
+from seqcl.cli.recommend import add_recommend, recommend
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
@@ -128,26 +128,7 @@ def other(words: list[str]) -> int:
     for option, about in stores.EXPORT_OPTIONS.items():
         command.add_argument(option, help=about)
     command.add_argument("--replace", action="store_true", help="a collection that is there already gives way")
-    command = commands.add_parser("recommend", help="the best items for a user or a history")
-    command.add_argument("run", help="run folder, or one that was exported")
-    add_plugin(command)
-    command.add_argument("--user", help="raw id of a user in the log")
-    command.add_argument(
-        "--items",
-        action="append",
-        help="raw ids of a history, oldest first, separated by commas; an id with a comma in it is quoted, as in CSV: "
-        """'"Paris, Texas",Alien'; may be given several times""",
-    )
-    command.add_argument("--k", type=int, default=10, help="items to recommend (default: 10)")
-    command.add_argument(
-        "--filter",
-        choices=("seen", "none"),
-        default="seen",
-        help="items of the history are left out, or kept (default: seen)",
-    )
-    lists.add_options(command, READ_OPTIONS)
-    for option, about in stores.RECOMMEND_OPTIONS.items():
-        command.add_argument(option, help=about)
+    add_recommend(commands, add_plugin)
     data_parsers(commands.add_parser("data", help="look at, convert, pack or download data sets"))
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
@@ -192,34 +173,4 @@ def export(chosen: argparse.Namespace) -> int:
     if target is not None:
         stores.send(chosen, Path(chosen.run if exported else chosen.folder), target)
         print(target)
-    return 0
-
-
-def recommend(chosen: argparse.Namespace) -> int:
-    """`seqcl recommend RUN`: one line an item, raw id and score; for many users, a file."""
-    if lists.wanted(chosen):
-        if getattr(chosen, "from") or chosen.collection:
-            raise UserError("--from and --collection answer one history at a time: give --items, or leave them out")
-        return lists.write(chosen)
-    items = None if chosen.items is None else [item for text in chosen.items for item in ids_of(text)]
-    options = {"k": chosen.k, "exclude_seen": chosen.filter == "seen"}
-    if (Path(chosen.run) / "manifest.json").exists():
-        from seqcl.retrieval.bundle import Bundle
-
-        if items is None or chosen.user is not None:
-            raise UserError(f"{chosen.run} was exported and knows no users: give --items, a history of raw item ids")
-        bundle = Bundle(chosen.run, plugins=chosen.plugin)
-        check_commas(chosen.items, bundle.item_ids)
-        with stores.asked(bundle, chosen):
-            found = bundle.recommend(items, **options)
-    elif getattr(chosen, "from") or chosen.collection:
-        raise UserError(f"--from and --collection are for a RUN that was exported; {chosen.run} was not")
-    else:
-        from seqcl.experiment import load
-
-        run = load(chosen.run, plugins=chosen.plugin)
-        check_commas(chosen.items or [], run.sequences.item_ids)
-        found = run.recommend(user=chosen.user, items=items, **options)
-    for item, score in found:
-        print(f"{item}\t{score:.6g}")
     return 0

@@ -14,10 +14,12 @@ import torch
 from seqcl import config
 from seqcl.config import Experiment, Model
 from seqcl.data import Sequences, Split
+from seqcl.data.raw_ids import check_known, places_of
 from seqcl.disk import read_json
-from seqcl.errors import ADVICE, Diverged, UserError, unknown
+from seqcl.errors import UserError, unknown
 from seqcl.evaluation import Questions, Result
 from seqcl.experiment.folder import log
+from seqcl.experiment.histories import of_rows
 from seqcl.experiment.indexes import measure, sweep, write_comparison
 from seqcl.experiment.keeping import check_counted, packed_log, with_kept_files
 from seqcl.experiment.ranking import (
@@ -34,8 +36,16 @@ from seqcl.machine import pick_device
 from seqcl.models import Recommender
 from seqcl.plugins import load_all
 from seqcl.retrieval import KINDS
+from seqcl.retrieval.asked import (
+    Asked,
+    Recommended,
+    Scored,
+    about_allowed,
+    allowed_items,
+    check_length,
+    exact_index,
+)
 from seqcl.training import kept_random_states, load_weights
-from seqcl.types import SeqBatch
 
 
 def load(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
@@ -197,31 +207,89 @@ class Run:
         )
         return Path(folder)
 
-    @torch.no_grad()
     def recommend(
-        self, *, user: Any = None, items: Sequence[Any] | None = None, k: int = 10, exclude_seen: bool = True
-    ) -> list[tuple[Any, float]]:
+        self,
+        *,
+        user: Any = None,
+        items: Sequence[Any] | None = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+        allowed: Sequence[Any] | None = None,
+    ) -> Recommended:
         """The k best (raw item id, score) for a known user, or for a history of raw item ids, oldest first.
 
+        Items that the log does not hold are left out, and a warning names them.
+
+        Args:
+            user: raw id of a user of the log.
+            items: a history, instead.
+            k: length of the list; it is shorter where fewer items are left.
+            exclude_seen: leave out the items of the history.
+            allowed: raw ids of the items that may be recommended, such as those in stock; None: all.
+
         Raises:
-            UserError: an id that the log does not hold, neither or both of user and items, or k below 1.
+            UserError: the log holds no such user or none of the items, neither or both are given, or k is below 1.
         """
-        if k < 1:
-            raise UserError(f"recommend: k must be 1 or more, not {k}")
-        if isinstance(items, str):
-            raise UserError(f"recommend: items must be a list of raw ids, not the text {items!r}")
         if (user is None) == (items is None):
             raise UserError("recommend needs a user or items, one of the two")
-        history = self.sequences.history(user) if items is None else self.sequences.encode(items)  # (n,)
-        newest = np.asarray(history[-self.split.test.max_len :], dtype=np.int64)
-        rows = torch.as_tensor(newest, device=self.device)[None]  # (1, L)
-        who = None if user is None else torch.tensor([self.sequences.find_user(user)], device=self.device)  # (1,)
-        batch = SeqBatch(rows, torch.tensor([len(newest)], device=self.device), users=who)
-        scores = self.model.scores(batch).clone()  # those of Popularity are its counts themselves
-        if exclude_seen:
-            scores[:, torch.as_tensor(np.unique(history), device=self.device).long() - 1] = float("-inf")
-        if bool(scores.isnan().any()):
-            raise Diverged(f"{self.folder}: the model gives scores that are no numbers: it has diverged. {ADVICE}")
-        best = scores[0].topk(min(k, scores.shape[1]))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [(self.sequences.item_ids[index], score) for index, score in pairs if score > float("-inf")]
+        if items is None:
+            self.sequences.find_user(user)
+            return self.recommend_many(users=[user], k=k, exclude_seen=exclude_seen, allowed=allowed)[0]
+        if isinstance(items, str):
+            raise UserError(f"recommend: items must be a list of raw ids, not the text {items!r}")
+        return self.recommend_many(histories=[items], k=k, exclude_seen=exclude_seen, allowed=allowed)[0]
+
+    def recommend_many(
+        self,
+        *,
+        users: Sequence[Any] | None = None,
+        histories: Sequence[Sequence[Any]] | None = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+        allowed: Sequence[Any] | None = None,
+    ) -> list[Recommended]:
+        """The list of `recommend` for each of many users or histories, in their order, all at once.
+
+        Users and items that the log does not hold are named in a warning; who has no other item gets an empty list.
+
+        Raises:
+            UserError: none of the users or items is known, neither or both are given, or k is below 1.
+        """
+        check_length(k)
+        if users is None and histories is not None:
+            return self.asked(allowed).of_items(histories, k=k, exclude_seen=exclude_seen)
+        if users is None or histories is not None:
+            raise UserError("recommend_many needs users or histories, one of the two")
+        rows = places_of(users, self.sequences.user_ids)  # (n,)
+        check_known(rows, users, self.sequences.user_ids, "user", self.sequences.name)
+        there = np.flatnonzero(rows >= 0)
+        own, items, offsets = of_rows(self.sequences, rows[there]).part(0, len(there))
+        asked = self.asked(allowed)
+        found = asked.named(*asked.lists(items, offsets, own, k=k, exclude_seen=exclude_seen))
+        lists = dict(zip(there.tolist(), found, strict=True))
+        return [lists.get(number, []) for number in range(len(rows))]
+
+    def asked(self, allowed: Sequence[Any] | None = None) -> Asked:
+        """The model, to be asked for many lists; one with vectors is searched exactly.
+
+        Args:
+            allowed: raw ids of the items that may be recommended; None: all.
+
+        Raises:
+            UserError: none of these items is known.
+        """
+        only = allowed_items(allowed, self.sequences.item_ids, self.sequences.name)
+        with torch.no_grad():
+            vectors = self.model.vectors()
+        size = self.experiment.eval.batch_size
+        return Asked(
+            name=self.sequences.name,
+            rows=self.model.scores if vectors is None else self.model.queries,
+            searcher=Scored(only) if vectors is None else exact_index(vectors, only),
+            gathered=size if vectors is None else None,
+            item_ids=self.sequences.item_ids,
+            max_len=self.split.test.max_len,
+            batch_size=size,
+            device=self.device,
+            about=about_allowed(only),
+        )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,29 +15,32 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from seqcl.data.batches import tensor
-from seqcl.data.sequences import find
 from seqcl.disk import read_json, whole_folder
 from seqcl.encoders import Scoring
 from seqcl.encoders.table import unfilled
 from seqcl.errors import UserError, brief, refuse_infinite_weights, unknown
 from seqcl.plugins import load
+from seqcl.retrieval.asked import Asked, Recommended, about_allowed, allowed_items, exact_index
 from seqcl.retrieval.exact import checked_queries
 from seqcl.retrieval.faiss_index import KINDS, FaissIndex
+from seqcl.retrieval.manifest import (
+    ANSWERING,
+    FIRST,
+    FORMAT,
+    MANIFEST,
+    compare_files,
+    compare_shapes,
+    read_manifest,
+    sha256,
+)
 from seqcl.retrieval.onnx import check_onnx, write_onnx
 from seqcl.retrieval.promise import QUERIES, RECALL, check_recall, keep_promise
 from seqcl.retrieval.query import Query, origin
 from seqcl.retrieval.vectors import mapped_vectors, write_table, write_vectors
 from seqcl.types import SeqBatch
 
-FIRST = "seqcl-bundle-1"
-"""In it an item's last coordinate is its bias; later it is the bias times the temperature."""
-FORMAT = "seqcl-bundle-2"
-READABLE = (FIRST, FORMAT)
-MANIFEST = "manifest.json"
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError, MemoryError, EOFError, SafetensorError)  # fmt: skip
 """Errors that libraries raise at files of another content, RecursionError (a RuntimeError) too."""
-ANSWERING = ("query.safetensors", "item_ids.npy", "index.json", "index.faiss")
-"""The files that every answer depends on: they are always compared with their hashes, before they are read."""
 
 
 def write_bundle(
@@ -134,15 +135,6 @@ def some_of(vectors: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(vectors[rows]))
 
 
-def sha256(path: Path) -> str:
-    """Compute the hash of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 class Bundle:
     """An exported retriever.
 
@@ -232,65 +224,54 @@ class Bundle:
             raise UserError(f"{self.folder}/items.npy holds vectors of another number or width than the index")
         return tensor(found, torch.device("cpu"))
 
-    @torch.no_grad()
-    def recommend(self, items: Sequence[Any], *, k: int = 10, exclude_seen: bool = True) -> list[tuple[Any, float]]:
+    def recommend(
+        self, items: Sequence[Any], *, k: int = 10, exclude_seen: bool = True, allowed: Sequence[Any] | None = None
+    ) -> Recommended:
         """Recommend the k best (raw item id, score) for a history of raw item ids, oldest first.
 
+        Items that the bundle does not have are left out, and a warning names them. The items that are `allowed`, such as
+        those in stock, are compared exactly, not through the index.
+
         Raises:
-            UserError: an id that the bundle does not have, no id at all, or k below 1.
+            UserError: none of the items is known, or k is below 1.
         """
-        if k < 1:
-            raise UserError(f"recommend: k must be 1 or more, not {k}")
-        if isinstance(items, str) or not len(items):
+        if isinstance(items, str):
             raise UserError(f"recommend: items must be a list of raw ids, not {items!r}")
-        history = [find(self.item_ids, raw, "item", str(self.folder)) + 1 for raw in items]
-        queries = self.queries(history)
-        seen = torch.tensor(sorted(set(history)))
-        exclude = (torch.zeros_like(seen), seen) if exclude_seen else None
-        scores, found = self.index.search(queries, min(k, len(self.item_ids)), exclude)
-        pairs = zip(found[0].tolist(), scores[0].tolist(), strict=True)
-        return [(self.item_ids[item - 1].item(), score) for item, score in pairs if item]
+        return self.recommend_many([items], k=k, exclude_seen=exclude_seen, allowed=allowed)[0]
 
+    def recommend_many(
+        self,
+        histories: Sequence[Sequence[Any]],
+        *,
+        k: int = 10,
+        exclude_seen: bool = True,
+        allowed: Sequence[Any] | None = None,
+    ) -> list[Recommended]:
+        """The list of `recommend` for each of many histories, all at once; one without a known item gets an empty list.
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a bundle.
+        Raises:
+            UserError: as `recommend`.
+        """
+        return self.asked(allowed).of_items(histories, k=k, exclude_seen=exclude_seen)
 
-    Raises:
-        UserError: there is none, or its format cannot be read.
-    """
-    try:
-        manifest = read_json(folder / MANIFEST)
-    except UserError as error:
-        raise UserError(f"{folder} is no bundle: {str(error).removeprefix(f'{folder}{os.sep}')}") from None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found not in READABLE:
-        raise UserError(f"{folder} has the format {brief(repr(found), 60)}; this version reads {', '.join(READABLE)}")
-    return dict(manifest)
+    def asked(self, allowed: Sequence[Any] | None = None, *, exact: bool = False) -> Asked:
+        """The bundle, to be asked for many lists.
 
+        Args:
+            allowed: raw ids of the items that may be recommended, which are compared exactly; None: all.
+            exact: compare with the vectors of all items, as the run does, not through the index.
 
-def compare_files(folder: Path, hashes: Mapping[str, str], *, names: Iterable[str]) -> None:
-    """Compare the named files of a bundle with the hashes of its manifest.
-
-    Raises:
-        UserError: a file is missing, or was changed.
-    """
-    for name in {**dict.fromkeys(names), **hashes}:
-        if name not in hashes or Path(name).name != name:
-            raise UserError(f"{MANIFEST} is not as it was written: its files are {', '.join(ANSWERING)} and others")
-        if not (folder / name).is_file():
-            raise UserError(f"the bundle is not whole: {name} is missing, or is no regular file")
-    for name in names:
-        if sha256(folder / name) != hashes[name]:
-            raise UserError(f"{name} is not the file that was exported: export the run again")
-
-
-def compare_shapes(wanted: Mapping[str, tuple[int, ...]], weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights of another encoder than the manifest describes.
-
-    Raises:
-        UserError: names the first that differs.
-    """
-    for name in sorted(wanted.keys() | weights.keys()):
-        there = tuple(weights[name].shape) if name in weights else "missing"
-        if wanted.get(name, "unknown") != there:
-            raise UserError(f"{MANIFEST} and query.safetensors do not fit: {name} is {wanted.get(name)} and {there}")
+        Raises:
+            UserError: none of these items is known, or vectors that are not those that were exported.
+        """
+        only = allowed_items(allowed, self.item_ids, str(self.folder))
+        return Asked(
+            name=str(self.folder),
+            rows=self.encode,
+            searcher=exact_index(self.vectors(), only) if exact or only is not None else self.index,
+            item_ids=self.item_ids,
+            max_len=self.max_len,
+            batch_size=512,
+            device=torch.device("cpu"),
+            about=about_allowed(only),
+        )
