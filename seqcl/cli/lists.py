@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqcl.cli.ids import lines_or_list
 from seqcl.errors import UserError
+
+if TYPE_CHECKING:
+    from seqcl.experiment import Run
 
 DATA = "data."
 """Begin of the options that say how --histories is read, as in run.py."""
@@ -63,6 +66,32 @@ def wanted(chosen: argparse.Namespace) -> bool:
     return bool(many)
 
 
+def add_new_items(command: argparse.ArgumentParser) -> None:
+    """Give a command the option --new-items."""
+    command.add_argument(
+        "--new-items",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="of two towers: items without interactions too, by their features; those of the run's tables, or of FILE",
+    )
+
+
+def with_new_items(chosen: argparse.Namespace, run: Run) -> Run:
+    """The run with the items of --new-items; as it is without."""
+    return run if chosen.new_items is None else run.with_new_items(chosen.new_items or None)
+
+
+def refuse_new_items(chosen: argparse.Namespace) -> None:
+    """Refuse --new-items for a run that was exported.
+
+    Raises:
+        UserError: says where the option belongs.
+    """
+    if chosen.new_items is not None:
+        raise UserError(f"{chosen.run} was exported with its items; seqcl export RUN FOLDER --new-items adds to them")
+
+
 def allowed(chosen: argparse.Namespace) -> list[Any] | None:
     """The ids in the file of --allowed; None without it."""
     return None if chosen.allowed is None else lines_or_list(Path(chosen.allowed), "--allowed")
@@ -79,6 +108,7 @@ def write(chosen: argparse.Namespace) -> int:
         if (Path(chosen.run) / "manifest.json").exists():
             from seqcl.retrieval.bundle import Bundle
 
+            refuse_new_items(chosen)
             if chosen.histories is None:
                 raise UserError(
                     f"{chosen.run} was exported and knows no users: give --histories, a file of interactions"
@@ -88,7 +118,7 @@ def write(chosen: argparse.Namespace) -> int:
         elif chosen.search == "index":
             raise UserError(f"--search index: {chosen.run} is a run and has no index; seqcl export makes one")
         else:
-            run = load(chosen.run, plugins=chosen.plugin)
+            run = with_new_items(chosen, load(chosen.run, plugins=chosen.plugin))
             asked = answers.of_run(run, allowed=allowed(chosen))
         if chosen.histories is None:
             whose = histories.of_log(run.sequences, None if chosen.users == "all" else Path(chosen.users))

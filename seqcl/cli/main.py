@@ -23,6 +23,7 @@ from seqcl.cli.compare import add_compare, compare
 from seqcl.cli.data import data, data_parsers
 from seqcl.cli.diagnose import add_diagnose, diagnose
 from seqcl.cli.evaluate import add_evaluate, evaluate
+from seqcl.cli.lists import add_new_items, refuse_new_items, with_new_items
 from seqcl.cli.recommend import add_recommend, recommend
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
@@ -125,6 +126,7 @@ def other(words: list[str]) -> int:
     command.add_argument("--index", help="index of the items: flat, ivf, hnsw or ivfpq (default: hnsw)")
     command.add_argument("--recall", type=float, help="share of the exact lists that it finds (default: 0.95)")
     command.add_argument("--onnx", action="store_true", help="the query encoder as an ONNX graph too")
+    add_new_items(command)
     for option, about in stores.EXPORT_OPTIONS.items():
         command.add_argument(option, help=about)
     command.add_argument("--replace", action="store_true", help="a collection that is there already gives way")
@@ -160,13 +162,15 @@ def export(chosen: argparse.Namespace) -> int:
     exported = chosen.folder is None and chosen.to is not None and (Path(chosen.run) / "manifest.json").exists()
     if chosen.folder is None and not exported:
         raise UserError("export needs a new folder: seqcl export RUN FOLDER")
+    if exported:
+        refuse_new_items(chosen)
     if exported and chosen.onnx:
         raise UserError(f"--onnx has no use: {chosen.run} was exported already, and only its vectors are sent")
     target = stores.target(chosen)
     if not exported:
         from seqcl.experiment import load
 
-        run = load(chosen.run, plugins=chosen.plugin)
+        run = with_new_items(chosen, load(chosen.run, plugins=chosen.plugin))
         print(
             run.export(chosen.folder, index=chosen.index or "hnsw", recall=chosen.recall, onnx=chosen.onnx), flush=True
         )

@@ -40,6 +40,7 @@ def add_recommend(commands: Any, add_plugin: Callable[[argparse.ArgumentParser],
         metavar="FILE",
         help="recommend no others, such as what is in stock: a raw id a line, or a JSON list",
     )
+    lists.add_new_items(command)
     lists.add_options(command, READ_OPTIONS)
     for option, about in stores.RECOMMEND_OPTIONS.items():
         command.add_argument(option, help=about)
@@ -64,6 +65,7 @@ def recommend(chosen: argparse.Namespace) -> int:
         if (Path(chosen.run) / "manifest.json").exists():
             from seqcl.retrieval.bundle import Bundle
 
+            lists.refuse_new_items(chosen)
             if items is None or chosen.user is not None:
                 raise UserError(
                     f"{chosen.run} was exported and knows no users: give --items, a history of raw item ids"
@@ -77,7 +79,7 @@ def recommend(chosen: argparse.Namespace) -> int:
         else:
             from seqcl.experiment import load
 
-            run = load(chosen.run, plugins=chosen.plugin)
+            run = lists.with_new_items(chosen, load(chosen.run, plugins=chosen.plugin))
             check_commas(chosen.items or [], run.sequences.item_ids)
             found = run.recommend(user=chosen.user, items=items, **options)
     for item, score in found:

@@ -224,7 +224,7 @@ def baseline(of: Experiment, name: str) -> Experiment:
         if key in of.flat and key not in settings and word != "name" and (not other or word == "dim"):
             settings[key] = Setting(of.flat[key])
     if not own.recipe.trained:
-        settings["start"] = Setting("random")  # a model that is counted has no item embeddings
+        settings |= {"start": Setting("random"), "warm_start": Setting("")}  # a model that is counted has no weights
     return build(settings)
 
 

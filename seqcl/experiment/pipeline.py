@@ -25,6 +25,7 @@ from seqcl.experiment.keeping import check_counted, keep_files, keep_log, packed
 from seqcl.experiment.ranking import full_protocol
 from seqcl.experiment.run import Run
 from seqcl.experiment.spoken import speak, warnings_shown
+from seqcl.experiment.warm import begun_model, keep_start, start_of
 from seqcl.machine import about_machine, enough_memory, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
 from seqcl.training import (
@@ -112,7 +113,7 @@ def execute(
         if sequences.reading:
             log.info("%s", sequences.told)
         speak(experiment, sequences, split)
-        model, times_read = first_model([with_kept_files(one, resume) for one in experiments], split, resume)
+        model, times_read = first_model([with_kept_files(one, resume) for one in experiments], sequences, split, resume)
     name = f"{experiment.options.model}-{sequences.name}"
     folder = processes.by_first(lambda: resume or new_folder(Path(experiment.options.runs), name))
     with held(folder, early), enough_memory(), resumable(folder), warnings_shown():
@@ -138,7 +139,10 @@ def execute(
                 progress=progress,
                 callbacks=told if processes.is_first() else (),
             )
-            outcomes[name] = job.run(model if main else job.experiment.build(split.train))
+            made = model if main else begun_model(job.experiment, sequences, split, where)
+            processes.by_first(partial(keep_start, one, made, where))
+            outcomes[name] = job.run(made)
+            del made
             earlier += job.clock.earlier
             if main:
                 counted = None if experiment.recipe.trained else model
@@ -146,29 +150,35 @@ def execute(
                 peak = peak_memory_bytes()  # before any baseline adds to it
         seconds = earlier + time.monotonic() - started
         metrics = summary(experiment, sequences, split, outcomes, device)
+        metrics["protocol"] |= start_of(folder)
         metrics |= {"seconds": seconds, "peak_memory_bytes": peak}
         processes.by_first(partial(write_text, folder / "metrics.json", json.dumps(metrics, indent=2) + "\n"))
         log.info("done in %.1f s", seconds)
     return Run.load(folder, counted=counted)
 
 
-def first_model(experiments: list[Experiment], split: Split, resume: Path | None) -> tuple[Model, bool]:
+def first_model(
+    experiments: list[Experiment], sequences: Sequences, split: Split, resume: Path | None
+) -> tuple[Model, bool]:
     """The model of the first experiment, after every model was built once: what cannot be built leaves no folder behind.
 
     Baselines are not kept, or the peak of memory of the first model would hold them. Also true if any of them reads times.
     """
     first, *rest = experiments
     begun_before = resume is not None and last_checkpoint(resume).exists()
-    model, times_read = (first.build(split.train, fresh=False), False) if begun_before else buildable(first, split)
+    model, times_read = (
+        (first.build(split.train, fresh=False), False) if begun_before else buildable(first, sequences, split, resume)
+    )
     for one in rest:
         if one.recipe.trained:  # counting cannot fail
-            times_read |= buildable(one, split)[1]
+            where = resume and resume / "baselines" / one.options.model
+            times_read |= buildable(one, sequences, split, where)[1]
     return model, times_read or first.data.split != "leave_one_out"
 
 
-def buildable(experiment: Experiment, split: Split) -> tuple[Model, bool]:
+def buildable(experiment: Experiment, sequences: Sequences, split: Split, folder: Path | None) -> tuple[Model, bool]:
     """The model of an experiment, and true if it reads times; its stage of pre-training is made once too, to fail now if it must."""
-    model = experiment.build(split.train)
+    model = begun_model(experiment, sequences, split, folder)
     if not isinstance(model, Recommender):
         return model, False
     check_clip(model, experiment.train.clip)

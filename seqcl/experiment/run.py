@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,11 @@ from seqcl import config
 from seqcl.config import Experiment, Model
 from seqcl.data import Sequences, Split
 from seqcl.data.raw_ids import check_known, places_of
-from seqcl.disk import read_json
 from seqcl.errors import UserError, unknown
 from seqcl.evaluation import Questions, Result
-from seqcl.experiment.folder import log
 from seqcl.experiment.histories import of_rows
 from seqcl.experiment.indexes import measure, sweep, write_comparison
-from seqcl.experiment.keeping import check_counted, packed_log, with_kept_files
+from seqcl.experiment.keeping import check_counted, packed_log, stored_metrics, with_kept_files
 from seqcl.experiment.ranking import (
     Part,
     full_protocol,
@@ -32,6 +29,7 @@ from seqcl.experiment.ranking import (
     some_queries,
     windows_of,
 )
+from seqcl.experiment.warm import start_of
 from seqcl.machine import pick_device
 from seqcl.models import Recommender
 from seqcl.plugins import load_all
@@ -61,15 +59,6 @@ def load(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()
             version 0.1.0, and its data changed since.
     """
     return Run.load(folder, device=device, plugins=plugins)
-
-
-def stored_metrics(path: Path) -> dict[str, Any]:
-    """The figures of a run; none if it has none yet, or if they are damaged, which is said: the model is whole without them."""
-    try:
-        return dict(read_json(path, dict)) if os.path.lexists(path) else {}
-    except UserError as error:
-        log.warning("%s; the figures of the run are left out, `seqcl evaluate` gives them again", error)
-        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +103,7 @@ class Run:
         """Rank again, with the run's protocol."""
         result = rank(self.model, self.split, part, self.experiment.eval, self.device)
         protocol = full_protocol(result, self.sequences, self.split, self.experiment.options.seed)
+        protocol |= start_of(self.folder)
         return replace(result, protocol=protocol)
 
     def slices(self, result: Result, part: Part = "test") -> dict[str, Any]:
@@ -268,6 +258,19 @@ class Run:
         found = asked.named(*asked.lists(items, offsets, own, k=k, exclude_seen=exclude_seen))
         lists = dict(zip(there.tolist(), found, strict=True))
         return [lists.get(number, []) for number in range(len(rows))]
+
+    def with_new_items(self, table: str | Path | None = None) -> Run:
+        """The run with the items of its tables that nobody has had yet; see `seqcl.experiment.new_items`.
+
+        Args:
+            table: today's table of items, with those that the run knows; None: the tables that the run keeps.
+
+        Raises:
+            UserError: the model knows no features of items, or the table has no new one.
+        """
+        from seqcl.experiment.new_items import with_new_items
+
+        return with_new_items(self, table)
 
     def asked(self, allowed: Sequence[Any] | None = None) -> Asked:
         """The model, to be asked for many lists; one with vectors is searched exactly.

@@ -17,6 +17,7 @@ from seqcl.data import Sequences, Split
 from seqcl.experiment.audit.plain import Plain
 from seqcl.experiment.audit.verdict import Broken
 from seqcl.experiment.job import training_batches
+from seqcl.experiment.warm import put_start
 from seqcl.models import Pretraining, Recommender
 from seqcl.training import Trainer
 from seqcl.training.learner import Learner
@@ -80,17 +81,19 @@ def hash_of(tensor: Tensor) -> str:
     ).hexdigest()
 
 
-def trace_of(experiment: Experiment, split: Split, device: torch.device, *, batches: int | None) -> Trace:
+def trace_of(experiment: Experiment, split: Split, device: torch.device, *, folder: Path, batches: int | None) -> Trace:
     """Make a model as its run did and train it for an epoch, with a loop of its own.
 
     Args:
         experiment: the model and how it is trained.
         split: the log, split.
         device: where the model is trained.
+        folder: of the run, which keeps the weights that it began with, where its seed did not make them.
         batches: stop after so many; None: after the epoch.
     """
     trace, seed = Trace(), experiment.options.seed
     model = experiment.build(split.train).to(device)
+    put_start(model, folder)
     trace.put("made", state_of(model))
     if not isinstance(model, Recommender):
         return trace
