@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import codecs
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +22,7 @@ from seqcl.cli import stores
 from seqcl.cli.audit import add_audit, audit
 from seqcl.cli.benchmark import add_benchmark, benchmark
 from seqcl.cli.compare import add_compare, compare
+from seqcl.cli.completion import add_completion, complete
 from seqcl.cli.data import data, data_parsers
 from seqcl.cli.diagnose import add_diagnose, diagnose
 from seqcl.cli.evaluate import add_evaluate, evaluate
@@ -28,9 +31,15 @@ from seqcl.cli.recommend import add_recommend, recommend
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
-COMMANDS = (
-    "train", "tune", "evaluate", "compare", "benchmark", "audit", "diagnose", "recommend", "export", "data",
-)  # fmt: skip
+GROUPS = {
+    "learn": ("train", "tune"),
+    "look at a run": ("evaluate", "audit", "diagnose"),
+    "compare": ("compare", "benchmark"),
+    "use it": ("recommend", "export"),
+    "more": ("data", "completion"),
+}
+"""The commands as `seqcl --help` shows them."""
+COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return tune(words[1:])
         return other(words)
     except UserError as error:
-        print(f"seqcl: {error}", file=sys.stderr)
+        print(on_terminal(f"seqcl: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         sys.stderr.close()
@@ -71,6 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("seqcl: interrupted", file=sys.stderr)
         return 130
+
+
+def on_terminal(text: str) -> str:
+    """A message as a terminal shows it, without a word that is cut; in files and pipes it stays one line."""
+    if not sys.stderr.isatty():
+        return text
+    width = min(shutil.get_terminal_size().columns, 100)
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def ended_early(number: int, frame: FrameType | None) -> NoReturn:
@@ -107,11 +124,31 @@ def raw_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error("seqcl.raw", raw_or_escaped)
 
 
-def other(words: list[str]) -> int:
-    """Run the commands with few options."""
-    parser = Parser(prog="seqcl", description="Contrastive learning for sequential recommendation.")
+def grouped(commands: Any) -> str:
+    """The commands by groups, each with its line of help."""
+    texts = {action.dest: action.help for action in commands._choices_actions}
+    width = min(shutil.get_terminal_size().columns, 100)
+    lines = []
+    for title, names in GROUPS.items():
+        lines += [f"{title}:"]
+        for name in names:
+            lines += textwrap.wrap(f"{name:<12}{texts[name]}", width, initial_indent="  ", subsequent_indent=" " * 14)
+        lines += [""]
+    return "\n".join([*lines, "seqcl COMMAND --help shows the options of one."])
+
+
+def parsers() -> tuple[Parser, Any]:
+    """The parser of all commands, and its commands."""
+    parser = Parser(
+        prog="seqcl",
+        usage="seqcl COMMAND ...",
+        description="Contrastive learning for sequential recommendation.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"seqcl {VERSION}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(
+        dest="command", prog="seqcl", metavar="COMMAND", required=True, parser_class=Parser, help=argparse.SUPPRESS
+    )
     commands.add_parser("train", help="train and evaluate a model, the same as run.py (seqcl train --help)")
     commands.add_parser("tune", help="search the options of a model, chosen on validation (seqcl tune --help)")
     add_evaluate(commands, add_plugin)
@@ -132,6 +169,14 @@ def other(words: list[str]) -> int:
     command.add_argument("--replace", action="store_true", help="a collection that is there already gives way")
     add_recommend(commands, add_plugin)
     data_parsers(commands.add_parser("data", help="look at, convert, pack or download data sets"))
+    add_completion(commands)
+    parser.epilog = grouped(commands)
+    return parser, commands
+
+
+def other(words: list[str]) -> int:
+    """Run the commands with few options."""
+    parser, commands = parsers()
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
     chosen, rest = parser.parse_known_args(words)
@@ -141,7 +186,7 @@ def other(words: list[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     does = {
         "evaluate": evaluate, "compare": compare, "audit": audit, "diagnose": diagnose, "export": export,
-        "recommend": recommend, "data": data,
+        "recommend": recommend, "data": data, "completion": lambda chosen: complete(chosen, parser, commands),
     }  # fmt: skip
     return does[chosen.command](chosen)
 
