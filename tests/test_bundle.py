@@ -194,7 +194,8 @@ def test_the_command_exports_and_answers_in_another_process_without_the_log(tmp_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--items", "1,2,no"], "has no item 'no'; ids are such as"),
+        (["--items", "no"], "has no item 'no'; ids are such as"),
+        (["--items", "no,nor"], "has none of the 2 items, such as no, nor; ids are such as"),
         (["--user", "3"], "was exported and knows no users: give --items"),
         (["--items", "1", "--k", "0"], "k must be 1 or more"),
         (["--items", ""], "has no item ''"),

@@ -175,3 +175,29 @@ def test_a_file_under_a_known_name_with_another_content_is_said(
     right = "sha256:" + hashlib.sha256((data / "Beauty.txt").read_bytes()).hexdigest()
     monkeypatch.setitem(DATASETS, "Beauty", replace(DATASETS["Beauty"], hash=right))
     assert resolve("Beauty") == data / "Beauty.txt" and not caplog.text
+
+
+def test_a_download_shows_its_bytes_and_the_size_of_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a server on this machine, in the place of the data set's own."""
+    import threading
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    from seqcl.data.downloads import fetch
+
+    content = bytes(range(256)) * 8000  # 2,048,000 bytes
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "log.txt").write_bytes(content)
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/log.txt"
+        found = fetch(url, f"sha256:{hashlib.sha256(content).hexdigest()}", tmp_path / "here" / "log.txt")
+        with pytest.raises(ValueError, match="does not match the known hash"):
+            fetch(url, "sha256:" + "0" * 64, tmp_path / "there" / "log.txt")
+        server.shutdown()
+    assert found.read_bytes() == content
+    assert "log.txt" in (said := capsys.readouterr().err) and "2.0/2.0 MB" in said

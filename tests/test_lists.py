@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 import seqcl
 from seqcl.cli.main import main
-from seqcl.data import markov, pack
+from seqcl.data import markov, pack, raw_ids
 from seqcl.errors import Diverged, UserError
 from seqcl.experiment import Run, answers, histories, lists
 from seqcl.experiment.lists import write_lists
@@ -33,7 +33,7 @@ def _quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seqcl.report.plot_curves", lambda *_, **__: None)
         patch.setattr(lists, "USERS_A_PART", 13)
-        patch.setattr(answers, "GATHERED", 9)
+        patch.setattr("seqcl.retrieval.asked.GATHERED", 9)
         yield
 
 
@@ -147,18 +147,19 @@ def test_one_user_with_one_item_is_no_mistake(bundle, tmp_path):
 
 def test_ids_are_found_whether_they_are_numbers_or_text():
     numbers, words = np.array([3, 12, 700]), np.array(["12", "3", "x"])
-    assert histories.same_ids(np.array([12, 4, 700]), numbers).tolist() == [1, -1, 2]
-    assert histories.same_ids(np.array(["12", "x", "9" * 30, "0"]), numbers).tolist() == [1, -1, -1, -1]
-    assert histories.same_ids(np.array([12, 4]), words).tolist() == [0, -1]
-    assert histories.same_ids(np.array(["x", "longer than any"]), words).tolist() == [2, -1]
+    assert raw_ids.same_ids(np.array([12, 4, 700]), numbers).tolist() == [1, -1, 2]
+    assert raw_ids.same_ids(np.array(["12", "x", "9" * 30, "0"]), numbers).tolist() == [1, -1, -1, -1]
+    assert raw_ids.same_ids(np.array([12, 4]), words).tolist() == [0, -1]
+    assert raw_ids.same_ids(np.array(["x", "longer than any"]), words).tolist() == [2, -1]
 
 
 KILLED = """
 import os, signal, sys
 from seqcl.cli.main import main
-from seqcl.experiment import answers, lists
+from seqcl.experiment import lists
+from seqcl.retrieval import asked
 
-answers.GATHERED, lists.USERS_A_PART = 9, 13
+asked.GATHERED, lists.USERS_A_PART = 9, 13
 whole, done = lists.write_part, []
 
 def write_part(path, rows):

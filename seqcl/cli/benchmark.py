@@ -51,6 +51,7 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     """`seqcl benchmark FILE.yaml`: the runs, a table for each data set, and the runs that failed."""
     from seqcl import plugins
     from seqcl.config.settings import of_words
+    from seqcl.config.shipped import located
     from seqcl.errors import positive
     from seqcl.experiment.grid_file import read_grid
     from seqcl.experiment.tasks import keep_all, tasks_of
@@ -58,7 +59,7 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
 
     positive("--jobs and --threads", jobs=chosen.jobs, threads=chosen.threads)
     plugins.load_all(chosen.plugin)
-    grid = read_grid(chosen.file)
+    grid = read_grid(located(str(chosen.file), "benchmark"))
     if chosen.seeds is not None:
         positive("--seeds", seeds=chosen.seeds)
         grid = replace(grid, seeds=range(chosen.seeds))

@@ -1,12 +1,15 @@
-"""Raw ids of items as they are written on the command line."""
+"""Raw ids of items as they are written on the command line, and in files that it names."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from seqcl.errors import UserError
+from seqcl.data.raw_ids import lines_of
+from seqcl.disk import read_json, read_text
+from seqcl.errors import UserError, brief
 
 
 def ids_of(text: str) -> list[str]:
@@ -29,3 +32,32 @@ def check_commas(values: Sequence[str], known: Any) -> None:
     for text in values:
         if "," in text and ids_of(text) == text.split(",") and known.dtype.kind != "i" and text in known:
             raise UserError(f"""--items {text}: one item has this whole id, with its comma; write '"{text}"' for it""")
+
+
+def listed(path: Path, option: str) -> list[Any]:
+    """The ids of a file with a JSON list of texts and whole numbers.
+
+    Raises:
+        UserError: it cannot be read, or holds anything else.
+    """
+    try:
+        found = read_json(path, list)
+    except UserError as error:
+        raise UserError(f'{option} {error}; it must be a list of ids, such as ["Paris, Texas", 7]') from None
+    for place, raw in enumerate(found, 1):
+        if type(raw) not in (str, int):
+            raise UserError(f"{option} {path}: id {place} is {brief(repr(raw), 60)}; it must be text or a whole number")
+    return found
+
+
+def lines_or_list(path: Path, option: str) -> list[Any]:
+    """The ids of a file with one a line, or with a JSON list of them.
+
+    Raises:
+        UserError: it cannot be read, or holds none.
+    """
+    text = read_text(path)
+    found = listed(path, option) if text.lstrip("\ufeff \n").startswith("[") else lines_of(text)
+    if not found:
+        raise UserError(f"{option} {path}: it holds no id")
+    return found

@@ -6,8 +6,13 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from seqcl.cli.ids import lines_or_list
 from seqcl.errors import UserError
+
+if TYPE_CHECKING:
+    from seqcl.experiment import Run
 
 DATA = "data."
 """Begin of the options that say how --histories is read, as in run.py."""
@@ -44,10 +49,10 @@ def wanted(chosen: argparse.Namespace) -> bool:
     Raises:
         UserError: the options do not go together; the first that does not fit is named.
     """
-    sources = ("user", "items", "users", "histories")
-    given = [f"--{name}" for name in sources if getattr(chosen, name) is not None]
+    sources = ("user", "items", "items_file", "users", "histories")
+    given = [f"--{name.replace('_', '-')}" for name in sources if getattr(chosen, name) is not None]
     many = {"--users", "--histories"} & set(given)
-    if len(given) > 1 and many:
+    if len(given) > 1 and (many or "--items-file" in given):
         raise UserError(f"{' and '.join(given[:2])} ask for different histories; give one of the two")
     if many and chosen.out is None:
         raise UserError(f"{given[0]} needs a file for its lists: add --out lists.parquet")
@@ -61,6 +66,37 @@ def wanted(chosen: argparse.Namespace) -> bool:
     return bool(many)
 
 
+def add_new_items(command: argparse.ArgumentParser) -> None:
+    """Give a command the option --new-items."""
+    command.add_argument(
+        "--new-items",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="of two towers: items without interactions too, by their features; those of the run's tables, or of FILE",
+    )
+
+
+def with_new_items(chosen: argparse.Namespace, run: Run) -> Run:
+    """The run with the items of --new-items; as it is without."""
+    return run if chosen.new_items is None else run.with_new_items(chosen.new_items or None)
+
+
+def refuse_new_items(chosen: argparse.Namespace) -> None:
+    """Refuse --new-items for a run that was exported.
+
+    Raises:
+        UserError: says where the option belongs.
+    """
+    if chosen.new_items is not None:
+        raise UserError(f"{chosen.run} was exported with its items; seqcl export RUN FOLDER --new-items adds to them")
+
+
+def allowed(chosen: argparse.Namespace) -> list[Any] | None:
+    """The ids in the file of --allowed; None without it."""
+    return None if chosen.allowed is None else lines_or_list(Path(chosen.allowed), "--allowed")
+
+
 def write(chosen: argparse.Namespace) -> int:
     """Write the lists and print the file."""
     from seqcl.experiment import answers, histories, load
@@ -72,16 +108,18 @@ def write(chosen: argparse.Namespace) -> int:
         if (Path(chosen.run) / "manifest.json").exists():
             from seqcl.retrieval.bundle import Bundle
 
+            refuse_new_items(chosen)
             if chosen.histories is None:
                 raise UserError(
                     f"{chosen.run} was exported and knows no users: give --histories, a file of interactions"
                 )
-            asked = answers.of_bundle(Bundle(chosen.run, plugins=chosen.plugin), search=chosen.search or "exact")
+            bundle = Bundle(chosen.run, plugins=chosen.plugin)
+            asked = answers.of_bundle(bundle, search=chosen.search or "exact", allowed=allowed(chosen))
         elif chosen.search == "index":
             raise UserError(f"--search index: {chosen.run} is a run and has no index; seqcl export makes one")
         else:
-            run = load(chosen.run, plugins=chosen.plugin)
-            asked = answers.of_run(run)
+            run = with_new_items(chosen, load(chosen.run, plugins=chosen.plugin))
+            asked = answers.of_run(run, allowed=allowed(chosen))
         if chosen.histories is None:
             whose = histories.of_log(run.sequences, None if chosen.users == "all" else Path(chosen.users))
         else:

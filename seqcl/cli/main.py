@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import codecs
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,22 +18,29 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from seqcl.cli import lists, stores
+from seqcl.cli import stores
 from seqcl.cli.audit import add_audit, audit
 from seqcl.cli.benchmark import add_benchmark, benchmark
 from seqcl.cli.compare import add_compare, compare
-from seqcl.cli.data import READ_OPTIONS, data, data_parsers
+from seqcl.cli.completion import add_completion, complete
+from seqcl.cli.data import data, data_parsers
 from seqcl.cli.diagnose import add_diagnose, diagnose
 from seqcl.cli.evaluate import add_evaluate, evaluate
-from seqcl.cli.ids import check_commas, ids_of
+from seqcl.cli.lists import add_new_items, refuse_new_items, with_new_items
+from seqcl.cli.recommend import add_recommend, recommend
 from seqcl.cli.serve import add_serve, serve
 from seqcl.errors import UserError, brief, unknown
 from seqcl.version import VERSION
 
-COMMANDS = (
-    "train", "distill", "tune", "evaluate", "compare", "benchmark", "audit", "diagnose", "recommend", "export", "serve",
-    "data",
-)  # fmt: skip
+GROUPS = {
+    "learn": ("train", "distill", "tune"),
+    "look at a run": ("evaluate", "audit", "diagnose"),
+    "compare": ("compare", "benchmark"),
+    "use it": ("recommend", "export", "serve"),
+    "more": ("data", "completion"),
+}
+"""The commands as `seqcl --help` shows them."""
+COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return tune(words[1:])
         return other(words)
     except UserError as error:
-        print(f"seqcl: {error}", file=sys.stderr)
+        print(on_terminal(f"seqcl: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         sys.stderr.close()
@@ -73,6 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("seqcl: interrupted", file=sys.stderr)
         return 130
+
+
+def on_terminal(text: str) -> str:
+    """A message as a terminal shows it, without a word that is cut; in files and pipes it stays one line."""
+    if not sys.stderr.isatty():
+        return text
+    width = min(shutil.get_terminal_size().columns, 100)
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def ended_early(number: int, frame: FrameType | None) -> NoReturn:
@@ -109,11 +126,31 @@ def raw_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error("seqcl.raw", raw_or_escaped)
 
 
-def other(words: list[str]) -> int:
-    """Run the commands with few options."""
-    parser = Parser(prog="seqcl", description="Contrastive learning for sequential recommendation.")
+def grouped(commands: Any) -> str:
+    """The commands by groups, each with its line of help."""
+    texts = {action.dest: action.help for action in commands._choices_actions}
+    width = min(shutil.get_terminal_size().columns, 100)
+    lines = []
+    for title, names in GROUPS.items():
+        lines += [f"{title}:"]
+        for name in names:
+            lines += textwrap.wrap(f"{name:<12}{texts[name]}", width, initial_indent="  ", subsequent_indent=" " * 14)
+        lines += [""]
+    return "\n".join([*lines, "seqcl COMMAND --help shows the options of one."])
+
+
+def parsers() -> tuple[Parser, Any]:
+    """The parser of all commands, and its commands."""
+    parser = Parser(
+        prog="seqcl",
+        usage="seqcl COMMAND ...",
+        description="Contrastive learning for sequential recommendation.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"seqcl {VERSION}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(
+        dest="command", prog="seqcl", metavar="COMMAND", required=True, parser_class=Parser, help=argparse.SUPPRESS
+    )
     commands.add_parser("train", help="train and evaluate a model, the same as run.py (seqcl train --help)")
     commands.add_parser("distill", help="train a model that learns from finished runs (seqcl distill --help)")
     commands.add_parser("tune", help="search the options of a model, chosen on validation (seqcl tune --help)")
@@ -129,31 +166,21 @@ def other(words: list[str]) -> int:
     command.add_argument("--index", help="index of the items: flat, ivf, hnsw or ivfpq (default: hnsw)")
     command.add_argument("--recall", type=float, help="share of the exact lists that it finds (default: 0.95)")
     command.add_argument("--onnx", action="store_true", help="the query encoder as an ONNX graph too")
+    add_new_items(command)
     for option, about in stores.EXPORT_OPTIONS.items():
         command.add_argument(option, help=about)
     command.add_argument("--replace", action="store_true", help="a collection that is there already gives way")
-    command = commands.add_parser("recommend", help="the best items for a user or a history")
-    command.add_argument("run", help="run folder, or one that was exported")
-    add_plugin(command)
-    command.add_argument("--user", help="raw id of a user in the log")
-    command.add_argument(
-        "--items",
-        action="append",
-        help="raw ids of a history, oldest first, separated by commas; an id with a comma in it is quoted, as in CSV: "
-        """'"Paris, Texas",Alien'; may be given several times""",
-    )
-    command.add_argument("--k", type=int, default=10, help="items to recommend (default: 10)")
-    command.add_argument(
-        "--filter",
-        choices=("seen", "none"),
-        default="seen",
-        help="items of the history are left out, or kept (default: seen)",
-    )
-    lists.add_options(command, READ_OPTIONS)
-    for option, about in stores.RECOMMEND_OPTIONS.items():
-        command.add_argument(option, help=about)
+    add_recommend(commands, add_plugin)
     add_serve(commands, add_plugin)
     data_parsers(commands.add_parser("data", help="look at, convert, pack or download data sets"))
+    add_completion(commands)
+    parser.epilog = grouped(commands)
+    return parser, commands
+
+
+def other(words: list[str]) -> int:
+    """Run the commands with few options."""
+    parser, commands = parsers()
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
     chosen, rest = parser.parse_known_args(words)
@@ -164,6 +191,7 @@ def other(words: list[str]) -> int:
     does = {
         "evaluate": evaluate, "compare": compare, "audit": audit, "diagnose": diagnose, "export": export,
         "recommend": recommend, "serve": serve, "data": data,
+        "completion": lambda chosen: complete(chosen, parser, commands),
     }  # fmt: skip
     return does[chosen.command](chosen)
 
@@ -184,47 +212,19 @@ def export(chosen: argparse.Namespace) -> int:
     exported = chosen.folder is None and chosen.to is not None and (Path(chosen.run) / "manifest.json").exists()
     if chosen.folder is None and not exported:
         raise UserError("export needs a new folder: seqcl export RUN FOLDER")
+    if exported:
+        refuse_new_items(chosen)
     if exported and chosen.onnx:
         raise UserError(f"--onnx has no use: {chosen.run} was exported already, and only its vectors are sent")
     target = stores.target(chosen)
     if not exported:
         from seqcl.experiment import load
 
-        run = load(chosen.run, plugins=chosen.plugin)
+        run = with_new_items(chosen, load(chosen.run, plugins=chosen.plugin))
         print(
             run.export(chosen.folder, index=chosen.index or "hnsw", recall=chosen.recall, onnx=chosen.onnx), flush=True
         )
     if target is not None:
         stores.send(chosen, Path(chosen.run if exported else chosen.folder), target)
         print(target)
-    return 0
-
-
-def recommend(chosen: argparse.Namespace) -> int:
-    """`seqcl recommend RUN`: one line an item, raw id and score; for many users, a file."""
-    if lists.wanted(chosen):
-        if getattr(chosen, "from") or chosen.collection:
-            raise UserError("--from and --collection answer one history at a time: give --items, or leave them out")
-        return lists.write(chosen)
-    items = None if chosen.items is None else [item for text in chosen.items for item in ids_of(text)]
-    options = {"k": chosen.k, "exclude_seen": chosen.filter == "seen"}
-    if (Path(chosen.run) / "manifest.json").exists():
-        from seqcl.retrieval.bundle import Bundle
-
-        if items is None or chosen.user is not None:
-            raise UserError(f"{chosen.run} was exported and knows no users: give --items, a history of raw item ids")
-        bundle = Bundle(chosen.run, plugins=chosen.plugin)
-        check_commas(chosen.items, bundle.item_ids)
-        with stores.asked(bundle, chosen):
-            found = bundle.recommend(items, **options)
-    elif getattr(chosen, "from") or chosen.collection:
-        raise UserError(f"--from and --collection are for a RUN that was exported; {chosen.run} was not")
-    else:
-        from seqcl.experiment import load
-
-        run = load(chosen.run, plugins=chosen.plugin)
-        check_commas(chosen.items or [], run.sequences.item_ids)
-        found = run.recommend(user=chosen.user, items=items, **options)
-    for item, score in found:
-        print(f"{item}\t{score:.6g}")
     return 0

@@ -23,6 +23,7 @@ from seqcl.types import Windows
 
 Model = Recommender | Baseline
 Start = Literal["random", "spectral"]
+NewItems = Literal["neighbours", "mean", "features"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,9 @@ class Options:
         dataset: a name from `seqcl data list`, or the path of a log of interactions.
         baseline: further recipes to train in the same call, separated by commas; they take the options of the parts they share.
         start: first values of the item embeddings: random, or from the users they share in training (spectral).
+        warm_start: a run to go on from with new data: its weights are the first ones, rows of the item table found by raw id.
+        new_items: first vectors of items that this run does not know: the mean of the items that stand beside them in training
+            (neighbours) or of all items (mean); or none but what two towers make of their features (features).
         seed: seed of initial weights, order of batches, dropout and views.
         test: rank the test part at the end; false never looks at its targets, and --resume RUN --test true ranks them later.
         track: where the run is tracked, separated by commas: tensorboard, mlflow, wandb; none for nowhere.
@@ -47,6 +51,8 @@ class Options:
     dataset: str = "ml-100k"
     baseline: str = ""
     start: Start = "random"
+    warm_start: str = ""
+    new_items: NewItems = "neighbours"
     seed: int = 0
     test: bool = True
     track: str = "tensorboard"
@@ -147,6 +153,10 @@ class Experiment:
             raise unknown("metric in --train.monitor", self.train.monitor, known)
         if self.options.start != "random" and not self.recipe.trained:
             raise UserError(f"--start {self.options.start}: {self.options.model} has no item embeddings")
+        if self.options.warm_start and not self.recipe.trained:
+            raise UserError(f"--warm_start {self.options.warm_start}: {self.options.model} is counted, not trained")
+        if self.options.warm_start and self.options.start != "random":
+            raise UserError(f"--start {self.options.start}: the first item embeddings are those of --warm_start")
 
     def needs(self) -> Iterator[tuple[str, str, str]]:
         """Kind, name and source of every part that is not ours: those of the recipe, and the metric that training watches."""

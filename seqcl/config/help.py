@@ -15,26 +15,29 @@ from seqcl.config.schema import Section, hints_of, named_options
 from seqcl.models import MODELS
 from seqcl.parts import Component, options_of
 
-HEAD = """
-  --config FILE      YAML with the keys below; several may be given: later ones win, options win over files;
-                     another model or class leaves out what a file said of the one it replaces;
-                     `base: FILE` in it names the file it builds on, `plugins: [...]` what it needs
-  --plugin NAME      a .py file or a module with parts of your own; several may be given
-{files}
-  --resume RUN       go on with a run that was stopped or killed
-  --print_config     print the resolved configuration and stop
-  --precision 32|bf16  short for --train.precision
-
-options of {model}, defaults in brackets; for those of another model: --model NAME --help"""
+HEAD = {
+    "--config FILE": "YAML with the keys below, or the name of one that comes with seqcl, such as beauty-cl4rec; several may be "
+    "given: later ones win, options win over files; another model or class leaves out what a file said of the one it replaces; "
+    "`base: FILE` in it names the file it builds on, `plugins: [...]` what it needs",
+    "--plugin NAME": "a .py file or a module with parts of your own; several may be given",
+    "--resume RUN": "go on with a run that was stopped or killed",
+    "--print_config": "print the resolved configuration and stop",
+    "--precision 32|bf16": "short for --train.precision",
+}
+"""Words of the command line that are no option of a section, with their meaning."""
 
 
 def help_page(model: str, sections: Sequence[Section]) -> str:
     """Every option of a model's sections with its default, choices and meaning, below the list of all models."""
     width = min(max(shutil.get_terminal_size().columns, 72), 120)
-    lines = ["usage: python run.py [--model NAME] [--config FILE ...] [--OPTION VALUE ...]   (or: seqcl train ...)", ""]
-    lines += ["models:", *(f"  {name:<12}{summary(recipe)}" for name, recipe in MODELS.items())]
-    files = "\n".join(f"  {option} FILE  {reader.__doc__}" for option, reader in registry.CONFIG_FILES.items())
-    lines += [HEAD.format(files=files, model=model)]
+    lines = ["usage: seqcl train [--model NAME] [--config FILE ...] [--OPTION VALUE ...]", "", "models:"]
+    for name, recipe in MODELS.items():
+        lines += textwrap.wrap(f"{name:<15} {summary(recipe)}", width, initial_indent="  ", subsequent_indent=" " * 18)
+    files = {f"{word} FILE": str(reader.__doc__) for word, reader in registry.CONFIG_FILES.items()}
+    lines += ["", *(line for word, text in {**HEAD, **files}.items() for line in option(word, None, text, width)), ""]
+    lines += textwrap.wrap(
+        f"options of {model}, defaults in brackets; for those of another model: --model NAME --help", width
+    )
     return "\n".join([*lines, *(line for section in sections for line in described(section, width))])
 
 

@@ -22,6 +22,7 @@ from seqcl.config.schema import (
     recipe_sections,
 )
 from seqcl.config.settings import HELP, KIND_OF, Setting, Settings, existing, of_mapping, of_words, renamed, take
+from seqcl.config.shipped import located
 from seqcl.errors import UserError
 from seqcl.evaluation import metric_name
 from seqcl.models import MODELS
@@ -58,7 +59,7 @@ def resolve(words: Sequence[str], *, notify: Notify = to_stderr) -> Experiment:
             raise UserError(f"option {option} is given {len(paths)} times: give one file")
         layers += [of_mapping(reader(path), f"{option} {path}") for path in existing(paths)]
     words, paths = take(words, "--config")
-    layers += [layer for path in existing(paths) for layer in file_layers(path)]
+    layers += [layer for path in paths for layer in file_layers(located(path))]
     typed, _ = renamed(of_words(words))
     asks_help = typed.pop(HELP, None) is not None
     settings, left_out = merge([*layers, typed])
@@ -226,7 +227,7 @@ def baseline(of: Experiment, name: str) -> Experiment:
         if key in of.flat and key not in settings and word != "name" and (not other or word == "dim"):
             settings[key] = Setting(of.flat[key])
     if not own.recipe.trained:
-        settings["start"] = Setting("random")  # a model that is counted has no item embeddings
+        settings |= {"start": Setting("random"), "warm_start": Setting("")}  # a model that is counted has no weights
     return build(settings)
 
 

@@ -11,8 +11,8 @@ from seqcl.errors import UserError
 from seqcl.parts import Part, declared
 from seqcl.registry import KIND_OF
 
-SHORT = {"--precision": "--train.precision"}
-"""Options that may be written without their section."""
+SHORT = {"--precision": "--train.precision", "--warm-start": "--warm_start", "--new-items": "--new_items"}
+"""Other ways to write options: without their section, or as other programs spell them."""
 
 RENAMED = {"eval.cold_items": ("data.cold_items", "0.1.0")}
 """Options with another name today: the new name, and the last version that had the old one."""

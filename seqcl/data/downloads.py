@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import logging
 import re
 import zipfile
@@ -51,8 +50,49 @@ def fetch(url: str, known_hash: str, target: Path) -> Path:
     """
     import pooch
 
-    bar = importlib.util.find_spec("tqdm") is not None  # pooch draws its progress bar with it
-    return Path(pooch.retrieve(url, known_hash=known_hash, fname=target.name, path=target.parent, progressbar=bar))
+    with Bar(target.name) as bar:
+        fetcher = pooch.HTTPDownloader(progressbar=bar)
+        return Path(
+            pooch.retrieve(url, known_hash=known_hash, fname=target.name, path=target.parent, downloader=fetcher)
+        )
+
+
+class Bar:
+    """A bar on stderr with the bytes that came, the size of the file, and the time left; pooch fills it.
+
+    Args:
+        name: of the file.
+    """
+
+    def __init__(self, name: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        self.progress = Progress(*columns, console=Console(stderr=True))
+        self.task = self.progress.add_task(name, total=None, start=False)
+        self.total = 0  # bytes, as the server says; pooch sets it
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, size: int) -> None:
+        """Note that so many bytes came."""
+        if not self.progress.live.is_started:
+            self.progress.start()
+            self.progress.start_task(self.task)
+        self.progress.update(self.task, advance=size, total=self.total or None)
+
+    def reset(self) -> None:
+        """Begin at 0 again, which pooch does before it counts the whole file."""
+        self.progress.update(self.task, completed=0)
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        self.progress.stop()
 
 
 def fetch_attributes(name: str, known: DataSet, target: Path) -> None:

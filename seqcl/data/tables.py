@@ -83,6 +83,19 @@ def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[
     Raises:
         UserError: no such file, another format, no column of ids, no row for any of the ids, or a file that cannot be read.
     """
+    ids, columns = read_table(path, which, words)
+    rows = rows_of(ids, raw_ids, str(path))
+    if not (rows >= 0).any():
+        raise UserError(f"{path}: it has no row for any of the {which}: an id is {raw_ids[0]} in the log, and {next(iter(ids), 'none')} in the file")  # fmt: skip
+    return {name: rows_taken(values, rows) for name, values in columns.items()}
+
+
+def read_table(path: Path, which: str, words: Collection[str] = ()) -> tuple[list[Any], dict[str, Any]]:
+    """Read the ids of a file and its other columns, as `read_columns`.
+
+    Raises:
+        UserError: no such file, another format, no column of ids, or a file that cannot be read.
+    """
     suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise UserError(f"{path}: {unknown('kind of table', path.suffix, SUFFIXES)}")
@@ -90,19 +103,12 @@ def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[
         raise UserError(f"{path}: no such file")
     try:
         if suffix == ".npz":
-            ids, columns = from_npz(path)
-        elif suffix == ".parquet":
-            ids, columns = from_parquet(path, which, words)
-        else:
-            ids, columns = from_text(path, which, words)
+            return from_npz(path)
+        return from_parquet(path, which, words) if suffix == ".parquet" else from_text(path, which, words)
     except UserError:
         raise
     except (OSError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise UserError(f"{path}: it cannot be read: {brief(error)}") from None  # Arrow's and pandas' are ValueErrors
-    rows = rows_of(ids, raw_ids, str(path))
-    if not (rows >= 0).any():
-        raise UserError(f"{path}: it has no row for any of the {which}: an id is {raw_ids[0]} in the log, and {next(iter(ids), 'none')} in the file")  # fmt: skip
-    return {name: rows_taken(values, rows) for name, values in columns.items()}
 
 
 def from_text(path: Path, which: str, words: Collection[str]) -> tuple[list[str], dict[str, Any]]:

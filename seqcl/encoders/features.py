@@ -30,6 +30,7 @@ class Words(nn.Module):
         self.register_buffer("offsets", torch.from_numpy(bag.offsets), persistent=False)  # (R + 1,)
         self.register_buffer("ids", torch.from_numpy(bag.ids), persistent=False)  # (E,)
         self.weight = nn.Parameter(torch.randn(len(bag.names), dim) * 0.02)
+        self.place = {word: number for number, word in enumerate(bag.names)}
 
     def forward(self, rows: Tensor, drop: float = 0.0, generator: Generator | None = None) -> Tensor:
         """Vectors of rows (n,): (n, K); each word is left out with chance `drop`, except the last one of a row."""

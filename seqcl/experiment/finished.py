@@ -26,6 +26,7 @@ NO_FIGURE = ("train.save_minutes", "eval.batch_size")
 
 FREE = (
     "seed",
+    "warm_start",
     "windows",
     "columns",
     "order",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,14 @@ import numpy as np
 
 from seqcl.data import Sequences
 from seqcl.data.packing import time_order
+from seqcl.data.raw_ids import lines_of, same_ids, such
 from seqcl.data.windows import stretch_positions
 from seqcl.disk import read_text
-from seqcl.errors import UserError, brief
+from seqcl.errors import UserError
 from seqcl.experiment.folder import log
 
 CHUNK = 1 << 16
 """Users whose histories are looked at together."""
-
-SHOWN = 3
-"""Unknown ids that a warning names."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,7 +77,7 @@ def of_log(sequences: Sequences, users: Path | None = None) -> Histories:
     """
     rows, fingerprint = np.arange(sequences.num_users), sequences.fingerprint
     if users is not None:
-        named = list(dict.fromkeys(line for text in read_text(users).splitlines() if (line := text.strip("\ufeff \t"))))
+        named = lines_of(read_text(users))
         found = same_ids(np.array(named, np.str_), sequences.user_ids)  # (n,)
         rows = found[found >= 0]
         missed = np.flatnonzero(found < 0)
@@ -91,6 +89,11 @@ def of_log(sequences: Sequences, users: Path | None = None) -> Histories:
                 *(users, sequences.name, len(missed), len(named), such(named, missed)),
             )
         fingerprint = digest(fingerprint, rows)
+    return of_rows(sequences, rows, fingerprint)
+
+
+def of_rows(sequences: Sequences, rows: np.ndarray, fingerprint: str = "") -> Histories:
+    """The whole histories of users (n,) of a log, by their rows in it."""
     return Histories(
         items=sequences.items,
         offsets=sequences.offsets,
@@ -176,35 +179,6 @@ def known_sizes(histories: Histories) -> Iterator[np.ndarray]:
     """The number of items that the model knows of each user, chunk by chunk."""
     for first in range(0, len(histories), CHUNK):
         yield np.diff(histories.part(first, first + CHUNK)[2])
-
-
-def such(ids: Sequence[Any] | np.ndarray, places: np.ndarray) -> str:
-    """The first of some ids, for the end of a message; nothing where there are none."""
-    shown = ", ".join(brief(str(ids[place]), 40) for place in places[:SHOWN])
-    return f", such as {shown}" if shown else ""
-
-
-def same_ids(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """The place of each raw id among our sorted ones, -1 where it is not there: (n,). The text "7" finds the integer 7.
-
-    Args:
-        theirs: (n,) int64 or text.
-        ours: (N,) int64 or text, sorted.
-    """
-    there = np.ones(len(theirs), bool)
-    if ours.dtype.kind == "i" and theirs.dtype.kind == "U":
-        numbers = [int(text) if whole_number(text) else None for text in theirs.tolist()]
-        there = np.array([number is not None for number in numbers], bool)
-        theirs = np.array([number or 0 for number in numbers], np.int64)
-    elif ours.dtype.kind == "U":
-        theirs = theirs.astype(np.str_)
-    place = np.searchsorted(ours, theirs).clip(max=len(ours) - 1)
-    return np.where(there & (np.asarray(ours[place]) == theirs), place, -1)
-
-
-def whole_number(text: str) -> bool:
-    """True for a text that is an integer of 64 bits."""
-    return text.removeprefix("-").isdecimal() and len(text) < 20 and abs(int(text)) < 2**63
 
 
 def digest(*values: str | np.ndarray) -> str:

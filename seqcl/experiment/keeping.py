@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from seqcl import disk
 from seqcl.config import Experiment
 from seqcl.config.schema import hints_of
 from seqcl.data import Interactions, Sequences
+from seqcl.disk import read_json
 from seqcl.errors import UserError
 from seqcl.experiment.folder import log, write_text
 from seqcl.experiment.ranking import identity
@@ -129,6 +131,15 @@ def with_kept_files(experiment: Experiment, folder: Path | None) -> Experiment:
         if copy.exists():  # version 0.1.0 kept none
             parts[section] = Part(parts[section].component, **{**parts[section].options, option: str(copy)})
     return replace(experiment, recipe=replace(experiment.recipe, parts=parts))
+
+
+def stored_metrics(path: Path) -> dict[str, Any]:
+    """The figures of a run; none if it has none yet, or if they are damaged, which is said: the model is whole without them."""
+    try:
+        return dict(read_json(path, dict)) if os.path.lexists(path) else {}
+    except UserError as error:
+        log.warning("%s; the figures of the run are left out, `seqcl evaluate` gives them again", error)
+        return {}
 
 
 def state_log(folder: Path, sequences: Sequences) -> None:

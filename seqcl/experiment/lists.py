@@ -10,10 +10,10 @@ from pathlib import Path
 
 from seqcl import disk
 from seqcl.errors import UserError, brief, unknown
-from seqcl.experiment.answers import Asked
 from seqcl.experiment.folder import log
 from seqcl.experiment.histories import Histories
 from seqcl.experiment.list_parts import ABOUT, check_made, join, parts_folder, table, write_part
+from seqcl.retrieval.asked import Asked
 from seqcl.training.line import Line, duration
 
 SUFFIXES = {".csv": ",", ".parquet": "", ".tsv": "\t"}
@@ -77,8 +77,10 @@ def write_lists(
             for first, last, path, told in parts_of(histories, folder, size, progress):
                 files.append(path)
                 if new := not path.exists():
-                    found = asked.best(histories, first, last, k=k, exclude_seen=exclude_seen)
-                    write_part(path, table(found, histories.user_ids, asked.item_ids))
+                    users, items, offsets = histories.part(first, last)
+                    own = users if histories.own else None
+                    found = asked.lists(items, offsets, own, k=k, exclude_seen=exclude_seen)
+                    write_part(path, table((users, *found), histories.user_ids, asked.item_ids))
                 told.done(last, last - first if new else 0)
             with disk.whole_file(out) as beside, beside.open("wb") as file:
                 join(files, file, SUFFIXES[out.suffix.lower()], question)

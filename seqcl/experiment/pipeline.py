@@ -26,6 +26,7 @@ from seqcl.experiment.ranking import full_protocol
 from seqcl.experiment.run import Run
 from seqcl.experiment.spoken import speak, warnings_shown
 from seqcl.experiment.teachers import check_teachers
+from seqcl.experiment.warm import begun_model, keep_start, start_of
 from seqcl.machine import about_machine, enough_memory, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
 from seqcl.training import (
@@ -140,7 +141,10 @@ def execute(
                 progress=progress,
                 callbacks=told if processes.is_first() else (),
             )
-            outcomes[name] = job.run(model if main else job.experiment.build(split.train))
+            made = model if main else begun_model(job.experiment, sequences, split, where)
+            processes.by_first(partial(keep_start, one, made, where))
+            outcomes[name] = job.run(made)
+            del made
             earlier += job.clock.earlier
             if main:
                 counted = None if experiment.recipe.trained else model
@@ -148,6 +152,7 @@ def execute(
                 peak = peak_memory_bytes()  # before any baseline adds to it
         seconds = earlier + time.monotonic() - started
         metrics = summary(experiment, sequences, split, outcomes, device)
+        metrics["protocol"] |= start_of(folder)
         metrics |= {"seconds": seconds, "peak_memory_bytes": peak}
         processes.by_first(partial(write_text, folder / "metrics.json", json.dumps(metrics, indent=2) + "\n"))
         processes.by_first(partial(link_latest, folder))
@@ -165,17 +170,18 @@ def first_model(
     first, *rest = experiments
     begun_before = resume is not None and last_checkpoint(resume).exists()
     model, times_read = (
-        (first.build(split.train, fresh=False), False) if begun_before else buildable(first, sequences, split)
+        (first.build(split.train, fresh=False), False) if begun_before else buildable(first, sequences, split, resume)
     )
     for one in rest:
         if one.recipe.trained:  # counting cannot fail
-            times_read |= buildable(one, sequences, split)[1]
+            where = resume and resume / "baselines" / one.options.model
+            times_read |= buildable(one, sequences, split, where)[1]
     return model, times_read or first.data.split != "leave_one_out"
 
 
-def buildable(experiment: Experiment, sequences: Sequences, split: Split) -> tuple[Model, bool]:
+def buildable(experiment: Experiment, sequences: Sequences, split: Split, folder: Path | None) -> tuple[Model, bool]:
     """The model of an experiment, and true if it reads times; its stage of pre-training is made once too, to fail now if it must."""
-    model = experiment.build(split.train)
+    model = begun_model(experiment, sequences, split, folder)
     if not isinstance(model, Recommender):
         return model, False
     check_clip(model, experiment.train.clip)

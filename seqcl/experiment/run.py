@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +13,13 @@ import torch
 from seqcl import config
 from seqcl.config import Experiment, Model
 from seqcl.data import Sequences, Split
-from seqcl.disk import read_json
-from seqcl.errors import ADVICE, Diverged, UserError, unknown
+from seqcl.data.raw_ids import check_known, places_of
+from seqcl.errors import UserError, unknown
 from seqcl.evaluation import Questions, Result
 from seqcl.experiment import blended
-from seqcl.experiment.folder import log
+from seqcl.experiment.histories import of_rows
 from seqcl.experiment.indexes import measure, sweep, write_comparison
-from seqcl.experiment.keeping import check_counted, packed_log, with_kept_files
+from seqcl.experiment.keeping import check_counted, packed_log, stored_metrics, with_kept_files
 from seqcl.experiment.ranking import (
     Part,
     full_protocol,
@@ -31,12 +30,20 @@ from seqcl.experiment.ranking import (
     some_queries,
     windows_of,
 )
+from seqcl.experiment.warm import start_of
 from seqcl.machine import pick_device
 from seqcl.models import Blend, Recommender
 from seqcl.plugins import load_all
 from seqcl.retrieval import KINDS
+from seqcl.retrieval.asked import (
+    Asked,
+    Recommended,
+    about_allowed,
+    allowed_items,
+    check_length,
+    exact_index,
+)
 from seqcl.training import kept_random_states, load_weights
-from seqcl.types import SeqBatch
 
 
 def load(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> Run:
@@ -52,15 +59,6 @@ def load(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()
             version 0.1.0, and its data changed since.
     """
     return Run.load(folder, device=device, plugins=plugins)
-
-
-def stored_metrics(path: Path) -> dict[str, Any]:
-    """The figures of a run; none if it has none yet, or if they are damaged, which is said: the model is whole without them."""
-    try:
-        return dict(read_json(path, dict)) if os.path.lexists(path) else {}
-    except UserError as error:
-        log.warning("%s; the figures of the run are left out, `seqcl evaluate` gives them again", error)
-        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +105,7 @@ class Run:
         """Rank again, with the run's protocol."""
         result = rank(self.model, self.split, part, self.experiment.eval, self.device)
         protocol = full_protocol(result, self.sequences, self.split, self.experiment.options.seed)
+        protocol |= start_of(self.folder)
         return replace(result, protocol=protocol)
 
     def slices(self, result: Result, part: Part = "test") -> dict[str, Any]:
@@ -202,31 +201,100 @@ class Run:
         )
         return Path(folder)
 
-    @torch.no_grad()
     def recommend(
-        self, *, user: Any = None, items: Sequence[Any] | None = None, k: int = 10, exclude_seen: bool = True
-    ) -> list[tuple[Any, float]]:
+        self,
+        *,
+        user: Any = None,
+        items: Sequence[Any] | None = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+        allowed: Sequence[Any] | None = None,
+    ) -> Recommended:
         """The k best (raw item id, score) for a known user, or for a history of raw item ids, oldest first.
 
+        Items that the log does not hold are left out, and a warning names them.
+
+        Args:
+            user: raw id of a user of the log.
+            items: a history, instead.
+            k: length of the list; it is shorter where fewer items are left.
+            exclude_seen: leave out the items of the history.
+            allowed: raw ids of the items that may be recommended, such as those in stock; None: all.
+
         Raises:
-            UserError: an id that the log does not hold, neither or both of user and items, or k below 1.
+            UserError: the log holds no such user or none of the items, neither or both are given, or k is below 1.
         """
-        if k < 1:
-            raise UserError(f"recommend: k must be 1 or more, not {k}")
-        if isinstance(items, str):
-            raise UserError(f"recommend: items must be a list of raw ids, not the text {items!r}")
         if (user is None) == (items is None):
             raise UserError("recommend needs a user or items, one of the two")
-        history = self.sequences.history(user) if items is None else self.sequences.encode(items)  # (n,)
-        newest = np.asarray(history[-self.split.test.max_len :], dtype=np.int64)
-        rows = torch.as_tensor(newest, device=self.device)[None]  # (1, L)
-        who = None if user is None else torch.tensor([self.sequences.find_user(user)], device=self.device)  # (1,)
-        batch = SeqBatch(rows, torch.tensor([len(newest)], device=self.device), users=who)
-        scores = self.model.scores(batch).clone()  # those of Popularity are its counts themselves
-        if exclude_seen:
-            scores[:, torch.as_tensor(np.unique(history), device=self.device).long() - 1] = float("-inf")
-        if bool(scores.isnan().any()):
-            raise Diverged(f"{self.folder}: the model gives scores that are no numbers: it has diverged. {ADVICE}")
-        best = scores[0].topk(min(k, scores.shape[1]))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [(self.sequences.item_ids[index], score) for index, score in pairs if score > float("-inf")]
+        if items is None:
+            self.sequences.find_user(user)
+            return self.recommend_many(users=[user], k=k, exclude_seen=exclude_seen, allowed=allowed)[0]
+        return self.recommend_many(histories=[items], k=k, exclude_seen=exclude_seen, allowed=allowed)[0]
+
+    def recommend_many(
+        self,
+        *,
+        users: Sequence[Any] | None = None,
+        histories: Sequence[Sequence[Any]] | None = None,
+        k: int = 10,
+        exclude_seen: bool = True,
+        allowed: Sequence[Any] | None = None,
+    ) -> list[Recommended]:
+        """The list of `recommend` for each of many users or histories, in their order, all at once.
+
+        Users and items that the log does not hold are named in a warning; who has no other item gets an empty list.
+
+        Raises:
+            UserError: none of the users or items is known, neither or both are given, or k is below 1.
+        """
+        check_length(k)
+        if users is None and histories is not None:
+            return self.asked(allowed).of_items(histories, k=k, exclude_seen=exclude_seen)
+        if users is None or histories is not None:
+            raise UserError("recommend_many needs users or histories, one of the two")
+        rows = places_of(users, self.sequences.user_ids)  # (n,)
+        check_known(rows, users, self.sequences.user_ids, "user", self.sequences.name)
+        there = np.flatnonzero(rows >= 0)
+        own, items, offsets = of_rows(self.sequences, rows[there]).part(0, len(there))
+        asked = self.asked(allowed)
+        found = asked.named(*asked.lists(items, offsets, own, k=k, exclude_seen=exclude_seen))
+        lists = dict(zip(there.tolist(), found, strict=True))
+        return [lists.get(number, []) for number in range(len(rows))]
+
+    def with_new_items(self, table: str | Path | None = None) -> Run:
+        """The run with the items of its tables that nobody has had yet; see `seqcl.experiment.new_items`.
+
+        Args:
+            table: today's table of items, with those that the run knows; None: the tables that the run keeps.
+
+        Raises:
+            UserError: the model knows no features of items, or the table has no new one.
+        """
+        from seqcl.experiment.new_items import with_new_items
+
+        return with_new_items(self, table)
+
+    def asked(self, allowed: Sequence[Any] | None = None) -> Asked:
+        """The model, to be asked for many lists; one with vectors is searched exactly.
+
+        Args:
+            allowed: raw ids of the items that may be recommended; None: all.
+
+        Raises:
+            UserError: none of these items is known.
+        """
+        only = allowed_items(allowed, self.sequences.item_ids, self.sequences.name)
+        with torch.no_grad():
+            vectors = self.model.vectors()
+        size = self.experiment.eval.batch_size
+        return Asked(
+            name=self.sequences.name,
+            rows=self.model.scores if vectors is None else self.model.queries,
+            searcher=exact_index(vectors, only),
+            gathered=size if vectors is None else None,
+            item_ids=self.sequences.item_ids,
+            max_len=self.split.test.max_len,
+            batch_size=size,
+            device=self.device,
+            about=about_allowed(only),
+        )

@@ -1,4 +1,4 @@
-"""Memories beside the vectors of a bundle: their file, and the best items by both."""
+"""The file of the memories beside the vectors of a bundle."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from seqcl.encoders import Memories
 from seqcl.errors import UserError, refuse_infinite_weights
@@ -38,24 +37,3 @@ def read_memories(folder: Path, arguments: Mapping[str, Any]) -> Memories:
     refuse_infinite_weights({name: one for name, one in weights.items() if one.is_floating_point()}, FILE)
     memories.load_state_dict(weights, assign=True)
     return memories
-
-
-def best_of_both(
-    query: Tensor, vectors: Tensor, near: Tensor, bonus: Tensor, seen: Tensor, k: int
-) -> tuple[Tensor, Tensor]:
-    """Find the k items with the largest sum of inner product and bonus: scores and ids (n,) each, best first.
-
-    No bonus is below 0. So an item without one is among the best only if it is among the k best by inner product.
-
-    Args:
-        query: (D,).
-        vectors: (N, D), of items 1..N.
-        near: ids of the k best by inner product, none of them seen; PAD where there are fewer.
-        bonus: (N,) of items 1..N.
-        seen: ids that are left out.
-        k: number of items.
-    """
-    items = torch.cat((near[near > 0], bonus.nonzero()[:, 0] + 1)).unique()
-    items = items[~torch.isin(items, seen)]
-    best = (vectors[items - 1] @ query + bonus[items - 1]).topk(min(k, len(items)))
-    return best.values, items[best.indices]

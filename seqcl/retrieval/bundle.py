@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from seqcl.data.batches import tensor
-from seqcl.data.sequences import find
 from seqcl.disk import read_json, whole_folder
 from seqcl.encoders import Memories, Scoring
 from seqcl.encoders.table import unfilled
 from seqcl.errors import UserError, brief, refuse_infinite_weights, unknown
 from seqcl.plugins import load
-from seqcl.retrieval.beside import FILE, best_of_both, read_memories, write_memories
+from seqcl.retrieval.asked import Asked, Recommended, about_allowed, allowed_items, exact_index
+from seqcl.retrieval.beside import FILE, read_memories, write_memories
 from seqcl.retrieval.exact import checked_queries
 from seqcl.retrieval.faiss_index import KINDS, FaissIndex
 from seqcl.retrieval.manifest import (
@@ -37,7 +37,7 @@ from seqcl.retrieval.manifest import (
 )
 from seqcl.retrieval.onnx import check_onnx, write_onnx
 from seqcl.retrieval.promise import QUERIES, RECALL, check_recall, keep_promise
-from seqcl.retrieval.query import Query, origin
+from seqcl.retrieval.query import Query, needed_weights, origin
 from seqcl.retrieval.vectors import mapped_vectors, write_features, write_table, write_vectors
 from seqcl.types import SeqBatch
 
@@ -128,17 +128,6 @@ def write_bundle(
         raise UserError(f"{folder}: the bundle cannot be written: {error}") from None
 
 
-def needed_weights(query: Query, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the query encoder, on the CPU; two that share memory, as safetensors refuses, are parted."""
-    names = query.shapes() or query.build()[0].state_dict()
-    needed: dict[str, Tensor] = {}
-    for name in names:
-        one = weights[name].detach().cpu().contiguous()
-        shared = {other.untyped_storage().data_ptr() for other in needed.values()}
-        needed[name] = one.clone() if one.untyped_storage().data_ptr() in shared else one
-    return needed
-
-
 def some_of(vectors: np.ndarray) -> Tensor:
     """Vectors of items drawn at random, in the place of queries."""
     rows = np.random.default_rng(0).choice(len(vectors), min(QUERIES, len(vectors)), replace=False)
@@ -217,12 +206,8 @@ class Bundle:
     @torch.no_grad()
     def queries(self, history: Sequence[int]) -> Tensor:
         """The query of one history of items 1..N, oldest first: (1, D)."""
-        return self.encode(self.batch(history))
-
-    def batch(self, history: Sequence[int]) -> SeqBatch:
-        """The newest items of one history, as a batch."""
         newest = torch.tensor([history[-self.max_len :]])  # (1, L)
-        return SeqBatch(newest, torch.tensor([newest.shape[1]]))
+        return self.encode(SeqBatch(newest, torch.tensor([newest.shape[1]])))
 
     @torch.no_grad()
     def scores(self, batch: SeqBatch) -> Tensor:
@@ -253,23 +238,57 @@ class Bundle:
             raise UserError(f"{self.folder}/items.npy holds vectors of another number or width than the index")
         return tensor(found, torch.device("cpu"))
 
-    @torch.no_grad()
-    def recommend(self, items: Sequence[Any], *, k: int = 10, exclude_seen: bool = True) -> list[tuple[Any, float]]:
+    def recommend(
+        self, items: Sequence[Any], *, k: int = 10, exclude_seen: bool = True, allowed: Sequence[Any] | None = None
+    ) -> Recommended:
         """Recommend the k best (raw item id, score) for a history of raw item ids, oldest first.
 
+        Items that the bundle does not have are left out, and a warning names them. The items that are `allowed`, such as
+        those in stock, are compared exactly, not through the index.
+
         Raises:
-            UserError: an id that the bundle does not have, no id at all, or k below 1.
+            UserError: none of the items is known, or k is below 1.
         """
-        if k < 1:
-            raise UserError(f"recommend: k must be 1 or more, not {k}")
-        if isinstance(items, str) or not len(items):
+        if isinstance(items, str):
             raise UserError(f"recommend: items must be a list of raw ids, not {items!r}")
-        history = [find(self.item_ids, raw, "item", str(self.folder)) + 1 for raw in items]
-        queries, k = self.queries(history), min(k, len(self.item_ids))
-        seen = torch.tensor(sorted(set(history)) if exclude_seen else [], dtype=torch.long)
-        scores, found = (one[0] for one in self.index.search(queries, k, (torch.zeros_like(seen), seen)))
-        if self.memories is not None:
-            bonus = self.memories(self.batch(history))[0]
-            scores, found = best_of_both(queries[0], self.items, found, bonus, seen, k)
-        pairs = zip(found.tolist(), scores.tolist(), strict=True)
-        return [(self.item_ids[item - 1].item(), score) for item, score in pairs if item]
+        return self.recommend_many([items], k=k, exclude_seen=exclude_seen, allowed=allowed)[0]
+
+    def recommend_many(
+        self,
+        histories: Sequence[Sequence[Any]],
+        *,
+        k: int = 10,
+        exclude_seen: bool = True,
+        allowed: Sequence[Any] | None = None,
+    ) -> list[Recommended]:
+        """The list of `recommend` for each of many histories, all at once; one without a known item gets an empty list.
+
+        Raises:
+            UserError: as `recommend`.
+        """
+        return self.asked(allowed).of_items(histories, k=k, exclude_seen=exclude_seen)
+
+    def asked(self, allowed: Sequence[Any] | None = None, *, exact: bool = False) -> Asked:
+        """The bundle, to be asked for many lists.
+
+        Args:
+            allowed: raw ids of the items that may be recommended, which are compared exactly; None: all.
+            exact: compare with the vectors of all items, as the run does, not through the index.
+
+        Raises:
+            UserError: none of these items is known, or vectors that are not those that were exported.
+        """
+        only = allowed_items(allowed, self.item_ids, str(self.folder))
+        beside = self.memories is not None  # they score all items
+        exactly = beside or exact or only is not None
+        return Asked(
+            name=str(self.folder),
+            rows=self.scores if beside else self.encode,
+            searcher=exact_index(None if beside else self.vectors(), only) if exactly else self.index,
+            gathered=512 if beside else None,
+            item_ids=self.item_ids,
+            max_len=self.max_len,
+            batch_size=512,
+            device=torch.device("cpu"),
+            about=about_allowed(only),
+        )

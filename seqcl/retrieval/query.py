@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from seqcl.encoders import ENCODERS, Exported, Extended, Scoring, TwoTower, kept_layers
 from seqcl.errors import UserError
@@ -166,3 +167,14 @@ def columns_of_users(users: Features) -> dict[str, Any]:
         "numbers": list(users.numbers),
         "vectors": {name: values.shape[1] for name, values in users.vectors.items()},
     }
+
+
+def needed_weights(query: Query, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the query encoder, on the CPU; two that share memory, as safetensors refuses, are parted."""
+    names = query.shapes() or query.build()[0].state_dict()
+    needed: dict[str, Tensor] = {}
+    for name in names:
+        one = weights[name].detach().cpu().contiguous()
+        shared = {other.untyped_storage().data_ptr() for other in needed.values()}
+        needed[name] = one.clone() if one.untyped_storage().data_ptr() in shared else one
+    return needed

@@ -15,12 +15,13 @@ from seqcl.data.cells import rows_of
 from seqcl.data.tables import load_table, read_columns, rows_taken
 from seqcl.errors import UserError
 from seqcl.experiment import load
-from seqcl.experiment.answers import Asked, of_bundle, of_run
+from seqcl.experiment.answers import of_bundle, of_run
 from seqcl.experiment.keeping import home_of
 from seqcl.experiment.run import stored_metrics
 from seqcl.models import Recommender
 from seqcl.report.curves import read_history
 from seqcl.retrieval import ExactIndex
+from seqcl.retrieval.asked import Asked
 from seqcl.retrieval.bundle import ITEM_TABLE, MANIFEST, Bundle
 from seqcl.serve.catalogue import Catalogue
 from seqcl.serve.served import NOTHING, Question, Served

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from seqcl.data import Sequences
 from seqcl.errors import UserError
-from seqcl.experiment.answers import Asked
 from seqcl.experiment.histories import same_ids
+from seqcl.retrieval.asked import Asked
 from seqcl.serve.catalogue import Catalogue
 from seqcl.types import SeqBatch
 

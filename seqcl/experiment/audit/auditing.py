@@ -198,7 +198,14 @@ class Audited:
         run = self.run
         twin = self.experiment.data.split_windows(twin_of(run.sequences, self.plain))
         real, other = (
-            trace_of(self.experiment, split, run.device, batches=self.batches, taught=(run.sequences, run.split))
+            trace_of(
+                self.experiment,
+                split,
+                run.device,
+                folder=run.folder,
+                batches=self.batches,
+                taught=(run.sequences, run.split),
+            )
             for split in (run.split, twin)
         )
         return real, other

@@ -18,6 +18,7 @@ from seqcl.experiment.audit.plain import Plain
 from seqcl.experiment.audit.verdict import Broken
 from seqcl.experiment.job import training_batches
 from seqcl.experiment.teachers import hand_teachers
+from seqcl.experiment.warm import put_start
 from seqcl.models import Pretraining, Recommender
 from seqcl.training import Trainer
 from seqcl.training.learner import Learner
@@ -82,7 +83,13 @@ def hash_of(tensor: Tensor) -> str:
 
 
 def trace_of(
-    experiment: Experiment, split: Split, device: torch.device, *, batches: int | None, taught: tuple[Sequences, Split]
+    experiment: Experiment,
+    split: Split,
+    device: torch.device,
+    *,
+    folder: Path,
+    batches: int | None,
+    taught: tuple[Sequences, Split],
 ) -> Trace:
     """Make a model as its run did and train it for an epoch, with a loop of its own.
 
@@ -90,11 +97,13 @@ def trace_of(
         experiment: the model and how it is trained.
         split: the log, split.
         device: where the model is trained.
+        folder: of the run, which keeps the weights that it began with, where its seed did not make them.
         batches: stop after so many; None: after the epoch.
         taught: the run's own log and its split, to which its teachers belong.
     """
     trace, seed = Trace(), experiment.options.seed
     model = experiment.build(split.train).to(device)
+    put_start(model, folder)
     trace.put("made", state_of(model))
     if not isinstance(model, Recommender):
         return trace

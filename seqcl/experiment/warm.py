@@ -1,0 +1,265 @@
+"""Begin with the weights of an earlier run: rows of the item table by raw id, new items from neighbours, the mean or their features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqcl.config import Experiment, Model
+from seqcl.data import Sequences, Split
+from seqcl.data.raw_ids import same_ids
+from seqcl.data.sealed import hash_of
+from seqcl.encoders import Scoring, TwoTower
+from seqcl.encoders.features import Words
+from seqcl.encoders.table import ItemTable
+from seqcl.errors import UserError
+from seqcl.experiment.folder import log
+from seqcl.models import Recommender
+from seqcl.training import load_checkpoint
+from seqcl.training.checkpoint import save_checkpoint, with_prefix
+from seqcl.types import PAD, Windows
+
+if TYPE_CHECKING:
+    from seqcl.experiment.run import Run
+
+START = Path("checkpoints", "start.safetensors")
+"""The file in a run that has the weights with which it began, where these were not made from its seed alone."""
+
+
+def begun_model(experiment: Experiment, sequences: Sequences, split: Split, folder: Path | None = None) -> Model:
+    """Make the model of an experiment with the weights that it begins with.
+
+    Args:
+        experiment: the configuration.
+        sequences: the log.
+        split: of the log.
+        folder: the folder of the model, if it has begun before.
+
+    Raises:
+        UserError: the earlier run cannot be read, is another model, or learned from what this run holds out.
+    """
+    model = experiment.build(split.train)
+    if not experiment.options.warm_start or not isinstance(model, Recommender):
+        return model
+    if folder is not None and (folder / START).exists():
+        put_start(model, folder)
+        return model
+    from seqcl.experiment.run import Run
+
+    source = experiment.options.warm_start
+    try:
+        earlier = Run.load(Path(source).expanduser())
+        check_unseen(earlier, sequences, split)
+        check_options(earlier.experiment, experiment)
+        left = carry(earlier, model, experiment, sequences, split.train, how=experiment.options.new_items)
+    except UserError as error:
+        raise UserError(f"--warm_start {source}: {error}") from None
+    new = int((rows_of(earlier.sequences, sequences) < 0).sum())
+    log.info("begun with the weights of %s: %d of %d items are new, begun from %s; %d weights are not there and begin anew", source, new, sequences.num_items, experiment.options.new_items, len(left))  # fmt: skip
+    return model
+
+
+def keep_start(experiment: Experiment, model: Model, folder: Path) -> None:
+    """Keep the weights with which a model begins in its folder, and from which run they are."""
+    if not experiment.options.warm_start or not isinstance(model, Recommender) or (folder / START).exists():
+        return
+    (folder / START).parent.mkdir(exist_ok=True)
+    weights = Path(experiment.options.warm_start).expanduser() / "checkpoints" / "best.safetensors"
+    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    about = {"warm_start": hash_of(weights)}
+    save_checkpoint(folder / START, with_prefix(tensors, "model."), about)
+
+
+def start_of(folder: Path) -> dict[str, str]:
+    """The part of a protocol that says from which weights a run began; nothing where its seed alone made them."""
+    if not (folder / START).exists():
+        return {}
+    return {"warm_start": str(load_checkpoint(folder / START, prefix="nothing")[1]["warm_start"])}
+
+
+@torch.no_grad()
+def put_start(model: nn.Module, folder: Path) -> None:
+    """Put the weights with which a run began into its model; its buffers stay as they were made."""
+    if not (folder / START).exists():
+        return
+    tensors, _ = load_checkpoint(folder / START)
+    for name, parameter in model.named_parameters():
+        parameter.copy_(tensors[f"model.{name}"])
+
+
+def rows_of(earlier: Sequences, now: Sequences) -> np.ndarray:
+    """The id in an earlier log of each item 1..N, 0 for a new one: (N,)."""
+    return same_ids(np.asarray(now.item_ids), np.asarray(earlier.item_ids)) + 1
+
+
+def check_options(earlier: Experiment, now: Experiment) -> None:
+    """Refuse another encoder.
+
+    Raises:
+        UserError: names both.
+    """
+    theirs, ours = (one.recipe.chosen.get("encoder") for one in (earlier, now))
+    if theirs != ours:
+        raise UserError(f"its encoder is {theirs}, and this run's is {ours}; give --encoder {theirs}")
+
+
+def check_unseen(earlier: Run, sequences: Sequences, split: Split) -> None:
+    """Refuse a run that learned from interactions which are held out now.
+
+    Raises:
+        UserError: counts them, and names one.
+    """
+    items = np.concatenate(([0], same_ids(np.asarray(earlier.sequences.item_ids), sequences.item_ids) + 1))
+    users = same_ids(np.asarray(earlier.sequences.user_ids), sequences.user_ids)
+    wide = sequences.num_items + 1
+
+    def pairs(who: np.ndarray, what: np.ndarray) -> dict[int, int]:
+        found, counts = np.unique((who.astype(np.int64) * wide + what)[(who >= 0) & (what > 0)], return_counts=True)
+        return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+    theirs, told = earlier.split.train.known()
+    learned = pairs(users[theirs], items[told])
+    ours = pairs(*split.train.known())
+    whole = pairs(np.repeat(np.arange(sequences.num_users), np.diff(sequences.offsets)), np.asarray(sequences.items))
+    held = [pair for pair, count in whole.items() if count > ours.get(pair, 0)]
+    if seen := [pair for pair in held if learned.get(pair, 0) > ours.get(pair, 0)]:
+        user, item = sequences.user_ids[seen[0] // wide], sequences.item_ids[seen[0] % wide - 1]
+        raise UserError(
+            f"it learned from {len(seen):,} interactions that this run holds out, such as that of user {user} with "
+            f"item {item}; take a run whose log ended before they came"
+        )
+
+
+@torch.no_grad()
+def carry(
+    earlier: Run, model: Recommender, now: Experiment, sequences: Sequences, train: Windows, *, how: str
+) -> list[str]:
+    """Put the weights of an earlier run into a model for another log; give the names of those that it does not have.
+
+    Rows of items, and of words of features, are found by their names. All else must have the shape that it had.
+
+    Args:
+        earlier: the run.
+        model: the model, with new weights.
+        now: its configuration.
+        sequences: the log of the model.
+        train: its training windows.
+        how: first vectors of items that the run does not know: neighbours, mean or features.
+
+    Raises:
+        UserError: the run is counted, or a weight of the encoder has another shape; both are named.
+    """
+    source = earlier.model
+    if not isinstance(source, Recommender):
+        raise UserError(f"{earlier.experiment.options.model} is counted and has no weights to begin with")
+    check_columns(source, model)
+    if how == "features" and not (isinstance(model.encoder, TwoTower) and model.encoder.items_known.columns):
+        raise UserError("--new_items features: the encoder reads no features of items; take neighbours or mean")
+    mine = rows_of(earlier.sequences, sequences)
+    rows = np.concatenate(([PAD], np.where(mine > 0, mine, -1), [earlier.sequences.num_items + 1]))  # (N + 2,)
+    near = None if how != "neighbours" else neighbours(train, rows)
+    there = {name: (module, weight) for name, module, weight in weights_of(source)}
+    left = []
+    for name, module, weight in weights_of(model):
+        other, old = there.get(name, (None, None))
+        if old is not None and isinstance(module, ItemTable) and old.shape[1:] == weight.shape[1:]:
+            put_rows(weight, old, rows)
+            begin(weight, rows, near, zero=how == "features")
+        elif old is not None and isinstance(module, Words) and isinstance(other, Words):
+            put_rows(weight, old, np.array([other.place.get(word, -1) for word in module.place], np.int64))
+        elif old is not None and isinstance(module, Scoring) and module.bias is weight:
+            put_rows(weight, old, rows[1:-1] - 1)
+        elif old is not None and old.shape == weight.shape:
+            weight.copy_(old)
+        elif name.startswith("encoder."):
+            raise UserError(different(name, old, weight, earlier.experiment, now))
+        else:
+            left.append(name)
+    return left
+
+
+def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """Name, owner and value of every parameter."""
+    for prefix, module in model.named_modules():
+        for name, weight in module.named_parameters(recurse=False):
+            yield f"{prefix}.{name}" if prefix else name, module, weight
+
+
+def check_columns(earlier: Recommender, now: Recommender) -> None:
+    """Refuse towers over other columns of features.
+
+    Raises:
+        UserError: names the columns of both.
+    """
+    if isinstance(earlier.encoder, TwoTower) and isinstance(now.encoder, TwoTower):
+        for which in ("items_known", "users_known"):
+            theirs, ours = (getattr(one.encoder, which).columns for one in (earlier, now))
+            if theirs != ours:
+                what = f"features of {which.removesuffix('_known')}"
+                raise UserError(f"its {what} are {', '.join(theirs) or 'none'}, here {', '.join(ours) or 'none'}")
+
+
+def different(name: str, old: Tensor | None, new: Tensor, earlier: Experiment, now: Experiment) -> str:
+    """The message for a weight of the encoder that the earlier run does not have in this shape, and the options that differ."""
+    theirs, ours = earlier.flat, now.flat
+    others = [
+        f"{key} is {theirs.get(key, 'not there')}, not {ours[key]}"
+        for key in sorted(ours)
+        if key.startswith(("encoder.", "towers.", "data.max_len")) and theirs.get(key) != ours[key]
+    ]
+    there = "missing" if old is None else tuple(old.shape)
+    told = ", ".join(others) or "all options of the encoder are the same"
+    return f"the run is of other dimensions: {told}; {name} is {there} there and {tuple(new.shape)} here"
+
+
+def put_rows(weight: Tensor, old: Tensor, rows: np.ndarray) -> None:
+    """Take rows (R,) of another table; -1 leaves a row as it is."""
+    there = torch.from_numpy(np.flatnonzero(rows >= 0))
+    weight[there] = old[torch.from_numpy(rows[rows >= 0])].to(weight)
+
+
+def neighbours(train: Windows, rows: np.ndarray) -> Any:
+    """How often each new item stands beside each known one in training: sparse (N + 2, N + 2), each row's sum 1, or 0."""
+    from scipy.sparse import csr_array
+
+    users, items = train.known()
+    one, other = items[:-1][users[:-1] == users[1:]], items[1:][users[:-1] == users[1:]]
+    first, second = np.concatenate((one, other)), np.concatenate((other, one))
+    wanted = (rows[first] < 0) & (rows[second] >= 0)
+    pairs = first[wanted].astype(np.int64), second[wanted].astype(np.int64)
+    found = csr_array((np.ones(len(pairs[0]), np.float32), pairs), shape=(len(rows), len(rows)))
+    total = found.sum(1)
+    found.data /= np.repeat(total, np.diff(found.indptr))
+    return found
+
+
+def begin(table: Tensor, rows: np.ndarray, near: Any, *, zero: bool) -> None:
+    """Begin the rows of new items: with zeros, their neighbours' mean, or, without neighbours, the mean of all known items.
+
+    A mean is shorter than what it is made of, so it gets their mean length.
+
+    Args:
+        table: (N + 2, D), in which the rows of known items are.
+        rows: (N + 2,), -1 for new items.
+        near: as `neighbours` gives it; None: no neighbours are looked at.
+        zero: begin with zeros.
+    """
+    new = np.flatnonzero(rows < 0)
+    if zero or not len(new):
+        table[torch.from_numpy(new)] = 0
+        return
+    known = table[torch.from_numpy(np.flatnonzero(rows[1:-1] >= 0) + 1)]  # (K, D)
+    if not len(known):
+        raise UserError("it knows none of the items of this log")
+    made = known.mean(0).expand(len(new), -1).clone()  # (n, D)
+    if near is not None:
+        of_near = torch.from_numpy(near[new] @ table.detach().cpu().numpy()).to(table)
+        beside = torch.from_numpy(np.diff(near[new].indptr) > 0).to(table.device)
+        made[beside] = of_near[beside]
+    length = known.norm(dim=1).mean()
+    table[torch.from_numpy(new)] = made * (length / made.norm(dim=1, keepdim=True).clamp(min=1e-12))

@@ -1,0 +1,178 @@
+"""A run that goes on from an earlier one: rows by raw id, new items from neighbours, and nothing held out that was learned."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+
+import seqcl
+from seqcl import config
+from seqcl.cli.main import main
+from seqcl.data import markov
+from seqcl.errors import UserError
+from seqcl.experiment import warm
+from seqcl.experiment.audit import audit
+
+SMALL: dict = {
+    "encoder": {"dim": 8},
+    "data": {"max_len": 6},
+    "train": {"epochs": 1, "batch_size": 32},
+    "eval": {"exclude_seen": False},
+    "track": "none",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seqcl.report.plot_curves", lambda *_, **__: None)
+        yield
+
+
+def frame_of(*, users, items, length, seed=1):
+    """A chain as a frame; the items are words that sort in another order than their numbers."""
+    log = markov(users=users, items=items, length=length, branching=2, seed=seed).interactions
+    words = np.array([f"i{(7 * item) % 31:02}" for item in range(items)])
+    times = np.arange(len(log.users)) % length
+    return pd.DataFrame(
+        {"user_id": [f"u{user:03}" for user in log.users], "item_id": words[log.items], "timestamp": times}
+    )
+
+
+@pytest.fixture(scope="module")
+def logs():
+    """All of a log, and what was there before: its first days, without five items and ten users."""
+    whole = frame_of(users=50, items=20, length=10)
+    gone = set(sorted(whole["item_id"].unique())[3:13:2])
+    before = whole[(whole["timestamp"] < 7) & ~whole["item_id"].isin(gone) & (whole["user_id"] > "u009")]
+    return before.reset_index(drop=True), whole, gone
+
+
+@pytest.fixture(scope="module")
+def earlier(logs, tmp_path_factory):
+    return seqcl.train(logs[0], model="CL4Rec", runs=str(tmp_path_factory.mktemp("old")), progress=False, **SMALL)
+
+
+def on(logs, folder, earlier, **more):
+    values = {"model": "CL4Rec", "warm_start": str(earlier.folder), "runs": str(folder), "progress": False}
+    return seqcl.train(logs[1], **(values | SMALL | more))
+
+
+def weights(folder, name):
+    with safe_open(folder / "checkpoints" / name, framework="pt") as file:
+        return {key.removeprefix("model."): file.get_tensor(key) for key in file.keys() if key.startswith("model.")}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("model", ["CL4Rec", "MoCoRec"])
+def test_rows_are_those_of_the_same_raw_ids_and_new_ones_their_neighbours_mean(logs, earlier, tmp_path, model):
+    run = on(logs, tmp_path, earlier, model=model)
+    old, new = weights(earlier.folder, "best.safetensors"), weights(run.folder, "start.safetensors")
+    names = [name for name in new if name.endswith("table.weight")]
+    assert len(names) == (2 if model == "MoCoRec" else 1)  # the momentum copy too begins so
+    for name in names[:1]:
+        theirs, ours = old[name], new[name]
+        place = {item: number for number, item in enumerate(earlier.sequences.item_ids.tolist(), 1)}
+        known = [item in place for item in run.sequences.item_ids.tolist()]
+        assert known.count(False) == len(logs[2]) == 5
+        for number, item in enumerate(run.sequences.item_ids.tolist(), 1):
+            if item in place:
+                assert torch.equal(ours[number], theirs[place[item]])
+        assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[-1], theirs[-1])  # PAD and MASK
+        length = theirs[1:-1].norm(dim=1).mean()
+        for number, item in enumerate(run.sequences.item_ids.tolist(), 1):
+            if item not in place:
+                beside = []
+                for user in range(run.sequences.num_users):  # slow and plain; leave-one-out: the last two are held out
+                    row = run.sequences.row(user).tolist()[:-2]
+                    for left, right in pairwise(row):
+                        beside += [b for a, b in ((left, right), (right, left)) if a == number and known[b - 1]]
+                mean = torch.stack([ours[b] for b in beside]).mean(0)
+                torch.testing.assert_close(ours[number], mean * length / mean.norm(), rtol=1e-5, atol=1e-6)
+    layer = next(
+        name
+        for name in new
+        if name.startswith("encoder.") and name not in names and new[name].dim() == 2 and "position" not in name
+    )
+    assert torch.equal(new[layer], old[layer])
+
+
+def test_the_protocol_says_from_which_run_and_the_audit_holds(logs, earlier, tmp_path):
+    run = on(logs, tmp_path, earlier, baseline="SASRec", new_items="mean")
+    from seqcl.data.sealed import hash_of
+
+    wanted = hash_of(earlier.folder / "checkpoints" / "best.safetensors")
+    assert run.metrics["protocol"]["warm_start"] == run.evaluate().protocol["warm_start"] == wanted
+    assert (run.folder / "baselines" / "SASRec" / warm.START).exists()
+    earlier.folder.rename(tmp_path / "moved")  # the run is whole without it
+    try:
+        assert not [check for check in audit(run.folder) if check.verdict == "broken"]
+        assert seqcl.load(run.folder).recommend(user="u000", k=3)
+    finally:
+        (tmp_path / "moved").rename(earlier.folder)
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_with_the_same_weights(logs, earlier, tmp_path):
+    whole = on(logs, tmp_path / "a", earlier)
+    part = on(logs, tmp_path / "b", earlier)
+    for name in ("last", "best", "previous"):
+        (part.folder / "checkpoints" / f"{name}.safetensors").unlink(missing_ok=True)
+    (part.folder / "history.csv").unlink()
+    seen: list[str] = []
+    again = config.of_run(part.folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warm, "carry", lambda *_, **__: seen.append("again"))
+        seqcl.experiment.execute(again, resume=part.folder, progress=False)
+    ours, theirs = weights(part.folder, "best.safetensors"), weights(whole.folder, "best.safetensors")
+    assert not seen and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_what_was_learned_and_is_held_out_now_is_refused(logs, earlier, tmp_path):
+    later = seqcl.train(logs[1], model="SASRec", runs=str(tmp_path), progress=False, **SMALL)
+    short = logs[1][logs[1]["timestamp"] < 8]
+    with pytest.raises(
+        UserError,
+        match=r"--warm_start .*: it learned from \d+ interactions that this run holds out, such as that of user u0",
+    ):
+        seqcl.train(
+            short, model="SASRec", warm_start=str(later.folder), runs=str(tmp_path / "no"), progress=False, **SMALL
+        )
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"encoder": {"dim": 16}},
+            r"of other dimensions: encoder.dim is 8, not 16; encoder.table.weight is \(17, 8\) there and \(22, 16\) here",
+        ),
+        ({"data": {"max_len": 9}}, "of other dimensions: data.max_len is 6, not 9"),
+        ({"encoder": {"name": "GRU", "dim": 8}}, "its encoder is SASRec, and this run's is GRU; give --encoder SASRec"),
+        ({"new_items": "features"}, "the encoder reads no features of items; take neighbours or mean"),
+        ({"new_items": "mena"}, "did you mean mean"),
+        ({"start": "spectral"}, "--start spectral: the first item embeddings are those of --warm_start"),
+        ({"model": "Popularity", "encoder": {}}, "Popularity is counted, not trained"),
+        ({"warm_start": "nowhere"}, "--warm_start nowhere: nowhere is no run"),
+    ],
+)
+def test_another_model_is_refused_with_the_difference_named(logs, earlier, tmp_path, more, message):
+    values = {key: value for key, value in more.items() if value}
+    if more.get("model") == "Popularity":
+        with pytest.raises(UserError, match=message):
+            seqcl.train(logs[1], model="Popularity", warm_start=str(earlier.folder), progress=False)
+        return
+    with pytest.raises(UserError, match=message):
+        on(logs, tmp_path / "no", earlier, **values)
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_command_takes_the_option_as_other_programs_spell_it(earlier, tmp_path, capsys):
+    words = ["train", "--model", "CL4Rec", "--warm-start", str(earlier.folder), "--new-items", "mean", "--print_config"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert f"warm_start: {earlier.folder}" in shown and "new_items: mean" in shown
