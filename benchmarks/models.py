@@ -6,7 +6,7 @@ Every recipe runs alone in a process of its own, as `benchmarks/train_speed.py` 
 full softmax, float32, two threads, batches of 256. Clusters and similarities made in an epoch count. S3Rec is measured in
 its pre-training (afterwards it is SASRec) and needs the attributes beside the data. TiCoSeRec gets random times, as Beauty
 has none. CauseRec makes one counterfactual of each kind. SASRec is measured before and after the others, because a shared
-machine changes its speed. Bound: views encoded for a row, plus 1.5; twice that for MCLRec; none for encoders.
+machine changes its speed. Bound: views encoded for a row, plus 1.5; twice that for MCLRec and InfoMinRec; none for encoders.
 The index of same targets, k-means of 256 clusters and both item correlations are made once, or once an epoch. They are
 timed on the data (bound: 3 s each) and on ten times as many users made from it (40 s). The last line is one JSON object;
 the exit code is 1 if a recipe failed.
@@ -37,10 +37,13 @@ MORE_VIEWS = {
     "S3Rec": 3,
     "CPCRec": 1,
     "MMInfoRec": 1,
+    "PCLRec": 3,
+    "InstanceRec": 3,
+    "LooCRec": 5,
 }  # views of a row that a recipe encodes, where it is not two
 APART = {"SASRec", "TwoTower"}  # the measure of all others; needs a table of items
 SECONDS = {"1x": 3, "10x": 40}  # bounds of each thing made from all training windows
-TWICE = {"MCLRec"}  # trains the augmenters in a step of their own
+TWICE = {"MCLRec", "InfoMinRec"}  # train the augmenters in a step of their own
 
 
 def recipes() -> dict[str, int | None]:

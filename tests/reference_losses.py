@@ -269,7 +269,7 @@ def margin_contrast(first: Tensor, second: Tensor, margin: float, same: Tensor) 
 
 
 def spreading(rows: Tensor, views: Tensor, temperature: float, same: Tensor) -> float:
-    """Row by row (arXiv 1904.03436, eq. 4 to 8): products of probabilities, their logarithm in the end."""
+    """Row by row (arXiv 1904.03436, section 3.2): products of probabilities, their logarithm in the end."""
 
     def chance(of: int, shown: Tensor, place: int) -> float:
         among = [k for k in range(len(rows)) if k == place or not same[k, place]]

@@ -460,7 +460,7 @@ def test_equal_experts_are_info_nce_whatever_the_gate(experts):
 
 
 def test_the_bound_of_mice_is_tight_at_the_exact_posterior():
-    """Its loss, -sum_z q (log p(z) + log p(key | z) - log q), equals -log of the mixture (arXiv 2105.01899, eq. 9)."""
+    """Its loss, -sum_z q (log p(z) + log p(key | z) - log q), equals -log of the mixture (arXiv 2105.01899, section 4)."""
     queries, keys, gate = normal(5, 3, 4), normal(5, 3, 4, seed=1), normal(5, 3, seed=2)
     loss, q = mixture(queries, keys, gate, temperature=1.0, same=torch.eye(5, dtype=torch.bool))
     shares = torch.stack([(queries[:, z] @ keys[:, z].T).log_softmax(1).diagonal() for z in range(3)], 1)

@@ -69,7 +69,7 @@ def margin_contrast(first: Tensor, second: Tensor, *, margin: float, same: Tenso
 def spreading(rows: Tensor, views: Tensor, *, temperature: float, same: Tensor) -> Tensor:
     """Mean over rows of -log P(row | its view) less the sum over other rows j of log(1 - P(row | row j)): a scalar.
 
-    P(row i | x) is the softmax over rows of their cosines with x over the temperature. Source: arXiv 1904.03436, eq. 4 to 8.
+    P(row i | x) is the softmax over rows of their cosines with x over the temperature. Source: arXiv 1904.03436, section 3.2.
 
     Args:
         rows: (B, D), the rows themselves.

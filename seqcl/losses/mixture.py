@@ -12,7 +12,7 @@ def mixture(queries: Tensor, keys: Tensor, gate: Tensor, *, temperature: float, 
     """Mean of -log sum_z p(z) p(own key | z): a scalar; and the posterior of the experts, without gradient: (B, K).
 
     p(z) is the softmax of the gate, p(key | z) that of the inner products with the keys of expert z over the temperature.
-    One expert is InfoNCE; equal experts are too, whatever the gate. Source: MiCE, arXiv 2105.01899, eq. 4 to 9.
+    One expert is InfoNCE; equal experts are too, whatever the gate. Source: MiCE, arXiv 2105.01899, section 4.
 
     Args:
         queries: (B, K, D).

@@ -23,7 +23,7 @@ class MiCE(ViewsObjective):
     Expert z compares f_z(first) + its prototype with the keys v_z(second) of a slow copy; the gate is a softmax over fixed
     directions that stand as far apart as they can. The loss is -log of the mixture. The prototypes learn by gradient, and
     every epoch begins with the mean key of the rows that each expert had in the epoch before (eq. 13).
-    Source: MiCE, arXiv 2105.01899, eq. 4 to 13.
+    Source: MiCE, arXiv 2105.01899, section 4.
 
     Differs from the paper: keys of the batch instead of a queue. The gate reads the first view, where the authors' code
     encodes a third. The loss is that of the exact posterior, in which the paper's bound is no bound but equal, with the

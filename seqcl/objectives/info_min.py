@@ -19,7 +19,7 @@ class InfoMin(LearnedViews):
 
     Each step trains the encoder to find the learned version of a view from that of the other. Then it trains the augmenters,
     with the encoder fixed, to make that hard, while both versions must still tell the next item: the paper's
-    semi-supervised views. Source: InfoMin, arXiv 2005.10243, section 4.2.
+    semi-supervised views. Source: InfoMin, arXiv 2005.10243, section 4.
 
     Differs from the paper: small networks change states, where a flow changes pixels and splits their channels; the next item
     is the label; `contrast` keeps the views themselves together.

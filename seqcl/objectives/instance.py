@@ -46,7 +46,7 @@ class Margin(ViewsObjective):
 
 
 class Instance(ViewsObjective):
-    """A view must be told to be its row's, and no row to be another's: the term `contrast` (Ye et al., arXiv 1904.03436, eq. 4 to 8).
+    """A view must be told to be its row's, and no row to be another's: the term `contrast` (Ye et al., arXiv 1904.03436, section 3.2).
 
     Differs from the paper: the mean over rows instead of the sum. Rows of one user or with one last target are not driven
     apart.

@@ -19,7 +19,7 @@ class ItemGraph(Objective):
 
     An edge leads from an item to one that followed it in training, and weighs as often as it did. An item's vector in a
     graph is its embedding plus the weighted mean of those that its edges come from. The items are the newest of the rows,
-    each once. Source: SGL with edge dropout, arXiv 2010.10783, eq. 7 and 10.
+    each once. Source: SGL with edge dropout, arXiv 2010.10783, section 3.
 
     Differs from the paper: the directed graph of transitions between items, as in DCRec (arXiv 2303.11780), instead of that of
     users and items; one layer instead of three; weighted edges; items that an edge joins are no negatives of each other.

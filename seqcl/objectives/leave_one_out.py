@@ -34,8 +34,8 @@ class LooC(ViewsObjective):
         views: Source of the operators, applied one after another to every view.
         dim: Width D of the encoder's states.
         weight: Factor of the term.
-        temperature: Divisor of the cosines; 0.2 in the paper.
-        head: Projection of each space, dropped after training; mlp in the paper.
+        temperature: Divisor of the cosines.
+        head: Projection of each space, dropped after training.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class SpCL(ViewsObjective):
 
     Every epoch clusters the memory, which holds a vector of every user. A cluster counts if it stays together when there are
     fewer clusters, and of its rows those that stay together when there are more; the others are instances. The bar is
-    set in the first epoch, so that better states make more clusters count. Source: SpCL, arXiv 2006.02713, eq. 1 to 5.
+    set in the first epoch, so that better states make more clusters count. Source: SpCL, arXiv 2006.02713, section 3.
 
     Differs from the paper: k-means with more and with fewer clusters instead of DBSCAN with two radii; one vector for each
     user instead of each row; some instances are drawn as negatives, but for those of the row's user and of users whose vector
