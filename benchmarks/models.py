@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.train_speed import alone  # noqa: E402
 
-MORE_VIEWS = {"CauseRec": 3, "S3Rec": 3}  # views of a row that a recipe encodes, where it is not two
+MORE_VIEWS = {"CauseRec": 3, "S3Rec": 3, "CLAERec": 3}  # views of a row that a recipe encodes, where it is not two
 APART = {"SASRec", "TwoTower"}  # the measure of all others; needs a table of items
 SECONDS = {"1x": 3, "10x": 40}  # bounds of each thing made from all training windows
 TWICE = {"MCLRec"}  # trains the augmenters in a step of their own

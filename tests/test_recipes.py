@@ -31,6 +31,7 @@ SMALL = {
     "eval": {"exclude_seen": False},  # a chain comes back to its items
 }
 SLOWER = {
+    "SimCLRv2Rec": {"pretrain": {"epochs": 2}},
     "NARM": {"train": SMALL["train"] | {"epochs": 12}},
     # A fifth of the positions learns in one pass.
     "BERT4Rec": {"encoder": {"dim": 32, "dropout": 0.1, "layers": 1}, "train": SMALL["train"] | {"epochs": 20}},
