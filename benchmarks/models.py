@@ -40,6 +40,7 @@ MORE_VIEWS = {
     "PCLRec": 3,
     "InstanceRec": 3,
     "LooCRec": 5,
+    "CLAERec": 3,
 }  # views of a row that a recipe encodes, where it is not two
 APART = {"SASRec", "TwoTower"}  # the measure of all others; needs a table of items
 SECONDS = {"1x": 3, "10x": 40}  # bounds of each thing made from all training windows

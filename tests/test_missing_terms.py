@@ -22,9 +22,11 @@ from seqcl.types import SeqBatch
 from tests.test_recipes import RECIPES, TERMS, tiny_of
 from tests.tiny_training import TinyLoader, TinyModel
 
-WITHOUT_TARGETS = {"next_item", "observed", "interest"}
+WITHOUT_TARGETS = {"next_item", "observed", "interest", "distil", "align_uniform"}
 """Terms that need a target."""
-WITHOUT_OTHERS = {"contrast", "same_target_contrast", "intent", "learned", "decorrelate", "spread", "ahead"}
+WITHOUT_OTHERS = {
+    "contrast", "same_target_contrast", "intent", "learned", "decorrelate", "spread", "ahead", "align_uniform",
+}  # fmt: skip
 """Terms that need another row, unless they have a queue or a bank."""
 
 

@@ -32,6 +32,7 @@ SMALL = {
     "eval": {"exclude_seen": False},  # a chain comes back to its items
 }
 SLOWER = {
+    "SimCLRv2Rec": {"pretrain": {"epochs": 2}},
     "NARM": {"train": SMALL["train"] | {"epochs": 12}},
     # A row for every position, each as long as the longest.
     "BSARec": {"encoder": {"dim": 32, "layers": 1}, "data": {"windows": "last", "max_len": 12}},
