@@ -130,7 +130,8 @@ def mean_gradients(parameters: Sequence[torch.nn.Parameter], values: Tensor, *, 
         else:
             dense.append(one)
     here = [one.grad is not None for one in dense]
-    *gradients, values, given = _means([*map(_dense_gradient, dense), values, values.new_tensor(here)])
+    given = values.new_ones(len(dense)) if all(here) else values.new_tensor(here)
+    *gradients, values, given = _means([*map(_dense_gradient, dense), values, given])
     # Only a process that lacks a gradient waits for the device, to learn whether another one has it.
     anywhere = here if all(here) else given.tolist()
     for one, gradient, there in zip(dense, gradients, anywhere, strict=True):
