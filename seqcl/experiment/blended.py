@@ -37,8 +37,9 @@ def settle(
         exclude_seen=evaluator.exclude_seen,
     )
     memories = model.memories
-    weights = {} if memories is None else dict(zip(memories.parts, memories.mixture[-1].T.tolist(), strict=True))
-    return {"moved": moved, "weights": weights}
+    rows = [] if memories is None else memories.mixture[-1].T.tolist()  # a weight of each kind of newest item
+    names = () if memories is None else memories.parts
+    return {"moved": moved} | {name: [round(one, 2) for one in row] for name, row in zip(names, rows, strict=True)}
 
 
 def keep(model: Blend, folder: Path, chosen: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -117,7 +117,7 @@ class Job:
         about = identity(self.sequences) | model.identity
         if self.resume and blended.kept_in(self.folder).exists():
             return blended.restore(model, self.folder, about)
-        told = f"counting {', '.join(model.remembered())} and choosing on validation"
+        told = f"counting {', '.join(model.remembered()) or 'nothing'}, and choosing on validation"
         if self.progress:
             print(told, file=sys.stderr, flush=True)
         made = {name: model.count(name) for name in model.remembered()}

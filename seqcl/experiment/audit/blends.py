@@ -40,13 +40,10 @@ def check_memories(model: Model, made: Made, *, same_device: bool) -> str:
     memories = blend_of(model).memories
     if memories is None:
         raise Unused("nothing stands beside the network but moved vectors")
-    told = 0
     for name, part in memories.parts.items():
         refuse_other(f"the memory {name}", part.state_dict(), made[name].state_dict(), same_device)
-        told += len(part.get_buffer("items")) - 2
-    return (
-        f"the rows ({told:,}) in {', '.join(memories.parts)}, counted where every held-out interaction is another one"
-    )
+    told = ", ".join(memories.parts)
+    return f"{told}: the rows of {memories.num_items:,} items, counted where every held-out interaction is another one"
 
 
 def check_choice(
