@@ -59,7 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         patch.setenv("SEQCL_DATA", str(place / "data"))
         assert main(["train", *WORDS, "--dataset", "log.csv", "--runs", "runs", "--baseline", "SASRec"]) == 0
-    (run,) = (place / "runs").iterdir()
+    (run,) = (place / "runs").glob("*-*")
     return run.rename(place / "run").parent
 
 
@@ -310,7 +310,7 @@ def test_a_run_killed_before_its_log_was_kept_goes_on_and_keeps_it(
     with monkeypatch.context() as patch:
         patch.setattr("seqcl.experiment.pipeline.keep_log", killed)
         assert main(words) == 130
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (tmp_path / "runs").glob("*-*")
     assert not (folder / "sequences").exists()
     assert main(["train", "--resume", str(folder)]) == 0
     assert Sequences.load(folder / "sequences").fingerprint == Run.load(folder).metrics["data"]["fingerprint"]
