@@ -486,7 +486,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(folder, monkeypatch):
     assert first.exitcode == 130
     assert "0 of 2 runs are done, the same command goes on" in Path("told.txt").read_text()
     (output,) = Path("runs").glob("SASRec-*/output.txt")
-    (history,) = Path("runs").glob("SASRec-*/*/history.csv")
+    (history,) = Path("runs").glob("SASRec-*/*-*/history.csv")
     assert "stopped by SIGTERM" in output.read_text() and 1 < len(history.read_text().splitlines()) < 61
     again = processes.run(processes.command, words, cwd=folder)
     assert again.returncode == 0, again.stderr

@@ -171,7 +171,7 @@ def test_the_command_takes_a_recall_and_leaves_nothing_where_it_cannot_be_had(tm
     monkeypatch.setattr("seqcl.retrieval.promise.Recall.of", lambda self, index: torch.full((4,), 0.4))
     assert main(["export", str(run.folder), str(tmp_path / "no")]) == 2
     assert "--recall 0.95: hnsw finds 0.400" in capsys.readouterr().err
-    assert {path.name for path in tmp_path.iterdir()} == {"out", run.folder.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "latest", run.folder.name}
 
 
 def test_a_block_of_scores_of_ten_million_items_takes_a_gigabyte_at_most():

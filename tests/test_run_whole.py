@@ -59,7 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         patch.setenv("SEQCL_DATA", str(place / "data"))
         assert main(["train", *WORDS, "--dataset", "log.csv", "--runs", "runs", "--baseline", "SASRec"]) == 0
-    (run,) = (place / "runs").iterdir()
+    (run,) = (place / "runs").glob("*-*")
     return run.rename(place / "run").parent
 
 
@@ -97,7 +97,7 @@ def test_a_run_needs_nothing_but_its_folder(
 ) -> None:
     kept = json.loads((world / "run" / "metrics.json").read_text())
     before = Run.load(world / "run").recommend(user=3, k=5)
-    shutil.copytree(world, tmp_path / "world")
+    shutil.copytree(world, tmp_path / "world", symlinks=True)
     harm(tmp_path / "world", how)
     run = (tmp_path / "world" / "run").rename(tmp_path / "moved")
     elsewhere = tmp_path / "elsewhere"
@@ -233,7 +233,7 @@ def test_the_files_that_options_name_are_kept(tmp_path: Path, monkeypatch: pytes
 def test_a_damaged_log_of_a_run_is_refused_with_a_way_out(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(world, tmp_path / "world")
+    shutil.copytree(world, tmp_path / "world", symlinks=True)
     monkeypatch.chdir(tmp_path / "world")
     items = Path("run/sequences/items.npy")
     broken = bytearray(items.read_bytes())
@@ -253,7 +253,7 @@ def test_a_run_without_a_packed_log_reads_its_data_set(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Version 0.1.0 kept the log of a data frame alone."""
-    shutil.copytree(world, tmp_path / "world")
+    shutil.copytree(world, tmp_path / "world", symlinks=True)
     monkeypatch.chdir(tmp_path / "world")
     monkeypatch.setenv("SEQCL_DATA", str(tmp_path / "data"))
     kept = json.loads(Path("run/metrics.json").read_text())
@@ -310,7 +310,7 @@ def test_a_run_killed_before_its_log_was_kept_goes_on_and_keeps_it(
     with monkeypatch.context() as patch:
         patch.setattr("seqcl.experiment.pipeline.keep_log", killed)
         assert main(words) == 130
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (tmp_path / "runs").glob("*-*")
     assert not (folder / "sequences").exists()
     assert main(["train", "--resume", str(folder)]) == 0
     assert Sequences.load(folder / "sequences").fingerprint == Run.load(folder).metrics["data"]["fingerprint"]

@@ -78,7 +78,7 @@ def test_what_a_callback_raises_ends_the_run_which_goes_on_as_if_nothing_had_bee
     with pytest.raises(KeyError, match="enough"):
         train(tmp_path / "a", callbacks=[stop])
     assert stop.heard[-1] == ("end", None)
-    (folder,) = (tmp_path / "a").iterdir()
+    (folder,) = (tmp_path / "a").glob("*-*")
     resumed = execute(seqcl.config.of_run(folder), resume=folder, progress=False)
     assert resumed.metrics["test"] == train(tmp_path / "b").metrics["test"]
 
@@ -161,7 +161,7 @@ def interrupted(tmp_path, monkeypatch):
 
         with pytest.raises(Interrupted):
             train(tmp_path / "runs", track=tracker, callbacks=[Stop()])
-        (folder,) = (tmp_path / "runs").iterdir()
+        (folder,) = (tmp_path / "runs").glob("*-*")
         return execute(seqcl.config.of_run(folder), resume=folder, progress=False)
 
     monkeypatch.chdir(tmp_path)
@@ -204,7 +204,7 @@ def test_the_test_part_is_left_alone_until_it_is_asked_for(tmp_path, monkeypatch
     words += ["--eval.exclude_seen", "false", "--runs", str(tmp_path / "runs")]
     assert main([*words, "--test", "false"]) == 0
     assert set(asked) == {"valid"} and "validation: leave_one_out" in capsys.readouterr().out
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (tmp_path / "runs").glob("*-*")
     before = json.loads((folder / "metrics.json").read_text())
     assert "test" not in before and not before["slices"] and not (folder / "ranks.parquet").exists()
     assert main(["compare", str(folder)]) == 2

@@ -176,7 +176,7 @@ def test_a_study_is_chosen_on_validation_and_its_best_trial_is_made_again(
     assert done[0].params == {option: base.flat[option] for option in ("train.lr", "encoder.heads", "objective.weight")}
     assert len({json.dumps(one.params) for one in done}) == len(done) == 3
     for one in done:
-        (run,) = (study / "trials" / f"{one.number:04d}").glob("*/metrics.json")
+        (run,) = (study / "trials" / f"{one.number:04d}").glob("*-*/metrics.json")
         found = json.loads(run.read_text())
         assert found["valid"]["ndcg@10"] == one.value and "test" not in found
         stored = config.of_run(run.parent)
@@ -187,7 +187,7 @@ def test_a_study_is_chosen_on_validation_and_its_best_trial_is_made_again(
     assert set(asked) == {"valid"}
 
     assert main(["train", "--config", str(study / "best.yaml"), "--runs", str(tmp_path / "again")]) == 0
-    (again,) = (tmp_path / "again").glob("*/metrics.json")
+    (again,) = (tmp_path / "again").glob("*-*/metrics.json")
     assert json.loads(again.read_text())["valid"]["ndcg@10"] == best.value
 
     page = (study / "study.html").read_text()
