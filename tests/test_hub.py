@@ -18,6 +18,7 @@ from seqcl.data import markov
 from seqcl.retrieval.bundle import Bundle
 
 hub = pytest.importorskip("huggingface_hub", reason="pip install 'seqcl[hub]'")
+pytestmark = pytest.mark.once
 SHA = "1" * 40
 
 
