@@ -170,6 +170,6 @@ def test_what_goes_wrong_is_one_line(server, bundle, tmp_path, monkeypatch, caps
     assert (said := capsys.readouterr().err).startswith("seqcl: hub pull me/none: ") and said.count("\n") == 1
     assert main(["hub", "push", str(tmp_path), "me/shop"]) == 2
     assert "is no bundle" in capsys.readouterr().err
-    monkeypatch.setattr("seqcl.integrations.hub.find_spec", lambda name: None)
+    monkeypatch.setattr("seqcl.retrieval.hub.find_spec", lambda name: None)
     assert main(["hub", "pull", "me/shop", str(tmp_path / "there")]) == 2
     assert "pip install 'seqcl[hub]'" in capsys.readouterr().err

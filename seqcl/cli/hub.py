@@ -24,7 +24,7 @@ def add_hub(commands: Any) -> None:
 
 def hub(chosen: argparse.Namespace) -> int:
     """Push or pull, and print where it is."""
-    from seqcl.integrations.hub import pull, push
+    from seqcl.retrieval.hub import pull, push
 
     if chosen.action == "push":
         print(push(chosen.bundle, chosen.name, private=chosen.private, revision=chosen.revision))
