@@ -80,6 +80,7 @@ bars = axis.barh(
     names, [figures[name] for name in names], color=["C1" if name == "EchoRec" else "C7" for name in names]
 )
 axis.bar_label(bars, fmt=" %.3f")
+axis.margins(x=0.1)
 axis.set(xlabel="NDCG@10, test, one seed", title="A recipe of one's own beside others")
 axis.spines[["top", "right"]].set_visible(False)
 figure.savefig("own_recipe.png", dpi=100)

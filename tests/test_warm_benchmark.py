@@ -18,7 +18,7 @@ def test_every_figure_is_in_the_last_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["warm_start.py", "--smoke", "--epochs", "2"])
     warm_start.main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["users"] == 200 and found["anew"]["epochs"] in (1, 2) and found["warm"]["all_epochs"] == 2
+    assert found["users"] == 600 and found["anew"]["epochs"] in (1, 2) and found["warm"]["all_epochs"] == 2
     assert found["warm"]["first_epoch"] > found["anew"]["first_epoch"]  # one epoch teaches little of a chain
 
 

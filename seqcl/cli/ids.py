@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seqcl.data.raw_ids import lines_of
 from seqcl.disk import read_json, read_text
 from seqcl.errors import UserError, brief
 
@@ -56,6 +55,8 @@ def lines_or_list(path: Path, option: str) -> list[Any]:
     Raises:
         UserError: it cannot be read, or holds none.
     """
+    from seqcl.data.raw_ids import lines_of  # imports torch
+
     text = read_text(path)
     found = listed(path, option) if text.lstrip("\ufeff \n").startswith("[") else lines_of(text)
     if not found:

@@ -26,6 +26,7 @@ from seqcl.cli.completion import add_completion, complete
 from seqcl.cli.data import data, data_parsers
 from seqcl.cli.diagnose import add_diagnose, diagnose
 from seqcl.cli.evaluate import add_evaluate, evaluate
+from seqcl.cli.hub import add_hub, hub
 from seqcl.cli.lists import add_new_items, refuse_new_items, with_new_items
 from seqcl.cli.recommend import add_recommend, recommend
 from seqcl.cli.serve import add_serve, serve
@@ -36,7 +37,7 @@ GROUPS = {
     "learn": ("train", "distill", "tune"),
     "look at a run": ("evaluate", "audit", "diagnose"),
     "compare": ("compare", "benchmark"),
-    "use it": ("recommend", "export", "serve"),
+    "use it": ("recommend", "export", "serve", "hub"),
     "more": ("data", "completion"),
 }
 """The commands as `seqcl --help` shows them."""
@@ -173,6 +174,7 @@ def parsers() -> tuple[Parser, Any]:
     add_recommend(commands, add_plugin)
     add_serve(commands, add_plugin)
     data_parsers(commands.add_parser("data", help="look at, convert, pack or download data sets"))
+    add_hub(commands)
     add_completion(commands)
     parser.epilog = grouped(commands)
     return parser, commands
@@ -190,7 +192,7 @@ def other(words: list[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     does = {
         "evaluate": evaluate, "compare": compare, "audit": audit, "diagnose": diagnose, "export": export,
-        "recommend": recommend, "serve": serve, "data": data,
+        "recommend": recommend, "serve": serve, "data": data, "hub": hub,
         "completion": lambda chosen: complete(chosen, parser, commands),
     }  # fmt: skip
     return does[chosen.command](chosen)

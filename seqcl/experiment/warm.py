@@ -118,21 +118,28 @@ def check_unseen(earlier: Run, sequences: Sequences, split: Split) -> None:
     users = same_ids(np.asarray(earlier.sequences.user_ids), sequences.user_ids)
     wide = sequences.num_items + 1
 
-    def pairs(who: np.ndarray, what: np.ndarray) -> dict[int, int]:
-        found, counts = np.unique((who.astype(np.int64) * wide + what)[(who >= 0) & (what > 0)], return_counts=True)
-        return dict(zip(found.tolist(), counts.tolist(), strict=True))
+    def counted(who: np.ndarray, what: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pairs = who.astype(np.int64) * wide + what
+        return np.unique(pairs[(who >= 0) & (what > 0)], return_counts=True)
 
     theirs, told = earlier.split.train.known()
-    learned = pairs(users[theirs], items[told])
-    ours = pairs(*split.train.known())
-    whole = pairs(np.repeat(np.arange(sequences.num_users), np.diff(sequences.offsets)), np.asarray(sequences.items))
-    held = [pair for pair, count in whole.items() if count > ours.get(pair, 0)]
-    if seen := [pair for pair in held if learned.get(pair, 0) > ours.get(pair, 0)]:
+    learned, ours = counted(users[theirs], items[told]), counted(*split.train.known())
+    everyone = np.repeat(np.arange(sequences.num_users), np.diff(sequences.offsets))
+    pairs, counts = counted(everyone, np.asarray(sequences.items))
+    known = counts_of(pairs, *ours)
+    seen = pairs[(counts > known) & (counts_of(pairs, *learned) > known)]
+    if len(seen):
         user, item = sequences.user_ids[seen[0] // wide], sequences.item_ids[seen[0] % wide - 1]
         raise UserError(
             f"it learned from {len(seen):,} interactions that this run holds out, such as that of user {user} with "
             f"item {item}; take a run whose log ended before they came"
         )
+
+
+def counts_of(keys: np.ndarray, known: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How often each key (n,) was counted among known ones, sorted; 0 for others."""
+    place = np.searchsorted(known, keys).clip(max=len(known) - 1)
+    return np.where(known[place] == keys, counts[place], 0) if len(known) else np.zeros(len(keys), np.int64)
 
 
 @torch.no_grad()
