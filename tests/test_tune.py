@@ -182,7 +182,7 @@ def test_a_study_is_chosen_on_validation_and_its_best_trial_is_made_again(
         stored = config.of_run(run.parent)
         assert {option: stored.flat[option] for option in one.params} == one.params and stored.options.seed == 0
     best = max(done, key=lambda one: one.value)
-    kept = sorted(path.parts[-3] for path in study.glob("trials/*/*/checkpoints"))
+    kept = sorted(path.parts[-3] for path in study.glob("trials/*/*-*/checkpoints"))
     assert kept == [f"{best.number:04d}"]
     assert set(asked) == {"valid"}
 
@@ -232,8 +232,8 @@ def test_a_killed_study_goes_on_with_its_trial_and_ends_as_if_nothing_had_been(
     processes.kill_when(process, lambda: [*studies["killed"].glob("trials/0001/*/history.csv")])
     assert trials_of(studies["killed"])[1].state.name == "RUNNING"
     assert main(["tune", "--study", str(studies["killed"]), "--trials", "2"]) == 0
-    assert len([*studies["killed"].glob("trials/*/*")]) == 2  # the second run went on in its folder
-    (log,) = studies["killed"].glob("trials/0001/*/log.txt")
+    assert len([*studies["killed"].glob("trials/*/*-*")]) == 2  # the second run went on in its folder
+    (log,) = studies["killed"].glob("trials/0001/*-*/log.txt")
     assert log.read_text().count("CL4Rec on log") == 2
     assert main([*told_words, "--study", str(studies["whole"]), "--trials", "2"]) == 0
     assert told(studies["killed"]) == told(studies["whole"])
