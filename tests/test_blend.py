@@ -231,6 +231,10 @@ def test_a_run_that_was_killed_between_training_and_choice_goes_on_to_the_same(t
     assert main(["train", "--resume", str(folder)]) == 0
     again = json.loads((folder / "metrics.json").read_text())
     assert again["test"] == run.metrics["test"] and again["valid"] == run.metrics["valid"]
+    file = folder / "checkpoints" / "blend.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(UserError, match=r"blend\.safetensors is not as it was written .* delete it and go on with"):
+        seqcl.load(folder)
 
 
 def verdicts(folder):

@@ -99,7 +99,9 @@ def load_checkpoint(
 def not_as_written(path: Path, reason: str) -> CheckpointError:
     """The error for a checkpoint whose content changed; it offers the one before it."""
     before = path.with_name(PREVIOUS)
-    if path.name != PREVIOUS and before.is_file():
+    if path.name.startswith("blend"):
+        way = "delete it and go on with --resume RUN, which makes it anew"
+    elif path.name != PREVIOUS and before.is_file():
         way = f"the checkpoint before it is {PREVIOUS}: rename that to {path.name} and go on"
     elif path.name.startswith("best") and path.with_name("last.safetensors").is_file():
         way = "no other file holds these weights: train again"
