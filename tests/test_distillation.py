@@ -169,7 +169,7 @@ SMALL = (*SMALL, "--eval.exclude_seen", "false", "--track", "none")
 
 def distilled(teachers, runs, *words):
     assert main(["distill", *map(str, teachers), "--runs", str(runs), *SMALL, *words]) == 0
-    (folder,) = runs.iterdir()
+    (folder,) = runs.glob("*-*")
     return folder
 
 
@@ -207,7 +207,7 @@ def test_a_student_that_is_killed_goes_on_to_the_same_bits_unless_its_teacher_is
     ]
     process = processes.start(processes.command, words, cwd=tmp_path)
     processes.kill_when(process, lambda: list((tmp_path / "runs").glob("*/checkpoints/best.safetensors")))
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (tmp_path / "runs").glob("*-*")
     best = moved / "checkpoints" / "best.safetensors"
     kept = best.read_bytes()
     shutil.copy(teachers[1] / "metrics.json", best)

@@ -424,7 +424,11 @@ def test_a_single_view_can_be_chosen_by_name(model, view):
             "Counterfactual",
             "Counterfactual does not fit CL4Rec, which takes: TwoViews.*; it has no parameter views",
         ),
-        ("CauseRec", "TwoViews", "TwoViews does not fit CauseRec, which takes: Counterfactual; it needs views"),
+        (
+            "CauseRec",
+            "TwoViews",
+            "TwoViews does not fit CauseRec, which takes: Counterfactual, CPC, MemoryCPC; it needs views",
+        ),
         ("CauseRec", "MutualInformation", "unknown objective 'MutualInformation'"),
     ],
 )

@@ -13,9 +13,11 @@ from seqcl.parts import options_of
 
 USAGE = """usage: seqcl distill RUN [RUN ...] [--model NAME] [--OPTION VALUE ...]
 
-Train NAME (default: Distil) so that its softmax over items matches the mean of those of finished runs. Data and ranking are those of
-the first RUN. All options of seqcl train go; those of distillation are --distil.alpha and --distil.temperature, under --model Distil
---objective.alpha and --objective.temperature."""
+Train NAME (default: Distil) so that its softmax over items matches the mean of
+those of finished runs. Data and ranking are those of the first RUN. All options
+of seqcl train go; those of distillation are --distil.alpha and
+--distil.temperature, under --model Distil --objective.alpha and
+--objective.temperature."""
 
 
 def words_of(words: list[str]) -> list[str]:
