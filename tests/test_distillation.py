@@ -226,6 +226,22 @@ def test_a_student_that_is_killed_goes_on_to_the_same_bits_unless_its_teacher_is
     assert main(["evaluate", str(folder)]) == 0  # a finished run needs no teacher
 
 
+def test_a_link_is_followed_once_and_a_blend_teaches_nobody(teachers, log, tmp_path, capsys):
+    link = tmp_path / "latest"
+    link.symlink_to(teachers[0])
+    folder = distilled([link], tmp_path / "runs", "--train.epochs", "1")
+    assert f"teachers: {teachers[0]}" in (folder / "config.yaml").read_text()
+    words = ["train", "--dataset", str(log), *SMALL, "--model", "Distil", "--objective.teachers", str(link)]
+    assert main([*words, "--runs", str(tmp_path / "none")]) == 2
+    assert f"{link} is a link, which may lead to another run later: give {teachers[0]}" in capsys.readouterr().err
+    blend = ["train", "--dataset", str(log), *SMALL, "--model", "Blend", "--train.epochs", "1", "--baseline", ""]
+    assert main([*blend, "--runs", str(tmp_path / "blends")]) == 0
+    (blended,) = (tmp_path / "blends").glob("Blend-*")
+    assert main(["distill", str(blended), "--runs", str(tmp_path / "none")]) == 2
+    assert "is a blend, which was weighed on validation" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_another_teacher_under_the_same_name_is_not_gone_on_with(teachers, tmp_path, capsys):
     teacher = tmp_path / "teacher"
     shutil.copytree(teachers[0], teacher)

@@ -171,6 +171,15 @@ def test_another_model_is_refused_with_the_difference_named(logs, earlier, tmp_p
     assert not (tmp_path / "no").exists()
 
 
+def test_a_link_to_the_earlier_run_is_kept_as_the_run_that_it_leads_to(logs, earlier, tmp_path):
+    link = tmp_path / "latest"
+    link.symlink_to(earlier.folder)
+    run = seqcl.train(
+        logs[1], model="CL4Rec", warm_start=str(link), runs=str(tmp_path / "runs"), progress=False, **SMALL
+    )
+    assert run.experiment.options.warm_start == str(earlier.folder.resolve())
+
+
 def test_the_command_takes_the_option_as_other_programs_spell_it(earlier, tmp_path, capsys):
     words = ["train", "--model", "CL4Rec", "--warm-start", str(earlier.folder), "--new-items", "mean", "--print_config"]
     assert main(words) == 0

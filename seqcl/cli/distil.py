@@ -9,6 +9,7 @@ from typing import Any
 
 from seqcl import config
 from seqcl.errors import UserError
+from seqcl.models.teachers import is_counted, none_of
 from seqcl.parts import options_of
 
 USAGE = """usage: seqcl distill RUN [RUN ...] [--model NAME] [--OPTION VALUE ...]
@@ -32,16 +33,21 @@ def words_of(words: list[str]) -> list[str]:
     split = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
     runs, rest = words[:split], words[split:]
     if not runs:
-        raise UserError("distill needs the folder of a finished run: seqcl distill RUN [RUN ...] --model NAME")
+        raise UserError(
+            "distill needs the folder of a finished run before its options: seqcl distill RUN [RUN ...] --model NAME"
+        )
     if any("," in run for run in runs):
         raise UserError("distill: the folder of a teacher cannot have a comma in its name")
+    for run in runs:
+        if not (Path(run) / "config.yaml").is_file() and not is_counted(run):
+            raise UserError(f"distill: {none_of(run)}")
     named = any(word.partition("=")[0] in ("--model", "--config") for word in rest)
     rest = [*data_of(Path(runs[0])), *([] if named else ["--model", "Distil"]), *rest]
     recipe = config.resolve(rest, notify=lambda line: None).recipe
     section = next((name for name, part in recipe.parts.items() if "teachers" in options_of(part.component)), None)
     if section is None:
         raise UserError(f"{recipe.name} is counted, so it learns from nobody: give a model that is trained")
-    given = ",".join(os.path.abspath(run) if (Path(run) / "config.yaml").exists() else run for run in runs)
+    given = ",".join(os.path.realpath(run) if (Path(run) / "config.yaml").exists() else run for run in runs)
     return [*rest, f"--{section}.teachers={given}"]
 
 

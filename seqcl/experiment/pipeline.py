@@ -26,7 +26,7 @@ from seqcl.experiment.ranking import full_protocol
 from seqcl.experiment.run import Run
 from seqcl.experiment.spoken import speak, warnings_shown
 from seqcl.experiment.teachers import check_teachers
-from seqcl.experiment.warm import begun_model, keep_start, start_of
+from seqcl.experiment.warm import begun_model, keep_start, settled, start_of
 from seqcl.machine import about_machine, enough_memory, library_versions, peak_memory_bytes, pick_device
 from seqcl.models import Recommender
 from seqcl.training import (
@@ -91,6 +91,7 @@ def execute(
         Interrupted: SIGINT or SIGTERM came; the run can go on.
     """
     clock, started = Clock(), time.monotonic()
+    experiment = settled(experiment)
     processes.start()
     processes.check_same("configuration", f"{experiment.to_yaml()}--resume {resume}")
     plugins.named.update(source for _, _, source in experiment.needs())  # the user's words, or checked by `of_run`

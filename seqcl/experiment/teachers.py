@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from seqcl import registry
 from seqcl.data import Sequences, Split
 from seqcl.errors import UserError, brief
 from seqcl.experiment.finished import FREE
@@ -15,8 +14,8 @@ from seqcl.experiment.folder import log
 from seqcl.experiment.keeping import COUNTED
 from seqcl.experiment.keys import hash_of
 from seqcl.experiment.run import Run
-from seqcl.models import Baseline, Recommender
-from seqcl.models.teachers import is_counted, teacher_of
+from seqcl.models import Blend, Recommender
+from seqcl.models.teachers import is_counted, none_of, teacher_of
 from seqcl.objectives import Distillation
 from seqcl.training import kept_random_states
 
@@ -64,15 +63,18 @@ def read_teacher(name: str, sequences: Sequences, split: Split) -> Run:
     """
     folder = Path(name).expanduser()
     if not (folder / "config.yaml").is_file():
-        counted = [known for known, kind in registry.TABLES["model"].items() if issubclass(kind, Baseline)]
-        raise UserError(
-            f"teachers: {name} is no folder of a run, nor a model that is counted ({', '.join(counted)}); a run that learns "
-            "from it cannot begin or go on without it"
-        )
+        raise UserError(f"teachers: {none_of(name)}; a run that learns from it cannot begin or go on without it")
+    if folder.is_symlink():
+        raise UserError(f"teachers: {name} is a link, which may lead to another run later: give {folder.resolve()}")
     try:
         run = Run.load(folder)
     except UserError as error:
         raise UserError(f"teachers: {error}") from None
+    if isinstance(run.model, Blend):
+        raise UserError(
+            f"teachers: {name} is a blend, which was weighed on validation: a student of it would learn what is held out; "
+            "give runs of its network and SLIST or EASE"
+        )
     if run.sequences.fingerprint != sequences.fingerprint:
         raise UserError(
             f"teachers: {name} learned other data ({run.sequences.name}, fingerprint {run.sequences.fingerprint[:12]}..., not "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
 
 START = Path("checkpoints", "start.safetensors")
 """The file in a run that has the weights with which it began, where these were not made from its seed alone."""
+
+
+def settled(experiment: Experiment) -> Experiment:
+    """The same experiment, with the folder that it goes on from in the place of a link, which may lead elsewhere later."""
+    source = Path(experiment.options.warm_start).expanduser()
+    if not experiment.options.warm_start or not source.is_dir():
+        return experiment
+    return replace(experiment, options=replace(experiment.options, warm_start=str(source.resolve())))
 
 
 def begun_model(experiment: Experiment, sequences: Sequences, split: Split, folder: Path | None = None) -> Model:

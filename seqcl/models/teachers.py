@@ -77,6 +77,12 @@ def is_counted(name: str) -> bool:
     return found is not None and issubclass(found, Baseline)
 
 
+def none_of(name: str) -> str:
+    """Say that a name is no teacher's."""
+    counted = [known for known, kind in registry.TABLES["model"].items() if issubclass(kind, Baseline)]
+    return f"{name} is no folder of a run, nor a model that is counted ({', '.join(counted)})"
+
+
 def counted_teacher(name: str, train: Windows) -> Teacher:
     """A model that is counted on the training windows, with its own options.
 

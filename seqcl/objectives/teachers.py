@@ -1,4 +1,4 @@
-"""Teachers: whoever scores all items for a batch of prefixes, such as a trained network, a counted model, or a blend of both."""
+"""Teachers: whoever scores all items for a batch of prefixes, such as a trained network or a counted model."""
 
 from __future__ import annotations
 
