@@ -1,7 +1,7 @@
 """`seqcl serve` under load on loopback: requests a second, waiting times, memory over many requests; the last line is one JSON object.
 
     python benchmarks/serve.py [--requests 100000] [--rate 500] [--items 12101] [--index hnsw] [--threads 1] [--smoke]
-    python benchmarks/serve.py --items 1000000 --index ivf --rate 100 --requests 6000
+    python benchmarks/serve.py --items 1000000 --index ivf --rate 100 --requests 4000
     python benchmarks/serve.py --place RUN|BUNDLE
 
 Without --place it exports a catalogue as large as Beauty's: vectors of width 64 around the centres of their kinds, and a

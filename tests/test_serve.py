@@ -217,6 +217,34 @@ def test_a_model_that_counts_is_asked_too_but_has_nothing_near(tmp_path):
         assert near.status_code == 422 and "ItemKNN has no vectors" in near.json()["error"]
 
 
+def test_a_blend_is_served_as_run_and_bundle_and_has_near_items_and_reasons(tmp_path):
+    run = trained(tmp_path, "Blend", blend={"size": 12, "neighbours": 3})
+    bundle = run.export(tmp_path / "bundle", index="flat")
+    assert (bundle / "memories.safetensors").stat().st_mode == (bundle / "items.npy").stat().st_mode
+    every = dict(run.recommend(items=[3, 9], k=ITEMS, exclude_seen=False))
+    allowed = sorted([9, 4, 17, 33], key=lambda item: -every[item])
+    vectors = run.model.dense().detach().numpy()
+    cosines = vectors @ vectors[4] / np.linalg.norm(vectors, axis=1)
+    near = [item for item in np.argsort(-cosines).tolist() if item != 4][:5]
+    with served(make_app(Models({"run": run.folder, "bundle": bundle}, open_place))) as client:  # through an index
+        for model in ("run", "bundle"):
+            asked = {"items": [3, 9], "k": 4, "exclude_seen": False, "model": model}
+            same(listed(client.post("/recommend", json=asked).json()), list(every.items())[:4])
+            answer = client.post("/recommend", json={**asked, "allowed": allowed, "why": True}).json()
+            same(listed(answer), [(item, every[item]) for item in allowed])
+            assert all(len(one["because"]) == 2 for one in answer["items"])
+            found = client.post("/similar", json={"item": 4, "k": 5, "model": model}).json()["items"]
+            assert [one["item"] for one in found] == near
+        assert client.put("/models/bundle").status_code == 200
+
+
+def test_a_failure_of_the_server_is_told_as_a_mistake_is(models, monkeypatch):
+    with served(make_app(broken := replaced(models))) as client:
+        monkeypatch.setattr(broken.named["run"].served.catalogue, "find", None)
+        answer = client.get("/items", params={"query": "7"})
+        assert answer.status_code == 500 and "its log" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("model", ["run", "bundle"])
 def test_titles_pictures_and_attributes_are_told(client, model):
     found = client.get("/items/5", params={"model": model}).json()

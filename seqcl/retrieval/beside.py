@@ -1,4 +1,4 @@
-"""The file of the memories beside the vectors of a bundle."""
+"""The files of tensors in a bundle: weights, and the memories beside the vectors."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from seqcl.disk import whole_file
 from seqcl.encoders import Memories
 from seqcl.errors import UserError, refuse_infinite_weights
 
 FILE = "memories.safetensors"
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors to a file that others may read as the umask says; safetensors alone lets nobody else read it."""
+    with whole_file(path) as file:
+        save_file(dict(tensors), file)
+
+
 def write_memories(memories: Memories, folder: Path) -> dict[str, Any]:
     """Write memories, with everybody's weights alone; give the arguments that make them again."""
     tensors = {name: one.cpu().contiguous() for name, one in memories.state_dict().items()}
     tensors["mixture"] = tensors["mixture"][-1:].clone()
-    save_file(tensors, folder / FILE)
+    write_tensors(folder / FILE, tensors)
     return memories.arguments() | {"folds": 0}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seqcl.data.batches import tensor
@@ -21,7 +20,7 @@ from seqcl.encoders.table import unfilled
 from seqcl.errors import UserError, brief, refuse_infinite_weights, unknown
 from seqcl.plugins import load
 from seqcl.retrieval.asked import Asked, Recommended, about_allowed, allowed_items, exact_index
-from seqcl.retrieval.beside import FILE, read_memories, write_memories
+from seqcl.retrieval.beside import FILE, read_memories, write_memories, write_tensors
 from seqcl.retrieval.exact import checked_queries
 from seqcl.retrieval.faiss_index import KINDS, FaissIndex
 from seqcl.retrieval.manifest import (
@@ -99,8 +98,7 @@ def write_bundle(
             items = mapped_vectors(part / "items.npy")
             write_table(part / "items.parquet", item_ids, items)
             write_features(part / ITEM_TABLE, table)
-            save_file(needed, part / "query.safetensors")
-            shutil.copymode(part / "items.npy", part / "query.safetensors")  # safetensors lets nobody else read it
+            write_tensors(part / "query.safetensors", needed)
             if onnx:
                 encoder, scoring = query.build()
                 encoder.load_state_dict(needed)

@@ -42,10 +42,10 @@ def make_app(models: Models, *, key: str | None = None, most_bytes: int = 1 << 2
 
     app = FastAPI(
         title="seqcl", version=VERSION, docs_url=None, redoc_url=None, lifespan=lifetime,
-        responses={status: {"model": schema.Error} for status in (401, 404, 413, 422)},
+        responses={status: {"model": schema.Error} for status in (401, 403, 404, 408, 413, 422, 500)},
     )  # fmt: skip
     app.add_middleware(Gate, counters=models.counters, key=key, most_bytes=most_bytes)
-    for kind in (RequestValidationError, UserError, HTTPException):
+    for kind in (RequestValidationError, UserError, HTTPException, Exception):
         app.add_exception_handler(kind, refused)
 
     async def look(work: Callable[..., Found], *arguments: Any) -> Found:

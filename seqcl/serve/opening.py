@@ -18,7 +18,7 @@ from seqcl.experiment import load
 from seqcl.experiment.answers import of_bundle, of_run
 from seqcl.experiment.keeping import home_of
 from seqcl.experiment.run import stored_metrics
-from seqcl.models import Recommender
+from seqcl.models import Blend, Model, Recommender
 from seqcl.report.curves import read_history
 from seqcl.retrieval import ExactIndex
 from seqcl.retrieval.asked import Asked
@@ -37,7 +37,7 @@ def open_place(
 
     Args:
         place: a run folder, or one that was exported; of the latter every file is compared with its hash.
-        search: how a bundle looks for items: through its index, or exactly; a run looks exactly.
+        search: how a bundle looks for items: through its index, or exactly; a run, or a bundle with memories, looks exactly.
         plugins: files or modules with parts that it needs.
         table: a file with titles, pictures or attributes of items; None: those that the folder has.
 
@@ -59,7 +59,7 @@ def open_bundle(place: Path, search: Search, plugins: Sequence[str], table: Path
     known = bundle.folder / ITEM_TABLE if ITEM_TABLE in bundle.manifest["files"] else None
     return Served(
         place=place,
-        asked=(asked := of_bundle(bundle, search=search)),
+        asked=(asked := of_bundle(bundle, search=search if bundle.memories is None else "exact")),
         vectors=(vectors := bundle.vectors()),
         biased=bundle.scoring.biased,
         lengths=lengths_of(vectors, bundle.scoring.biased),
@@ -73,7 +73,7 @@ def open_run(place: Path, plugins: Sequence[str], table: Path | None) -> Served:
     """Open a run, or a baseline in one."""
     run = load(place.resolve(), plugins=plugins)
     asked = of_run(run)
-    vectors = asked.searcher.vectors if isinstance(asked.searcher, ExactIndex) else None
+    vectors = vectors_of(asked, run.model)
     biased = isinstance(run.model, Recommender) and run.model.objective.scoring.biased
     home, name = home_of(run.folder), run.experiment.options.model
     figures = run.metrics or stored_metrics(home / "metrics.json")
@@ -92,6 +92,13 @@ def open_run(place: Path, plugins: Sequence[str], table: Path | None) -> Served:
         sequences=run.sequences,
         about={**facts, "history": read_history(history) if history.is_file() else []},
     )
+
+
+def vectors_of(asked: Asked, model: Model) -> Tensor | None:
+    """The vectors of a run's items, (N, D); of a blend those of its network; None for a model that has none."""
+    if isinstance(asked.searcher, ExactIndex):
+        return asked.searcher.vectors
+    return model.dense().detach() if isinstance(model, Blend) else None
 
 
 def lengths_of(vectors: Tensor, biased: bool) -> Tensor:

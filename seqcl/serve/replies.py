@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from seqcl.errors import brief
+from seqcl.errors import UserError, brief
 from seqcl.serve import schema
 from seqcl.serve.models import Named
 from seqcl.serve.opening import plain
@@ -114,7 +114,9 @@ async def refused(request: Request, error: Exception) -> Response:
         response = reply({"error": str(error.detail)}, error.status_code)
         response.headers.update(error.headers or {})
         return response
-    return reply({"error": str(error)}, 404 if isinstance(error, Missing) else 422)
+    if isinstance(error, UserError):
+        return reply({"error": str(error)}, 404 if isinstance(error, Missing) else 422)
+    return reply({"error": "the server failed at this request; its log has the reason"}, 500)  # and it is raised again
 
 
 def invalid(error: dict[str, Any]) -> str:

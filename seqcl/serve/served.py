@@ -15,7 +15,7 @@ from torch import Tensor
 from seqcl.data import Sequences
 from seqcl.errors import UserError
 from seqcl.experiment.histories import same_ids
-from seqcl.retrieval.asked import Asked
+from seqcl.retrieval.asked import Asked, Scored
 from seqcl.serve.catalogue import Catalogue
 from seqcl.types import SeqBatch
 
@@ -57,7 +57,7 @@ class Served:
     Args:
         place: the folder, as it was named.
         asked: its model.
-        vectors: of the items, (N, D), or (N, D + 1) with a bias; None for a model that has none.
+        vectors: of the items, (N, D), or (N, D + 1) with a bias; of a blend those of its network; None for a model that has none.
         biased: the last coordinate of a vector is a bias.
         lengths: (N,) of the vectors without it.
         catalogue: what is known of its items.
@@ -77,6 +77,11 @@ class Served:
     @property
     def num_items(self) -> int:
         return len(self.asked.item_ids)
+
+    @property
+    def scored(self) -> bool:
+        """Rows of the model are scores of all items (B, N), and no queries (B, D)."""
+        return isinstance(self.asked.searcher, Scored)
 
     def numbers(self, raws: Sequence[int | str]) -> tuple[np.ndarray, list[int | str]]:
         """The items 1..N of raw ids, and the ids that the model does not know."""
@@ -155,7 +160,7 @@ class Served:
     def among(self, rows: Tensor, k: int, barred: Sequence[np.ndarray], allowed: np.ndarray) -> list[Answer]:
         """The k best of the allowed items (c,), sorted, for some rows: queries (B, D), or scores of all items (B, N)."""
         items = torch.from_numpy(allowed).to(rows.device)
-        vectors = None if self.vectors is None else self.vectors[items - 1]  # (c, D)
+        vectors = None if self.scored or self.vectors is None else self.vectors[items - 1]  # (c, D)
         found: list[Answer] = []
         for row, out in zip(rows, barred, strict=True):
             scores = row[items - 1].float() if vectors is None else vectors @ row.float()
