@@ -285,6 +285,25 @@ def test_a_blend_that_cannot_be_says_so_before_anything_is_trained(tmp_path, val
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "memory, option, value, said",
+    [
+        ("SLIST", "ridge", -1.0, "above 0"),
+        ("SLIST", "decay", 0.0, "above 0"),
+        ("SLIST", "recency", -1.0, "0 or more"),
+        ("EASE", "likeness", 3.0, "from 0 to 1"),
+        ("EASE", "rank", -1, "0 or more"),
+        ("ItemKNN", "top_k", 0, "1 or more"),
+        ("Markov", "backoff", 0.0, "above 0"),
+    ],
+)
+def test_a_memory_that_cannot_be_says_so_before_anything_is_trained(tmp_path, memory, option, value, said):
+    section = memory.lower()
+    with pytest.raises(UserError, match=rf"{section}\.{option} must be {said}, not {value}"):
+        trained(tmp_path / "runs", blend={"memories": [memory]}, **{section: {option: value}})
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_catalogue_with_too_many_pairs_is_refused_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr("seqcl.models.linear.DENSE", 20)
     with pytest.raises(UserError, match=r"too many pairs .* give slist\.rank, such as 512"):

@@ -1318,3 +1318,16 @@ def test_the_loss_of_info_mins_augmenters_is_that_of_its_parts():
     weights = [one.clone() for one in objective.augmenters.parameters()]
     objective.after_step(encoder)  # nothing to hold on to, so nothing moves
     assert all(torch.equal(one, two) for one, two in zip(weights, objective.augmenters.parameters(), strict=True))
+
+
+def test_no_item_of_a_row_is_a_negative_of_it_even_where_a_view_has_cropped_it_away(monkeypatch):
+    encoder, objective = made("DIM", views=Pair(views=[Identity(), Crop(rate=0.3)], ordered=True), layers="items")
+    asked, masks, vectors = [], [], encoder.item_vectors
+    monkeypatch.setattr(encoder, "item_vectors", lambda ids: asked.append(ids.tolist()) or vectors(ids))
+    monkeypatch.setattr(objective, "loss", lambda _, places, own, masked: masks.append(masked) or places.sum() * 0)
+    rows = [[1, 2, 3, 4, 20], [5, 6, 7, 1, 21], [8, 9, 4, 5, 2]]  # with their last targets
+    items = torch.tensor(rows)
+    objective(encoder, SeqBatch(items[:, :-1], torch.full((3,), 4), items[:, 1:]))
+    assert asked[0] == list(range(1, 10)) and len(asked[1]) <= 3
+    for ids, masked in zip(asked, masks, strict=True):
+        assert masked.tolist() == [[item in row for item in ids] for row in rows]

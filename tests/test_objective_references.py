@@ -106,7 +106,11 @@ def deep_infomax(objective, encoder, first, second):
         by_layer = {
             "states": [(i, {i}, objective.of_states and objective.of_states(one)) for i in ROWS for one in states[i]],
             "items": [
-                (i, {j for j in ROWS if item in rows[j]}, objective.of_items(encoder.item_embeddings()[item]))
+                (
+                    i,
+                    {j for j in ROWS if item in (*rows[j], *BATCH.items[j], TARGETS[j])},
+                    objective.of_items(encoder.item_embeddings()[item]),
+                )
                 for i in ROWS
                 for item in sorted(set(rows[i].tolist()) - {encoder.num_items + 1})
             ],

@@ -14,9 +14,9 @@ from seqcl.encoders import Memories, Memory
 from seqcl.errors import UserError, not_negative, unknown
 from seqcl.models.base import Baseline, Recommender
 from seqcl.models.ease import EASE
-from seqcl.models.item_knn import ItemKNN
-from seqcl.models.linear import Linear, closed_form, refuse_all_pairs
-from seqcl.models.markov import Markov
+from seqcl.models.item_knn import ItemKNN, check_similarity
+from seqcl.models.linear import check_weights, closed_form
+from seqcl.models.markov import Markov, check_transitions
 from seqcl.models.mixture import choose, ranks_of
 from seqcl.models.neighbours import place_in_row
 from seqcl.models.slist import SLIST
@@ -98,8 +98,13 @@ class Blend(Recommender):
         self.train_windows, self.blending = train, own["blend"]()
         self.sections = {name: own[name.lower()] for name in MEMORIES}
         for name in self.remembered():
-            if issubclass(MEMORIES[name][0], Linear):
-                refuse_all_pairs(train.num_items, {"rank": 0, **self.sections[name].options}["rank"], name.lower())
+            section, options = name.lower(), self.sections[name].options
+            if name == "ItemKNN":
+                check_similarity(section, **options)
+            elif name == "Markov":
+                check_transitions(section, **options)
+            else:
+                check_weights(section, train.num_items, **options)
         self.held_out = False
         self.memories = None
         self.register_buffer("table", None)  # (N, D) vectors of items that were moved

@@ -6,9 +6,21 @@ import torch
 from torch import Tensor
 
 from seqcl.augment import item_cf_iuf
+from seqcl.errors import UserError
 from seqcl.models.base import Baseline
 from seqcl.parts import Part, part
 from seqcl.types import SeqBatch, Windows
+
+
+def check_similarity(section: str, **options: int) -> None:
+    """Refuse a number of neighbours, or of items at once, below 1.
+
+    Raises:
+        UserError: names the option of the section.
+    """
+    for name, value in options.items():
+        if value < 1:
+            raise UserError(f"{section}.{name} must be 1 or more, not {value}")
 
 
 class ItemKNN(Baseline):
@@ -21,6 +33,7 @@ class ItemKNN(Baseline):
 
     def __init__(self, train: Windows, **parts: Part) -> None:
         super().__init__(train, **parts)
+        check_similarity("similarity", **self.parts["similarity"].options)
         users, items = train.known()
         neighbours, weights = self.parts["similarity"](users, items, train.num_items)
         itself = torch.arange(len(neighbours))[:, None] == torch.as_tensor(neighbours)  # (N + 2, K)

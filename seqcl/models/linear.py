@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy import linalg, sparse
 from torch import Tensor
 
-from seqcl.errors import UserError, positive
+from seqcl.errors import UserError
 from seqcl.models.base import Baseline
 from seqcl.parts import Part, part
 from seqcl.types import SeqBatch, Windows
@@ -50,30 +50,44 @@ def closed_form(
     Raises:
         UserError: a value out of its range, or too many items for all pairs.
     """
-    positive("closed_form", decay=decay, ridge=ridge)
-    if not 0 <= likeness <= 1:
-        raise UserError(f"closed_form: likeness must be from 0 to 1, not {likeness}")
-    if recency < 0 or rank < 0:
-        raise UserError(f"closed_form: recency and rank must be 0 or more, not {min(recency, rank)}")
-    refuse_all_pairs(train.num_items, rank)
+    check_weights("weights", train.num_items, likeness=likeness, decay=decay, recency=recency, ridge=ridge, rank=rank)
     left, right = products(train, likeness=likeness, decay=decay)
     return low_rank(left, right, ridge, min(rank, train.num_items - 1)) if rank else dense(left, right, ridge, diagonal)
 
 
-def refuse_all_pairs(num_items: int, rank: int, section: str = "weights") -> None:
-    """Refuse the weights of all pairs of too many items.
+def check_weights(
+    section: str,
+    num_items: int,
+    *,
+    likeness: float = 0.0,
+    decay: float = 1.0,
+    recency: float = 1.0,
+    ridge: float = 10.0,
+    rank: int = 0,
+    **others: object,
+) -> None:
+    """Refuse options of `closed_form`, without making anything.
 
     Args:
+        section: name of the section that the options are in.
         num_items: N.
-        rank: of the weights; 0 makes those of all pairs.
-        section: name of the section whose options are meant.
+        likeness: as there; so are those that follow.
 
     Raises:
-        UserError: there are too many.
+        UserError: names the option that is out of its range, or there are too many items for all pairs.
     """
+    for name, value, fits, told in (
+        ("ridge", ridge, ridge > 0, "above 0"),
+        ("decay", decay, decay > 0, "above 0"),
+        ("likeness", likeness, 0 <= likeness <= 1, "from 0 to 1"),
+        ("recency", recency, recency >= 0, "0 or more"),
+        ("rank", rank, rank >= 0, "0 or more"),
+    ):
+        if not fits:
+            raise UserError(f"{section}.{name} must be {told}, not {value}")
     if not rank and num_items > DENSE:
         raise UserError(
-            f"closed_form: {num_items:,} items have too many pairs (up to {DENSE:,} items): give {section}.rank, such as 512"
+            f"{section}: {num_items:,} items have too many pairs (up to {DENSE:,} items): give {section}.rank, such as 512"
         )
 
 

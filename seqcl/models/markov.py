@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from seqcl.errors import positive
+from seqcl.errors import UserError
 from seqcl.models.base import Baseline
 from seqcl.parts import Part, part
 from seqcl.types import SeqBatch, Windows
@@ -28,7 +28,7 @@ def transitions(train: Windows, *, backoff: float = 1.0) -> tuple[sparse.csr_arr
     Raises:
         UserError: backoff is not above 0.
     """
-    positive("transitions", backoff=backoff)
+    check_transitions("next_items", backoff=backoff)
     users, items = train.known()
     here = np.flatnonzero(users[1:] == users[:-1])
     size = train.num_items
@@ -37,6 +37,16 @@ def transitions(train: Windows, *, backoff: float = 1.0) -> tuple[sparse.csr_arr
     rest = 1 / (counts.sum(1) + backoff)  # (N,)
     counts.data *= np.repeat(rest, np.diff(counts.indptr))
     return counts, backoff * rest
+
+
+def check_transitions(section: str, *, backoff: float = 1.0) -> None:
+    """Refuse options of `transitions`, without making anything.
+
+    Raises:
+        UserError: names the option of the section.
+    """
+    if not backoff > 0:
+        raise UserError(f"{section}.backoff must be above 0, not {backoff}")
 
 
 class Markov(Baseline):

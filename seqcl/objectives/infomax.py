@@ -7,12 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from seqcl.augment import Pair, View
+from seqcl.augment import Pair, View, stack
 from seqcl.encoders import Encoder
 from seqcl.errors import check_choice
 from seqcl.losses import each_positive, similarities
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.kinship import different_items, related, related_share
+from seqcl.objectives.rows import whole_rows
 from seqcl.objectives.temperature import Schedule, Tempered
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import PAD, SeqBatch
@@ -28,7 +29,7 @@ class DIM(Tempered, ViewsObjective):
 
     Differs from the papers: cosines over a temperature instead of bounded and regularised inner products. The layers are the
     last and the first of the encoder. An item in several rows of a batch counts once. Places of rows of one user or with
-    one last target, and items that these rows have, are no negatives.
+    one last target are no negatives; nor are items of these rows, the last targets among them, in a view or not.
 
     Args:
         views: Source of the two views of a row.
@@ -68,27 +69,32 @@ class DIM(Tempered, ViewsObjective):
         newest = states.gather(1, ends)[:, 0] if encoder.causal else encoder.last(views)
         whole = self.head(newest).chunk(2)  # (B, D), (B, D)
         same = related(batch, views)  # (B, B)
+        source = batch if batch.targets is None else whole_rows(batch)
+        distinct, has = different_items(stack(source, views).items, encoder.num_items)  # (N',), (3B, N')
+        of_source, *of_views = has.chunk(3)  # (B, N') each
         terms = []
-        for side, (items, seen) in enumerate(zip(views.items.chunk(2), states.chunk(2), strict=True)):
+        for side, (items, seen, shown) in enumerate(zip(views.items.chunk(2), states.chunk(2), of_views, strict=True)):
             if self.of_states is not None:
                 real = items > PAD  # (B, L), T of them
                 own = real.nonzero()[:, 0] == torch.arange(len(items), device=items.device)[:, None]  # (B, T)
-                terms.append(self.loss(whole[1 - side], self.of_states(seen[real]), own, same))
+                masked = same.float() @ own.float() > 0  # (B, T)
+                terms.append(self.loss(whole[1 - side], self.of_states(seen[real]), own, masked))
             if self.of_items is not None:
-                ids, own = different_items(items, encoder.num_items)  # (K,), (B, K)
-                terms.append(self.loss(whole[1 - side], self.of_items(encoder.item_vectors(ids)), own, same))
+                there = shown.any(0)  # (N',), K of them
+                masked = same.float() @ (shown | of_source)[:, there].float() > 0  # (B, K)
+                places = self.of_items(encoder.item_vectors(distinct[there]))
+                terms.append(self.loss(whole[1 - side], places, shown[:, there], masked))
         self.observe(*whole, masked_share=related_share(same), **self.seen())
         self.lack(contrast=same.all())
         return {"contrast": self.weight * torch.stack(terms).mean()}
 
-    def loss(self, whole: Tensor, places: Tensor, own: Tensor, same: Tensor) -> Tensor:
+    def loss(self, whole: Tensor, places: Tensor, own: Tensor, masked: Tensor) -> Tensor:
         """InfoNCE of rows (B, D) and places (T, D): a scalar.
 
         Args:
             whole: (B, D).
             places: (T, D).
             own: (B, T) bool, True where a place is one of a row.
-            same: (B, B) bool, rows whose places are no negatives of each other.
+            masked: (B, T) bool, True where a place is no negative of a row.
         """
-        masked = same.float() @ own.float() > 0  # (B, T)
         return each_positive(similarities(whole, places, "cosine") / self.temperature, own, keep=~masked)

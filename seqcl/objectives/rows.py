@@ -51,9 +51,8 @@ def whole_rows(batch: SeqBatch) -> SeqBatch:
     Raises:
         ValueError: the batch has no targets.
     """
-    if batch.targets is None:
+    newest = batch.last_targets()  # (B,)
+    if newest is None:
         raise ValueError("a whole row ends in its last target, and the batch has no targets")
-    lengths = batch.lengths[:, None]
-    newest = batch.targets.gather(1, lengths - 1)  # (B, 1)
-    items = F.pad(batch.items, (0, 1), value=PAD).scatter(1, lengths, newest)  # (B, L + 1)
-    return SeqBatch(items, batch.lengths + (newest[:, 0] > PAD), users=batch.users)
+    items = F.pad(batch.items, (0, 1), value=PAD).scatter(1, batch.lengths[:, None], newest[:, None])  # (B, L + 1)
+    return SeqBatch(items, batch.lengths + (newest > PAD), users=batch.users)
