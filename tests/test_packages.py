@@ -159,3 +159,24 @@ def test_without_shtab_the_command_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr("seqcl.cli.completion.find_spec", lambda name: None)
     assert main(["completion", "bash"]) == 2
     assert "pip install 'seqcl[completion]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recommend", "run", "--items", "5", "--alowed", "x"], "'--alowed': did you mean --allowed"),
+        (["serve", "run", "--prot", "1"], "'--prot': did you mean --port"),
+        (["data", "stats", "log.csv", "--colums", "x"], "'--colums': did you mean --columns"),
+        (["evaluate", "run", "--slice"], "'--slice': did you mean --slices"),
+        (["compare", "a", "b", "--basline", "a"], "'--basline': did you mean --baseline"),
+    ],
+)
+def test_a_misspelt_or_shortened_option_of_any_command_names_the_nearest(words, said, capsys):
+    assert main(words) == 2
+    assert f"unknown option {said}" in capsys.readouterr().err
+
+
+def test_a_folder_with_the_name_of_a_configuration_does_not_hide_it(tmp_path, monkeypatch):
+    (tmp_path / "beauty-cl4rec").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert shipped.located("beauty-cl4rec").is_file()

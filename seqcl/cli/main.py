@@ -47,8 +47,22 @@ COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose mistakes are UserErrors."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Refuse words that it has no use for, with the option that the first of them may have meant."""
+        groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        parsers = [self, *(parser for group in groups for parser in group.choices.values())]
+        names = {name for parser in parsers for action in parser._actions for name in action.option_strings}
+        known = sorted(name for name in names if name.startswith("--"))
+        first = words[0].partition("=")[0]
+        if first.startswith("-"):
+            raise UserError(f"{unknown('option', first, known)}; see {self.prog} --help")
+        self.error(f"unrecognized arguments: {' '.join(words)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -189,7 +203,7 @@ def other(words: list[str]) -> int:
     if chosen.command == "benchmark":  # what is left are options of its runs
         return benchmark(chosen, rest)
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        commands.choices[chosen.command].refuse(rest)
     does = {
         "evaluate": evaluate, "compare": compare, "audit": audit, "diagnose": diagnose, "export": export,
         "recommend": recommend, "serve": serve, "data": data, "hub": hub,

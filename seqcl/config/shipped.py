@@ -28,7 +28,7 @@ def located(text: str, option: str = "--config") -> Path:
         UserError: it is no path and no name.
     """
     path, place = Path(text).expanduser(), folder()
-    if path.exists() or path.suffix in (".yaml", ".yml", ".json") or place is None:
+    if path.is_file() or path.suffix in (".yaml", ".yml", ".json") or place is None:
         return path
     if text not in names():
         raise UserError(f"{option} {text}: no such file, and {unknown('configuration', text, names())}")
