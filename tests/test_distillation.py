@@ -249,8 +249,10 @@ def test_another_teacher_under_the_same_name_is_not_gone_on_with(teachers, tmp_p
     other = json.loads((folder / "metrics.json").read_text())["training"]["teachers"]
     shutil.rmtree(teacher)
     shutil.copytree(teachers[1], teacher)
+    before = (folder / "config.yaml").read_text()
     assert main(["train", "--resume", str(folder), "--train.epochs", "5"]) == 2
     assert f"teachers is '{other}' in the checkpoint" in capsys.readouterr().err
+    assert (folder / "config.yaml").read_text() == before, "a refused run is as it was"
 
 
 @pytest.mark.parametrize(

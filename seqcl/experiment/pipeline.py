@@ -119,7 +119,7 @@ def execute(
         model, times_read = first_model([with_kept_files(one, resume) for one in experiments], sequences, split, resume)
     name = f"{experiment.options.model}-{sequences.name}"
     folder = processes.by_first(lambda: resume or new_folder(Path(experiment.options.runs), name))
-    with held(folder, early), enough_memory(), resumable(folder), warnings_shown():
+    with held(folder, early), enough_memory(), resumable(folder), unchanged_if_refused(folder), warnings_shown():
         log.info("%s on %s, in %s", experiment.options.model, sequences, folder)
         processes.by_first(partial(fill, folder, experiments, sequences, times_read=times_read))
         outcomes: dict[str, Outcome] = {}
@@ -217,6 +217,24 @@ def begun(folder: Path, experiment: Experiment) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", experiment.to_yaml())
     plugins.write_needs(folder, experiment.needs())
+
+
+@contextmanager
+def unchanged_if_refused(folder: Path) -> Iterator[None]:
+    """Inside, a mistake that comes before the run has gone on leaves its configuration as it was."""
+    file, last = folder / "config.yaml", last_checkpoint(folder)
+    before = file.read_text(encoding="utf-8") if file.is_file() else None
+    saved = last.stat().st_mtime_ns if last.exists() else None
+    try:
+        yield
+    except UserError:
+        if (
+            processes.is_first()
+            and before is not None
+            and saved == (last.stat().st_mtime_ns if last.exists() else None)
+        ):
+            write_text(file, before)
+        raise
 
 
 @contextmanager
