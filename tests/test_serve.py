@@ -23,6 +23,7 @@ import pytest
 
 import seqcl
 from seqcl.cli.main import main
+from seqcl.cli.serve import hosts_of
 from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.retrieval.bundle import Bundle
@@ -362,6 +363,7 @@ def test_a_key_opens_everything_and_without_it_only_the_page_and_health_answer(m
         for given in (
             {},
             {"Authorization": "s3cret"},
+            {"Authorization": "Basic s3cret"},
             {"Authorization": "Bearer s3cre"},
             {"Authorization": b"Bearer \xff"},
         ):
@@ -371,8 +373,22 @@ def test_a_key_opens_everything_and_without_it_only_the_page_and_health_answer(m
             assert client.post("/recommend", json={"items": [1]}, headers=given).status_code == 401
             assert client.put("/models/run", headers=given).status_code == 401
         assert all(client.get(path).status_code == 200 for path in ("/", "/health", "/page/page.js"))
+        assert client.get("/models", headers={"Authorization": "bearer s3cret"}).status_code == 200
         client.headers["Authorization"] = "Bearer s3cret"
         assert [client.get(path).status_code for path in closed] == [200] * 6 + [404]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_without_a_key_a_server_of_this_machine_answers_by_its_own_names_alone(models, host):
+    with served(make_app(replaced(models), hosts=hosts_of(host, None))) as client:
+        for name in ("localhost", "LocalHost:80", "127.0.0.1:8000", "[::1]", "[::1]:8000"):
+            assert client.get("/models", headers={"host": name}).status_code == 200, name
+        for name in ("example.org", "example.org:8000", "localhost.example.org", "127.0.0.1.example.org", "[::2]", ""):
+            for path in ("/", "/models", "/health"):
+                answer = client.get(path, headers={"host": name})
+                assert answer.status_code == 403 and "--key-file" in answer.json()["error"], name
+        assert client.get("/health").status_code == 200
+    assert hosts_of("0.0.0.0", None) is hosts_of("127.0.0.1", "a-key") is None
 
 
 def test_metrics_count_requests_by_route_and_not_by_what_clients_name(models):
@@ -506,6 +522,8 @@ def test_mistakes_on_the_command_line_are_told_in_one_line(run, bundle, tmp_path
         "no such file": ["serve", str(bundle), "--key-file", str(tmp_path / "missing")],
         "must be 0 to 65535": ["serve", str(bundle), "--port", "99999"],
         "must be above 0": ["serve", str(bundle), "--threads", "0"],
+        "--max-body inf: must be above 0 and finite": ["serve", str(bundle), "--max-body", "inf"],
+        "--max-body nan: must be above 0 and finite": ["serve", str(bundle), "--max-body", "nan"],
         "has no row for any of the items": ["serve", str(bundle), "--items", str(tmp_path / "titles.csv")],
         "a name is not empty": ["serve", f"a/b={bundle}"],
         "cannot be listened at": ["serve", str(bundle), "--host", "203.0.113.1"],

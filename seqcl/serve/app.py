@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,12 +26,15 @@ FILES = {"page.js": "text/javascript", "preact.js": "text/javascript", "page.css
 Found = TypeVar("Found")
 
 
-def make_app(models: Models, *, key: str | None = None, most_bytes: int = 1 << 20) -> FastAPI:
+def make_app(
+    models: Models, *, key: str | None = None, hosts: Collection[str] | None = None, most_bytes: int = 1 << 20
+) -> FastAPI:
     """Make the application.
 
     Args:
         models: what answers.
         key: the key that requests bring; None: none is needed.
+        hosts: what requests may call this server, without a port; None: anything.
         most_bytes: of the body of a request.
     """
 
@@ -44,7 +47,7 @@ def make_app(models: Models, *, key: str | None = None, most_bytes: int = 1 << 2
         title="seqcl", version=VERSION, docs_url=None, redoc_url=None, lifespan=lifetime,
         responses={status: {"model": schema.Error} for status in (401, 403, 404, 408, 413, 422, 500)},
     )  # fmt: skip
-    app.add_middleware(Gate, counters=models.counters, key=key, most_bytes=most_bytes)
+    app.add_middleware(Gate, counters=models.counters, key=key, hosts=hosts, most_bytes=most_bytes)
     for kind in (RequestValidationError, UserError, HTTPException, Exception):
         app.add_exception_handler(kind, refused)
 
