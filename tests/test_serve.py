@@ -307,6 +307,64 @@ def test_a_bad_body_is_told_what_is_wrong_and_is_never_an_error_of_the_server(mo
         assert client.get("/health").json()["status"] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "told"),
+    [
+        (b'{"items": [1]}', "application/x-www-form-urlencoded", "content-type: application/json"),
+        (b"", "application/json", "the body is empty"),
+        (b"", None, "the body is empty"),
+        (b'{"items": [1', "application/json", "the body is no JSON: Expecting ',' delimiter, at letter 12"),
+        (b"[1]", "application/json", "the body is no object of JSON"),
+        (b"{}", "application/json", "give items, user or batch, one of the three"),
+        (b'{"batch": [{"items": [1], "k": 3}]}', "application/json", "batch.0.k: k stands beside batch"),
+        (b'{"batch": [{"itms": [1]}]}', "application/json", "batch.0.itms: no such key; did you mean items?"),
+    ],
+)
+def test_a_body_that_is_no_question_is_told_why(client, content, kind, told):
+    answer = client.post("/recommend", content=content, headers={"content-type": kind} if kind else {})
+    assert answer.status_code == 422 and told in answer.json()["error"]
+
+
+def test_a_misspelt_query_is_told_the_nearest_name(client):
+    for path, told in {
+        "/items?qurey=5": "qurey: no such key; did you mean query?",
+        "/items?query=5&limt=3": "limt: no such key; did you mean limit?",
+        "/items/5?modle=run": "modle: no such key; did you mean model?",
+        "/users/5?limit=0": "limit: Input should be greater than or equal to 1",
+    }.items():
+        answer = client.get(path)
+        assert answer.status_code == 422 and told in answer.json()["error"], answer.text
+
+
+def test_head_tells_whether_page_and_server_are_there(client):
+    for path in ("/", "/health"):
+        answer = client.head(path)
+        assert answer.status_code == 200 and not answer.content
+        assert answer.headers["content-length"] == client.get(path).headers["content-length"]
+
+
+def test_while_a_model_is_opened_searches_and_near_items_go_on(models):
+    slow, begun, free = replaced(models), threading.Event(), threading.Event()
+    plain = slow.opened
+
+    def waits(place):
+        begun.set()
+        assert free.wait(60)
+        return plain(place)
+
+    slow.opened = waits
+    with served(make_app(slow)) as client, ThreadPoolExecutor(1) as pool:
+        try:
+            opened = pool.submit(client.put, "/models/bundle")
+            assert begun.wait(60)
+            assert client.post("/similar", json={"item": 4}, timeout=20).status_code == 200
+            assert client.get("/items", params={"query": "7"}, timeout=20).status_code == 200
+            assert client.put("/models/run").status_code == 422 and not opened.done()
+        finally:
+            free.set()
+        assert opened.result().status_code == 200
+
+
 def replaced(models: Models) -> Models:
     """The same models for another application: its end closes their threads."""
     opened = {models.places[name]: one.served for name, one in models.named.items()}
