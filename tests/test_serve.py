@@ -23,6 +23,7 @@ import pytest
 
 import seqcl
 from seqcl.cli.main import main
+from seqcl.cli.serve import hosts_of
 from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.retrieval.bundle import Bundle
@@ -306,6 +307,64 @@ def test_a_bad_body_is_told_what_is_wrong_and_is_never_an_error_of_the_server(mo
         assert client.get("/health").json()["status"] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("content", "kind", "told"),
+    [
+        (b'{"items": [1]}', "application/x-www-form-urlencoded", "content-type: application/json"),
+        (b"", "application/json", "the body is empty"),
+        (b"", None, "the body is empty"),
+        (b'{"items": [1', "application/json", "the body is no JSON: Expecting ',' delimiter, at letter 12"),
+        (b"[1]", "application/json", "the body is no object of JSON"),
+        (b"{}", "application/json", "give items, user or batch, one of the three"),
+        (b'{"batch": [{"items": [1], "k": 3}]}', "application/json", "batch.0.k: k stands beside batch"),
+        (b'{"batch": [{"itms": [1]}]}', "application/json", "batch.0.itms: no such key; did you mean items?"),
+    ],
+)
+def test_a_body_that_is_no_question_is_told_why(client, content, kind, told):
+    answer = client.post("/recommend", content=content, headers={"content-type": kind} if kind else {})
+    assert answer.status_code == 422 and told in answer.json()["error"]
+
+
+def test_a_misspelt_query_is_told_the_nearest_name(client):
+    for path, told in {
+        "/items?qurey=5": "qurey: no such key; did you mean query?",
+        "/items?query=5&limt=3": "limt: no such key; did you mean limit?",
+        "/items/5?modle=run": "modle: no such key; did you mean model?",
+        "/users/5?limit=0": "limit: Input should be greater than or equal to 1",
+    }.items():
+        answer = client.get(path)
+        assert answer.status_code == 422 and told in answer.json()["error"], answer.text
+
+
+def test_head_tells_whether_page_and_server_are_there(client):
+    for path in ("/", "/health"):
+        answer = client.head(path)
+        assert answer.status_code == 200 and not answer.content
+        assert answer.headers["content-length"] == client.get(path).headers["content-length"]
+
+
+def test_while_a_model_is_opened_searches_and_near_items_go_on(models):
+    slow, begun, free = replaced(models), threading.Event(), threading.Event()
+    plain = slow.opened
+
+    def waits(place):
+        begun.set()
+        assert free.wait(60)
+        return plain(place)
+
+    slow.opened = waits
+    with served(make_app(slow)) as client, ThreadPoolExecutor(1) as pool:
+        try:
+            opened = pool.submit(client.put, "/models/bundle")
+            assert begun.wait(60)
+            assert client.post("/similar", json={"item": 4}, timeout=20).status_code == 200
+            assert client.get("/items", params={"query": "7"}, timeout=20).status_code == 200
+            assert client.put("/models/run").status_code == 422 and not opened.done()
+        finally:
+            free.set()
+        assert opened.result().status_code == 200
+
+
 def replaced(models: Models) -> Models:
     """The same models for another application: its end closes their threads."""
     opened = {models.places[name]: one.served for name, one in models.named.items()}
@@ -362,6 +421,7 @@ def test_a_key_opens_everything_and_without_it_only_the_page_and_health_answer(m
         for given in (
             {},
             {"Authorization": "s3cret"},
+            {"Authorization": "Basic s3cret"},
             {"Authorization": "Bearer s3cre"},
             {"Authorization": b"Bearer \xff"},
         ):
@@ -371,8 +431,22 @@ def test_a_key_opens_everything_and_without_it_only_the_page_and_health_answer(m
             assert client.post("/recommend", json={"items": [1]}, headers=given).status_code == 401
             assert client.put("/models/run", headers=given).status_code == 401
         assert all(client.get(path).status_code == 200 for path in ("/", "/health", "/page/page.js"))
+        assert client.get("/models", headers={"Authorization": "bearer s3cret"}).status_code == 200
         client.headers["Authorization"] = "Bearer s3cret"
         assert [client.get(path).status_code for path in closed] == [200] * 6 + [404]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_without_a_key_a_server_of_this_machine_answers_by_its_own_names_alone(models, host):
+    with served(make_app(replaced(models), hosts=hosts_of(host, None))) as client:
+        for name in ("localhost", "LocalHost:80", "127.0.0.1:8000", "[::1]", "[::1]:8000"):
+            assert client.get("/models", headers={"host": name}).status_code == 200, name
+        for name in ("example.org", "example.org:8000", "localhost.example.org", "127.0.0.1.example.org", "[::2]", ""):
+            for path in ("/", "/models", "/health"):
+                answer = client.get(path, headers={"host": name})
+                assert answer.status_code == 403 and "--key-file" in answer.json()["error"], name
+        assert client.get("/health").status_code == 200
+    assert hosts_of("0.0.0.0", None) is hosts_of("127.0.0.1", "a-key") is None
 
 
 def test_metrics_count_requests_by_route_and_not_by_what_clients_name(models):
@@ -506,6 +580,8 @@ def test_mistakes_on_the_command_line_are_told_in_one_line(run, bundle, tmp_path
         "no such file": ["serve", str(bundle), "--key-file", str(tmp_path / "missing")],
         "must be 0 to 65535": ["serve", str(bundle), "--port", "99999"],
         "must be above 0": ["serve", str(bundle), "--threads", "0"],
+        "--max-body inf: must be above 0 and finite": ["serve", str(bundle), "--max-body", "inf"],
+        "--max-body nan: must be above 0 and finite": ["serve", str(bundle), "--max-body", "nan"],
         "has no row for any of the items": ["serve", str(bundle), "--items", str(tmp_path / "titles.csv")],
         "a name is not empty": ["serve", f"a/b={bundle}"],
         "cannot be listened at": ["serve", str(bundle), "--host", "203.0.113.1"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import math
 import os
 import socket
 import sys
@@ -48,15 +49,22 @@ def serve(chosen: argparse.Namespace) -> int:
 
     if not 0 <= chosen.port < 65536:
         raise UserError(f"--port {chosen.port}: must be 0 to 65535")
-    if chosen.threads < 1 or not chosen.max_body > 0:
-        raise UserError("--threads and --max-body must be above 0")
+    if chosen.threads < 1:
+        raise UserError(f"--threads {chosen.threads}: must be above 0")
+    if not 0 < chosen.max_body < math.inf:
+        raise UserError(f"--max-body {chosen.max_body:g}: must be above 0 and finite")
     places, key = named_places(chosen.places), key_of(chosen.key_file)
     if key is None and not is_loopback(chosen.host):
         print(f"seqcl: anyone who reaches {chosen.host} may ask, for no key is set: --key-file FILE", file=sys.stderr)
     torch.set_num_threads(chosen.threads)
     with listening(chosen.host, chosen.port) as door:
         opened = partial(open_place, search=chosen.search, plugins=chosen.plugin, table=chosen.items)
-        app = make_app(Models(places, opened), key=key, most_bytes=int(chosen.max_body * (1 << 20)))
+        app = make_app(
+            Models(places, opened),
+            key=key,
+            hosts=hosts_of(chosen.host, key),
+            most_bytes=int(chosen.max_body * (1 << 20)),
+        )
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, limit_concurrency=1000,
             timeout_graceful_shutdown=30,
@@ -111,6 +119,13 @@ def key_of(file: Path | None) -> str | None:
             f"{KEY if file is None else file}: a key is one or more printable ASCII letters, without a space"
         )
     return key
+
+
+def hosts_of(host: str, key: str | None) -> set[str] | None:
+    """What requests may call a server that listens at `host`; None: anything, where a key or the network decides."""
+    if key is not None or not is_loopback(host):
+        return None
+    return {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
 
 
 def is_loopback(host: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,12 +26,15 @@ FILES = {"page.js": "text/javascript", "preact.js": "text/javascript", "page.css
 Found = TypeVar("Found")
 
 
-def make_app(models: Models, *, key: str | None = None, most_bytes: int = 1 << 20) -> FastAPI:
+def make_app(
+    models: Models, *, key: str | None = None, hosts: Collection[str] | None = None, most_bytes: int = 1 << 20
+) -> FastAPI:
     """Make the application.
 
     Args:
         models: what answers.
         key: the key that requests bring; None: none is needed.
+        hosts: what requests may call this server, without a port; None: anything.
         most_bytes: of the body of a request.
     """
 
@@ -44,7 +47,7 @@ def make_app(models: Models, *, key: str | None = None, most_bytes: int = 1 << 2
         title="seqcl", version=VERSION, docs_url=None, redoc_url=None, lifespan=lifetime,
         responses={status: {"model": schema.Error} for status in (401, 403, 404, 408, 413, 422, 500)},
     )  # fmt: skip
-    app.add_middleware(Gate, counters=models.counters, key=key, most_bytes=most_bytes)
+    app.add_middleware(Gate, counters=models.counters, key=key, hosts=hosts, most_bytes=most_bytes)
     for kind in (RequestValidationError, UserError, HTTPException, Exception):
         app.add_exception_handler(kind, refused)
 
@@ -71,34 +74,26 @@ def make_app(models: Models, *, key: str | None = None, most_bytes: int = 1 << 2
         return reply({"model": model.name, "items": found})
 
     @app.get("/items", response_model=schema.Found)
-    async def search(
-        query: Annotated[str, Query(max_length=256)],
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-        model: Annotated[str | None, Query(max_length=256)] = None,
-    ) -> Response:
+    async def search(asked: Annotated[schema.Search, Query()]) -> Response:
         """Find items by a part of their id or title."""
-        chosen = models.find(model)
+        chosen = models.find(asked.model)
         catalogue = chosen.served.catalogue
-        found = await look(catalogue.find, query, limit)
+        found = await look(catalogue.find, asked.query, asked.limit)
         return reply({"model": chosen.name, "items": [catalogue.about(item, attributes=False) for item in found]})
 
     @app.get("/items/{item:path}", response_model=schema.Item, response_model_exclude_none=True)
-    async def item(item: str, model: Annotated[str | None, Query(max_length=256)] = None) -> Response:
+    async def item(item: str, asked: Annotated[schema.Which, Query()]) -> Response:
         """Tell what is known of an item."""
-        chosen = models.find(model)
+        chosen = models.find(asked.model)
         return reply(chosen.served.catalogue.about(number_of(chosen, item)))
 
     @app.get("/users/{user:path}", response_model=schema.Past)
-    async def user(
-        user: str,
-        limit: Annotated[int, Query(ge=1, le=schema.MOST_ITEMS)] = 50,
-        model: Annotated[str | None, Query(max_length=256)] = None,
-    ) -> Response:
+    async def user(user: str, asked: Annotated[schema.Newest, Query()]) -> Response:
         """Tell the newest items of a user of a run, oldest first."""
-        chosen = models.find(model)
+        chosen = models.find(asked.model)
         history, _ = chosen.served.history(user)
         about = chosen.served.catalogue.about
-        items = [about(one, attributes=False) for one in history[-limit:].tolist()]
+        items = [about(one, attributes=False) for one in history[-asked.limit :].tolist()]
         return reply({"model": chosen.name, "items": items, "left_out": len(history) - len(items)})
 
     @app.get("/models")
@@ -122,6 +117,7 @@ def make_app(models: Models, *, key: str | None = None, most_bytes: int = 1 << 2
         models.default = models.find(body.model).name
         return reply({"default": models.default})
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Response:
         """Tell that the server answers."""
@@ -131,6 +127,7 @@ def make_app(models: Models, *, key: str | None = None, most_bytes: int = 1 << 2
     async def metrics() -> Response:
         return Response(generate_latest(models.counters.registry), media_type=CONTENT_TYPE_LATEST)
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(PAGE / "index.html")

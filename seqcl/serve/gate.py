@@ -1,11 +1,13 @@
-"""What every request passes first: the key, the limit of its body, and the counters."""
+"""What every request passes first: the name of the host, the key, the limit of its body, and the counters."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import json
+import re
 import time
+from collections.abc import Collection
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -56,12 +58,16 @@ class Gate:
         app: the other one.
         counters: are told of every request.
         key: the key that requests bring as `Authorization: Bearer KEY`; None: none is needed.
+        hosts: what requests may call this server, without a port; None: anything.
         most_bytes: of a body.
     """
 
-    def __init__(self, app: ASGIApp, *, counters: Counters, key: str | None, most_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, counters: Counters, key: str | None, hosts: Collection[str] | None, most_bytes: int
+    ) -> None:
         self.app, self.counters, self.most_bytes = app, counters, most_bytes
-        self.key = None if key is None else f"Bearer {key}".encode()
+        self.key = None if key is None else key.encode()
+        self.hosts = None if hosts is None else {host.encode() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -78,6 +84,11 @@ class Gate:
             await send(message)
 
         try:
+            if not self.meant(scope):
+                await refuse(
+                    noted, 403, "without a key this server answers at localhost alone: start it with --key-file"
+                )
+                return
             if not self.allowed(scope):
                 await refuse(noted, 401, "this server wants a key: Authorization: Bearer KEY", wants=b"Bearer")
                 return
@@ -96,16 +107,20 @@ class Gate:
             self.counters.requests.labels(method, path, status).inc()
             self.counters.seconds.labels(path).observe(time.perf_counter() - started)
 
+    def meant(self, scope: Scope) -> bool:
+        """True if a request calls this server by a name of its own: the page of another site may lead its name here."""
+        return self.hosts is None or re.sub(rb":\d*$", b"", header(scope, b"host").lower()) in self.hosts
+
     def allowed(self, scope: Scope) -> bool:
         """True if a request has the key, or needs none."""
         if self.key is None or scope["path"] in OPEN or scope["path"].startswith("/page/"):
             return True
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return hmac.compare_digest(given, self.key)
+        scheme, _, given = header(scope, b"authorization").partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.key)
 
     async def body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body of a request; None if it is too large, of which no more is read than shows it."""
-        told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        told = header(scope, b"content-length")
         if told.isdigit() and int(told[:20]) > self.most_bytes:
             return None
         parts: list[bytes] = []
@@ -118,6 +133,11 @@ class Gate:
             if size > self.most_bytes:
                 return None
         return b"".join(parts)
+
+
+def header(scope: Scope, wanted: bytes) -> bytes:
+    """The first header of a name in small letters; empty if there is none."""
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:

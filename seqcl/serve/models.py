@@ -39,7 +39,8 @@ class Models:
 
     def __post_init__(self) -> None:
         self.answering = ThreadPoolExecutor(1, "answers")  # one call of a model at a time
-        self.looking = ThreadPoolExecutor(1, "looks")  # what may take longer
+        self.looking = ThreadPoolExecutor(1, "looks")  # near items and searches
+        self.opening = ThreadPoolExecutor(1, "opens")  # which may take minutes
         self.lock = asyncio.Lock()
         self.default = next(iter(self.places))
         self.named = {name: self.name(name, self.opened(place)) for name, place in self.places.items()}
@@ -71,7 +72,7 @@ class Models:
         if self.lock.locked():
             raise UserError("a model is being opened already")
         async with self.lock:
-            served = await asyncio.get_running_loop().run_in_executor(self.looking, self.opened, self.places[name])
+            served = await asyncio.get_running_loop().run_in_executor(self.opening, self.opened, self.places[name])
             self.named[name] = self.name(name, served)
         return self.named[name]
 
@@ -79,3 +80,4 @@ class Models:
         """End the threads, after what they do."""
         self.answering.shutdown()
         self.looking.shutdown()
+        self.opening.shutdown()

@@ -18,7 +18,10 @@ from seqcl.serve.models import Named
 from seqcl.serve.opening import plain
 from seqcl.serve.served import NOTHING, Answer, Missing, Question
 
-KEYS = sorted({*schema.Recommend.model_fields, *schema.Similar.model_fields})
+KEYS = {
+    "body": {*schema.Recommend.model_fields, *schema.Similar.model_fields},
+    "query": {*schema.Search.model_fields},
+}
 
 
 def reply(content: Any, status: int = 200) -> Response:
@@ -109,7 +112,8 @@ def whole(model: Named) -> dict[str, Any]:
 async def refused(request: Request, error: Exception) -> Response:
     """The answer to a request with a mistake: what is wrong, in one line."""
     if isinstance(error, RequestValidationError):
-        return reply({"error": "; ".join(invalid(one) for one in error.errors()[:5])}, 422)
+        kind = request.headers.get("content-type", "")
+        return reply({"error": "; ".join(invalid(one, kind) for one in error.errors()[:5])}, 422)
     if isinstance(error, HTTPException):
         response = reply({"error": str(error.detail)}, error.status_code)
         response.headers.update(error.headers or {})
@@ -119,13 +123,30 @@ async def refused(request: Request, error: Exception) -> Response:
     return reply({"error": "the server failed at this request; its log has the reason"}, 500)  # and it is raised again
 
 
-def invalid(error: dict[str, Any]) -> str:
-    """One mistake in the form of a request, with its place."""
-    place = ".".join(
-        str(part) for part in error["loc"] if part != "body" and not str(part).startswith(("function-", "constrained"))
-    )
+def invalid(error: dict[str, Any], kind: str) -> str:
+    """One mistake in the form of a request, whose content has a kind, with its place."""
+    source, *places = error["loc"]
+    if source == "body" and (error["type"] == "json_invalid" or not places):
+        return no_object(error, kind)
+    place = ".".join(str(part) for part in places if not str(part).startswith(("function-", "constrained")))
     text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(str(error["loc"][-1]), KEYS, n=1, cutoff=0.5)
+        key = str(places[-1])
+        if places[0] == "batch" and key in schema.Recommend.model_fields:
+            return f"{place}: {key} stands beside batch, for all its histories"
+        near = get_close_matches(key, KEYS[source], n=1, cutoff=0.5)
         text = f"no such key{f'; did you mean {near[0]}?' if near else ''}"
     return brief(f"{place}: {text}" if place else text, 300)
+
+
+def no_object(error: dict[str, Any], kind: str) -> str:
+    """What is wrong with a body that is no object of JSON, or with one whose keys do not fit together."""
+    if error["type"] == "value_error":
+        return str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return 'the body is empty: send an object of JSON, such as {"items": [50]}'
+    if error["type"] == "json_invalid":
+        return f"the body is no JSON: {error['ctx']['error']}, at letter {error['loc'][-1]}"
+    if "json" not in kind:
+        return "the body is not read as JSON: send it with the header content-type: application/json"
+    return 'the body is no object of JSON, such as {"items": [50]}'

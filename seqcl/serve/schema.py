@@ -76,6 +76,25 @@ class Similar(Body):
     details: StrictBool = False
 
 
+class Which(Body):
+    """The query of an address: which model answers."""
+
+    model: str | None = Field(None, max_length=256)
+
+
+class Search(Which):
+    """The query of a search for items."""
+
+    query: str = Field(max_length=256)
+    limit: int = Field(20, ge=1, le=100)
+
+
+class Newest(Which):
+    """The query for the newest items of a user."""
+
+    limit: int = Field(50, ge=1, le=MOST_ITEMS)
+
+
 class Default(Body):
     """The model that answers where a request names none."""
 
