@@ -25,6 +25,7 @@ from seqcl.augment import (
     NodeDrop,
     OneOf,
     Pair,
+    Rated,
     Reorder,
     SameTarget,
     Subgraph,
@@ -791,6 +792,21 @@ def test_the_rates_of_growing_views_climb_in_equal_stairs_and_stay() -> None:
         pair(batch, seeded())
         part = min(epoch // 2 + 1, 4) / 4
         assert [view.rate for view in pair.views] == pytest.approx([1 - 0.5 * part, 0.4 * part, 0.8 * part])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in VIEWS.values() if issubclass(kind, Rated)])
+def test_a_view_changes_an_item_at_most_near_strength_0_and_most_rows_at_its_whole_rate(kind: type[Rated]) -> None:
+    row = list(range(1, 11))
+    view = bound(kind(rate=0.5))
+    assert isinstance(view, Rated)
+
+    def made(strength: float) -> list[list[int]]:
+        view.rate = view.weaker(0.5, strength)
+        return [list(rows_of(view(batch_of([row]), seeded(seed)))[0]) for seed in range(20)]
+
+    assert all(one == row for one in made(0.0))
+    assert all([item for item in row if item in one] == one and len(one) >= 9 for one in made(0.01))
+    assert sum(one != row for one in made(1.0)) > 15
 
 
 def test_growing_views_are_those_of_a_pair_with_the_rates_of_the_epoch_also_after_a_break() -> None:

@@ -16,6 +16,7 @@ from seqcl.data import Preparation, leave_one_out, markov, shuffled
 from seqcl.encoders import Memories, Memory
 from seqcl.errors import UserError
 from seqcl.evaluation import row_metric
+from seqcl.evaluation.ranks import Seen
 from seqcl.experiment import answers, blended, histories
 from seqcl.experiment.audit import audit
 from seqcl.experiment.job import Job
@@ -139,10 +140,14 @@ def test_vectors_move_towards_the_items_before_them_and_stay_as_long():
     assert torch.allclose(after[0, :4] / after[0, 0], torch.tensor([1.0, 0.2 / 0.7, 0, 0.1 / 0.7]), atol=1e-5)
 
 
-def test_candidates_have_the_ranks_of_a_full_ranking(run):
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_candidates_have_the_ranks_of_a_full_ranking(tmp_path, exclude_seen):
+    """Rows are cut to four items; the evaluator excludes all earlier items of a user."""
+    run = trained(tmp_path, data={"max_len": 4}, eval={"exclude_seen": exclude_seen})
     model, evaluator = run.model, run.experiment.eval
     batches = queries_of(run.split.valid, evaluator, torch.device("cpu"))
-    found = mixture.ranks_of(batches, model.network, model.memories, exclude_seen=False)
+    seen = Seen(run.split.valid, torch.device("cpu")).pairs if exclude_seen else None
+    found = mixture.ranks_of(batches, model.network, model.memories, seen=seen)
     kept = model.memories.mixture.clone()
     for place in (0, 9, len(mixture.mixtures(2)) - 1):
         model.memories.mixture[:] = mixture.mixtures(2)[place]

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seqcl.augment import ByLength, Crop, Identity, Mask, Pair, Reorder, SameTarget, View, halves, stack
+from seqcl.augment import ByLength, Crop, Growing, Identity, Mask, Pair, Reorder, SameTarget, View, halves, stack
 from seqcl.encoders import GRU, HSTU, SASRec
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent, view_regularizer
@@ -850,6 +850,12 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
         (lambda views: MoCo(views=views, dim=DIM, momentum=1.5), "MoCo: momentum"),
         (lambda views: OBJECTIVES["DIM"](views=views, dim=DIM, layers="state"), "did you mean states"),
         (lambda views: OBJECTIVES["DIM"](views=views, dim=DIM, temperature=0), "DIM: temperature must be above 0"),
+        (
+            lambda _: LooC(views=Pair(views=[Crop(), Mask()], distinct=True), dim=DIM),
+            "LooC .* leave views.distinct out",
+        ),
+        (lambda _: LooC(views=Pair(views=[Crop(), Mask()], ordered=True), dim=DIM), "LooC .* leave views.ordered out"),
+        (lambda _: LooC(views=Growing(views=[Crop(), Mask()]), dim=DIM), "LooC: its views cannot grow"),
         (lambda views: SwAV(views=views, dim=DIM, crops=-1), "SwAV: crops must not be negative"),
         (lambda views: SwAV(views=views, dim=DIM, crops=2, crop=1.5), "rate must lie in"),
         (

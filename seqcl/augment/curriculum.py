@@ -17,7 +17,7 @@ from seqcl.types import SeqBatch
 class Growing(Pair):
     """A pair of views whose rates grow in equal stairs, from their first part to the whole; then they stay.
 
-    The strength of an epoch multiplies the part of a row that a view changes; of a crop, the part that it takes away.
+    The strength of an epoch multiplies the part of a row that a view changes; of a crop or a subgraph, the part that it takes away.
 
     Args:
         views: The views to draw from, with their final rates.

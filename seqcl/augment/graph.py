@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from seqcl.augment.operators import choose, portion
-from seqcl.augment.views import Rated
+from seqcl.augment.views import Keeping, Rated
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch
 
@@ -60,7 +60,7 @@ class EdgeDrop(Rated):
         return batch._replace(items=batch.items.gather(1, order), targets=None)
 
 
-class Subgraph(Rated):
+class Subgraph(Keeping):
     """Keep max(1, floor(rate * nodes)) items of a row that a random walk over its transitions finds (GraphCL, arXiv 2010.13902).
 
     The walk begins at a random item and goes on to a random one of those that stand beside any that it has found.

@@ -60,6 +60,14 @@ class Rated(View):
         return rate * strength
 
 
+class Keeping(Rated):
+    """A view whose rate is the part of a row that it keeps."""
+
+    def weaker(self, rate: float, strength: float) -> float:
+        """The part that is kept: at strength 0 all of a row."""
+        return 1 - strength * (1 - rate)
+
+
 class Identity(View):
     """Give the row itself: only the encoder's dropout differs from one view to the other (SimCSE, arXiv 2104.08821)."""
 
@@ -70,7 +78,7 @@ class Identity(View):
         return batch._replace(targets=None)
 
 
-class Crop(Rated):
+class Crop(Keeping):
     """Keep one random window of max(1, floor(rate * n)) items (CL4SRec, arXiv 2010.14395).
 
     Args:
@@ -81,10 +89,6 @@ class Crop(Rated):
     def __init__(self, *, rate: float = 0.6, even: bool = False) -> None:
         super().__init__(rate=rate)
         self.even = self.times_needed = even
-
-    def weaker(self, rate: float, strength: float) -> float:
-        """The part that is kept: at strength 0 all of a row."""
-        return 1 - strength * (1 - rate)
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         return crop(batch, rate=self.rate, generator=generator, even=self.even)

@@ -14,6 +14,7 @@ from seqcl.data import Split
 from seqcl.encoders import Memory
 from seqcl.errors import refuse_infinite_weights
 from seqcl.evaluation import row_metric
+from seqcl.evaluation.ranks import Seen
 from seqcl.experiment.ranking import queries_of, rank
 from seqcl.models import Blend
 from seqcl.training import CheckpointError, load_checkpoint, save_checkpoint
@@ -29,12 +30,13 @@ def settle(
 ) -> dict[str, Any]:
     """Put counted memories beside a trained network, as validation chooses; give what was chosen."""
     monitor, evaluator = experiment.train.monitor, experiment.eval
+    batches = queries_of(split.valid, evaluator, device)
     moved = model.eval().settle(
         made,
-        queries_of(split.valid, evaluator, device),
+        batches,
         figure=lambda: rank(model, split, "valid", evaluator, device, lists=False).metrics[monitor],
         gain=partial(row_metric, monitor),
-        exclude_seen=evaluator.exclude_seen,
+        seen=Seen(batches.windows, device).pairs if evaluator.exclude_seen else None,
     )
     memories = model.memories
     rows = [] if memories is None else memories.mixture[-1].T.tolist()  # a weight of each kind of newest item

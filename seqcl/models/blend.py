@@ -17,7 +17,7 @@ from seqcl.models.ease import EASE
 from seqcl.models.item_knn import ItemKNN, check_similarity
 from seqcl.models.linear import check_weights, closed_form
 from seqcl.models.markov import Markov, check_transitions
-from seqcl.models.mixture import choose, ranks_of
+from seqcl.models.mixture import Seen, choose, ranks_of
 from seqcl.models.neighbours import place_in_row
 from seqcl.models.slist import SLIST
 from seqcl.parts import Part, chosen, part
@@ -143,7 +143,7 @@ class Blend(Recommender):
         *,
         figure: Callable[[], float],
         gain: Callable[[np.ndarray], np.ndarray],
-        exclude_seen: bool,
+        seen: Seen | None,
     ) -> float:
         """Move the vectors and put memories beside them; choose how far and with which weights; give how far.
 
@@ -152,7 +152,7 @@ class Blend(Recommender):
             valid: validation rows with targets (B,) and users, to be gone through several times.
             figure: the figure of this model on them.
             gain: what a rank (n,) is worth in that figure.
-            exclude_seen: the items of a row are no candidates.
+            seen: what is no candidate of these rows; None: all items are.
         """
         amount = self.move(made["SLIST"], figure) if self.blending.neighbours else 0.0
         if self.blending.memories:
@@ -161,7 +161,7 @@ class Blend(Recommender):
                 part.load_state_dict(made[name].state_dict())
             memories.kinds.copy_(self.kinds())
             memories.to(self.dense().device)
-            choose(ranks_of(valid, self.network, memories, exclude_seen=exclude_seen), gain, memories)
+            choose(ranks_of(valid, self.network, memories, seen=seen), gain, memories)
             self.memories = memories
         return amount
 

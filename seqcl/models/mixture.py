@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqcl.blocks import exclude_
 from seqcl.encoders import Memories
 from seqcl.types import SeqBatch
 
@@ -21,6 +22,10 @@ MIDDLE = 0.1
 
 CANDIDATES = 300
 """Best items of a row among which its target is ranked: on Beauty, NDCG@10 is then that among all, for every weight of the grid."""
+
+
+Seen = Callable[[int, int], tuple[Tensor, Tensor]]
+"""Rows, counted from the first, and columns that the validation rows [first, last) exclude, as the evaluator does: (P,), (P,)."""
 
 
 class Ranks(NamedTuple):
@@ -37,7 +42,7 @@ def mixtures(memories: int) -> Tensor:
 
 
 def ranks_of(
-    batches: Iterable[SeqBatch], network: Callable[[SeqBatch], Tensor], memories: Memories, *, exclude_seen: bool
+    batches: Iterable[SeqBatch], network: Callable[[SeqBatch], Tensor], memories: Memories, *, seen: Seen | None
 ) -> Ranks:
     """Rank each row's target under every mixture.
 
@@ -45,16 +50,16 @@ def ranks_of(
         batches: validation rows, with targets (B,) and users.
         network: scores of items 1..N: (B, N).
         memories: the memories.
-        exclude_seen: the items of a row are no candidates.
+        seen: what is no candidate; None: all items are.
     """
-    found = list[tuple[Tensor, Tensor, Tensor]]()
+    found, start = list[tuple[Tensor, Tensor, Tensor]](), 0
     for batch in batches:
         assert batch.targets is not None and batch.users is not None
         scores, bonus = network(batch).clone(), memories.features(batch)  # (B, N), (B, K, N)
         own = batch.targets[:, None] - 1  # (B, 1)
-        if exclude_seen:
-            seen = torch.zeros(len(scores), scores.shape[1] + 2, dtype=torch.bool, device=scores.device)
-            scores.masked_fill_(seen.scatter_(1, batch.items, True)[:, 1:-1], -torch.inf)
+        if seen is not None:
+            exclude_(scores, *seen(start, start + len(scores)))
+            start += len(scores)
         near = (scores + MIDDLE * bonus.sum(1)).topk(min(CANDIDATES, scores.shape[1])).indices  # (B, C)
         columns = torch.cat((own, near), 1)
         scores = scores.gather(1, columns)  # (B, 1 + C)

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from seqcl.augment import Pair, View, stack
+from seqcl.augment import Growing, Pair, View, stack
 from seqcl.encoders import Encoder
-from seqcl.errors import positive
+from seqcl.errors import UserError, positive
 from seqcl.losses import contrast, similarities, wide
 from seqcl.objectives.base import rng
 from seqcl.objectives.heads import Head, projection
@@ -30,12 +30,18 @@ class LooC(ViewsObjective):
     Differs from the paper: keys of the batch by the same encoder, instead of a queue by a slow copy. A key of the row that
     looks like the right one, as short rows often do, is no negative; nor are rows of one user or with one last target.
 
+    The same draws are those of the same seed. A view whose width depends on its draw (NodeDrop, Subgraph, SameTarget) changes
+    the draws of the operators behind it, so that key i may differ from the query in such an operator i: name it last.
+
     Args:
         views: Source of the operators, applied one after another to every view.
         dim: Width D of the encoder's states.
         weight: Factor of the term.
         temperature: Divisor of the cosines.
         head: Projection of each space, dropped after training.
+
+    Raises:
+        UserError: a pair that is ordered or distinct, as all operators are applied to each view, or whose rates grow.
     """
 
     def __init__(
@@ -49,6 +55,14 @@ class LooC(ViewsObjective):
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head="none")
         positive("LooC", temperature=temperature)
+        pair = self.views
+        for option, given in (("ordered", pair.ordered), ("distinct", pair.distinct)):
+            if given:
+                raise UserError(
+                    f"LooC applies all operators to every view: {option} says nothing, leave views.{option} out"
+                )
+        if isinstance(pair, Growing):
+            raise UserError("LooC: its views cannot grow over the epochs; take --views crop_mask_reorder")
         self.temperature = temperature
         self.heads = nn.ModuleList(projection(head, dim) for _ in range(len(self.views.views) + 1))
 
