@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
+from seqcl import models
 from seqcl.encoders import SASRec
 from seqcl.errors import UserError
-from seqcl.objectives import DirectAU
+from seqcl.objectives import DirectAU, FeatureContrast, ItemGraph
+from seqcl.parts import part
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
 from tests.test_contrastive_objectives import DIM, MAX_LEN, TRAIN, N
@@ -92,3 +94,9 @@ def test_as_many_positions_as_are_asked_for_are_spread():
 def test_a_value_out_of_its_range_is_refused(options):
     with pytest.raises(UserError):
         DirectAU(**options)
+
+
+@pytest.mark.parametrize("objective", [ItemGraph, FeatureContrast])
+def test_an_objective_that_ranks_nothing_does_not_fit(objective):
+    with pytest.raises(UserError, match=f"objective {objective.__name__} does not fit DirectAU: .*; take DirectAU"):
+        models.DirectAU(TRAIN, objective=part(objective))
