@@ -10,7 +10,7 @@ import torch
 from seqcl import models
 from seqcl.encoders import SASRec
 from seqcl.errors import UserError
-from seqcl.objectives import DirectAU, FeatureContrast, ItemGraph
+from seqcl.objectives import DirectAU, Distillation, FeatureContrast, ItemGraph
 from seqcl.parts import part
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
@@ -100,3 +100,9 @@ def test_a_value_out_of_its_range_is_refused(options):
 def test_an_objective_that_ranks_nothing_does_not_fit(objective):
     with pytest.raises(UserError, match=f"objective {objective.__name__} does not fit DirectAU: .*; take DirectAU"):
         models.DirectAU(TRAIN, objective=part(objective))
+
+
+def test_cosines_without_a_temperature_are_no_student():
+    with pytest.raises(UserError, match="cosines of DirectAU, from -1 to 1, cannot follow a teacher"):
+        models.DirectAU(TRAIN, distil=part(Distillation, teachers="SLIST"))
+    models.DirectAU(TRAIN, distil=part(Distillation, teachers="SLIST"), objective=part(DirectAU, similarity="dot"))
