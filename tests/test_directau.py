@@ -106,3 +106,8 @@ def test_cosines_without_a_temperature_are_no_student():
     with pytest.raises(UserError, match="cosines of DirectAU, from -1 to 1, cannot follow a teacher"):
         models.DirectAU(TRAIN, distil=part(Distillation, teachers="SLIST"))
     models.DirectAU(TRAIN, distil=part(Distillation, teachers="SLIST"), objective=part(DirectAU, similarity="dot"))
+
+
+def test_the_part_of_the_distillation_is_checked_without_teachers():
+    with pytest.raises(UserError, match="alpha must be above 0 and at most 1, not 2"):
+        models.SASRec(TRAIN, distil=part(Distillation, alpha=2))

@@ -452,3 +452,9 @@ def test_an_extended_encoder_has_the_blocks_and_the_shapes_of_the_one_below():
     found = encoder.by_block(batch, overlap=1)
     assert encoder.depth == 3 and encoder.fixed_shapes and found.shape == (2, 3, 8)
     torch.testing.assert_close(found[:, -1], encoder.last(batch))
+
+
+def test_a_cutoff_above_the_spectrum_of_a_row_is_refused():
+    BSARec(num_items=20, max_len=6, dim=8, cutoff=7)
+    with pytest.raises(UserError, match=r"encoder\.cutoff=8: rows of 6 items have 3 pairs"):
+        BSARec(num_items=20, max_len=6, dim=8, cutoff=8)

@@ -18,6 +18,16 @@ from seqcl.objectives.teachers import Teacher, mean_chances
 from seqcl.types import Batches, SeqBatch, Windows
 
 
+def check_alpha(alpha: float) -> None:
+    """Refuse a part of the distillation that is not above 0 and at most 1.
+
+    Raises:
+        UserError: names it.
+    """
+    if not 0 < alpha <= 1:
+        raise UserError(f"Distillation: alpha must be above 0 and at most 1, not {alpha}")
+
+
 class Distillation(Objective):
     """The student's softmax over all items matches the mean of its teachers', at every position with a target: the term `distil`.
 
@@ -41,8 +51,7 @@ class Distillation(Objective):
     def __init__(self, *, ranker: Objective, teachers: str = "", alpha: float = 0.5, temperature: float = 1.0) -> None:
         super().__init__()
         positive("Distillation", temperature=temperature)
-        if not 0 < alpha <= 1:
-            raise UserError(f"Distillation: alpha must be above 0 and at most 1, not {alpha}")
+        check_alpha(alpha)
         self.names = [name.strip() for name in teachers.split(",") if name.strip()]
         if not self.names:
             raise UserError("Distillation: teachers is empty: give the folders of finished runs, separated by commas")
