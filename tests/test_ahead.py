@@ -185,3 +185,8 @@ def test_what_is_impossible_is_refused_by_name(kind, options):
         kind(dim=DIM, **options)
     with pytest.raises(UserError, match="did you mean cosine"):
         kind(dim=DIM, similarity="cosin")
+
+
+def test_a_dropout_out_of_its_range_is_named_with_its_section():
+    with pytest.raises(UserError, match=r"objective\.dropout must be from 0 to below 1, not 2"):
+        MemoryCPC(dim=DIM, dropout=2)

@@ -780,6 +780,12 @@ def test_rows_of_one_item_can_be_left_alone_and_others_get_two_different_operato
         assert (cropped[0] ^ cropped[1]).all()
 
 
+@pytest.mark.parametrize("make", [crop_mask_reorder, growing_crop_mask_reorder])
+def test_a_pair_without_operators_says_which_to_give(make) -> None:
+    with pytest.raises(UserError, match="no operator is left: give crop, mask or reorder above 0"):
+        make(crop=0, mask=0, reorder=0)
+
+
 # A curriculum
 
 

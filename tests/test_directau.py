@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
+from seqcl import models
 from seqcl.encoders import SASRec
 from seqcl.errors import UserError
-from seqcl.objectives import DirectAU
+from seqcl.objectives import DirectAU, Distillation, FeatureContrast, ItemGraph
+from seqcl.parts import part
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
 from tests.test_contrastive_objectives import DIM, MAX_LEN, TRAIN, N
@@ -92,3 +94,20 @@ def test_as_many_positions_as_are_asked_for_are_spread():
 def test_a_value_out_of_its_range_is_refused(options):
     with pytest.raises(UserError):
         DirectAU(**options)
+
+
+@pytest.mark.parametrize("objective", [ItemGraph, FeatureContrast])
+def test_an_objective_that_ranks_nothing_does_not_fit(objective):
+    with pytest.raises(UserError, match=f"objective {objective.__name__} does not fit DirectAU: .*; take DirectAU"):
+        models.DirectAU(TRAIN, objective=part(objective))
+
+
+def test_cosines_without_a_temperature_are_no_student():
+    with pytest.raises(UserError, match="cosines of DirectAU, from -1 to 1, cannot follow a teacher"):
+        models.DirectAU(TRAIN, distil=part(Distillation, teachers="SLIST"))
+    models.DirectAU(TRAIN, distil=part(Distillation, teachers="SLIST"), objective=part(DirectAU, similarity="dot"))
+
+
+def test_the_part_of_the_distillation_is_checked_without_teachers():
+    with pytest.raises(UserError, match="alpha must be above 0 and at most 1, not 2"):
+        models.SASRec(TRAIN, distil=part(Distillation, alpha=2))

@@ -11,6 +11,7 @@ from seqcl.encoders import ENCODERS, GRU, HSTU, NARM, BERT4Rec, BSARec, SASRec, 
 from seqcl.encoders.attention import RelativeAttention
 from seqcl.encoders.bsarec import FourierFilter
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.extended import Extended, kept_layers
 from seqcl.encoders.gate import ChannelGate
 from seqcl.encoders.hstu import Block
 from seqcl.encoders.layout import Layout, best_fit
@@ -442,3 +443,18 @@ def test_without_a_gate_an_encoder_is_what_it_was_and_a_gate_below_nothing_is_re
     assert not torch.allclose(made[0].last(batch(ROWS)), made[2].last(batch(ROWS)))
     with pytest.raises(UserError, match=r"encoder.*gate"):
         kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, gate=-1)
+
+
+def test_an_extended_encoder_has_the_blocks_and_the_shapes_of_the_one_below():
+    below = SASRec(num_items=20, max_len=6, dim=8, layers=3).eval()
+    encoder = Extended(below, kept_layers(1, 8)).eval()
+    batch = SeqBatch(torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2]))
+    found = encoder.by_block(batch, overlap=1)
+    assert encoder.depth == 3 and encoder.fixed_shapes and found.shape == (2, 3, 8)
+    torch.testing.assert_close(found[:, -1], encoder.last(batch))
+
+
+def test_a_cutoff_above_the_spectrum_of_a_row_is_refused():
+    BSARec(num_items=20, max_len=6, dim=8, cutoff=7)
+    with pytest.raises(UserError, match=r"encoder\.cutoff=8: rows of 6 items have 3 pairs"):
+        BSARec(num_items=20, max_len=6, dim=8, cutoff=8)

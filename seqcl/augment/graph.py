@@ -40,6 +40,8 @@ class EdgeDrop(Rated):
 
     Nothing tells any more which of two pieces came first. An edge is cut wherever its two items follow each other.
 
+    Differs from the paper: its edge perturbation also adds edges at random.
+
     Args:
         rate: Part of a row's different transitions that is cut; 0.2 in the paper.
     """

@@ -11,7 +11,7 @@ from seqcl.augment.graph import EdgeDrop, NodeDrop, Subgraph
 from seqcl.augment.same_target import SameTarget
 from seqcl.augment.similarity import Correlation
 from seqcl.augment.views import Crop, Identity, Insert, Mask, Reorder, Substitute, View
-from seqcl.errors import check_choice
+from seqcl.errors import UserError, check_choice
 
 Positives = Literal["supervised", "unsupervised", "both"]
 
@@ -38,6 +38,8 @@ def crop_mask_reorder(
     """
     operators: list[tuple[Callable[..., View], float]] = [(Crop, crop), (Mask, mask), (Reorder, reorder)]
     views = [operator(rate=rate) for operator, rate in operators if rate]
+    if not views:
+        raise UserError("no operator is left: give crop, mask or reorder above 0")
     if keep_single:
         views = [ByLength(short=Identity(), long=view, threshold=1) for view in views]
     return Pair(views=views, distinct=distinct, number=number)
@@ -61,7 +63,10 @@ def node_edge_mask_subgraph(
         (Mask, mask),
         (Subgraph, subgraph),
     ]
-    return Pair(views=[operator(rate=rate) for operator, rate in operators if rate], distinct=distinct)
+    views = [operator(rate=rate) for operator, rate in operators if rate]
+    if not views:
+        raise UserError("no operator is left: give nodes, edges, mask or subgraph above 0")
+    return Pair(views=views, distinct=distinct)
 
 
 def by_length(

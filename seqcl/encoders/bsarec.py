@@ -61,6 +61,10 @@ class BSARec(TableEncoder):
         if not 0 <= filtered <= 1:
             raise UserError(f"encoder.filtered must be from 0 to 1, not {filtered}")
         super().__init__(num_items=num_items, max_len=max_len, dim=dim)
+        if cutoff // 2 > max_len // 2:
+            raise UserError(
+                f"encoder.cutoff={cutoff}: rows of {max_len} items have {max_len // 2} pairs of frequencies at most"
+            )
         self.place = nn.Parameter(torch.randn(max_len, dim) * 0.02)
         self.blocks = nn.ModuleList(
             Block(dim, heads, hidden * dim, dropout, FourierFilter(dim, max_len, cutoff), filtered)

@@ -15,14 +15,18 @@ class Dropout(nn.Module):
     On a CPU `rate` is rounded to a 256th, which is what makes it cheap: a million elements in 4 ms on one core, where
     torch.nn.Dropout, drawing a double for each, takes 18. Elsewhere it is torch's.
 
+    Args:
+        rate: share that is zeroed.
+        option: name of the option that gives the rate.
+
     Raises:
         UserError: the rate is not in [0, 1).
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, option: str = "encoder.dropout") -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise UserError(f"dropout must be from 0 to below 1, not {rate}")
+            raise UserError(f"{option} must be from 0 to below 1, not {rate}")
         self.rate = rate
 
     def extra_repr(self) -> str:

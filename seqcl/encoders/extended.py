@@ -23,7 +23,7 @@ class Extended(Encoder):
     def __init__(self, below: Encoder, top: nn.Sequential) -> None:
         super().__init__(num_items=below.num_items, max_len=below.max_len, dim=below.dim)
         self.below, self.top = below, top
-        self.one_pass, self.both_ways = below.one_pass, below.both_ways
+        self.one_pass, self.both_ways, self.fixed_shapes = below.one_pass, below.both_ways, below.fixed_shapes
 
     @property
     def causal(self) -> bool:
@@ -49,6 +49,15 @@ class Extended(Encoder):
     def last(self, batch: SeqBatch) -> Tensor:
         """States after the newest items: (B, D)."""
         return self.top(self.below.last(batch))
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks of the encoder below."""
+        return self.below.depth
+
+    def by_block(self, batch: SeqBatch, *, overlap: int) -> Tensor:
+        """The state that `last` would give if the encoder below ended after each of its blocks: (B, depth, D)."""
+        return self.top(self.below.by_block(batch, overlap=overlap))
 
     def exported(self) -> Exported:
         """The facts from which a bundle makes this encoder again."""

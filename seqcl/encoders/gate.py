@@ -13,7 +13,8 @@ class ChannelGate(nn.Module):
     """Multiply each channel by sigmoid(W2 ReLU(W1 mean)), from the mean of all channels over the visible places.
 
     Source: SENet, arXiv 1709.01507, eq. 2 to 4, with biases as in its code. Differs from the paper: the mean is over the places
-    that a state may read, so that of a causal encoder it is a running mean and no later item is seen.
+    that a state may read, so that of a causal encoder it is a running mean and no later item is seen. The gate weighs the
+    residual path too, as it stands behind the whole block. A recurrent encoder has one gate, behind its last layer.
 
     Args:
         dim: number of channels.

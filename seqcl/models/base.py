@@ -14,7 +14,8 @@ from seqcl.augment import crop_mask_reorder
 from seqcl.errors import UserError
 from seqcl.models.pretraining import ContrastFirst, Pretraining, check_contrast, keep_layers
 from seqcl.objectives import Distillation, Joint, NextItem, Objective
-from seqcl.parts import Part, chosen, part
+from seqcl.objectives.distillation import check_alpha
+from seqcl.parts import Part, chosen, declared, part
 from seqcl.types import SeqBatch, Windows
 
 Parts = dict[str, Part]
@@ -68,8 +69,12 @@ class Recommender(Model):
         self.encoder = self.make_encoder(train, own)
         terms = self.terms(self.encoder, own)
         ranking = next(iter(terms), "")
+        if terms and not hasattr(terms[ranking], "scoring"):
+            raise cannot_rank(type(self), own, terms[ranking])
         if "distil" in own and own["distil"].options.get("teachers"):
             terms[ranking] = own["distil"](ranker=terms[ranking])
+        elif "distil" in own and "alpha" in own["distil"].options:
+            check_alpha(own["distil"].options["alpha"])
         if isinstance(learner := terms.get(ranking), Distillation):
             from seqcl.models.teachers import counted_teacher
 
@@ -125,6 +130,14 @@ class Recommender(Model):
     def scores(self, batch: SeqBatch) -> Tensor:
         """Scores of items 1..N: (B, N)."""
         return self.queries(batch) @ self.vectors().T
+
+
+def cannot_rank(recipe: type[Recommender], parts: Parts, objective: Objective) -> UserError:
+    """The error for an objective that stands where items are ranked and has no scoring; it names the recipe's own one."""
+    kind = type(objective)
+    own = [one.component.__name__ for name, one in declared(recipe).items() if parts[name].component is kind]
+    text = f"objective {kind.__name__} does not fit {recipe.__name__}: it ranks no items, and the first objective must"
+    return UserError(f"{text}; take {own[0]}" if own else text)
 
 
 class Contrastive(Recommender):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seqcl import encoders
 from seqcl.errors import UserError, not_negative
-from seqcl.objectives import Objective
+from seqcl.objectives import LoCo, LooC, MiCE, Objective
 from seqcl.types import SeqBatch
 
 
@@ -103,6 +103,10 @@ def keep_layers(encoder: encoders.Encoder, terms: Mapping[str, Objective], numbe
     if isinstance(encoder, encoders.TwoTower):
         raise UserError("pretrain.keep: a projection head over histories is no part of two towers")
     heads = [term for term in terms.values() if isinstance(getattr(term, "head", None), nn.Sequential)]
+    if elsewhere := [type(term).__name__ for term in terms.values() if isinstance(term, LoCo | LooC | MiCE)]:
+        raise UserError(
+            f"pretrain.keep={number}: {elsewhere[0]} has heads of other kinds, of which none can be kept; leave it at 0"
+        )
     if len(heads) != 1:
         raise UserError(
             f"pretrain.keep={number}: the layers of one projection head can be kept, and there are {len(heads)}; "

@@ -186,7 +186,7 @@ class MemoryCPC(PredictiveCoding):
         self.begin(temperature, schedule, highest, period)
         positive("MemoryCPC", memory=memory, instances=instances)
         self.number = instances
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, "objective.dropout")
         self.address = nn.Linear(dim, memory)
         self.memory = nn.Parameter(torch.randn(memory, dim) / math.sqrt(dim))
         self.step = nn.GRUCell(dim, dim) if steps > 1 else None

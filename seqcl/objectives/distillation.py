@@ -11,10 +11,21 @@ from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError, positive
 from seqcl.losses import distillation
 from seqcl.objectives.base import Objective
+from seqcl.objectives.direct import DirectAU
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.positions import learned_places, learned_positions, only_newest
 from seqcl.objectives.teachers import Teacher, mean_chances
 from seqcl.types import Batches, SeqBatch, Windows
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuse a part of the distillation that is not above 0 and at most 1.
+
+    Raises:
+        UserError: names it.
+    """
+    if not 0 < alpha <= 1:
+        raise UserError(f"Distillation: alpha must be above 0 and at most 1, not {alpha}")
 
 
 class Distillation(Objective):
@@ -34,17 +45,20 @@ class Distillation(Objective):
         temperature: Divisor of the scores of teachers and student.
 
     Raises:
-        UserError: a value out of its range, or no teacher.
+        UserError: a value out of its range, no teacher, or DirectAU by cosines as the student.
     """
 
     def __init__(self, *, ranker: Objective, teachers: str = "", alpha: float = 0.5, temperature: float = 1.0) -> None:
         super().__init__()
         positive("Distillation", temperature=temperature)
-        if not 0 < alpha <= 1:
-            raise UserError(f"Distillation: alpha must be above 0 and at most 1, not {alpha}")
+        check_alpha(alpha)
         self.names = [name.strip() for name in teachers.split(",") if name.strip()]
         if not self.names:
             raise UserError("Distillation: teachers is empty: give the folders of finished runs, separated by commas")
+        if isinstance(ranker, DirectAU) and ranker.scoring.similarity == "cosine":
+            raise UserError(
+                "Distillation: cosines of DirectAU, from -1 to 1, cannot follow a teacher: take similarity dot"
+            )
         self.ranker, self.alpha, self.temperature = ranker, alpha, temperature
         self.times_needed = ranker.times_needed
         self.find: Callable[[str], Teacher] | None = None

@@ -19,7 +19,7 @@ class LoCo(ViewsObjective):
     """NT-Xent of two views after each block, the gradients stopped between blocks that overlap: the term `contrast`.
 
     Source: LoCo, arXiv 2008.01342, section 3. The contrast after block k trains block k and the `overlap` blocks before it; that
-    after block 1 trains the item embeddings too. An overlap of 0 is greedy (GIM, arXiv 1905.11786, as the paper compares
+    after block 1 trains the item embeddings too, and so does every contrast that reaches below block 1. An overlap of 0 is greedy (GIM, arXiv 1905.11786, as the paper compares
     it); one that covers all blocks is the plain contrast at every block. An encoder without blocks, such as GRU, is one
     block, and this is NT-Xent.
 
