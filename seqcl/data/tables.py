@@ -45,7 +45,8 @@ def text_columns(file: BinaryIO) -> list[str]:
 
     schema = parquet.ParquetFile(file).schema_arrow
     index = (schema.pandas_metadata or {}).get("index_columns", [])
-    return [field.name for field in schema if pa.types.is_string(field.type) and field.name not in index]
+    text = (pa.types.is_string, pa.types.is_large_string)  # pandas 3 writes the latter
+    return [field.name for field in schema if any(one(field.type) for one in text) and field.name not in index]
 
 
 def check_storable(table: pd.DataFrame | Path | None, which: str) -> None:
