@@ -1,4 +1,4 @@
-"""What a blend's memories cost: seconds of a query of its bundle, and the figure on validation with fewer weights an item.
+"""Measure what a blend's memories cost: seconds of a query of its bundle, and the figure on validation with fewer weights an item.
 
     python benchmarks/blend.py RUN --sizes 500,200,100
 

@@ -61,7 +61,7 @@ def timed(work: Callable[[], Any], device: Any) -> float:
 
 
 def rates(device: Any, *, smoke: bool) -> dict[str, float]:
-    """What the device can do: operations a second of square products in each precision, bytes a second of a copy."""
+    """Measure what the device can do: operations a second of square products in each precision, bytes a second of a copy."""
     import torch
 
     size, best = 256 if smoke else 4096, {}
@@ -110,7 +110,7 @@ class Way:
         )
 
     def step(self) -> None:
-        """What the loop of training does in a step."""
+        """Do what the loop of training does in a step."""
         batch, learner = next(self.batches), self.learner
         total, losses = learner.backward(learner.forward(batch))
         learner.optimizer.step(self.trainer.lr)

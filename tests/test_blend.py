@@ -18,7 +18,7 @@ from seqcl.errors import UserError
 from seqcl.evaluation import row_metric
 from seqcl.evaluation.ranks import Seen
 from seqcl.experiment import answers, blended, histories
-from seqcl.experiment.audit import audit
+from seqcl.experiment.audit import audit, blends
 from seqcl.experiment.job import Job
 from seqcl.experiment.lists import write_lists
 from seqcl.experiment.ranking import queries_of, rank
@@ -246,6 +246,16 @@ def verdicts(folder):
     return {check.name: check for check in audit(folder, batches=1) if check.model == "Blend"}
 
 
+def with_other_bits(count):
+    def counted(*arguments):
+        made = count(*arguments)
+        for memory in made.values():
+            memory.weights *= 1 + 1e-6
+        return made
+
+    return counted
+
+
 def test_a_clean_blend_holds_and_one_that_saw_more_is_broken(tmp_path, run, monkeypatch):
     found = verdicts(run.folder)
     assert not [name for name, check in found.items() if check.verdict == "broken"]
@@ -265,6 +275,15 @@ def test_a_clean_blend_holds_and_one_that_saw_more_is_broken(tmp_path, run, monk
         leaked = trained(tmp_path / "count")
     found = verdicts(leaked.folder)
     assert found["memories"].verdict == "broken" and "the memory SLIST is another one" in found["memories"].told
+    with monkeypatch.context() as patch:  # with another number of threads sums have other last bits
+        patch.setattr(blends, "count_on_twin", with_other_bits(blends.count_on_twin))
+        assert verdicts(run.folder)["memories"].verdict == "broken"
+        patch.setattr(torch, "get_num_threads", lambda: 77)
+        found = verdicts(run.folder)
+        assert found["memories"].verdict == found["choice of a blend"].verdict == "held", found[
+            "choice of a blend"
+        ].told
+        assert verdicts(leaked.folder)["memories"].verdict == "broken"
     with monkeypatch.context() as patch:
         test = run.split.test
         patch.setattr(blended, "queries_of", lambda _, *how: queries_of(test, *how))  # weights are chosen there

@@ -122,7 +122,7 @@ def key_of(file: Path | None) -> str | None:
 
 
 def hosts_of(host: str, key: str | None) -> set[str] | None:
-    """What requests may call a server that listens at `host`; None: anything, where a key or the network decides."""
+    """The names by which requests may call a server that listens at `host`; None: anything, where a key or the network decides."""
     if key is not None or not is_loopback(host):
         return None
     return {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}

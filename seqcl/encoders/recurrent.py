@@ -55,7 +55,7 @@ class RecurrentEncoder(TableEncoder):
         return pad_packed_sequence(found, batch_first=True, total_length=length)[0], newest[-1]
 
     def read(self, states: Tensor, batch: SeqBatch, then: nn.Module | None) -> tuple[Tensor, Tensor]:
-        """What `recur` gives, from outputs (B, L, H) with padding, through the gate if there is one."""
+        """Give what `recur` gives, from outputs (B, L, H) with padding, through the gate if there is one."""
         if self.gate is not None:
             length = states.shape[1]
             states = self.gate(states, torch.ones(length, length, dtype=torch.bool, device=states.device).tril())

@@ -146,7 +146,7 @@ def check_unseen(earlier: Run, sequences: Sequences, split: Split) -> None:
 
 
 def counts_of(keys: np.ndarray, known: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """How often each key (n,) was counted among known ones, sorted; 0 for others."""
+    """Tell how often each key (n,) was counted among known ones, sorted; 0 for others."""
     place = np.searchsorted(known, keys).clip(max=len(known) - 1)
     return np.where(known[place] == keys, counts[place], 0) if len(known) else np.zeros(len(keys), np.int64)
 
@@ -240,7 +240,7 @@ def put_rows(weight: Tensor, old: Tensor, rows: np.ndarray) -> None:
 
 
 def neighbours(train: Windows, rows: np.ndarray) -> Any:
-    """How often each new item stands beside each known one in training: sparse (N + 2, N + 2), each row's sum 1, or 0."""
+    """Count how often each new item stands beside each known one in training: sparse (N + 2, N + 2), each row's sum 1, or 0."""
     from scipy.sparse import csr_array
 
     users, items = train.known()

@@ -86,7 +86,7 @@ def at_once(device: torch.device, row_bytes: int) -> int:
 
 
 def divisor(states: Tensor, real: Tensor | None) -> int | Tensor:
-    """What makes a mean of sums over positions: T; or (T, 1) with the number of real ones, and infinity where one is not."""
+    """The number that makes a mean of sums over positions: T; or (T, 1) with the number of real ones, and infinity where one is not."""
     if real is None:
         return max(len(states), 1)
     return torch.where(real, real.sum().clamp(min=1).to(states.dtype), torch.inf)[:, None]

@@ -117,9 +117,9 @@ class Audited:
             "clusters": self.check_clusters,
             "pre-training": lambda: self.check_epoch("pretraining"),
             "first epoch": lambda: self.check_epoch("training"),
-            "memories": lambda: blends.check_memories(model, self.memories, same_device=self.same_device()),
+            "memories": lambda: blends.check_memories(model, self.memories, exact=self.same_sums()),
             "choice of a blend": lambda: blends.check_choice(
-                model, self.memories, self.experiment, run.sequences, plain, same_device=self.same_device()
+                model, self.memories, self.experiment, run.sequences, plain, exact=self.same_sums()
             ),
             "early stopping": lambda: chosen.check_stopping(run.experiment, run.folder),
             "choice of weights": lambda: chosen.check_validation(
@@ -191,6 +191,11 @@ class Audited:
         """True if the run was made on such a device as this audit, in one process."""
         about = self.finished.about["machine"]
         return about.get("device") == about_machine(self.run.device)["device"] and "processes" not in about
+
+    def same_sums(self) -> bool:
+        """True if sums have the last bits that they had in the run: the same device, and as many threads."""
+        about = self.finished.about["machine"]
+        return self.same_device() and about.get("threads") == torch.get_num_threads()
 
     @cached_property
     def traces(self) -> tuple[Trace, Trace]:
