@@ -20,7 +20,7 @@ from seqcl.experiment.audit import audit
 from seqcl.losses import distillation
 from seqcl.models.slist import SLIST
 from seqcl.models.teachers import OfCounts, teacher_of
-from seqcl.objectives.teachers import Teacher, mean_chances, prefixes
+from seqcl.objectives.teachers import Teacher, joint_chances, prefixes
 from seqcl.retrieval.bundle import Bundle
 from seqcl.testing.models import TINY, begun, small_log, tiny
 from seqcl.types import SeqBatch
@@ -95,7 +95,7 @@ def test_a_counted_model_teaches_by_shares_and_several_teachers_by_the_mean_of_t
         wanted = [math.log(one / sum(positive) + 1e-5) for one in positive]
         assert logits.tolist() == pytest.approx(wanted, rel=1e-4)
     network = teacher_of(model)
-    found = mean_chances([counted, network], batch, places, 2.0)(slice(0, 2))
+    found = joint_chances([counted, network], batch, places, temperature=2.0)(slice(0, 2))
     expected = sum((one.at(batch, places)(slice(0, 2)) / 2.0).softmax(1) for one in (counted, network)) / 2
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found.sum(1), torch.ones(2))

@@ -36,7 +36,7 @@ def hand_teachers(model: Recommender, sequences: Sequences, split: Split, device
         runs = {name: read_teacher(name, sequences, split) for name in learner.names if not is_counted(name)}
         with kept_random_states():
             found = [teacher_of(runs[name].model) if name in runs else learner.make(name) for name in learner.names]
-        learner.teachers = [teacher.to(device) for teacher in found]
+        learner.take(found, device)
         if runs:
             model.identity["teachers"] = ", ".join(f"{name} ({version_of(run)})" for name, run in runs.items())
             log.info("learns from %s", model.identity["teachers"])
@@ -45,9 +45,12 @@ def hand_teachers(model: Recommender, sequences: Sequences, split: Split, device
 def check_teachers(model: Recommender, sequences: Sequences, split: Split) -> None:
     """Refuse what `hand_teachers` would refuse."""
     for learner in learners(model):
+        counted = False
         for name in learner.names:
-            if not is_counted(name):
-                read_teacher(name, sequences, split)
+            counted = (
+                is_counted(name) or not isinstance(read_teacher(name, sequences, split).model, Recommender) or counted
+            )
+        learner.check_counted(counted)
 
 
 def learners(model: Recommender) -> Iterator[Distillation]:

@@ -13,7 +13,7 @@ from seqcl.losses.contrastive import (
     wide,
 )
 from seqcl.losses.decorrelation import barlow, vicreg
-from seqcl.losses.distillation import distillation
+from seqcl.losses.distillation import distillation, kept_distillation
 from seqcl.losses.margin import cosine_margin, margin_contrast, spreading, triplet, view_regularizer
 from seqcl.losses.mixing import hard_mixes
 from seqcl.losses.mixture import mixture
@@ -50,6 +50,7 @@ __all__ = [
     "gbce",
     "hard_mixes",
     "info_nce",
+    "kept_distillation",
     "margin_contrast",
     "mixture",
     "nt_xent",

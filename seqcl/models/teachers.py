@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +22,15 @@ LEAST = 1e-5
 class OfCounts(Teacher):
     """A model that is counted: its scores, those below 0 left out, are shares, and their logs are logits."""
 
+    counted = True
+
     def __init__(self, model: Model) -> None:
         self.model = model
+
+    def without(self, train: Windows, users: np.ndarray) -> Teacher:
+        rest = replace(train, ends=np.where(users, train.offsets[:-1], train.ends))
+        device = next((one.device for one in self.model.buffers()), torch.device("cpu"))
+        return OfCounts(type(self.model)(rest, **cast(Baseline, self.model).parts).to(device))
 
     @torch.no_grad()
     def logits(self, batch: SeqBatch) -> Tensor:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from seqcl.encoders import Encoder, Scoring
-from seqcl.errors import UserError, positive
-from seqcl.losses import distillation
+from seqcl.errors import UserError, not_negative, positive
+from seqcl.losses import distillation, kept_distillation
 from seqcl.objectives.base import Objective
 from seqcl.objectives.direct import DirectAU
+from seqcl.objectives.kept_chances import KeptChances, Saying
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.positions import learned_places, learned_positions, only_newest
-from seqcl.objectives.teachers import Teacher, mean_chances
+from seqcl.objectives.teachers import Teacher, joint_chances
 from seqcl.types import Batches, SeqBatch, Windows
 
 
@@ -36,22 +39,44 @@ class Distillation(Objective):
 
     Differs from the paper: the divergence in place of the cross-entropy, which is larger by a constant. Several teachers are
     averaged. A model that is counted teaches by its scores as shares of their sum; it was counted on the very rows that
-    it teaches.
+    it teaches, unless `groups` keeps each row out of its own count.
 
     Args:
         ranker: The objective that ranks, and gives the student's own term.
         teachers: Folders of finished runs, or names of models that are counted, separated by commas.
         alpha: Part of the distillation in the loss; 1: the next item is not learned (eq. 2).
         temperature: Divisor of the scores of teachers and student.
+        kept: Largest chances of a position, taken once before training and learned in the place of all; 0: all, anew in each
+            step. Batches then cost what a full softmax costs, and a position 6 bytes for each.
+        counted: 0: chances of all teachers are averaged. Else the weight of the log shares of each model that is counted,
+            which are added to the mean scores of the networks.
+        groups: Groups of users: a model that is counted teaches each as counted without it; 0: as counted on all. Needs kept.
 
     Raises:
         UserError: a value out of its range, no teacher, or DirectAU by cosines as the student.
     """
 
-    def __init__(self, *, ranker: Objective, teachers: str = "", alpha: float = 0.5, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        ranker: Objective,
+        teachers: str = "",
+        alpha: float = 0.5,
+        temperature: float = 1.0,
+        kept: int = 0,
+        counted: float = 0.0,
+        groups: int = 0,
+    ) -> None:
         super().__init__()
         positive("Distillation", temperature=temperature)
+        not_negative("Distillation", kept=kept, counted=counted, groups=groups)
         check_alpha(alpha)
+        if groups == 1:
+            raise UserError("Distillation: groups must be 2 or more, or 0 for one count of all users, not 1")
+        if groups and not kept:
+            raise UserError(
+                "Distillation: groups needs kept, such as 200: a count for each group is too much for every step"
+            )
         self.names = [name.strip() for name in teachers.split(",") if name.strip()]
         if not self.names:
             raise UserError("Distillation: teachers is empty: give the folders of finished runs, separated by commas")
@@ -60,11 +85,13 @@ class Distillation(Objective):
                 "Distillation: cosines of DirectAU, from -1 to 1, cannot follow a teacher: take similarity dot"
             )
         self.ranker, self.alpha, self.temperature = ranker, alpha, temperature
+        self.kept, self.weight, self.groups = kept, counted, groups
         self.times_needed = ranker.times_needed
         self.find: Callable[[str], Teacher] | None = None
         """Makes a teacher of its name; whoever builds the model sets it."""
         self.teachers: list[Teacher] | None = None
-        """The teachers; made when the first batch comes unless they are given before."""
+        """The teachers; made when they are first asked unless they are given before."""
+        self.known: KeptChances | None = None
 
     @property
     def scoring(self) -> Scoring:  # type: ignore[override]
@@ -77,9 +104,22 @@ class Distillation(Objective):
     def prepare(self, encoder: Encoder, train: Windows) -> None:
         self.ranker.prepare(encoder, train)
         self.newest = not encoder.one_pass or only_newest(train)
+        self.train_windows = train
 
     def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
         self.ranker.before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
+        if self.kept and self.known is None:
+            saying = partial(self.said_to, device=next(encoder.parameters()).device)
+            self.known = KeptChances(batches, saying, size=self.kept, newest=self.newest, groups=max(self.groups, 1))
+
+    def said_to(self, group: int, device: torch.device) -> Saying:
+        """What the teachers say to a group of users."""
+        teachers = self.given(device)
+        if self.groups:
+            train = self.train_windows
+            users = np.arange(train.num_users) % self.groups == group
+            teachers = [teacher.without(train, users) for teacher in teachers]
+        return partial(joint_chances, teachers, temperature=self.temperature, counted=self.weight)
 
     def after_step(self, encoder: Encoder) -> None:
         self.ranker.after_step(encoder)
@@ -97,17 +137,41 @@ class Distillation(Objective):
             terms = {name: (1 - self.alpha) * term for name, term in terms.items()}
             self.observed, self.missing = dict(self.ranker.observed), dict(self.ranker.missing)
         rows, places = learned_places(encoder, batch, newest=self.newest)
-        wanted = mean_chances(self.given(rows.items.device), rows, places, self.temperature)
         queries, candidates = self.scoring.queries(learned.states), self.scoring.candidates(table)
-        loss = learned.mean(distillation(queries, candidates, wanted, temperature=self.temperature))
+        if self.known is None:
+            teachers = self.given(rows.items.device)
+            wanted = joint_chances(teachers, rows, places, temperature=self.temperature, counted=self.weight)
+            loss = distillation(queries, candidates, wanted, temperature=self.temperature)
+        else:
+            loss = kept_distillation(queries, candidates, *self.known.at(rows, places), temperature=self.temperature)
+            self.observed["kept"] = torch.as_tensor(self.known.held, device=loss.device)
+        loss = learned.mean(loss)
         self.missing["distil"] = torch.as_tensor(not learned.total, device=loss.device)
         return terms | {"distil": self.alpha * loss}
 
     def given(self, device: torch.device) -> list[Teacher]:
         """The teachers, on a device."""
         if self.teachers is None:
-            self.teachers = [self.make(name).to(device) for name in self.names]
+            self.take([self.make(name) for name in self.names], device)
+        assert self.teachers is not None
         return self.teachers
+
+    def take(self, teachers: list[Teacher], device: torch.device) -> None:
+        """Take the teachers, in the order of their names."""
+        self.check_counted(any(teacher.counted for teacher in teachers))
+        self.teachers = [teacher.to(device) for teacher in teachers]
+
+    def check_counted(self, given: bool) -> None:
+        """Refuse options for counted models where none is given.
+
+        Raises:
+            UserError: names the option.
+        """
+        for name, value in (("counted", self.weight), ("groups", self.groups)):
+            if value and not given:
+                raise UserError(
+                    f"Distillation: {name} is for teachers that are counted, such as SLIST, and there is none"
+                )
 
     def make(self, name: str) -> Teacher:
         """Make a teacher that is no run.

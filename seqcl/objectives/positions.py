@@ -82,10 +82,15 @@ def learned_places(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> tuple[
     """The rows of this process, and where in them, flattened, the positions of `learned_positions` stand: (T',)."""
     mine = share(encoder, batch)
     rows = batch if mine is None else own_rows(mine)
+    return rows, places_of(rows, newest=newest)
+
+
+def places_of(rows: SeqBatch, *, newest: bool) -> Tensor:
+    """Where in rows, flattened, the positions with a target stand: (T,); with `newest`, of each row the newest alone."""
     if not newest:
-        return rows, (cast(Tensor, rows.targets).flatten() != PAD).nonzero()[:, 0]
+        return (cast(Tensor, rows.targets).flatten() != PAD).nonzero()[:, 0]
     kept = (cast(Tensor, rows.last_targets()) != PAD).nonzero()[:, 0]
-    return rows, kept * rows.items.shape[1] + rows.lengths[kept] - 1
+    return kept * rows.items.shape[1] + rows.lengths[kept] - 1
 
 
 def positions(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> tuple[Tensor, Tensor]:
