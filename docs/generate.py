@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from docs import figures, layouts, parts  # noqa: E402
+from docs import figures, hardships, layouts, parts  # noqa: E402
 from seqcl.models import Baseline, Recommender  # noqa: E402
 from seqcl.models.pretraining import ContrastFirst  # noqa: E402
 from seqcl.objectives import Distillation  # noqa: E402
@@ -112,11 +112,11 @@ def all_benchmarks() -> str:
     """Every file of configs/benchmarks/ with its command and how much of it is kept, and the tables that have no heading of their own."""
     overview, tables = [], []
     for benchmark, grid in figures.benchmarks().items():
-        data = grid.data[0].name
+        data = ", ".join(one.name for one in grid.data)
         kept = sum(len(runs) for runs in figures.kept_of(benchmark).values())
         command = f"`seqcl benchmark configs/benchmarks/{benchmark}.yaml --jobs 2`"
         overview.append([data, str(len(grid.models)), str(kept), command])
-        if kept and benchmark not in DATA.values():
+        if kept and len(grid.data) == 1 and benchmark not in DATA.values():
             tables += [f"### {data}", results(benchmark)]
     return "\n\n".join([table("data | models | runs kept | command", overview, " rr"), *tables])
 
@@ -296,6 +296,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "results on Beauty": lambda: results("beauty"),
     "results on Sports": lambda: results("sports"),
     "benchmarks": all_benchmarks,
+    "when contrast helps": lambda: table(hardships.HEAD, hardships.rows(), hardships.ALIGNED),
     "other results on Beauty": lambda: other_results("Beauty"),
     "results on ml-100k": lambda: other_results("ml-100k"),
     "shared options": shared_options,
