@@ -30,7 +30,9 @@ def pairs() -> dict[str, tuple[list[Kept], list[Kept]]]:
     kept, beauty = figures.kept_of(BENCHMARK), figures.kept_of("beauty")
     found = {}
     for name in TOLD:
-        runs = [(beauty if name == WHOLE else kept).get(f"{'' if name == WHOLE else name + '-'}{one}", []) for one in MODELS]
+        runs = [
+            (beauty if name == WHOLE else kept).get(f"{'' if name == WHOLE else name + '-'}{one}", []) for one in MODELS
+        ]
         if len(runs[0]) == len(runs[1]) > 0:
             found[name] = (runs[0], runs[1])
     return found

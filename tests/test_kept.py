@@ -88,9 +88,7 @@ def test_every_kept_file_is_of_its_configuration_as_it_is_now():
     counted = [name for name, about in names.items() if about["metrics"]["training"] is None]  # once for all seeds
     seeds = {name: 1 if name in counted else FEWER.get(name, 3) for name in names}
     assert len(FILES) == sum(seeds.values()) and len(names) > 30
-    harder = {
-        f"{row.data}-{row.name}": row.experiment for row in figures.benchmarks()[hardships.BENCHMARK].rows()
-    }
+    harder = {f"{row.data}-{row.name}": row.experiment for row in figures.benchmarks()[hardships.BENCHMARK].rows()}
     for name, about in names.items():
         now = harder[name] if name in harder else resolve(["--config", str(figures.CONFIGS / f"{name}.yaml")])
         assert figures_of(experiment(about["config"], stored=True).flat) == figures_of(now.flat), name

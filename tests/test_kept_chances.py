@@ -16,7 +16,7 @@ from seqcl.models.teachers import OfCounts, teacher_of
 from seqcl.objectives.kept_chances import KeptChances
 from seqcl.objectives.positions import places_of
 from seqcl.objectives.teachers import joint_chances
-from seqcl.testing.models import TINY, begun, small_log, tiny
+from seqcl.testing.models import ITEMS, TINY, begun, check_model, small_log, tiny
 from seqcl.types import SeqBatch
 from tests import reference_losses as slow
 from tests.test_distillation import normal
@@ -76,7 +76,6 @@ def test_chances_are_found_again_in_batches_of_another_order_and_width(newest, t
 def test_rows_that_are_not_those_of_training_are_refused():
     model, batches = begun(tiny("SASRec", distil={"teachers": "Markov", "kept": 5}))
     learner = model.objective.parts["next_item"]
-    learner.before_epoch(model.encoder, batches, epoch=0, epochs=1)
     batch = next(iter(batches))
     assert torch.isfinite(model(batch)["distil"])
     for changed in (
@@ -134,3 +133,17 @@ def test_options_for_counted_teachers_are_refused_where_there_is_none_before_a_f
                 small_log(), distil=distil, runs=str(tmp_path / "none"), progress=False, **{**TINY, "model": "SASRec"}
             )
     assert not (tmp_path / "none").exists()
+
+
+def test_a_student_of_kept_chances_keeps_the_rules_of_a_recipe_and_resumes_to_the_same_bits():
+    check_model("SASRec", distil={"teachers": "SLIST", "kept": 5, "groups": 3})
+
+
+def test_kept_chances_of_all_items_teach_what_chances_made_in_every_step_teach():
+    steps = []
+    for kept in (0, ITEMS):
+        torch.manual_seed(0)
+        model, batches = begun(tiny("SASRec", distil={"teachers": "SLIST", "kept": kept}))
+        terms = model.eval()(next(iter(batches)))
+        steps.append(terms["distil"].item())
+    assert steps[0] == pytest.approx(steps[1], rel=1e-3) and steps[0] > 0

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqcl.data.batches import Loader
 from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError, not_negative, positive
 from seqcl.losses import distillation, kept_distillation
 from seqcl.objectives.base import Objective
 from seqcl.objectives.direct import DirectAU
-from seqcl.objectives.kept_chances import KeptChances, Saying
+from seqcl.objectives.kept_chances import AT_ONCE, KeptChances, Saying
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.positions import learned_places, learned_positions, only_newest
 from seqcl.objectives.teachers import Teacher, joint_chances
@@ -108,9 +109,14 @@ class Distillation(Objective):
 
     def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
         self.ranker.before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
-        if self.kept and self.known is None:
-            saying = partial(self.said_to, device=next(encoder.parameters()).device)
-            self.known = KeptChances(batches, saying, size=self.kept, newest=self.newest, groups=max(self.groups, 1))
+
+    def chances_of(self, device: torch.device) -> KeptChances:
+        """The kept chances, made when they are first asked, so that a run that goes on has them too."""
+        if self.known is None:
+            rows = Loader(self.train_windows, batch_size=AT_ONCE, device=device, times=self.times_needed)
+            groups, saying = max(self.groups, 1), partial(self.said_to, device=device)
+            self.known = KeptChances(rows, saying, size=self.kept, newest=self.newest, groups=groups)
+        return self.known
 
     def said_to(self, group: int, device: torch.device) -> Saying:
         """What the teachers say to a group of users."""
@@ -138,13 +144,14 @@ class Distillation(Objective):
             self.observed, self.missing = dict(self.ranker.observed), dict(self.ranker.missing)
         rows, places = learned_places(encoder, batch, newest=self.newest)
         queries, candidates = self.scoring.queries(learned.states), self.scoring.candidates(table)
-        if self.known is None:
+        if not self.kept:
             teachers = self.given(rows.items.device)
             wanted = joint_chances(teachers, rows, places, temperature=self.temperature, counted=self.weight)
             loss = distillation(queries, candidates, wanted, temperature=self.temperature)
         else:
-            loss = kept_distillation(queries, candidates, *self.known.at(rows, places), temperature=self.temperature)
-            self.observed["kept"] = torch.as_tensor(self.known.held, device=loss.device)
+            known = self.chances_of(rows.items.device)
+            loss = kept_distillation(queries, candidates, *known.at(rows, places), temperature=self.temperature)
+            self.observed["kept"] = torch.as_tensor(known.held, device=loss.device)
         loss = learned.mean(loss)
         self.missing["distil"] = torch.as_tensor(not learned.total, device=loss.device)
         return terms | {"distil": self.alpha * loss}
