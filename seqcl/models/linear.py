@@ -187,6 +187,11 @@ class Linear(Baseline):
         age = batch.lengths[:, None] - 1 - time  # (B, L), the newest has 0
         weight = torch.exp(-age / self.recency) if self.recency else torch.ones_like(age, dtype=torch.float32)
         again = (batch.items[:, :, None] == batch.items[:, None]) & (time > time[:, None])  # (B, L, L), comes later too
-        weight = weight.masked_fill((age < 0) | again.any(2), 0).to(self.table.dtype)
-        sums = F.embedding_bag(batch.items, self.table, per_sample_weights=weight, mode="sum")  # (B, N) or (B, r)
+        counts = (age >= 0) & ~again.any(2)  # (B, L)
+        size = counts.sum(1)
+        first = size.cumsum(0) - size  # (B,), of each row among the items that count
+        weight = weight.expand_as(counts)[counts].to(self.table.dtype)
+        sums = F.embedding_bag(
+            batch.items[counts], self.table, first, per_sample_weights=weight, mode="sum"
+        )  # (B, N) or (B, r)
         return sums @ self.beside if len(self.beside) else sums
