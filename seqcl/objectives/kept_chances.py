@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import cast
 
@@ -13,6 +14,8 @@ from seqcl.errors import UserError
 from seqcl.objectives.positions import places_of
 from seqcl.objectives.teachers import Logits
 from seqcl.types import Batches, SeqBatch
+
+log = logging.getLogger("seqcl")
 
 AT_ONCE = 256
 """Positions whose chances of all items exist at one time."""
@@ -50,6 +53,7 @@ class KeptChances:
                     hashes.append(self.hashed(rows))
                     counts.append(positions_in(rows, places))
                     self.take(say(rows, places), len(places), size, items, shares)
+            log.info("asked the teachers, group %d of %d", group + 1, groups)
         known = torch.cat(hashes)
         self.hashes, order = known.sort(stable=True)  # (W,)
         self.counts = torch.cat(counts)  # (W,), before they are put in order
