@@ -37,6 +37,7 @@ OWN = {
     "DirectAU": ("DirectAU", "align_uniform"),
     "Distillation": ("Distil", "next_item distil"),
     "Counterfactual": ("CauseRec", "next_item observed interest"),
+    "CounterfactualRows": ("CASR", "next_item counterfactual"),
     "CPC": ("CPCRec", "next_item ahead"),
     "MemoryCPC": ("MMInfoRec", "next_item ahead"),
     "ItemGraph": ("SGLRec", "next_item graph"),
@@ -47,6 +48,7 @@ OWN = {
 MATRIX = {name: ("CL4Rec", f"next_item {terms}") for name, terms in VIEWS.items()} | OWN
 STAGE = ("S3Rec", "item_attribute masked_item masked_attribute segment")
 OPTIONS = {
+    "CounterfactualRows": {"sampler": "random", "confidence": 0.0},  # the sampler is as new as the model
     "MoCo": {"queue": 32},
     "SwAV": {"queue": 32, "prototypes": 8},
     "Prototypes": {"clusters": [4]},
@@ -77,7 +79,7 @@ def built(objective: str, encoder: str, windows: str | None = None) -> torch.nn.
     """The recipe of an objective with an encoder, or its stage before training."""
     recipe = STAGE[0] if objective == "MutualInformation" else MATRIX[objective][0]
     values = {"model": recipe, "dataset": "x", "encoder": {"name": encoder, "dim": 8}}
-    if objective in VIEWS:
+    if objective in VIEWS or objective in OPTIONS:
         values["objective"] = {"name": objective, **OPTIONS.get(objective, {})}
     model = experiment({**TINY, **values}).build(split(windows or windows_of(encoder)).train)
     return model.pretraining() if objective == "MutualInformation" else model

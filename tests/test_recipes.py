@@ -33,6 +33,7 @@ SMALL = {
 SLOWER = {
     "SimCLRv2Rec": {"pretrain": {"epochs": 2}},
     "NARM": {"train": SMALL["train"] | {"epochs": 12}},
+    "CASR": {"objective": {"warmup": 4}},
     # A row for every position, each as long as the longest.
     "BSARec": {"encoder": {"dim": 32, "layers": 1}, "data": {"windows": "last", "max_len": 12}},
     # A fifth of the positions learns in one pass.
@@ -44,6 +45,7 @@ OWN = {
     "S3Rec": {"pretrain": {"epochs": 2}},
     "SimCLRv2Rec": {"pretrain": {"epochs": 2}},
     "CoSeRec": {"views": {"warmup": 1}},
+    "CASR": {"objective": {"warmup": 1, "confidence": 0}},
     "TiCoSeRec": {"views": {"warmup": 1, "threshold": 4}},
     "DuoRec": {"views": {"positives": "both"}},
     "ICLRec": {"objective": {"clusters": [8, 4]}},
@@ -70,6 +72,7 @@ TERMS = {
     "AlignUniformRec": "next_item spread",
     **dict.fromkeys(["CPCRec", "MMInfoRec"], "next_item ahead"),
     "SGLRec": "next_item graph",
+    "CASR": "next_item counterfactual",
     "DirectAU": "align_uniform",
     **dict.fromkeys(["IMixRec", "CLAERec"], "next_item contrast"),
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
