@@ -52,7 +52,7 @@ def chances(encoder, scoring, row):
 @pytest.mark.parametrize("sampler", ["nearest", "random"])
 @torch.no_grad()
 def test_rows_and_loss_are_those_of_a_loop(sampler):
-    encoder, objective = made(sampler=sampler, near=5, confidence=0.2, weight=0.7)
+    encoder, objective = made(sampler=sampler, confidence=0.2, weight=0.7)
     copy = objective.follower.encoder.eval()
     torch.manual_seed(1)
     found = objective(encoder, BATCH)
@@ -66,7 +66,7 @@ def test_rows_and_loss_are_those_of_a_loop(sampler):
         begun = row[: int(end * length) + 1]
         at = int(place * len(begun))
         own, table = begun[at], copy.item_embeddings()
-        near = sorted(set(range(1, N + 1)) - {own}, key=lambda item: -slow.cosine(table[item], table[own]))[:5]
+        near = sorted(set(range(1, N + 1)) - {own}, key=lambda item: -slow.cosine(table[item], table[own]))[:4]
         before = int(np.argmax(chances(copy, objective.follower.head, begun)))
         for item in near if sampler == "nearest" else [other]:
             changed = [*begun[:at], item, *begun[at + 1 :]]
@@ -154,6 +154,7 @@ def test_on_a_chain_what_is_kept_is_what_the_chain_does(tmp_path):
     [
         ({"confidence": 1.5}, "CounterfactualRows: confidence must be from 0 to 1, not 1.5"),
         ({"near": 0}, "CounterfactualRows: near must be above 0"),
+        ({"sampler": "random", "near": 2}, "CounterfactualRows: near=2 is of sampler=nearest alone"),
         ({"warmup": -1}, "CounterfactualRows: warmup must not be negative"),
         ({"sampler": "neares"}, "did you mean nearest"),
     ],

@@ -20,6 +20,9 @@ from seqcl.types import PAD, Batches, SeqBatch, Windows
 
 Sampler = Literal["nearest", "random"]
 
+NEAR = 4
+"""Nearest items that are tried, unless told."""
+
 
 class CounterfactualRows(Objective):
     """Learn the next item of rows with one item replaced, as a trained copy of the model tells it: the term `counterfactual`.
@@ -58,7 +61,7 @@ class CounterfactualRows(Objective):
         warmup: int = 5,
         renew: int = 0,
         sampler: Sampler = "nearest",
-        near: int = 4,
+        near: int = NEAR,
         confidence: float = 0.1,
     ) -> None:
         super().__init__()
@@ -66,6 +69,8 @@ class CounterfactualRows(Objective):
         not_negative(name, weight=weight, warmup=warmup, renew=renew)
         positive(name, near=near)
         check_choice("sampler", sampler, Sampler)
+        if sampler == "random" and near != NEAR:
+            raise UserError(f"{name}: near={near} is of sampler=nearest alone")
         if not 0 <= confidence <= 1:
             raise UserError(f"{name}: confidence must be from 0 to 1, not {confidence}")
         self.weight, self.warmup, self.renew = weight, warmup, renew

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from seqcl.objectives.direct import DirectAU
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.positions import learned_places, learned_positions, only_newest
 from seqcl.objectives.teachers import Teacher, mean_chances
+from seqcl.parts import options_of
 from seqcl.types import Batches, SeqBatch, Windows
 
 
@@ -26,6 +28,20 @@ def check_alpha(alpha: float) -> None:
     """
     if not 0 < alpha <= 1:
         raise UserError(f"Distillation: alpha must be above 0 and at most 1, not {alpha}")
+
+
+def check_untaught(options: Mapping[str, Any]) -> None:
+    """Refuse options of a distillation that has no teachers.
+
+    Raises:
+        UserError: names the option.
+    """
+    if "alpha" in options:
+        check_alpha(options["alpha"])
+    known = options_of(Distillation)
+    for name, value in options.items():
+        if name != "teachers" and value != known[name].default:
+            raise UserError(f"distil.{name}={value} needs teachers: give --distil.teachers")
 
 
 class Distillation(Objective):
