@@ -154,7 +154,7 @@ def test_on_a_chain_what_is_kept_is_what_the_chain_does(tmp_path):
     [
         ({"confidence": 1.5}, "CounterfactualRows: confidence must be from 0 to 1, not 1.5"),
         ({"near": 0}, "CounterfactualRows: near must be above 0"),
-        ({"sampler": "random", "near": 2}, "CounterfactualRows: near=2 is of sampler=nearest alone"),
+        ({"sampler": "random", "near": 2}, "CounterfactualRows: near=2 needs sampler=nearest, not random"),
         ({"warmup": -1}, "CounterfactualRows: warmup must not be negative"),
         ({"sampler": "neares"}, "did you mean nearest"),
     ],

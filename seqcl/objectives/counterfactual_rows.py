@@ -12,16 +12,13 @@ from seqcl.augment import by_embedding
 from seqcl.blocks import block_rows
 from seqcl.encoders import Encoder, states_of_all
 from seqcl.errors import UserError, check_choice, not_negative, positive
-from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.base import Objective, refuse_unread, rng
 from seqcl.objectives.follower import Follower
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.positions import only_newest
 from seqcl.types import PAD, Batches, SeqBatch, Windows
 
 Sampler = Literal["nearest", "random"]
-
-NEAR = 4
-"""Nearest items that are tried, unless told."""
 
 
 class CounterfactualRows(Objective):
@@ -61,7 +58,7 @@ class CounterfactualRows(Objective):
         warmup: int = 5,
         renew: int = 0,
         sampler: Sampler = "nearest",
-        near: int = NEAR,
+        near: int = 4,
         confidence: float = 0.1,
     ) -> None:
         super().__init__()
@@ -69,8 +66,8 @@ class CounterfactualRows(Objective):
         not_negative(name, weight=weight, warmup=warmup, renew=renew)
         positive(name, near=near)
         check_choice("sampler", sampler, Sampler)
-        if sampler == "random" and near != NEAR:
-            raise UserError(f"{name}: near={near} is of sampler=nearest alone")
+        if sampler == "random":
+            refuse_unread(name, "sampler=nearest, not random", CounterfactualRows, near=near)
         if not 0 <= confidence <= 1:
             raise UserError(f"{name}: confidence must be from 0 to 1, not {confidence}")
         self.weight, self.warmup, self.renew = weight, warmup, renew

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
-from seqcl.objectives.base import Objective
-from seqcl.parts import options_of
+from seqcl.objectives.base import Objective, refuse_unread
 from seqcl.types import Batches
 
 Schedule = Literal["constant", "cosine", "learned"]
@@ -41,10 +40,8 @@ class Tempered(Objective):
         check_choice("schedule", schedule, Schedule)
         not_negative(name, period=period)
         self.lowest, self.schedule, self.highest, self.period = temperature, schedule, highest, period
-        known = options_of(type(self))
-        for option, value in (("highest", highest), ("period", period)):
-            if schedule != "cosine" and option in known and value != known[option].default:
-                raise UserError(f"{name}: {option}={value} needs schedule=cosine, not {schedule}")
+        if schedule != "cosine":
+            refuse_unread(name, f"schedule=cosine, not {schedule}", type(self), highest=highest, period=period)
         if schedule == "cosine":
             if not highest >= temperature:
                 raise UserError(f"{name}: highest={highest} is below temperature={temperature}, the lowest")
