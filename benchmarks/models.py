@@ -34,6 +34,7 @@ from benchmarks.train_speed import alone  # noqa: E402
 
 MORE_VIEWS = {
     "CauseRec": 3,
+    "CASR": 6,
     "S3Rec": 3,
     "CPCRec": 1,
     "MMInfoRec": 1,

@@ -3,7 +3,7 @@
     python benchmarks/warm_start.py [--dataset ml-100k] [--model SASRec] [--share 0.8] [--epochs 40] [--near 0.99] [--smoke]
 
 The earlier run learns from the oldest `share` of the log, in time; of a log without times, from the first `share` of each
-user's items. Then the model is trained twice on the whole log with the same options and seed: anew, and with `--warm-start`.
+user's items. Then the model is trained twice on the whole log with the same options and seed: anew, and with `--warm_start`.
 Counted are the epochs and the seconds of training until validation NDCG@10 first reaches `near` of the best figure of the
 run that begins anew. `--smoke` takes a chain of 600 users and 60 items, and a width of 16.
 """

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from seqcl.encoders import BERT4Rec
 from seqcl.errors import UserError
@@ -46,7 +47,7 @@ def predicted(objective, state: torch.Tensor) -> list[torch.Tensor]:
     found, hidden = [], torch.zeros(1, DIM)
     for step in range(objective.steps):
         if step:
-            hidden = objective.step(found[-1][None], hidden)
+            hidden = objective.step(found[-1][None], hidden.to(state))
         source = hidden[0] if step else state
         logits = objective.address.weight @ source + objective.address.bias
         weights = [math.exp(x) for x in logits.tolist()]
@@ -71,7 +72,7 @@ def predicted(objective, state: torch.Tensor) -> list[torch.Tensor]:
 )
 @torch.no_grad()
 def test_it_equals_a_loop_over_states_and_steps(kind, options, newest, monkeypatch):
-    encoder, objective = made(kind, weight=0.7, **options)
+    encoder, objective = (one.double() for one in made(kind, weight=0.7, **options))
     objective.newest = newest
     drawn_vectors = []
     make = objective.instances
@@ -102,7 +103,7 @@ def test_it_equals_a_loop_over_states_and_steps(kind, options, newest, monkeypat
                 )
                 losses.append(-math.log(own / (own + sum(others))))
                 masked.append(1 - len(strangers) / len(drawn))
-    assert found == pytest.approx(0.7 * sum(losses) / len(losses), rel=1e-4)
+    assert found == pytest.approx(0.7 * sum(losses) / len(losses), rel=1e-9)
     assert float(objective.observed["masked_share"]) == pytest.approx(sum(masked) / len(masked))
     if kind is MemoryCPC:
         assert not torch.equal(vectors[0], vectors[1]), "each instance is a draw of its own"
@@ -124,6 +125,25 @@ def test_the_loss_passes_gradcheck(similarity):
     vectors = torch.randn(2, 5, 4, dtype=torch.float64, generator=draws).requires_grad_()
     about = {"own": torch.tensor([0, 4, 4]), "drawn": torch.tensor([1, 2, 3]), "masked": torch.eye(3).bool()}
     assert torch.autograd.gradcheck(lambda one, two: objective.loss(one, two, **about), (predicted, vectors))
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+def test_value_and_gradients_are_those_of_one_softmax_over_all_that_is_compared(instances):
+    _, objective = made(CPC, temperature=0.2)
+    draws = torch.Generator().manual_seed(0)
+    predicted = torch.randn(7, 4, dtype=torch.float64, generator=draws).requires_grad_()
+    vectors = torch.randn(instances, 9, 4, dtype=torch.float64, generator=draws).requires_grad_()
+    own, drawn = torch.arange(7), torch.tensor([8, 0, 3, 5, 2])
+    masked = torch.rand(7, 5, generator=draws) < 0.4
+    masked[3] = True  # no negatives at all
+    found = objective.loss(predicted, vectors, own=own, drawn=drawn, masked=masked)
+    every = F.cosine_similarity(predicted[None, :, None], vectors[:, None], dim=-1) / 0.2  # (n, M, K)
+    mine = every[:, torch.arange(7), own].exp().sum(0)
+    others = (every[:, :, drawn].exp() * ~masked).sum((0, 2))
+    expected = -(mine / (mine + others)).log().mean()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    ours, theirs = (torch.autograd.grad(one, (predicted, vectors)) for one in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-14)
 
 
 def test_an_empty_memory_and_one_instance_are_one_step_of_plain_cpc():

@@ -114,7 +114,7 @@ ONE_LAYER = {"encoder": {"dim": 8, "layers": 1}}
     [
         ("NARM", {}),
         pytest.param("CL4Rec", {"encoder": {"name": "HSTU", "dim": 8, "layers": 1}}, marks=pytest.mark.once),
-        pytest.param("TapRec", ONE_LAYER, marks=pytest.mark.once),
+        pytest.param("TapRec", {"encoder": {**ONE_LAYER["encoder"], "gate": 4, "kernels": 2}}, marks=pytest.mark.once),
         pytest.param("BSARec", ONE_LAYER, marks=pytest.mark.once),
         pytest.param("BERT4Rec", ONE_LAYER, marks=pytest.mark.once),
         pytest.param("TwoTower that reads items and has a bias", ONE_LAYER, marks=pytest.mark.once),  # over SASRec

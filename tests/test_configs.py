@@ -25,7 +25,9 @@ def test_a_configuration_resolves_and_its_head_says_paper_command_protocol_and_r
     config = resolved(file)
     assert config.options.dataset in DATASETS
     head = [line for line in file.read_text().splitlines() if line.startswith("#")]
-    assert "arXiv" in head[0] and f"python run.py --config {file.relative_to(ROOT)}" in head[-3]
+    assert ("arXiv" in head[0] or "doi 10." in head[0]) and f"python run.py --config {file.relative_to(ROOT)}" in head[
+        -3
+    ]
     assert config.options.dataset in head[-2] and "leave-one-out" in head[-2] and head[-1].startswith("# Measured: ")
 
 

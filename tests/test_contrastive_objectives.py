@@ -865,6 +865,11 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
         (lambda views: Pair(views=[views], number=1), "Pair: number must be at least 2, not 1"),
         (lambda views: Pair(views=[views] * 2, number=3, distinct=True), "Pair: needs at least 3 views with distinct"),
         (lambda views: MoCo(views=views, dim=DIM, mixed=-1), "MoCo: mixed must not be negative"),
+        (
+            lambda views: MoCo(views=views, dim=DIM, hardest=8),
+            "MoCo: hardest=8 needs mixed or mixed_with_query above 0",
+        ),
+        (lambda views: SwAV(views=views, dim=DIM, crop=0.1), r"SwAV: crop=0\.1 needs crops above 0"),
         (lambda views: MoCo(views=views, dim=DIM, mixed=4, hardest=0), "MoCo: hardest must be above 0"),
         (lambda views: BYOL(views=views, dim=DIM, momentum=-1), "BYOL: momentum"),
         (lambda views: SwAV(views=views, dim=DIM, prototypes=0), "SwAV: prototypes"),

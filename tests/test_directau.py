@@ -111,3 +111,7 @@ def test_cosines_without_a_temperature_are_no_student():
 def test_the_part_of_the_distillation_is_checked_without_teachers():
     with pytest.raises(UserError, match="alpha must be above 0 and at most 1, not 2"):
         models.SASRec(TRAIN, distil=part(Distillation, alpha=2))
+    with pytest.raises(UserError, match=r"distil\.alpha=0\.2 needs teachers: give --distil\.teachers"):
+        models.SASRec(TRAIN, distil=part(Distillation, alpha=0.2))
+    with pytest.raises(UserError, match=r"distil\.temperature=2\.0 needs teachers"):
+        models.SASRec(TRAIN, distil=part(Distillation, temperature=2.0))

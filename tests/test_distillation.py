@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +13,13 @@ from safetensors.torch import load_file
 
 import seqcl
 from seqcl.cli.main import main
+from seqcl.config import of_run
 from seqcl.data import markov, shuffled, write
 from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError
-from seqcl.experiment import load
+from seqcl.experiment import keys, load
 from seqcl.experiment.audit import audit
+from seqcl.experiment.tasks import same_but_for_code
 from seqcl.losses import distillation
 from seqcl.models.slist import SLIST
 from seqcl.models.teachers import OfCounts, teacher_of
@@ -247,8 +250,12 @@ def test_another_teacher_under_the_same_name_is_not_gone_on_with(teachers, tmp_p
     shutil.copytree(teachers[0], teacher)
     folder = distilled([teacher], tmp_path / "runs")
     other = json.loads((folder / "metrics.json").read_text())["training"]["teachers"]
+    task = SimpleNamespace(experiment=of_run(folder), log=keys.data_version(load(folder).sequences))
+    key = keys.key_of(task.experiment, "data", "code")
+    assert same_but_for_code(task, folder)
     shutil.rmtree(teacher)
     shutil.copytree(teachers[1], teacher)
+    assert keys.key_of(task.experiment, "data", "code") != key and not same_but_for_code(task, folder)
     before = (folder / "config.yaml").read_text()
     assert main(["train", "--resume", str(folder), "--train.epochs", "5"]) == 2
     assert f"teachers is '{other}' in the checkpoint" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from seqcl.encoders.attention import RelativeAttention
 from seqcl.encoders.bsarec import FourierFilter
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.extended import Extended, kept_layers
-from seqcl.encoders.gate import ChannelGate
+from seqcl.encoders.gate import ChannelGate, SelectiveKernel
 from seqcl.encoders.hstu import Block
 from seqcl.encoders.layout import Layout, best_fit
 from seqcl.encoders.taprec import CausalFilter
@@ -42,6 +42,10 @@ VARIANTS = {
     "NARM-two-layers": lambda: NARM(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=2, hidden=1),
     **{
         f"{kind.__name__}-gate": lambda kind=kind: kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, gate=2)
+        for kind in (SASRec, TapRec, GRU, HSTU, NARM, BERT4Rec)
+    },
+    **{
+        f"{kind.__name__}-kernels": lambda kind=kind: kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, gate=2, kernels=3)
         for kind in (SASRec, TapRec, GRU, HSTU, NARM, BERT4Rec)
     },
     "BERT4Rec": lambda: BERT4Rec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
@@ -429,6 +433,67 @@ def test_the_channel_gate_equals_a_loop_over_places():
             hidden = (gate.narrow.weight @ mean + gate.narrow.bias).clamp(min=0)
             weight = 1 / (1 + (-(gate.widen.weight @ hidden + gate.widen.bias)).exp())
             torch.testing.assert_close(found[row, place], x[row, place] * weight)
+
+
+def selective(visible):
+    """A selective kernel of three widths in float64, and what it reads."""
+    torch.manual_seed(0)
+    kernel, x = SelectiveKernel(DIM, 2, 3).double(), torch.randn(3, 7, DIM, dtype=torch.float64)
+    torch.nn.init.normal_(kernel.taps)
+    return kernel, x, visible.expand(3, 7, 7)
+
+
+CAUSAL_ROW = torch.ones(7, 7, dtype=torch.bool).tril()
+TWO_ROWS = torch.block_diag(torch.ones(3, 3), torch.ones(4, 4)).bool()
+
+
+@pytest.mark.parametrize(
+    "visible", [CAUSAL_ROW, TWO_ROWS, TWO_ROWS.tril()], ids=["causal", "two rows", "two causal rows"]
+)
+@torch.no_grad()
+def test_the_selective_kernel_equals_a_loop_over_places_and_channels(visible):
+    kernel, x, visible = selective(visible)
+    found, kernels = kernel(x, visible[0]), range(3)
+    for row, place in product(range(3), range(7)):
+        every = [[filtered(kernel, x[row], visible[row], at, m) for m in kernels] for at in range(7)]  # (W, M, D)
+        seen = [sum(every[other]) for other in range(7) if visible[row, place, other]]
+        hidden = (kernel.narrow.weight @ (sum(seen) / len(seen)) + kernel.narrow.bias).clamp(min=0)
+        scores = (kernel.choose.weight @ hidden + kernel.choose.bias).view(3, DIM)
+        for channel in range(DIM):
+            parts = [float(scores[m, channel].exp()) for m in kernels]
+            expected = sum(parts[m] / sum(parts) * float(every[place][m][channel]) for m in kernels)
+            assert float(found[row, place, channel]) == pytest.approx(expected, rel=1e-9)
+
+
+def filtered(kernel, x, visible, place, m):
+    """Kernel m at a place of one row x (W, D), of a place and those (m + 1) and 2 (m + 1) before it."""
+    total = torch.zeros(DIM, dtype=torch.float64)
+    for tap in range(3):
+        other = place - tap * (m + 1)
+        if other >= 0 and visible[place, other]:
+            total = total + kernel.taps[m, tap] * x[other]
+    return total
+
+
+def test_the_selective_kernel_has_right_gradients_and_reads_no_later_place():
+    kernel, x, visible = selective(CAUSAL_ROW)
+    inputs = [x[:1, :4].requires_grad_(), *kernel.parameters()]
+    assert torch.autograd.gradcheck(lambda first, *rest: kernel(first, visible[:1, :4, :4]), inputs)
+    changed = x.detach().clone()
+    changed[:, 4:] = 9.0
+    torch.testing.assert_close(kernel(changed, visible)[:, :4], kernel(x, visible)[:, :4], rtol=0, atol=0)
+
+
+def test_without_scores_kernels_count_alike_and_several_need_a_gate():
+    kernel, x, visible = selective(CAUSAL_ROW)
+    for one in (kernel.narrow, kernel.choose):
+        torch.nn.init.zeros_(one.weight), torch.nn.init.zeros_(one.bias)
+    each = [kernel.filtered(x, visible, dilation) for dilation in (1, 2, 3)]
+    torch.testing.assert_close(kernel(x, visible), sum(each) / 3)  # without scores it is their mean
+    with pytest.raises(UserError, match=r"encoder.kernels=2 needs a gate.*--encoder.gate 16"):
+        SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, kernels=2)
+    with pytest.raises(UserError, match="kernels"):
+        GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, gate=2, kernels=0)
 
 
 @pytest.mark.parametrize("kind", [SASRec, TapRec, GRU, HSTU, NARM, BERT4Rec])

@@ -148,11 +148,16 @@ def test_a_shell_completes_commands_options_and_names(tmp_path, capsys):
     if not Path("/bin/bash").exists():
         return
     (tmp_path / "seqcl").write_text(script)
+    (tmp_path / "moreruns").mkdir()
     ask = """source ./seqcl; f=$(complete -p seqcl | sed 's/.*-F \\([^ ]*\\).*/\\1/')
     COMP_WORDS=(seqcl train --model CL4); COMP_CWORD=3; $f seqcl CL4 --model; echo "${COMPREPLY[*]}"
+    COMP_WORDS=(seqcl distill some --model CL4); COMP_CWORD=4; COMPREPLY=(); $f seqcl CL4 --model; echo "${COMPREPLY[*]}"
+    COMP_WORDS=(seqcl distill some --distil.al); COMP_CWORD=3; COMPREPLY=(); $f seqcl --distil.al some; echo "${COMPREPLY[*]}"
+    COMP_WORDS=(seqcl distill some more); COMP_CWORD=3; COMPREPLY=(); $f seqcl more some; echo "${COMPREPLY[*]}"
     COMP_WORDS=(seqcl rec); COMP_CWORD=1; COMPREPLY=(); $f seqcl rec seqcl; echo "${COMPREPLY[*]}" """
     done = subprocess.run(["/bin/bash", "-c", ask], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.splitlines() == ["CL4Rec CL4SRec", "recommend"]
+    found = ["CL4Rec CL4SRec", "CL4Rec CL4SRec", "--distil.alpha", "moreruns", "recommend"]
+    assert done.stdout.splitlines() == found
 
 
 def test_without_shtab_the_command_says_what_to_install(monkeypatch, capsys):

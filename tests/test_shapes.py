@@ -191,6 +191,7 @@ WAITING = {
     "BYOLRec": "the same",
     "AlignUniformRec": "the number of pairs",
     "CauseRec": "have all rows a target",
+    "CASR": "is there a copy yet, and which rows are kept",
     "SwAVRec": "which prototypes are used",
     "PIRLRec": "which users are in the batch",
     "SpCLRec": "the same, and which of them are in clusters",

@@ -120,6 +120,8 @@ def test_diagnose_draws_the_curve_of_the_temperature_that_was_learned():
         ({"schedule": "cosine", "temperature": 2.0}, r"highest=1\.0 is below temperature=2\.0"),
         ({"period": -1}, "period must not be negative"),
         ({"schedule": "learned", "temperature": 0.001}, r"a learned temperature is at least 0\.01, not 0\.001"),
+        ({"highest": 2.0}, r"TwoViews: highest=2\.0 needs schedule=cosine, not constant"),
+        ({"schedule": "learned", "period": 3}, "TwoViews: period=3 needs schedule=cosine, not learned"),
         ({"temperature": 0.0}, "temperature must be above 0"),
     ],
 )

@@ -36,6 +36,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "three views": ("CL4Rec", {"views": {"number": 3, "distinct": True}}),
     "SwAV with crops": ("SwAVRec", {"objective": {"crops": 2, "prototypes": 6}}),
     "SpCL in clusters": ("SpCLRec", {"objective": {"clusters": 6}}),
+    "CASR from the first epoch on": ("CASR", {"objective": {"warmup": 0, "confidence": 0}}),
     "fixed shapes": ("CL4Rec", {"train": {"shapes": "fixed"}}),
     "SwAV with a queue": ("SwAVRec", {"objective": {"queue": 20, "prototypes": 6}}),
 }

@@ -36,8 +36,9 @@ def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser, comman
     import shtab
 
     commands.help = "the command"  # the help page has groups in its place, and shtab leaves out what is not shown
-    for name in ("train", "tune"):
+    for name in ("train", "distill", "tune"):
         add_training_options(commands.choices[name])
+    commands.choices["distill"].add_argument("run", nargs="*")
     for command in commands.choices.values():
         for action in command._actions:
             if action.nargs != 0 and not action.choices:

@@ -28,6 +28,7 @@ class BERT4Rec(SASRec):
         dropout: share of embedding and block outputs dropped in training.
         hidden: width of the feed-forward part as a multiple of dim.
         gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
+        kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
 
     Raises:
         UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
@@ -48,10 +49,18 @@ class BERT4Rec(SASRec):
         dropout: float = 0.3,
         hidden: int = 4,
         gate: int = 0,
+        kernels: int = 1,
     ) -> None:
         sizes = {"num_items": num_items, "max_len": max_len, "dim": dim, "layers": layers, "heads": heads}
         super().__init__(
-            **sizes, hidden=hidden, dropout=dropout, norm="post", positions="end", activation="gelu", gate=gate
+            **sizes,
+            hidden=hidden,
+            dropout=dropout,
+            norm="post",
+            positions="end",
+            activation="gelu",
+            gate=gate,
+            kernels=kernels,
         )
 
     def last(self, batch: SeqBatch) -> Tensor:

@@ -21,6 +21,7 @@ class GRU(RecurrentEncoder):
         hidden: width of the GRU as a multiple of dim.
         dropout: share of embeddings, and of outputs between layers, dropped in training.
         gate: channels for each unit of a gate that weighs the channels of the GRU's outputs (SENet, arXiv 1709.01507: 16); 0 for none.
+        kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class GRU(RecurrentEncoder):
         hidden: int = 2,
         dropout: float = 0.3,
         gate: int = 0,
+        kernels: int = 1,
     ) -> None:
         sizes = {"num_items": num_items, "max_len": max_len, "dim": dim, "layers": layers, "hidden": hidden}
-        super().__init__(**sizes, dropout=dropout, gate=gate)
+        super().__init__(**sizes, dropout=dropout, gate=gate, kernels=kernels)
         self.output = nn.Linear(hidden * dim, dim)
 
     def forward(self, batch: SeqBatch) -> Tensor:

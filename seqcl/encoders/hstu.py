@@ -29,6 +29,7 @@ class HSTU(BlockEncoder):
         heads: attention heads; they divide dim.
         dropout: share of embeddings, and of each block's output before its last map, dropped in training.
         gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
+        kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
 
     Raises:
         UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
@@ -44,10 +45,11 @@ class HSTU(BlockEncoder):
         heads: int = 2,
         dropout: float = 0.3,
         gate: int = 0,
+        kernels: int = 1,
     ) -> None:
         super().__init__(num_items=num_items, max_len=max_len, dim=dim, layers=layers, heads=heads)
         self.blocks = nn.ModuleList(Block(dim, heads, max_len, dropout) for _ in range(layers))
-        self.blocks = gated(self.blocks, dim, gate)
+        self.blocks = gated(self.blocks, dim, gate, kernels)
         self.last_norm = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
 

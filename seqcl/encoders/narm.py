@@ -25,6 +25,7 @@ class NARM(RecurrentEncoder):
         dropout: share of embeddings, of outputs between layers, and of the input of the last map, dropped in training
             (paper 0.25 and 0.5).
         gate: channels for each unit of a gate that weighs the channels of the GRU's outputs (SENet, arXiv 1709.01507: 16); 0 for none.
+        kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class NARM(RecurrentEncoder):
         hidden: int = 2,
         dropout: float = 0.3,
         gate: int = 0,
+        kernels: int = 1,
     ) -> None:
         sizes = {"num_items": num_items, "max_len": max_len, "dim": dim, "layers": layers, "hidden": hidden}
-        super().__init__(**sizes, dropout=dropout, gate=gate)
+        super().__init__(**sizes, dropout=dropout, gate=gate, kernels=kernels)
         self.attention = AdditiveAttention(hidden * dim, dim)
         self.output = nn.Linear(2 * hidden * dim, dim, bias=False)
 

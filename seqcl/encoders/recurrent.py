@@ -8,9 +8,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from seqcl.encoders.base import TableEncoder
 from seqcl.encoders.dropout import Dropout
-from seqcl.encoders.gate import ChannelGate
+from seqcl.encoders.gate import gate_of
 from seqcl.encoders.table import at_least_one
-from seqcl.errors import not_negative
 from seqcl.types import SeqBatch
 
 
@@ -25,17 +24,26 @@ class RecurrentEncoder(TableEncoder):
         hidden: width of the GRU as a multiple of dim.
         dropout: share of embeddings, and of outputs between layers, dropped in training.
         gate: channels for each unit of a gate that weighs the channels of the outputs (SENet, arXiv 1709.01507: 16); 0 for none.
+        kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
     """
 
     def __init__(
-        self, *, num_items: int, max_len: int, dim: int, layers: int, hidden: int, dropout: float, gate: int
+        self,
+        *,
+        num_items: int,
+        max_len: int,
+        dim: int,
+        layers: int,
+        hidden: int,
+        dropout: float,
+        gate: int,
+        kernels: int,
     ) -> None:
         at_least_one(layers=layers, hidden=hidden)
-        not_negative("encoder", gate=gate)
         super().__init__(num_items=num_items, max_len=max_len, dim=dim)
         self.gru = nn.GRU(dim, hidden * dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.dropout = Dropout(dropout)
-        self.gate = ChannelGate(hidden * dim, gate) if gate else None
+        self.gate = gate_of(hidden * dim, gate, kernels)
 
     def recur(self, batch: SeqBatch, then: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """Outputs at every position, mapped by `then` (B, L, ...), and at the newest one (B, H); undefined at padding.

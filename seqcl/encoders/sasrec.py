@@ -47,6 +47,7 @@ class SASRec(BlockEncoder):
         hidden: width of the feed-forward part as a multiple of dim (paper 1).
         norm_eps: added to the variance in every layer norm; 1e-12 in BERT and the code that follows it.
         gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
+        kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
 
     Raises:
         UserError: a size below 1, a norm_eps that is not above 0, heads that do not divide dim, or a row is longer than max_len.
@@ -69,6 +70,7 @@ class SASRec(BlockEncoder):
         hidden: int = 4,
         norm_eps: float = 1e-5,
         gate: int = 0,
+        kernels: int = 1,
     ) -> None:
         at_least_one(hidden=hidden)
         positive("encoder", norm_eps=norm_eps)
@@ -87,7 +89,7 @@ class SASRec(BlockEncoder):
         for part in self.modules():
             if isinstance(part, nn.LayerNorm):
                 part.eps = norm_eps
-        self.blocks = gated(self.blocks, dim, gate)
+        self.blocks = gated(self.blocks, dim, gate, kernels)
 
     def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
         """Item embeddings with their places: (S, D)."""

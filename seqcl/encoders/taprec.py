@@ -32,6 +32,7 @@ class TapRec(SASRec):
         taps: places that the filter weighs, its own being the newest.
         filtered: share of the filter in the output; the rest is attention.
         gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
+        kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
 
     Raises:
         UserError: as `SASRec`, or `filtered` is not from 0 to 1.
@@ -51,6 +52,7 @@ class TapRec(SASRec):
         taps: int = 8,
         filtered: float = 0.5,
         gate: int = 0,
+        kernels: int = 1,
     ) -> None:
         super().__init__(
             num_items=num_items,
@@ -68,7 +70,7 @@ class TapRec(SASRec):
         for block in self.blocks:
             assert isinstance(block.attention, nn.Module)
             block.attention = Mixed(block.attention, CausalFilter(dim, taps), filtered)
-        self.blocks = gated(self.blocks, dim, gate)
+        self.blocks = gated(self.blocks, dim, gate, kernels)
 
 
 class Mixed(nn.Module):

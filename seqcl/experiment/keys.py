@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from seqcl import plugins
 from seqcl.config import Experiment
 from seqcl.data import Sequences
 from seqcl.experiment.finished import figures_of
-from seqcl.experiment.keeping import named_files
+from seqcl.experiment.keeping import COUNTED, named_files
+from seqcl.models.teachers import is_counted
+from seqcl.parts import options_of
 
 ROOMS = ("augment", "data", "encoders", "evaluation", "losses", "models", "objectives", "processes", "training")
 """The rooms that decide a figure. The others read options, which a key holds resolved, or show what was found."""
@@ -32,8 +35,31 @@ def key_of(experiment: Experiment, data: str, code: str) -> str:
     files = {value: hash_of(Path(value).expanduser()) for _, _, value in named_files(experiment)}
     if start := experiment.options.warm_start:
         files["warm_start"] = hash_of(Path(start).expanduser() / "checkpoints" / "best.safetensors")
+    if taught := told_of(teachers_of(experiment)):
+        files["teachers"] = taught
     told = [figures_of(experiment.flat), experiment.options.seed, data, files, code, own_code(experiment)]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def teachers_of(experiment: Experiment) -> list[str]:
+    """The folders of runs that an experiment learns from."""
+    found = []
+    for part in experiment.recipe.parts.values():
+        names = part.options.get("teachers") if "teachers" in options_of(part.component) else None
+        found += [name.strip() for name in (names or "").split(",") if name.strip()]
+    return [name for name in found if not is_counted(name)]
+
+
+def told_of(teachers: Iterable[str]) -> str:
+    """Teachers with the beginnings of the hashes of what decides their answers, as a run tells of them."""
+    return ", ".join(f"{name} ({version_of(Path(name).expanduser())})" for name in teachers)
+
+
+def version_of(run: Path) -> str:
+    """The beginning of the hash of what decides a run's answers: its weights, or what it was counted on and how."""
+    weights = run / "checkpoints" / "best.safetensors"
+    files = [weights] if weights.is_file() else [run / "config.yaml", run / COUNTED]
+    return "-".join(hash_of(file)[:16] for file in files if file.is_file())
 
 
 def data_version(sequences: Sequences) -> str:

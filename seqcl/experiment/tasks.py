@@ -24,7 +24,7 @@ from seqcl.experiment.finished import Finished, figures_of
 from seqcl.experiment.folder import runs_with
 from seqcl.experiment.grid import Row
 from seqcl.experiment.keeping import PACKED, kept_file, named_files
-from seqcl.experiment.keys import code_version, data_version, hash_of, key_of
+from seqcl.experiment.keys import code_version, data_version, hash_of, key_of, teachers_of, told_of
 
 ASKED = "asked.yaml"
 """The file beside a run that holds the configuration that it was begun with."""
@@ -186,6 +186,9 @@ def same_but_for_code(task: Task, run: Path) -> bool:
     """True if a finished run has the configuration, the log and the files of a task; newer options count with their defaults."""
     values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     if figures_of(config.experiment(values, stored=True).flat) != figures_of(task.experiment.flat):
+        return False
+    about = read_json(run / "metrics.json")["training"] or {}
+    if about.get("teachers", "") != told_of(teachers_of(task.experiment)):
         return False
     files = [value for _, _, value in named_files(task.experiment)]
     return data_version(Sequences.load(run / PACKED)) == task.log and all(

@@ -11,8 +11,7 @@ from seqcl.data import Sequences, Split
 from seqcl.errors import UserError, brief
 from seqcl.experiment.finished import FREE
 from seqcl.experiment.folder import log
-from seqcl.experiment.keeping import COUNTED
-from seqcl.experiment.keys import hash_of
+from seqcl.experiment.keys import told_of
 from seqcl.experiment.run import Run
 from seqcl.models import Blend, Recommender
 from seqcl.models.teachers import is_counted, none_of, teacher_of
@@ -38,7 +37,7 @@ def hand_teachers(model: Recommender, sequences: Sequences, split: Split, device
             found = [teacher_of(runs[name].model) if name in runs else learner.make(name) for name in learner.names]
         learner.take(found, device)
         if runs:
-            model.identity["teachers"] = ", ".join(f"{name} ({version_of(run)})" for name, run in runs.items())
+            model.identity["teachers"] = told_of(runs)
             log.info("learns from %s", model.identity["teachers"])
 
 
@@ -91,10 +90,3 @@ def read_teacher(name: str, sequences: Sequences, split: Split) -> Run:
                 f"{brief(ours.get(key))}"
             )
     return run
-
-
-def version_of(run: Run) -> str:
-    """The beginning of the hash of what decides a run's answers: its weights, or what it was counted on and how."""
-    weights = run.folder / "checkpoints" / "best.safetensors"
-    files = [weights] if weights.is_file() else [run.folder / "config.yaml", run.folder / COUNTED]
-    return "-".join(hash_of(file)[:16] for file in files if file.is_file())

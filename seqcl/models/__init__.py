@@ -7,6 +7,7 @@ from seqcl.models.bert4rec import BERT4Rec
 from seqcl.models.blend import Blend
 from seqcl.models.bsarec import BSARec
 from seqcl.models.byolrec import BYOLRec
+from seqcl.models.casr import CASR
 from seqcl.models.causerec import CauseRec
 from seqcl.models.cclrec import CCLRec
 from seqcl.models.cl4rec import CL4Rec
@@ -72,6 +73,7 @@ MODELS = table(
         "MCLRec": MCLRec,
         "InfoMinRec": InfoMinRec,
         "CauseRec": CauseRec,
+        "CASR": CASR,
         "S3Rec": S3Rec,
         "SimCLRv2Rec": SimCLRv2Rec,
         "MoCoRec": MoCoRec,

@@ -14,7 +14,7 @@ from seqcl.augment import crop_mask_reorder
 from seqcl.errors import UserError
 from seqcl.models.pretraining import ContrastFirst, Pretraining, check_contrast, keep_layers
 from seqcl.objectives import Distillation, Joint, NextItem, Objective
-from seqcl.objectives.distillation import check_alpha
+from seqcl.objectives.distillation import check_untaught
 from seqcl.parts import Part, chosen, declared, part
 from seqcl.types import SeqBatch, Windows
 
@@ -73,8 +73,8 @@ class Recommender(Model):
             raise cannot_rank(type(self), own, terms[ranking])
         if "distil" in own and own["distil"].options.get("teachers"):
             terms[ranking] = own["distil"](ranker=terms[ranking])
-        elif "distil" in own and "alpha" in own["distil"].options:
-            check_alpha(own["distil"].options["alpha"])
+        elif "distil" in own:
+            check_untaught(own["distil"].options)
         if isinstance(learner := terms.get(ranking), Distillation):
             from seqcl.models.teachers import counted_teacher
 

@@ -5,6 +5,7 @@ from seqcl.objectives.bank import PIRL
 from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
 from seqcl.objectives.counterfactual import Counterfactual
+from seqcl.objectives.counterfactual_rows import CounterfactualRows
 from seqcl.objectives.decorrelation import Barlow, VICReg
 from seqcl.objectives.detect import Detect
 from seqcl.objectives.direct import DirectAU
@@ -63,6 +64,7 @@ OBJECTIVES = table(
         "LearnedViews": LearnedViews,
         "InfoMin": InfoMin,
         "Counterfactual": Counterfactual,
+        "CounterfactualRows": CounterfactualRows,
         "CPC": CPC,
         "MemoryCPC": MemoryCPC,
         "DirectAU": DirectAU,
@@ -86,6 +88,7 @@ __all__ = [
     "Barlow",
     "BatchSoftmax",
     "Counterfactual",
+    "CounterfactualRows",
     "Detect",
     "DirectAU",
     "Distillation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,8 +42,13 @@ class PredictiveCoding(Tempered):
         self.weight, self.steps, self.negatives = weight, steps, negatives
         self.similarity, self.newest = similarity, False
 
-    def predictions(self, states: Tensor) -> Tensor:
-        """Predict the vectors of the items 1 to k places after each state: (T, D) -> (k, T, D)."""
+    def predictions(self, states: Tensor, lasting: Sequence[Tensor]) -> Tensor:
+        """Predict the vectors of the items after each state, nearest items first: (M, D).
+
+        Args:
+            states: (T, D).
+            lasting: k tensors: in ascending order, the numbers of the states that have an item 1, 2, ... k places after them.
+        """
         raise NotImplementedError
 
     def instances(self, vectors: Tensor) -> Tensor:
@@ -59,13 +65,14 @@ class PredictiveCoding(Tempered):
         reading = from_one_place if self.newest else from_all_places
         ahead = reading(encoder, batch, whole, self.steps)
         known = ahead.items > PAD  # (k, T), M of them
+        lasting = [some.nonzero()[:, 0] for some in known]
         distinct, has = different_items(whole.items, encoder.num_items)  # (K,), (B, K)
-        kin = related(batch).float() @ has.float() > 0  # (B, K), items of the row and of related rows
         generator = rng(distinct.device)
         drawn = torch.randperm(len(distinct), generator=generator, device=distinct.device)[: self.negatives]  # (C,)
-        masked = kin[:, drawn][ahead.rows.expand_as(known)[known]]  # (M, C)
+        kin = related(batch).float() @ has[:, drawn].float() > 0  # (B, C), items of the row and of related rows
+        masked = kin[ahead.rows[torch.cat(lasting)]]  # (M, C)
         loss = self.loss(
-            self.predictions(ahead.states)[known],
+            self.predictions(ahead.states, lasting),
             self.instances(encoder.item_vectors(distinct)),
             own=torch.searchsorted(distinct, ahead.items[known]),
             drawn=drawn,
@@ -87,14 +94,16 @@ class PredictiveCoding(Tempered):
             drawn: (C,) the items that are negatives.
             masked: (M, C) bool, True where one is no negative of a prediction.
         """
-        predicted, vectors, temperature = wide(predicted), wide(vectors), self.temperature
+        predicted, vectors = wide(predicted), wide(vectors)
         if self.similarity == "cosine":
             predicted, vectors = F.normalize(predicted, dim=-1), F.normalize(vectors, dim=-1)
-        near = (vectors.index_select(1, own) * predicted).sum(2) / temperature  # (n, M)
-        far = similarities(predicted, vectors.index_select(1, drawn).flatten(0, 1), "dot") / temperature  # (M, nC)
-        # Without negatives a finite floor takes the place of minus infinity, which would make the gradient NaN.
-        far = far.unflatten(1, (len(vectors), -1)).masked_fill(masked[:, None], torch.finfo(far.dtype).min)
-        losses = F.softplus(far.flatten(1).logsumexp(1) - near.logsumexp(0))  # (M,)
+        predicted = predicted / self.temperature
+        near = (vectors.index_select(1, own) * predicted).sum(2)  # (n, M)
+        far = similarities(predicted, vectors.index_select(1, drawn).flatten(0, 1), "dot")  # (M, nC)
+        with torch.no_grad():  # in place, where a new tensor and its gradient cost a sixth of the loss
+            # Without negatives a finite floor takes the place of minus infinity, which would make the gradient NaN.
+            far.unflatten(1, (len(vectors), -1)).masked_fill_(masked[:, None], torch.finfo(far.dtype).min)
+        losses = F.softplus(far.logsumexp(1) - near.logsumexp(0))  # (M,)
         return losses.sum() / max(len(losses), 1)
 
 
@@ -137,8 +146,8 @@ class CPC(PredictiveCoding):
         self.begin(temperature, schedule, highest, period)
         self.maps = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(steps))
 
-    def predictions(self, states: Tensor) -> Tensor:
-        return torch.stack([one(states) for one in self.maps])
+    def predictions(self, states: Tensor, lasting: Sequence[Tensor]) -> Tensor:
+        return torch.cat([one(states.index_select(0, some)) for one, some in zip(self.maps, lasting, strict=True)])
 
 
 class MemoryCPC(PredictiveCoding):
@@ -191,14 +200,15 @@ class MemoryCPC(PredictiveCoding):
         self.memory = nn.Parameter(torch.randn(memory, dim) / math.sqrt(dim))
         self.step = nn.GRUCell(dim, dim) if steps > 1 else None
 
-    def predictions(self, states: Tensor) -> Tensor:
-        found = [self.read(states)]
-        if self.step is not None:
-            hidden = torch.zeros_like(states)
-            for _ in range(1, self.steps):
-                hidden = self.step(found[-1], hidden)
-                found.append(self.read(hidden))
-        return torch.stack(found)
+    def predictions(self, states: Tensor, lasting: Sequence[Tensor]) -> Tensor:
+        last, states = lasting[0], states.index_select(0, lasting[0])
+        found, hidden = [self.read(states)], torch.zeros_like(states)
+        for some in lasting[1:]:
+            kept, last = torch.searchsorted(last, some), some  # who has a farther item has all the nearer ones
+            assert self.step is not None
+            hidden = self.step(found[-1].index_select(0, kept), hidden.index_select(0, kept))
+            found.append(self.read(hidden))
+        return torch.cat(found)
 
     def read(self, states: Tensor) -> Tensor:
         """Add to each state (T, D) the mean of the memory by the softmax of its address."""

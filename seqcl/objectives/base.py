@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
 
 from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError
+from seqcl.parts import Component, options_of
 from seqcl.types import Batches, SeqBatch, Windows
 
 
@@ -59,6 +60,24 @@ class Objective(nn.Module):
 
     def after_step(self, encoder: Encoder) -> None:
         """Follow an update of the weights; called after every step of the optimizer."""
+
+
+def refuse_unread(name: str, needs: str, component: Component, **options: Any) -> None:
+    """Refuse options that have another value than their default, though nothing reads them.
+
+    Args:
+        name: of the objective.
+        needs: what would read them.
+        component: the class whose options they are.
+        options: the values by option.
+
+    Raises:
+        UserError: names the option and what it needs.
+    """
+    known = options_of(component)
+    for option, value in options.items():
+        if option in known and value != known[option].default:
+            raise UserError(f"{name}: {option}={value} needs {needs}")
 
 
 class Joint(Objective):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from seqcl.objectives.kept_chances import AT_ONCE, KeptChances, Saying
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.positions import learned_places, learned_positions, only_newest
 from seqcl.objectives.teachers import Teacher, joint_chances
+from seqcl.parts import options_of
 from seqcl.types import Batches, SeqBatch, Windows
 
 
@@ -30,6 +32,20 @@ def check_alpha(alpha: float) -> None:
     """
     if not 0 < alpha <= 1:
         raise UserError(f"Distillation: alpha must be above 0 and at most 1, not {alpha}")
+
+
+def check_untaught(options: Mapping[str, Any]) -> None:
+    """Refuse options of a distillation that has no teachers.
+
+    Raises:
+        UserError: names the option.
+    """
+    if "alpha" in options:
+        check_alpha(options["alpha"])
+    known = options_of(Distillation)
+    for name, value in options.items():
+        if name != "teachers" and value != known[name].default:
+            raise UserError(f"distil.{name}={value} needs teachers: give --distil.teachers")
 
 
 class Distillation(Objective):

@@ -10,7 +10,7 @@ from seqcl.augment import Pair, View, halves
 from seqcl.encoders import Encoder
 from seqcl.errors import not_negative, positive
 from seqcl.losses import check_negatives, hard_mixes, wide
-from seqcl.objectives.base import rng
+from seqcl.objectives.base import refuse_unread, rng
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, masked_share, no_other, own_among_others
@@ -74,6 +74,8 @@ class MoCo(Tempered, ViewsObjective):
         self.begin(temperature, schedule, highest, period)
         positive("MoCo", queue=queue, hardest=hardest)
         not_negative("MoCo", mixed=mixed, mixed_with_query=mixed_with_query)
+        if not mixed and not mixed_with_query:
+            refuse_unread("MoCo", "mixed or mixed_with_query above 0", MoCo, hardest=hardest)
         self.mixed, self.mixed_with_query, self.hardest = mixed, mixed_with_query, hardest
         check_negatives("MoCo", hardness=hardness, prior=prior)
         self.hardness, self.prior = hardness, prior

@@ -10,7 +10,7 @@ from seqcl.augment import Crop, Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import not_negative, positive
 from seqcl.losses import similarities, sinkhorn, swapped, wide
-from seqcl.objectives.base import rng
+from seqcl.objectives.base import refuse_unread, rng
 from seqcl.objectives.heads import Head
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
@@ -59,6 +59,8 @@ class SwAV(ViewsObjective):
         super().__init__(views=views, dim=dim, weight=weight, head=head)
         positive("SwAV", prototypes=prototypes, temperature=temperature, epsilon=epsilon)
         not_negative("SwAV", queue=queue, crops=crops)
+        if not crops:
+            refuse_unread("SwAV", "crops above 0", SwAV, crop=crop)
         self.crops, self.crop = crops, Crop(rate=crop)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
         self.temperature, self.epsilon = temperature, epsilon

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
-from seqcl.objectives.base import Objective
+from seqcl.objectives.base import Objective, refuse_unread
 from seqcl.types import Batches
 
 Schedule = Literal["constant", "cosine", "learned"]
@@ -40,6 +40,8 @@ class Tempered(Objective):
         check_choice("schedule", schedule, Schedule)
         not_negative(name, period=period)
         self.lowest, self.schedule, self.highest, self.period = temperature, schedule, highest, period
+        if schedule != "cosine":
+            refuse_unread(name, f"schedule=cosine, not {schedule}", type(self), highest=highest, period=period)
         if schedule == "cosine":
             if not highest >= temperature:
                 raise UserError(f"{name}: highest={highest} is below temperature={temperature}, the lowest")
