@@ -5,12 +5,16 @@
 # ---
 
 # %% [markdown]
-# # Retrieval with features and indexes
+# # Retrieval with features, indexes and the server
 #
 # Two towers read what is known of an item, so they rank items that nobody has had yet. A bundle holds their vectors and an
-# index, and answers without the log; `seqcl serve BUNDLE` puts it behind a port.
+# index, and answers without the log. The server puts it behind a port; it needs `pip install 'seqcl[serve]'`.
 
 # %%
+import json
+import subprocess
+import sys
+import urllib.request
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -75,6 +79,31 @@ found = [
     len({item for item, _ in one} & {item for item, _ in other}) / 10 for one, other in zip(exact, through, strict=True)
 ]
 print(f"of the exact ten, the index finds {np.mean(found):.0%}")
+
+# %% [markdown]
+# ## The server
+#
+# `seqcl serve` prints its address once the bundle is open. It answers JSON with JSON: only new items, what is known of each,
+# and which items of the history are nearest to it.
+
+# %%
+server = subprocess.Popen(
+    [sys.executable, "-m", "seqcl", "serve", "shop=bundle", "--port", "0"], stdout=subprocess.PIPE, text=True
+)
+address = server.stdout.readline().partition(" ")[0]
+question = {"items": [*history, "a stranger"], "k": 3, "allowed": names[60:], "details": True, "why": True}
+try:
+    request = urllib.request.Request(
+        f"{address}/recommend", json.dumps(question).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as reply:
+        answer = json.load(reply)
+finally:
+    server.terminate()
+    server.wait()
+print(f"{address} does not know {answer['unknown']}")
+for one in answer["items"]:
+    print(one["item"], one["attributes"], "because of", [near["item"] for near in one["because"]])
 
 # %% [markdown]
 # ## The picture

@@ -149,7 +149,11 @@ def test_python_refuses_texts_and_both_or_neither(made, bundle):
         (lambda: run.recommend_many(users=[1], histories=[[1]]), "needs users or histories"),
         (lambda: run.recommend_many(histories=["i01"]), "not the text 'i01'"),
         (lambda: run.recommend(items=["i01"], allowed="i02"), "allowed must be a list of raw ids"),
-        (lambda: bundle.recommend_many([]), "has none of the 0 items"),
+        (lambda: run.recommend_many(histories=[3]), "each history must be a list of raw ids, not 3"),
+        (lambda: bundle.recommend_many([]), "no item is given; those that .* knows are such as i00, i01"),
+        (lambda: run.recommend_many(users=[]), "no user is given; those that markov knows are such as 0, 1"),
+        (lambda: run.recommend(items=["i01"], allowed=[]), "allowed is empty"),
+        (lambda: bundle.recommend(["i01"], allowed=[]), "allowed is empty"),
         (lambda: bundle.recommend(["i01"], k=0), "k must be 1 or more"),
     ):
         with pytest.raises(UserError, match=message):

@@ -46,9 +46,9 @@ MODELS: dict = {
 }
 
 
-def trained(folder, model, **more):
-    log = markov(users=60, items=20, length=8, branching=2, seed=1).interactions
-    items = pd.DataFrame({"kind": [f"k{item % 7}" for item in range(20)], "price": np.arange(20.0)})
+def trained(folder, model, size=20, **more):
+    log = markov(users=60, items=size, length=8, branching=2, seed=1).interactions
+    items = pd.DataFrame({"kind": [f"k{item % 7}" for item in range(size)], "price": np.arange(float(size))})
     users = pd.DataFrame({"age": np.arange(60.0), "taste": [f"t{user % 3} t{user % 5}" for user in range(60)]})
     values = {
         "encoder": {"dim": 8},
@@ -138,7 +138,7 @@ def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model, sizes, monkeypa
         best = run.sequences.item_ids[np.argsort(-row)]
         assert np.sort(row)[::-1] == pytest.approx([score for _, score in wanted], abs=1e-4, rel=1e-4)
         assert best[0] == wanted[0][0]
-    asked = recipe_of_documentation(folder, monkeypatch)
+    asked = recipe_of_documentation(folder, monkeypatch)["recommend"]
     for history in (*histories, [7, 6, 5, 4, 3, 2, 1]):
         wanted = run.recommend(items=history, k=6, exclude_seen=False)
         found = asked(history, 6)
@@ -146,15 +146,34 @@ def test_the_onnx_graph_asks_for_the_same_items(tmp_path, model, sizes, monkeypa
         assert found[0][0] == wanted[0][0]
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "ivfpq"])
+def test_the_onnx_graph_and_the_index_give_the_lists_of_the_bundle(tmp_path, kind, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    run = trained(tmp_path, "GRU4Rec", size=300)
+    folder = run.export(tmp_path / "out", index=kind, onnx=True, recall=0.7)
+    bundle = Bundle(folder)
+    monkeypatch.setattr(bundle.index, "rerank", 1)  # the page says that it does not rank again
+    ids = run.sequences.item_ids
+    histories = [ids[[item, item // 2, item // 3]].tolist() for item in range(0, len(ids), 3)]
+    wanted = bundle.recommend_many(histories, k=6, exclude_seen=False)
+    page = recipe_of_documentation(folder, monkeypatch)
+    width = page["index"].hnsw.efSearch if kind == "hnsw" else page["index"].nprobe
+    assert width == (bundle.index.search_width if kind == "hnsw" else bundle.index.probes)
+    for history, best in zip(histories, wanted, strict=True):
+        found = page["recommend"](history, 6)
+        assert [score for _, score in found] == pytest.approx([score for _, score in best], abs=1e-4, rel=1e-4)
+
+
 def recipe_of_documentation(bundle, monkeypatch):
-    """The function of docs/serve.md that asks the graph and the index."""
+    """What the Python of docs/serve.md, which asks the graph and the index, leaves in its names."""
     text = (Path(__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
     [block] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     names: dict = {}
     bundle.rename(bundle.with_name("bundle"))
     monkeypatch.chdir(bundle.parent)
     exec(block, names)
-    return names["recommend"]
+    return names
 
 
 @pytest.mark.once

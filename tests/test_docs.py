@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from docs import figures, generate, parts
+from docs import figures, generate, marked, parts, tables_of_models
 from seqcl.cli.main import main
 from seqcl.evaluation import holm
 from seqcl.models import MODELS
@@ -77,7 +77,7 @@ def test_links_and_pictures_lead_somewhere(page):
         assert file.exists(), target
         if heading:
             lines = file.read_text(encoding="utf-8").splitlines()
-            assert heading in {generate.anchor(line.lstrip("# ")) for line in lines if line.startswith("#")}, target
+            assert heading in {marked.anchor(line.lstrip("# ")) for line in lines if line.startswith("#")}, target
 
 
 @every_page
@@ -137,12 +137,12 @@ def test_the_python_of_the_readme_and_of_runs_does_what_it_says(tmp_path, monkey
 
 
 def test_every_model_is_in_the_tables_with_what_it_names():
-    shown, _, others = generate.readme_models().partition("\n\n")
+    shown, _, others = tables_of_models.readme_models().partition("\n\n")
     named = [row[0].partition(" ")[0] for row in rows_of(shown)]
     told = {name: name in named or re.search(rf"\b{name}\b", others) is not None for name in parts.recipes()}
-    assert all(told[name] == (generate.best(name) != generate.UNMEASURED) for name in told)
+    assert all(told[name] == (tables_of_models.best(name) != tables_of_models.UNMEASURED) for name in told)
     assert f"Not yet measured: {sum(not one for one in told.values())} more" in others
-    rows = rows_of(generate.models())
+    rows = rows_of(tables_of_models.models())
     names = [re.match(r"\[(\w+)\]", row[0])[1] for row in rows]
     aliases = {alias for row in rows for alias in re.findall(r"alias (\w+)", row[0])}
     assert {*names, *aliases} == set(MODELS) and len(names) == len(set(MODELS.values()))

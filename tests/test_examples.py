@@ -27,6 +27,11 @@ def notebook(name):
     if name == "retrieval":
         best = world["more"].recommend(items=world["history"], k=2, allowed=world["names"][60:])
         assert [world["table"].loc[item, "kind"] for item, _ in best] == ["tea", "tea"]
+        answer = world["answer"]
+        assert [one["item"] for one in answer["items"][:2]] == [item for item, _ in best]
+        assert [one["attributes"]["kind"] for one in answer["items"][:2]] == ["tea", "tea"]
+        assert answer["model"] == "shop" and answer["unknown"] == ["a stranger"]
+        assert world["server"].returncode is not None
     return 0
 
 

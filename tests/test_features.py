@@ -16,7 +16,7 @@ import seqcl
 from seqcl.augment.feature_masks import correlated_halves, deciles, mutual_information, random_halves
 from seqcl.config import experiment
 from seqcl.data import Interactions, leave_one_out, pack
-from seqcl.data.cells import Coded, missing
+from seqcl.data.cells import Coded, Numeric, missing
 from seqcl.data.features import raw_cells, table_features
 from seqcl.data.schema import Schema
 from seqcl.data.tables import read_columns
@@ -183,6 +183,43 @@ def test_a_stored_table_gives_the_features_of_the_frame_and_its_text_is_held_as_
     assert words(stored["kind"]) == words(held["kind"]) and set(stored["kind"].cells) == {"a b", "c", "d"}
     frame.astype({"kind": "category"}).to_parquet(tmp_path / "items.parquet")
     assert words(raw_cells(both[1], "items", None, table=None)[0]["kind"]) == words(held["kind"])
+
+
+@pytest.mark.parametrize("ids", ["numbers", "text"])
+def test_a_stored_table_is_read_without_an_object_for_each_row(tmp_path, ids):
+    random, size = np.random.default_rng(0), 60
+    cells = {
+        "price": np.where(random.random(size) < 0.2, np.nan, random.gamma(2, 20, size)).astype(np.float32),
+        "year": random.integers(1990, 2000, size),
+        "count": pd.array([None if row % 5 else row for row in range(size)], "Int64"),
+        "large": 2**60 + random.integers(0, 3, size),
+        "image": [None if row % 7 == 3 else random.normal(size=3).astype(np.float32) for row in range(size)],
+        "ragged": [random.integers(0, 2, row % 3) / 2 for row in range(size)],
+        "tags": [random.integers(0, 4, 2) for _ in range(size)],
+        "new": random.random(size) < 0.5,
+    }
+    names = [3 * row - 20 if ids == "numbers" else f"i{row}" for row in range(size)]
+    names[5] = names[9]  # the first row of an id counts
+    frame = pd.DataFrame(cells, index=names)
+    frame.to_parquet(tmp_path / "own.parquet")
+    frame.rename_axis("item_id").reset_index().to_parquet(tmp_path / "file.parquet", row_group_size=17)
+    raw = np.array(sorted({*names[3:], 1000 if ids == "numbers" else "x"}))
+    known = random.random(len(raw)) < 0.8
+    both = [
+        Tables(name="x", user_ids=np.arange(1), item_ids=raw, items=items)
+        for items in (frame, tmp_path / "own.parquet")
+    ]
+    for columns in (None, "image:words,ragged", "year:words,price:words,large:words", "price,new:numbers,tags"):
+        one, other = (table_features(tables, "items", known, columns, min_count=1) for tables in both)
+        assert one.columns and one.columns == other.columns and one.fingerprint() == other.fingerprint()
+    held, stored = (raw_cells(tables, "items", None, table=None)[0] for tables in both)
+    beside = read_columns(tmp_path / "file.parquet", raw, "items", ["tags", "ragged"])
+    for name in ("price", "year", "count", "large"):
+        assert isinstance(stored[name], Numeric) and isinstance(beside[name], Numeric)
+        wanted = [None if missing(cell) else cell for cell in held[name]]
+        assert list(stored[name]) == list(beside[name]) == wanted and any(wanted)
+    for found in (stored["image"], beside["image"]):
+        assert isinstance(found, np.ndarray) and found.dtype == np.float32 and found.shape == (len(raw), 3)
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "npz"])

@@ -170,6 +170,11 @@ def test_what_goes_wrong_is_one_line(server, bundle, tmp_path, monkeypatch, caps
     assert (said := capsys.readouterr().err).startswith("seqcl: hub pull me/none: ") and said.count("\n") == 1
     assert main(["hub", "push", str(tmp_path), "me/shop"]) == 2
     assert "is no bundle" in capsys.readouterr().err
+    for name in ("shop", "me/shop/more", "/shop", "me/..", "me/shop\n"):  # before any work: the folder is no bundle
+        assert main(["hub", "push", str(tmp_path), name]) == 2
+        assert "give OWNER/NAME, such as shop/beauty-sasrec" in capsys.readouterr().err
+        assert main(["hub", "pull", name, str(tmp_path)]) == 2
+        assert "give OWNER/NAME" in capsys.readouterr().err
     monkeypatch.setattr("seqcl.retrieval.hub.find_spec", lambda name: None)
     assert main(["hub", "pull", "me/shop", str(tmp_path / "there")]) == 2
     assert "pip install 'seqcl[hub]'" in capsys.readouterr().err

@@ -180,7 +180,8 @@ def test_only_allowed_items_are_recommended_and_no_forbidden_ones(run, client, m
     assert [score for _, score in listed(answer)] == pytest.approx([every[item] for item in wanted[:3]], rel=1e-5)
     rest = client.post("/recommend", json={"items": [3], "forbidden": forbidden, "k": ITEMS, "model": model}).json()
     assert {item for item, _ in listed(rest)} == set(range(ITEMS)) - {3, 21, 22}
-    assert client.post("/recommend", json={"items": [3], "allowed": []}).json()["items"] == []
+    none = client.post("/recommend", json={"items": [3], "allowed": ["odd", 999], "model": model})
+    assert none.status_code == 404 and none.json()["error"].endswith("none of the allowed items, such as odd, 999")
 
 
 @pytest.mark.parametrize("model", ["run", "bundle"])
@@ -287,7 +288,7 @@ BAD = [
     b'{"items": [%s]}' % (b"9" * 100), b'{"items": [%s]}' % (b"9" * 6000), b'{"items": ["%s"]}' % (b"x" * 300),
     b'{"items": [1], "k": 0}', b'{"items": [1], "k": 1001}', b'{"items": [1], "k": "3"}', b'{"items": [1], "k": 1e400}',
     b'{"items": [1], "k": -Infinity}', b'{"items": [1], "exclude_seen": "no"}', b'{"items": [1], "forbiden": [2]}',
-    b'{"items": [1], "allowed": 5}', b'{"items": [1], "model": "\\ud800"}', b'{"items": [1], "model": 7}',
+    b'{"items": [1], "allowed": 5}', b'{"items": [1], "allowed": []}', b'{"items": [1], "model": "\\ud800"}', b'{"items": [1], "model": 7}',
     b'{"items": ["\\ud800"]}', b'{"items": ["\\u0000"]}', b'{"user": "\\ud800"}', b'{"user": NaN}', b'{"user": %s}' % (b"9" * 30),
     b'{"batch": []}', b'{"batch": [[]]}', b'{"batch": [{"items": [1], "k": 2}]}', b'{"\\ud800": 1}', b'{"batch": [%s]}' % b",".join([b'{"items": [1]}'] * 257),
     b'{"batch": [%s], "k": 1000}' % b",".join([b'{"items": [1]}'] * 11), b'{"items": [%s]}' % b",".join([b"1"] * 10_001),

@@ -43,10 +43,33 @@ class Coded(Sequence[Any]):
         return Coded(codes.astype(np.int32), [self.cells[code] for code in used.tolist()])
 
 
+class Numeric(Sequence[Any]):
+    """A column of whole numbers or fractions without an object for each row.
+
+    Args:
+        values: (R,) integers or floating-point numbers.
+        there: (R,) bool, False for a missing one; NaN is missing too.
+    """
+
+    def __init__(self, values: np.ndarray, there: np.ndarray) -> None:
+        self.values = values
+        self.there = there & ~np.isnan(values) if values.dtype.kind == "f" else there
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.values[row].item() if self.there[row] else None
+
+    def take(self, rows: np.ndarray) -> Numeric:
+        """The given rows (n,), -1 for a missing one."""
+        return Numeric(self.values[rows], (rows >= 0) & self.there[rows])
+
+
 def cells_of(table: pd.DataFrame, raw_ids: np.ndarray, source: str) -> dict[str, Sequence[Any]]:
     """The columns of a table in the order of the raw ids, None where an id has no row; 7 and "7" are the same id.
 
-    Categories of text come as `Coded`, all others as lists.
+    Categories of text come as `Coded`, numbers as `Numeric`, all others as lists.
 
     Raises:
         UserError: two columns have one name, or the index or the columns of the table have several levels.
@@ -62,17 +85,25 @@ def column_of(column: pd.Series, rows: np.ndarray) -> Sequence[Any]:
     """The cells of a column in the given rows (n,), None for row -1."""
     if column.dtype == "category" and all(isinstance(cell, str) for cell in column.cat.categories) and len(column):
         return Coded(column.cat.codes.to_numpy(), column.cat.categories.tolist()).take(rows)
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf" and len(column):
+        return Numeric(column.to_numpy(), np.ones(len(column), bool)).take(rows)
     cells = [*column.tolist(), None]
     return [cells[row] for row in rows.tolist()]
 
 
 def rows_of(keys: Iterable[Any], raw_ids: np.ndarray, source: str) -> np.ndarray:
-    """Find the first key that equals each raw id: (N,) int64, -1 for none; 7 and "7" are the same id."""
+    """Find the first key that equals each raw id: (N,) int64, -1 for none; 7 and "7" are the same id.
+
+    Keys may be a column of text of Arrow, without a null.
+    """
     dtype = getattr(keys, "dtype", None)
     if isinstance(dtype, np.dtype) and dtype.kind == raw_ids.dtype.kind == "i":
         place: Sequence[Any] | np.ndarray
         rows, place = rows_of_numbers(np.asarray(keys), raw_ids)
         count = len(np.asarray(keys))
+    elif hasattr(keys, "chunks") and (found := rows_of_text(keys, raw_ids)) is not None:
+        rows, place = found
+        count = sum(map(len, keys.chunks))
     else:
         number: dict[str, int] = {}
         count = 0
@@ -98,6 +129,23 @@ def rows_of_numbers(keys: np.ndarray, raw_ids: np.ndarray) -> tuple[np.ndarray, 
     return rows, keys[np.sort(first)]
 
 
+def rows_of_text(keys: Any, raw_ids: np.ndarray) -> tuple[np.ndarray, Sequence[Any]] | None:
+    """Find the first key of a column of Arrow that equals each raw id, and the distinct keys; as objects they take 200 bytes each.
+
+    Returns:
+        None for raw ids that Arrow does not hold as text: numbers, or half a letter.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        ours = pa.array(np.asarray(raw_ids), keys.type)
+    except (UnicodeError, pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return None
+    found = pc.index_in(ours, value_set=keys.combine_chunks())
+    return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), pc.unique(keys)
+
+
 def listed_columns(names: str, columns: Iterable[str], source: str) -> list[str]:
     """Split names that commas separate; each must be a column.
 
@@ -115,6 +163,8 @@ def listed_columns(names: str, columns: Iterable[str], source: str) -> list[str]
 
 def all_numbers(column: Iterable[Any]) -> bool:
     """True if the column has values and all of them are numbers; True and False are no numbers."""
+    if isinstance(column, Numeric):
+        return bool(column.there.any())
     kinds = {
         isinstance(cell, int | float | np.number) and not isinstance(cell, bool | np.bool_)
         for cell in column
@@ -130,6 +180,11 @@ def distinct(column: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
     """
     if isinstance(column, Coded):
         return np.where(column.codes < 0, len(column.cells), column.codes), [*column.cells, None]
+    if isinstance(column, Numeric):
+        cells, own = np.unique(column.values[column.there], return_inverse=True)
+        codes = np.full(len(column), len(cells))
+        codes[column.there] = own
+        return codes, [*cells.tolist(), None]
     if not all(type(cell) in (str, int) or (not isinstance(cell, list) and missing(cell)) for cell in column):
         return np.arange(len(column)), list(column)
     number: dict[Any, int] = {}

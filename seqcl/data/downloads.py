@@ -11,7 +11,7 @@ from pathlib import Path
 from seqcl.data.catalog import DATASETS, DataSet
 from seqcl.data.files import ATTRIBUTES, data_folder
 from seqcl.disk import whole_folder
-from seqcl.errors import UserError, unknown
+from seqcl.errors import UserError, brief, unknown
 
 logger = logging.getLogger("seqcl")
 
@@ -36,7 +36,7 @@ def download(name: str) -> Path:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         wheel = " or pip install recbole==1.2.1, which brings it;" if name == "ml-100k" else ""
         raise UserError(
-            f"data set {name!r} is not here and could not be fetched ({error}). Without a connection: put "
+            f"data set {name!r} is not here and could not be fetched ({brief(error, 120)}). Without a connection: put "
             f"{known.url} at {target},{wheel} or take --dataset markov, which is made on the spot"
         ) from None
 

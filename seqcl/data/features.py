@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from seqcl.data.cells import Coded, cells_of, listed_columns
+from seqcl.data.cells import Coded, Numeric, cells_of, listed_columns
+from seqcl.data.compact import stored_cells
 from seqcl.data.schema import Schema
 from seqcl.data.tables import load_table, read_columns
 from seqcl.errors import UserError
@@ -72,13 +73,15 @@ def raw_cells(
         UserError: no such column or file.
     """
     raw, own = (tables.item_ids, tables.items) if which == "items" else (tables.user_ids, tables.users)
-    own = load_table(own, categories=True)
     source = f"the table of {which} of {tables.name}"
     asked = [] if columns is None else [name.strip() for name in columns.split(",")]
     kinds = {name: kind for name, _, kind in (name.rpartition(":") for name in asked) if kind in KINDS and name}
-    cells: dict[str, Sequence[Any]] = {} if own is None else dict(cells_of(own, raw, source))
+    as_words = [name for name, kind in kinds.items() if kind == "words"]
+    cells = stored_cells(own, raw, source, as_words) if isinstance(own, Path) else None
+    if cells is None:
+        frame = load_table(own, categories=True)
+        cells = {} if frame is None else cells_of(frame, raw, source)
     if table is not None:
-        as_words = [name for name, kind in kinds.items() if kind == "words"]
         cells |= read_columns(Path(table).expanduser(), raw, which, as_words)
         source = f"{source} and {table}"
     if columns is not None:
@@ -91,6 +94,6 @@ def raw_cells(
 
 def part_of(column: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
     """The given rows of a column; the first one alone for vectors, of which only the width is learned."""
-    if isinstance(column, Coded):
+    if isinstance(column, Coded | Numeric):
         return column.take(rows)
     return column[rows[:1]] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]

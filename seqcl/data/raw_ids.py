@@ -75,6 +75,8 @@ def check_known(found: np.ndarray, raws: Sequence[object], ours: np.ndarray, kin
     Raises:
         UserError: none is known, or none is given.
     """
+    if not len(raws):
+        raise UserError(f"no {kind} is given; those that {name} knows are such as {', '.join(map(str, ours[:3]))}")
     missed = np.flatnonzero(found < 0)
     if len(missed) == len(raws):
         what = f"none of the {len(raws)} {kind}s{such(raws, missed)}" if len(raws) != 1 else f"no {kind} {raws[0]!r}"

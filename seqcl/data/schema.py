@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqcl.data.cells import Coded, all_numbers, distinct, missing, to_bag, words_in
+from seqcl.data.cells import Coded, Numeric, all_numbers, distinct, missing, to_bag, words_in
 from seqcl.errors import unknown
 from seqcl.types import Bag, Features
 
@@ -116,6 +116,8 @@ def vector_width(cells: Sequence[Any]) -> int:
     """The length that all vectors in a column have; 0 for cells that are no vectors, or of different lengths."""
     if isinstance(cells, np.ndarray):
         return int(cells.shape[1])
+    if isinstance(cells, Numeric):
+        return 0
     widths = {len(cell) if is_vector(cell) else 0 for cell in cells if not missing(cell)}
     return widths.pop() if len(widths) == 1 else 0
 
@@ -144,6 +146,9 @@ def to_numbers(cells: Sequence[Any]) -> np.ndarray:
 
     if isinstance(cells, Coded):
         return np.append(to_numbers(cells.cells), np.nan)[cells.codes]
+    if isinstance(cells, Numeric):
+        known = np.where(cells.there, cells.values, np.nan).astype(np.float64, copy=False)
+        return np.where(np.isfinite(known), known, np.nan)
 
     def number(cell: Any) -> float:
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from seqcl.data.cells import rows_of
+from seqcl.data.cells import Coded, Numeric, rows_of
 from seqcl.data.columns import pick
 from seqcl.data.files import open_bytes
 from seqcl.data.layout import best_delimiter, sample_lines
@@ -72,7 +72,8 @@ def check_storable(table: pd.DataFrame | Path | None, which: str) -> None:
 def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[str] = ()) -> dict[str, Sequence[Any]]:
     """Read the columns of a file, in the order of the raw ids.
 
-    Vectors come as an array (N, M), NaN where an id has no row. Other columns come as lists of cells, None there.
+    Vectors come as an array (N, M), NaN where an id has no row. Other columns come as sequences of cells, None there; those
+    of Parquet with text or numbers hold no object for each row.
 
     Args:
         path: .csv or .tsv (also gzipped: .csv.gz) or .parquet with a column of ids; or .npz with an array `ids` and other
@@ -91,8 +92,8 @@ def read_columns(path: Path, raw_ids: np.ndarray, which: str, words: Collection[
     return {name: rows_taken(values, rows) for name, values in columns.items()}
 
 
-def read_table(path: Path, which: str, words: Collection[str] = ()) -> tuple[list[Any], dict[str, Any]]:
-    """Read the ids of a file and its other columns, as `read_columns`.
+def read_table(path: Path, which: str, words: Collection[str] = ()) -> tuple[Any, dict[str, Any]]:
+    """Read the ids of a file and its other columns, as `read_columns`; of Parquet the ids are an array or a column of text.
 
     Raises:
         UserError: no such file, another format, no column of ids, or a file that cannot be read.
@@ -181,12 +182,13 @@ def column_of_ids(names: Sequence[str], which: str, path: Path) -> str:
     return found
 
 
-def from_parquet(path: Path, which: str, words: Collection[str]) -> tuple[list[Any], dict[str, Any]]:
+def from_parquet(path: Path, which: str, words: Collection[str]) -> tuple[Any, dict[str, Any]]:
     """Read the ids and columns of a Parquet file; lists of numbers become vectors."""
     import pyarrow as pa
     from pyarrow import parquet
 
     from seqcl.data.arrow import path_for_arrow
+    from seqcl.data.compact import compact, compact_ids
 
     table = parquet.read_table(path_for_arrow(path))
     owner = column_of_ids(table.column_names, which, path)
@@ -196,8 +198,12 @@ def from_parquet(path: Path, which: str, words: Collection[str]) -> tuple[list[A
             continue
         lists = isinstance(kind, pa.FixedSizeListType | pa.ListType | pa.LargeListType)
         number = lists and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
-        columns[name] = vectors_of(table[name], name, path) if number and name not in words else table[name].to_pylist()
-    return table[owner].to_pylist(), columns
+        if number and name not in words:
+            columns[name] = vectors_of(table[name], name, path)
+        else:
+            found = compact(table[name], lists=False)
+            columns[name] = table[name].to_pylist() if found is None else found
+    return compact_ids(table[owner]), columns
 
 
 def vectors_of(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
@@ -206,7 +212,6 @@ def vectors_of(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
     Raises:
         UserError: the lists have different lengths.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     lengths = pc.list_value_length(column).to_numpy()  # (R,), NaN for null
@@ -217,9 +222,20 @@ def vectors_of(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
             f"{path}: column {name!r} has lists of {', '.join(map(str, widths[:3])) or 'no'} numbers, but vectors must be equally long; "
             f"write {name}:words if its numbers are words"
         )
-    values = pa.concat_arrays([pc.list_flatten(chunk) for chunk in column.chunks]).to_numpy(zero_copy_only=False)
-    found = np.full((len(column), int(widths[0])), np.nan, np.float32)
-    found[there] = values.reshape(-1, int(widths[0]))
+    return of_width(column, int(widths[0]))
+
+
+def of_width(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    """Lists of `width` numbers as (R, M) float32, NaN where a row has no list."""
+    import pyarrow.compute as pc
+
+    found = np.full((len(column), width), np.nan, np.float32)
+    place = 0
+    for chunk in column.chunks:
+        there = np.asarray(chunk.is_valid().to_numpy(zero_copy_only=False), bool)
+        values = pc.list_flatten(chunk).to_numpy(zero_copy_only=False)
+        found[place : place + len(chunk)][there] = values.reshape(-1, width)
+        place += len(chunk)
     return found
 
 
@@ -257,6 +273,8 @@ def from_npz(path: Path) -> tuple[list[Any], dict[str, Any]]:
 
 def rows_taken(values: Any, rows: np.ndarray) -> Any:
     """Take the given rows of a column, -1 for a missing one: vectors (N, M) float32 with NaN, or cells with None."""
+    if isinstance(values, Coded | Numeric):
+        return values.take(rows)
     if not isinstance(values, np.ndarray):
         cells = [*values, None]
         return [cells[row] for row in rows.tolist()]

@@ -281,7 +281,7 @@ class Run:
             allowed: raw ids of the items that may be recommended; None: all.
 
         Raises:
-            UserError: none of these items is known.
+            UserError: none of these items is known, or the list is empty.
         """
         only = allowed_items(allowed, self.sequences.item_ids, self.sequences.name)
         with torch.no_grad():

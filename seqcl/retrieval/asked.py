@@ -160,12 +160,14 @@ class Asked:
         Items that it does not know are left out, and a warning names them; a history of such items alone gets an empty list.
 
         Raises:
-            UserError: a history is a text and no list of ids, no item of any is known, or k is below 1.
+            UserError: a history is no list of ids, no item of any is known or given, or k is below 1.
         """
         check_length(k)
         for history in histories:
             if isinstance(history, str | bytes):
                 raise UserError(f"recommend: items must be a list of raw ids, not the text {history!r}")
+            if not hasattr(history, "__len__"):
+                raise UserError(f"recommend: each history must be a list of raw ids, not {history!r}")
         raws = [raw for history in histories for raw in history]
         places = places_of(raws, self.item_ids)
         check_known(places, raws, self.item_ids, "item", self.name)
@@ -198,12 +200,14 @@ def allowed_items(allowed: Sequence[Any] | None, item_ids: np.ndarray, name: str
     """The items (A,), each once, that the raw ids of `allowed` name; None: all may be recommended.
 
     Raises:
-        UserError: it is a text and no list of ids, or none of its items is known.
+        UserError: it is a text and no list of ids, it is empty, or none of its items is known.
     """
     if allowed is None:
         return None
     if isinstance(allowed, str | bytes):
         raise UserError(f"recommend: allowed must be a list of raw ids, not the text {allowed!r}")
+    if not len(allowed):
+        raise UserError("recommend: allowed is empty, so nothing may be recommended; leave it out to allow all items")
     places = np.unique(known_places(list(allowed), item_ids, "item", name))
     return torch.from_numpy(places.astype(np.int64)) + 1
 

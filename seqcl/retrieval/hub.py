@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -48,13 +49,14 @@ def push(folder: Path, name: str, *, private: bool = False, revision: str | None
         revision: a branch; None: main.
 
     Raises:
-        UserError: the bundle is not whole, or the hub refuses it.
+        UserError: the name is not OWNER/NAME, the bundle is not whole, or the hub refuses it.
     """
-    manifest = read_manifest(folder)
-    compare_files(folder, manifest["files"], names=manifest["files"])
+    check_name(name)
     with hub(f"hub push {name}") as client:
         from huggingface_hub import CommitOperationAdd
 
+        manifest = read_manifest(folder)
+        compare_files(folder, manifest["files"], names=manifest["files"])
         where = client.create_repo(name, private=private, exist_ok=True)
         files = [CommitOperationAdd(one, str(folder / one)) for one in (*manifest["files"], MANIFEST)]
         files.append(CommitOperationAdd("README.md", card(manifest, name).encode()))
@@ -74,8 +76,9 @@ def pull(name: str, folder: Path, *, revision: str | None = None) -> Path:
         revision: a branch, a tag or a commit; None: main.
 
     Raises:
-        UserError: the folder is there already, the hub has no such bundle, or a file is not what its manifest says.
+        UserError: the name is not OWNER/NAME, the folder is there already, the hub has no such bundle, or a file is not what its manifest says.
     """
+    check_name(name)
     if folder.exists():
         raise UserError(f"{folder} is there already: give a new folder")
     with tempfile.TemporaryDirectory() as place, hub(f"hub pull {name}") as client:
@@ -89,6 +92,16 @@ def pull(name: str, folder: Path, *, revision: str | None = None) -> Path:
             for file in (*manifest["files"], MANIFEST):
                 shutil.copyfile(fetched / file, part / file)
     return folder
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no hub takes, before any work.
+
+    Raises:
+        UserError: it is not OWNER/NAME.
+    """
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
+        raise UserError(f"hub: {name!r} is no name of a bundle: give OWNER/NAME, such as shop/beauty-sasrec")
 
 
 def card(manifest: Mapping[str, Any], name: str) -> str:

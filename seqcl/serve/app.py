@@ -51,8 +51,18 @@ def make_app(
     for kind in (RequestValidationError, UserError, HTTPException, Exception):
         app.add_exception_handler(kind, refused)
 
-    async def look(work: Callable[..., Found], *arguments: Any) -> Found:
-        return await asyncio.get_running_loop().run_in_executor(models.looking, work, *arguments)
+    for routes in (asking, knowing, choosing, telling):
+        routes(app, models)
+    return app
+
+
+async def look(models: Models, work: Callable[..., Found], *arguments: Any) -> Found:
+    """Do a search beside the calls of models."""
+    return await asyncio.get_running_loop().run_in_executor(models.looking, work, *arguments)
+
+
+def asking(app: FastAPI, models: Models) -> None:
+    """Answer with recommendations and with near items."""
 
     @app.post("/recommend", response_model=schema.Lists)
     async def recommend(body: schema.Recommend) -> Response:
@@ -67,18 +77,22 @@ def make_app(
     async def similar(body: schema.Similar) -> Response:
         """Find the items with the largest cosine to one."""
         model = models.find(body.model)
-        cosines, items = await look(model.served.near, number_of(model, body.item), body.k)
+        cosines, items = await look(models, model.served.near, number_of(model, body.item), body.k)
         near = zip(items.tolist(), cosines.tolist(), strict=True)
         about = model.served.catalogue.about
         found = [about(item, attributes=body.details) | {"similarity": cosine} for item, cosine in near]
         return reply({"model": model.name, "items": found})
+
+
+def knowing(app: FastAPI, models: Models) -> None:
+    """Answer with what is known of items and of users."""
 
     @app.get("/items", response_model=schema.Found)
     async def search(asked: Annotated[schema.Search, Query()]) -> Response:
         """Find items by a part of their id or title."""
         chosen = models.find(asked.model)
         catalogue = chosen.served.catalogue
-        found = await look(catalogue.find, asked.query, asked.limit)
+        found = await look(models, catalogue.find, asked.query, asked.limit)
         return reply({"model": chosen.name, "items": [catalogue.about(item, attributes=False) for item in found]})
 
     @app.get("/items/{item:path}", response_model=schema.Item, response_model_exclude_none=True)
@@ -95,6 +109,10 @@ def make_app(
         about = chosen.served.catalogue.about
         items = [about(one, attributes=False) for one in history[-asked.limit :].tolist()]
         return reply({"model": chosen.name, "items": items, "left_out": len(history) - len(items)})
+
+
+def choosing(app: FastAPI, models: Models) -> None:
+    """Tell which models there are, open one again, and choose the default."""
 
     @app.get("/models")
     async def listed() -> Response:
@@ -117,6 +135,10 @@ def make_app(
         models.default = models.find(body.model).name
         return reply({"default": models.default})
 
+
+def telling(app: FastAPI, models: Models) -> None:
+    """Tell that the server answers, its counters, and its page."""
+
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Response:
@@ -137,5 +159,3 @@ def make_app(
         @app.get(f"/page/{name}", include_in_schema=False)
         async def file(name: str = name, media: str = media) -> Response:
             return FileResponse(PAGE / name, media_type=media)
-
-    return app

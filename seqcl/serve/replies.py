@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from seqcl.data.raw_ids import such
 from seqcl.errors import UserError, brief
 from seqcl.serve import schema
 from seqcl.serve.models import Named
@@ -33,7 +34,12 @@ async def lists_of(model: Named, body: schema.Recommend) -> tuple[list[dict[str,
     """The lists for the histories of a request, and the other ids that the model does not know."""
     served = model.served
     allowed, strange = (None, []) if body.allowed is None else served.numbers(body.allowed)
-    allowed = None if allowed is None else np.unique(allowed)
+    if allowed is not None:
+        if not len(allowed):
+            raise Missing(
+                f"{served.about['model']} knows none of the allowed items{such(strange, np.arange(len(strange)))}"
+            )
+        allowed = np.unique(allowed)
     forbidden, odd = served.numbers(body.forbidden)
     unknown = {"unknown_allowed": strange, "unknown_forbidden": odd}
     lists: list[dict[str, Any]] = []

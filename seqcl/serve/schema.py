@@ -47,7 +47,9 @@ class Recommend(Body):
     model: Name | None = Field(None, description="name of a model; the default one if not given")
     k: K = 10
     exclude_seen: StrictBool = Field(True, description="items of the history are left out")
-    allowed: list[Raw] | None = Field(None, max_length=MOST_ALLOWED, description="the only items to recommend")
+    allowed: list[Raw] | None = Field(
+        None, min_length=1, max_length=MOST_ALLOWED, description="the only items to recommend"
+    )
     forbidden: list[Raw] = Field([], max_length=MOST_ITEMS, description="items that are not recommended")
     why: StrictBool = Field(False, description="the nearest items of the history, for each recommendation")
     details: StrictBool = Field(False, description="the attributes of each recommended item")

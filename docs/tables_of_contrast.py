@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT))
 
 from docs import figures  # noqa: E402
 from docs.figures import Kept  # noqa: E402
+from docs.marked import table  # noqa: E402
 from seqcl.evaluation import Comparison, compare, holm  # noqa: E402
 
 BENCHMARK = "contrast"
@@ -33,8 +34,9 @@ def pairs() -> dict[str, tuple[list[Kept], list[Kept]]]:
         runs = [
             (beauty if name == WHOLE else kept).get(f"{'' if name == WHOLE else name + '-'}{one}", []) for one in MODELS
         ]
-        if len(runs[0]) == len(runs[1]) > 0:
-            found[name] = (runs[0], runs[1])
+        seeds = min(len(one) for one in runs)
+        if seeds:
+            found[name] = (runs[0][:seeds], runs[1][:seeds])
     return found
 
 
@@ -51,20 +53,18 @@ def comparisons() -> dict[str, Comparison]:
     return found
 
 
-def rows() -> list[list[str]]:
-    """The rows of the table."""
+def when_contrast_helps() -> str:
+    """One row for each log that was trained on."""
     runs, tests = pairs(), comparisons()
     corrected = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))
-    made = []
+    rows = []
     for name, test in tests.items():
         plain, ours = (figures.row_of(one) for one in runs[name])
         about = {"low": test.low, "high": test.high, "p": test.p_value, "seeds better": test.seeds_better}
         difference, p, ahead = figures.verdict({"difference": test.difference, **about})
         part = f"{test.difference / plain['ndcg@10']['mean']:+.1%}".replace("-", "−").replace("%", " %")
         cells = [figures.spread(plain["ndcg@10"]), figures.spread(ours["ndcg@10"]), difference, part, p]
-        made.append([TOLD[name], *cells, figures.chance(corrected[name]), f"{ahead} of {len(runs[name][1])}"])
-    return made
-
-
-HEAD = "trained on | SASRec | CL4Rec | difference [95 %] | of SASRec's | p | p, Holm | seeds ahead"
-ALIGNED = " rrrrrrr"
+        rows.append([TOLD[name], *cells, figures.chance(corrected[name]), f"{ahead} of {len(runs[name][1])}"])
+    head = "trained on | SASRec | CL4Rec | difference [95 %] | of SASRec's | p | p, Holm | seeds ahead"
+    made = dict.fromkeys(figures.origin(run) for name in runs if name != WHOLE for run in runs[name][1])
+    return table(head, rows, " rrrrrrr") + f"\n\nMade on {'; '.join(made)}."
