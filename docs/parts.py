@@ -110,12 +110,13 @@ def paper(component: Component) -> tuple[str, str]:
     if match:
         return match.group(1) + ".", match.group(2)
     described = (inspect.getdoc(component) or "").partition("Args:")[0]
-    return text, ", ".join(dict.fromkeys(re.findall(r"arXiv \d{4}\.\d{4,5}", described)))
+    return text, ", ".join(dict.fromkeys(re.findall(r"arXiv \d{4}\.\d{4,5}|doi 10\.[\w./]*\w", described)))
 
 
 def linked(source: str) -> str:
-    """A source with a link behind every arXiv id."""
-    return re.sub(r"\b(\d{4}\.\d{4,5})\b", r"[\1](https://arxiv.org/abs/\1)", source)
+    """A source with a link behind every arXiv id and every doi."""
+    source = re.sub(r"(?<=doi )(10\.[\w./]*\w)", r"[\1](https://doi.org/\1)", source)
+    return re.sub(r"(?<!/)\b(\d{4}\.\d{4,5})\b(?!/)", r"[\1](https://arxiv.org/abs/\1)", source)
 
 
 def differences(recipe: type) -> str:

@@ -49,6 +49,12 @@ def chances(encoder, scoring, row):
     return [math.exp(score) / total for score in scores]
 
 
+def unseen(found, row):
+    """The chances among the items that a row does not hold; 0 for the others."""
+    total = sum(chance for item, chance in enumerate(found, 1) if item not in row)
+    return [0.0 if item in row else chance / total for item, chance in enumerate(found, 1)]
+
+
 @pytest.mark.parametrize("sampler", ["nearest", "random"])
 @torch.no_grad()
 def test_rows_and_loss_are_those_of_a_loop(sampler):
@@ -67,10 +73,10 @@ def test_rows_and_loss_are_those_of_a_loop(sampler):
         at = int(place * len(begun))
         own, table = begun[at], copy.item_embeddings()
         near = sorted(set(range(1, N + 1)) - {own}, key=lambda item: -slow.cosine(table[item], table[own]))[:4]
-        before = int(np.argmax(chances(copy, objective.follower.head, begun)))
+        before = int(np.argmax(unseen(chances(copy, objective.follower.head, begun), begun)))
         for item in near if sampler == "nearest" else [other]:
             changed = [*begun[:at], item, *begun[at + 1 :]]
-            chance = chances(copy, objective.follower.head, changed)
+            chance = unseen(chances(copy, objective.follower.head, changed), changed)
             answer = int(np.argmax(chance))
             if sampler == "nearest" and answer == before:
                 continue
@@ -98,6 +104,16 @@ def test_the_sampler_is_made_after_the_warm_up_and_stays_or_is_made_anew():
     early.prepare(encoder, TRAIN)
     early.before_epoch(encoder, Rowwise(), epoch=1, epochs=9)
     assert early(encoder, BATCH) == {}
+
+
+def test_an_item_of_the_row_is_no_target_and_a_warm_up_without_an_end_is_said(caplog):
+    for repeats in (False, True):
+        encoder, objective = made(confidence=0.0, repeats=repeats)
+        rows, targets = objective.rows(BATCH)
+        own = (rows.items == targets[:, None]).any(1)
+        assert own.any() == repeats
+    CounterfactualRows(next_item=objective.ranks[0], warmup=3).before_epoch(encoder, Rowwise(), epoch=0, epochs=3)
+    assert "warmup 3 of 3 epochs: no counterfactual row is ever learned" in caplog.text
 
 
 def test_no_row_is_sure_enough_and_the_term_is_missing():
@@ -128,7 +144,7 @@ def test_on_a_chain_what_is_kept_is_what_the_chain_does(tmp_path):
         encoder={"dim": 32},
         data={"windows": "last"},
         train={"epochs": 12, "lr": 0.01, "batch_size": 64},
-        objective={"warmup": 11},
+        objective={"warmup": 11, "repeats": True},
         eval={"exclude_seen": False},
     )
     sequences = Preparation().sequences(chain.interactions)

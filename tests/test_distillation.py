@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import seqcl
+from seqcl.cli.distil import words_of
 from seqcl.cli.main import main
 from seqcl.config import of_run
 from seqcl.data import markov, shuffled, write
@@ -164,6 +165,11 @@ def teachers(log, tmp_path_factory):
         for model in ("SASRec", "GRU4Rec")
     ]
     return [run.folder for run in made]
+
+
+def test_distil_takes_the_words_of_the_other_models():
+    words = words_of(["SLIST", "--distil.kept", "20", "--dataset", "markov"])
+    assert words[-3:] == ["--dataset", "markov", "--objective.teachers=SLIST"] and "--objective.kept" in words
 
 
 SMALL = ("--encoder.dim", "16", "--train.epochs", "4", "--train.lr", "0.01", "--train.batch_size", "64")

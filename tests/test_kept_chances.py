@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import seqcl
+from seqcl.data import Preparation, leave_one_out
+from seqcl.data.batches import Loader
 from seqcl.errors import UserError
 from seqcl.losses import distillation, kept_distillation
 from seqcl.models.slist import SLIST
@@ -68,7 +71,7 @@ def test_chances_are_found_again_in_batches_of_another_order_and_width(newest, t
         items, shares = known.at(batch, places)
         expected = best.values / best.values.sum(1, keepdim=True)
         torch.testing.assert_close(shares, expected, atol=1e-3, rtol=1e-3)
-        torch.testing.assert_close(items, best.indices) if not newest else None
+        torch.testing.assert_close(items, best.indices)
         found += len(items)
     assert found == len(known.items) > 20 and 0 < known.held < 1
 
@@ -133,6 +136,36 @@ def test_options_for_counted_teachers_are_refused_where_there_is_none_before_a_f
                 small_log(), distil=distil, runs=str(tmp_path / "none"), progress=False, **{**TINY, "model": "SASRec"}
             )
     assert not (tmp_path / "none").exists()
+
+
+def test_rows_of_one_item_again_and_again_and_models_with_times_keep_chances():
+    log = pd.DataFrame(
+        {"user_id": np.repeat([1, 2, 3], 12), "item_id": [*[1] * 11, 2, *[3] * 6, *[4] * 6, *range(1, 13)]}
+    )
+    data = Preparation()
+    split = leave_one_out(data.sequences(data.from_frame(log)), windows="sliding", max_len=3)
+    teacher = OfCounts(SLIST(split.train))
+    loader = Loader(split.train, batch_size=2)
+    known = KeptChances(
+        loader,
+        lambda group: lambda rows, places: joint_chances([teacher], rows, places, temperature=1.0),
+        size=3,
+        newest=False,
+    )
+    for batch in loader:
+        places = places_of(batch, newest=False)
+        best = joint_chances([teacher], batch, places, temperature=1.0)(slice(0, len(places))).topk(3)
+        torch.testing.assert_close(
+            known.at(batch, places)[1], best.values / best.values.sum(1, keepdim=True), atol=1e-3, rtol=1e-3
+        )
+    model, batches = begun(tiny("TiCoSeRec", distil={"teachers": "SLIST", "kept": 5}))
+    assert torch.isfinite(model(next(iter(batches)))["distil"])
+
+
+def test_rows_of_nobody_are_refused():
+    model, batches = begun(tiny("SASRec", distil={"teachers": "SLIST", "kept": 5}))
+    with pytest.raises(UserError, match="these rows have no users"):
+        model(next(iter(batches))._replace(users=None))
 
 
 def test_a_student_of_kept_chances_keeps_the_rules_of_a_recipe_and_resumes_to_the_same_bits():

@@ -37,6 +37,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "SwAV with crops": ("SwAVRec", {"objective": {"crops": 2, "prototypes": 6}}),
     "SpCL in clusters": ("SpCLRec", {"objective": {"clusters": 6}}),
     "CASR from the first epoch on": ("CASR", {"objective": {"warmup": 0, "confidence": 0}}),
+    "kept chances": (
+        "SASRec",
+        {"distil": {"teachers": "SLIST,EASE", "kept": 5, "groups": 3, "counted": 0.5}, "data": {"windows": "sliding"}},
+    ),
     "fixed shapes": ("CL4Rec", {"train": {"shapes": "fixed"}}),
     "SwAV with a queue": ("SwAVRec", {"objective": {"queue": 20, "prototypes": 6}}),
 }

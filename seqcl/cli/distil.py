@@ -16,9 +16,8 @@ USAGE = """usage: seqcl distill RUN [RUN ...] [--model NAME] [--OPTION VALUE ...
 
 Train NAME (default: Distil) so that its softmax over items matches the mean of
 those of finished runs. Data and ranking are those of the first RUN. All options
-of seqcl train go; those of distillation are --distil.alpha and
---distil.temperature, under --model Distil --objective.alpha and
---objective.temperature."""
+of seqcl train go; those of distillation are --distil.alpha, .temperature,
+.kept, .counted and .groups."""
 
 
 def words_of(words: list[str]) -> list[str]:
@@ -42,6 +41,12 @@ def words_of(words: list[str]) -> list[str]:
         if not (Path(run) / "config.yaml").is_file() and not is_counted(run):
             raise UserError(f"distill: {none_of(run)}")
     named = any(word.partition("=")[0] in ("--model", "--config") for word in rest)
+    if (
+        not named or "Distil" in rest or "--model=Distil" in rest
+    ):  # whose options of distillation are in another section
+        rest = [
+            f"--objective.{word.removeprefix('--distil.')}" if word.startswith("--distil.") else word for word in rest
+        ]
     rest = [*data_of(Path(runs[0])), *([] if named else ["--model", "Distil"]), *rest]
     recipe = config.resolve(rest, notify=lambda line: None).recipe
     section = next((name for name, part in recipe.parts.items() if "teachers" in options_of(part.component)), None)

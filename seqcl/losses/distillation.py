@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seqcl.losses.softmax import at_once
+from seqcl.losses.softmax import BLOCK_BYTES, at_once
 
 Chances = Callable[[slice], Tensor]
 """A teacher's chances of all N items for some of the positions: (C, N), which add up to 1."""
@@ -36,7 +36,7 @@ def distillation(
     with torch.autocast(kind, enabled=False):
         wide = torch.promote_types(states.dtype, torch.float32)
         states, table = states.to(wide) / temperature, table.to(wide)
-        chunk = chunk or at_once(states.device, wide.itemsize * len(table))
+        chunk = chunk or max(128, BLOCK_BYTES // (wide.itemsize * len(table)))  # teachers need as much again, each
         gradient = torch.is_grad_enabled() and (states.requires_grad or table.requires_grad)
         return _Distillation.apply(states, table, teacher, chunk, gradient)
 

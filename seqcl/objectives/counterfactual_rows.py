@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from seqcl import processes
 from seqcl.augment import by_embedding
-from seqcl.blocks import block_rows
+from seqcl.blocks import block_rows, exclude_
 from seqcl.encoders import Encoder, states_of_all
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.objectives.base import Objective, refuse_unread, rng
@@ -17,6 +18,8 @@ from seqcl.objectives.follower import Follower
 from seqcl.objectives.next_item import NextItem
 from seqcl.objectives.positions import only_newest
 from seqcl.types import PAD, Batches, SeqBatch, Windows
+
+log = logging.getLogger("seqcl")
 
 Sampler = Literal["nearest", "random"]
 
@@ -35,7 +38,8 @@ class CounterfactualRows(Objective):
 
     Differs from the paper: rows are made anew for every batch instead of once before training. Sampler and anchor are of one kind,
     and the anchor begins as the sampler. Of the items to put in, the nearest ones by cosine of their embeddings are tried,
-    where the paper finds one by gradient. The sampler that seeks rows of large loss is not here.
+    where the paper finds one by gradient. An item of the row is no target, unless `repeats`. The sampler that seeks rows of large
+    loss is not here.
 
     Args:
         next_item: The objective that ranks; sampler and anchor score as it does.
@@ -45,6 +49,7 @@ class CounterfactualRows(Objective):
         sampler: Item to put in: the nearest that changes the recommendation, or a random one, whatever it does.
         near: Nearest items that are tried.
         confidence: Least chance that the sampler gives a target, 0 to 1.
+        repeats: A target may be an item that its row holds; false where seen items are no candidates (`eval.exclude_seen`).
     """
 
     neighbours: Tensor  # (N + 2, K), the items nearest to each, the nearest first
@@ -60,6 +65,7 @@ class CounterfactualRows(Objective):
         sampler: Sampler = "nearest",
         near: int = 4,
         confidence: float = 0.1,
+        repeats: bool = False,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -71,7 +77,7 @@ class CounterfactualRows(Objective):
         if not 0 <= confidence <= 1:
             raise UserError(f"{name}: confidence must be from 0 to 1, not {confidence}")
         self.weight, self.warmup, self.renew = weight, warmup, renew
-        self.sampler, self.near, self.confidence = sampler, near, confidence
+        self.sampler, self.near, self.confidence, self.repeats = sampler, near, confidence, repeats
         self.ranks = (next_item,)  # in a tuple, so that its parameters stay with the objective that ranks
         self.newest = False
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
@@ -79,17 +85,22 @@ class CounterfactualRows(Objective):
     def prepare(self, encoder: Encoder, train: Windows) -> None:
         self.newest = only_newest(train)
         self.follower = Follower(encoder, self.ranks[0].scoring)
-        self.register_buffer("neighbours", torch.zeros(train.num_items + 2, self.near, dtype=torch.int64))
+        self.num_items = train.num_items
+        if self.sampler == "nearest":
+            self.register_buffer("neighbours", torch.zeros(train.num_items + 2, self.near, dtype=torch.int64))
 
     @torch.no_grad()
     def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
+        if epoch == 0 and self.warmup >= epochs:
+            log.warning("warmup %d of %d epochs: no counterfactual row is ever learned", self.warmup, epochs)
         due = not self.ready or (self.renew and (epoch - self.warmup) % self.renew == 0)
         if epoch < self.warmup or not due:
             return
         self.follower.follow(encoder, self.ranks[0].scoring, 0.0)
-        table = self.follower.encoder.item_embeddings()
-        found = processes.by_first(lambda: by_embedding(table, top_k=self.near)[0])
-        self.neighbours.copy_(found)
+        if self.sampler == "nearest":
+            table = self.follower.encoder.item_embeddings()
+            found = processes.by_first(lambda: by_embedding(table, top_k=self.near)[0])
+            self.neighbours.copy_(found)
         self.ready.fill_(True)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
@@ -139,8 +150,7 @@ class CounterfactualRows(Objective):
         """The items to try in the place of some (B,): (B, K)."""
         if self.sampler == "nearest":
             return self.neighbours[items]
-        last = len(self.neighbours) - 1  # MASK
-        return torch.randint(1, last, (len(items), 1), generator=rng(items.device), device=items.device)
+        return torch.randint(1, self.num_items + 1, (len(items), 1), generator=rng(items.device), device=items.device)
 
     def answers(self, rows: SeqBatch) -> tuple[Tensor, Tensor]:
         """What the sampler recommends behind n rows, and its chance among all items: (n,) ids, (n,)."""
@@ -148,8 +158,12 @@ class CounterfactualRows(Objective):
         queries = scoring.queries(states_of_all(encoder.last, rows))  # type: ignore[operator]
         vectors = scoring.candidates(encoder.item_embeddings())  # type: ignore[operator]
         best, chances = [], []
-        for part in queries.split(block_rows(len(vectors), queries.device)):
+        step = block_rows(len(vectors), queries.device)
+        for part, items in zip(queries.split(step), rows.items.split(step), strict=True):
             logits = part @ vectors.T  # (C, N)
+            if not self.repeats:
+                row, place = (items != PAD).nonzero(as_tuple=True)
+                exclude_(logits, row, items[row, place] - 1)
             top = logits.max(1)
             best.append(top.indices + 1)
             chances.append((top.values - logits.logsumexp(1)).exp())

@@ -63,8 +63,8 @@ class Distillation(Objective):
         teachers: Folders of finished runs, or names of models that are counted, separated by commas.
         alpha: Part of the distillation in the loss; 1: the next item is not learned (eq. 2).
         temperature: Divisor of the scores of teachers and student.
-        kept: Largest chances of a position, taken once before training and learned in the place of all; 0: all, anew in each
-            step. Batches then cost what a full softmax costs, and a position 6 bytes for each.
+        kept: Largest chances of a position, taken once, when training begins or goes on, and learned in the place of all; 0: all,
+            anew in each step. A step then costs what a full softmax costs; a position takes 6 bytes for each of them.
         counted: 0: chances of all teachers are averaged. Else the weight of the log shares of each model that is counted,
             which are added to the mean scores of the networks.
         groups: Groups of users: a model that is counted teaches each as counted without it; 0: as counted on all. Needs kept.
@@ -116,7 +116,8 @@ class Distillation(Objective):
         return self.ranker.scoring
 
     def extra_repr(self) -> str:
-        return f"teachers={self.names}, alpha={self.alpha}, temperature={self.temperature}"
+        own = f"teachers={self.names}, alpha={self.alpha}, temperature={self.temperature}"
+        return f"{own}, kept={self.kept}, counted={self.weight}, groups={self.groups}"
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
         self.ranker.prepare(encoder, train)
@@ -129,7 +130,8 @@ class Distillation(Objective):
     def chances_of(self, device: torch.device) -> KeptChances:
         """The kept chances, made when they are first asked, so that a run that goes on has them too."""
         if self.known is None:
-            rows = Loader(self.train_windows, batch_size=AT_ONCE, device=device, times=self.times_needed)
+            train = self.train_windows
+            rows = Loader(train, batch_size=AT_ONCE, device=device, times=train.times is not None)
             groups, saying = max(self.groups, 1), partial(self.said_to, device=device)
             self.known = KeptChances(rows, saying, size=self.kept, newest=self.newest, groups=groups)
         return self.known

@@ -25,9 +25,10 @@ Saying = Callable[[SeqBatch, Tensor], Logits]
 
 
 class KeptChances:
-    """Keeps the largest chances of every learned position, as shares of their sum: 6 bytes each.
+    """Keeps the largest chances of every learned position, as shares of their sum: K * 6 bytes a position.
 
-    A row is known again by its user, items and times: these are all that a teacher reads.
+    A row is known again by its user, its items and how many of its positions are learned. Of two rows of a user that are
+    the same in this, the first one's chances are taken for both.
 
     Args:
         batches: all training rows, with users.
@@ -50,15 +51,14 @@ class KeptChances:
                 if len(own):
                     rows = batch.each(lambda column, own=own: column[own])  # type: ignore[misc]
                     places = places_of(rows, newest=newest)
-                    hashes.append(self.hashed(rows))
                     counts.append(positions_in(rows, places))
+                    hashes.append(self.hashed(rows, counts[-1]))
                     self.take(say(rows, places), len(places), size, items, shares)
             log.info("asked the teachers, group %d of %d", group + 1, groups)
         known = torch.cat(hashes)
         self.hashes, order = known.sort(stable=True)  # (W,)
-        self.counts = torch.cat(counts)  # (W,), before they are put in order
-        self.first = (self.counts.cumsum(0) - self.counts)[order]  # (W,), of the positions of each row
-        self.counts = self.counts[order]
+        sizes = torch.cat(counts)  # (W,)
+        self.first = (sizes.cumsum(0) - sizes)[order]  # (W,), of the positions of each row
         self.items, self.shares = torch.cat(items), torch.cat(shares)  # (T, K) int32 and float16
         self.held /= max(len(self.items), 1)
 
@@ -72,15 +72,22 @@ class KeptChances:
             items.append(best.indices.int())
             shares.append((best.values / total).half())
 
-    def hashed(self, rows: SeqBatch) -> Tensor:
-        """A number for each row that another row has by chance once in 2 ** 64: (B,)."""
+    def hashed(self, rows: SeqBatch, counts: Tensor) -> Tensor:
+        """A number for each row with so many positions (B,), which another row has by chance once in 2 ** 64: (B,).
+
+        Raises:
+            UserError: the rows do not say whose they are.
+        """
+        if rows.users is None:
+            raise UserError(
+                "distil.kept needs to know whose each row is, and these rows have no users; leave distil.kept out"
+            )
         width = rows.items.shape[1]
-        if len(self.multipliers) < 2 * width + 2:
-            odd = np.random.default_rng(0).integers(-(2**62), 2**62, 4 * width + 2) * 2 + 1
+        if len(self.multipliers) < width + 3:
+            odd = np.random.default_rng(0).integers(-(2**62), 2**62, 2 * width + 3) * 2 + 1
             self.multipliers = torch.from_numpy(odd).to(rows.items.device)
-        by_row, by_item, by_time = self.multipliers[:2], self.multipliers[2::2], self.multipliers[3::2]
-        found = cast(Tensor, rows.users) * by_row[0] + rows.lengths * by_row[1] + (rows.items * by_item[:width]).sum(1)
-        return found if rows.times is None else found + (rows.times.view(torch.long) * by_time[:width]).sum(1)
+        about = torch.stack((rows.users, rows.lengths, counts), 1)  # (B, 3)
+        return (about * self.multipliers[:3]).sum(1) + (rows.items * self.multipliers[3 : width + 3]).sum(1)
 
     def at(self, rows: SeqBatch, places: Tensor) -> tuple[Tensor, Tensor]:
         """The items, as columns of the table, and their chances at some places (T,) of rows, flattened: (T, K) each.
@@ -88,10 +95,10 @@ class KeptChances:
         Raises:
             UserError: the rows are not those of training as they are, or other positions of them are learned.
         """
-        hashes, counts = self.hashed(rows), positions_in(rows, places)
+        counts = positions_in(rows, places)
+        hashes = self.hashed(rows, counts)
         where = torch.searchsorted(self.hashes, hashes).clamp_(max=len(self.hashes) - 1)
-        here = counts > 0
-        if not (((self.hashes[where] == hashes) & (self.counts[where] == counts)) | ~here).all():
+        if not ((self.hashes[where] == hashes) | (counts == 0)).all():
             raise UserError(
                 "distil.kept: this model learns from other rows than those of its log, so chances that were kept do not fit "
                 "them; leave distil.kept out"

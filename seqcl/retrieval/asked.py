@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -206,9 +206,12 @@ def allowed_items(allowed: Sequence[Any] | None, item_ids: np.ndarray, name: str
         return None
     if isinstance(allowed, str | bytes):
         raise UserError(f"recommend: allowed must be a list of raw ids, not the text {allowed!r}")
-    if not len(allowed):
+    if not isinstance(allowed, Iterable):
+        raise UserError(f"recommend: allowed must be a list of raw ids, not {allowed!r}")
+    allowed = list(allowed)
+    if not allowed:
         raise UserError("recommend: allowed is empty, so nothing may be recommended; leave it out to allow all items")
-    places = np.unique(known_places(list(allowed), item_ids, "item", name))
+    places = np.unique(known_places(allowed, item_ids, "item", name))
     return torch.from_numpy(places.astype(np.int64)) + 1
 
 
