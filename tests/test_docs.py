@@ -149,7 +149,9 @@ def test_every_model_is_in_the_tables_with_what_it_names():
     for row in rows:
         assert row[1] and row[2], row[0]
         assert (
-            "arXiv" in row[3] or "doi 10." in row[3] or row[0].startswith(("[ItemKNN]", "[MarginRec]", "[Popularity]"))
+            "arXiv" in row[3]
+            or "doi.org/10." in row[3]
+            or row[0].startswith(("[ItemKNN]", "[MarginRec]", "[Popularity]"))
         ), row[0]
 
 
