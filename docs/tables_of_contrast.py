@@ -22,7 +22,7 @@ TOLD = {
     "noise-10": "10 % of its items replaced",
     "noise-30": "30 % of its items replaced",
 }
-"""What is trained on, by the name that the benchmark gives it; the whole log is measured by the benchmark of Beauty."""
+"""The training data in words, by the name in the benchmark; the whole log is measured by the benchmark of Beauty."""
 MODELS = ("beauty-sasrec", "beauty-cl4rec")
 
 
@@ -41,7 +41,7 @@ def pairs() -> dict[str, tuple[list[Kept], list[Kept]]]:
 
 
 def comparisons() -> dict[str, Comparison]:
-    """What contrast adds, by what is trained on.
+    """Compare CL4Rec with SASRec on each training log.
 
     Raises:
         AssertionError: two runs that are compared differ in their protocol.

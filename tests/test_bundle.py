@@ -166,7 +166,7 @@ def test_the_onnx_graph_and_the_index_give_the_lists_of_the_bundle(tmp_path, kin
 
 
 def recipe_of_documentation(bundle, monkeypatch):
-    """What the Python of docs/serve.md, which asks the graph and the index, leaves in its names."""
+    """Run the Python of docs/serve.md, which asks the graph and the index; give its names."""
     text = (Path(__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
     [block] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     names: dict = {}

@@ -41,12 +41,9 @@ def words_of(words: list[str]) -> list[str]:
         if not (Path(run) / "config.yaml").is_file() and not is_counted(run):
             raise UserError(f"distill: {none_of(run)}")
     named = any(word.partition("=")[0] in ("--model", "--config") for word in rest)
-    if (
-        not named or "Distil" in rest or "--model=Distil" in rest
-    ):  # whose options of distillation are in another section
-        rest = [
-            f"--objective.{word.removeprefix('--distil.')}" if word.startswith("--distil.") else word for word in rest
-        ]
+    if not named or "Distil" in rest or "--model=Distil" in rest:  # its distillation is its objective
+        own, other = "--distil.", "--objective."
+        rest = [other + word.removeprefix(own) if word.startswith(own) else word for word in rest]
     rest = [*data_of(Path(runs[0])), *([] if named else ["--model", "Distil"]), *rest]
     recipe = config.resolve(rest, notify=lambda line: None).recipe
     section = next((name for name, part in recipe.parts.items() if "teachers" in options_of(part.component)), None)

@@ -68,7 +68,7 @@ class SelectiveKernel(nn.Module):
         return (choice.softmax(-2).movedim(-2, 0) * found).sum(0)
 
     def filtered(self, x: Tensor, visible: Tensor, dilation: int) -> Tensor:
-        """What the kernel of a dilation makes of x (n, W, D): the same shape."""
+        """Filter x (n, W, D) by the kernel of a dilation: the same shape."""
         taps, width = self.taps[dilation - 1], x.shape[1]  # (3, D)
         found = x * taps[0]
         for tap in range(1, TAPS):

@@ -44,12 +44,9 @@ def hand_teachers(model: Recommender, sequences: Sequences, split: Split, device
 def check_teachers(model: Recommender, sequences: Sequences, split: Split) -> None:
     """Refuse what `hand_teachers` would refuse."""
     for learner in learners(model):
-        counted = False
-        for name in learner.names:
-            counted = (
-                is_counted(name) or not isinstance(read_teacher(name, sequences, split).model, Recommender) or counted
-            )
-        learner.check_counted(counted)
+        models = [read_teacher(name, sequences, split).model for name in learner.names if not is_counted(name)]
+        trained = sum(isinstance(model, Recommender) for model in models)
+        learner.check_counted(trained < len(learner.names))
 
 
 def learners(model: Recommender) -> Iterator[Distillation]:

@@ -153,7 +153,7 @@ class CounterfactualRows(Objective):
         return torch.randint(1, self.num_items + 1, (len(items), 1), generator=rng(items.device), device=items.device)
 
     def answers(self, rows: SeqBatch) -> tuple[Tensor, Tensor]:
-        """What the sampler recommends behind n rows, and its chance among all items: (n,) ids, (n,)."""
+        """Take the sampler's best item behind each of n rows, and its chance among the candidates: (n,) ids, (n,)."""
         encoder, scoring = self.follower.encoder.eval(), self.follower.head
         queries = scoring.queries(states_of_all(encoder.last, rows))  # type: ignore[operator]
         vectors = scoring.candidates(encoder.item_embeddings())  # type: ignore[operator]

@@ -137,7 +137,7 @@ class Distillation(Objective):
         return self.known
 
     def said_to(self, group: int, device: torch.device) -> Saying:
-        """What the teachers say to a group of users."""
+        """Make the function that gives the teachers' chances to a group of users."""
         teachers = self.given(device)
         if self.groups:
             train = self.train_windows

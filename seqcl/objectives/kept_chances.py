@@ -110,5 +110,5 @@ class KeptChances:
 
 
 def positions_in(rows: SeqBatch, places: Tensor) -> Tensor:
-    """How many of the places (T,) of flattened rows are in each row: (B,)."""
+    """Count the places (T,) of flattened rows in each row: (B,)."""
     return torch.bincount(places // rows.items.shape[1], minlength=len(rows.lengths))

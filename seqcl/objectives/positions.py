@@ -86,7 +86,7 @@ def learned_places(encoder: Encoder, batch: SeqBatch, *, newest: bool) -> tuple[
 
 
 def places_of(rows: SeqBatch, *, newest: bool) -> Tensor:
-    """Where in rows, flattened, the positions with a target stand: (T,); with `newest`, of each row the newest alone."""
+    """Find the positions with a target in flattened rows: (T,); with `newest`, of each row the newest alone."""
     if not newest:
         return (cast(Tensor, rows.targets).flatten() != PAD).nonzero()[:, 0]
     kept = (cast(Tensor, rows.last_targets()) != PAD).nonzero()[:, 0]
