@@ -103,13 +103,13 @@ def listed(kind: str) -> Callable[[], str]:
 
     def rows() -> str:
         known = parts.components()
-        section = {"encoder": "encoder", "view": "views", "objective": "objective"}.get(kind, "")
         found = []
         for name, component in parts.tables()[kind].items():
             what, source = parts.paper(component)
             at = component.__name__
-            linked = at in known.get(section, {}) and f"[{name}](options.md#{anchor(f'{section}: {at}')})"
-            found.append([linked or f"`{name}`", what, parts.linked(source)])
+            places = [section for section, ones in known.items() if ones.get(at) is component]
+            linked = f"[{name}](options.md#{anchor(f'{places[0]}: {at}')})" if places else f"`{name}`"
+            found.append([linked, what, parts.linked(source)])
         return table("name | what it does | source", found)
 
     return rows

@@ -169,7 +169,7 @@ def teachers(log, tmp_path_factory):
 
 def test_distil_takes_the_words_of_the_other_models():
     words = words_of(["SLIST", "--distil.kept", "20", "--dataset", "markov"])
-    assert words[-3:] == ["--dataset", "markov", "--objective.teachers=SLIST"] and "--objective.kept" in words
+    assert words[-3:] == ["--dataset", "markov", "--distil.teachers=SLIST"] and "--distil.kept" in words
 
 
 SMALL = ("--encoder.dim", "16", "--train.epochs", "4", "--train.lr", "0.01", "--train.batch_size", "64")
@@ -184,7 +184,7 @@ def distilled(teachers, runs, *words):
 
 def test_a_smaller_student_of_several_teachers_is_an_ordinary_run_near_them(teachers, tmp_path, capsys):
     three = [*teachers, teachers[0] / "baselines" / "SLIST"]
-    folder = distilled(three, tmp_path / "runs", "--objective.alpha", "1", "--train.epochs", "12")
+    folder = distilled(three, tmp_path / "runs", "--distil.alpha", "1", "--train.epochs", "12")
     run, best = load(folder), load(teachers[0])
     assert run.metrics["test"]["ndcg@10"] > 0.9 * best.metrics["test"]["ndcg@10"]
     assert run.evaluate("test").metrics == pytest.approx(run.metrics["test"])
@@ -240,7 +240,7 @@ def test_a_link_is_followed_once_and_a_blend_teaches_nobody(teachers, log, tmp_p
     link.symlink_to(teachers[0])
     folder = distilled([link], tmp_path / "runs", "--train.epochs", "1")
     assert f"teachers: {teachers[0]}" in (folder / "config.yaml").read_text()
-    words = ["train", "--dataset", str(log), *SMALL, "--model", "Distil", "--objective.teachers", str(link)]
+    words = ["train", "--dataset", str(log), *SMALL, "--model", "Distil", "--distil.teachers", str(link)]
     assert main([*words, "--runs", str(tmp_path / "none")]) == 2
     assert f"{link} is a link, which may lead to another run later: give {teachers[0]}" in capsys.readouterr().err
     blend = ["train", "--dataset", str(log), *SMALL, "--model", "Blend", "--train.epochs", "1", "--baseline", ""]
@@ -274,7 +274,7 @@ def test_another_teacher_under_the_same_name_is_not_gone_on_with(teachers, tmp_p
         (["--data.max_len", "4"], "under another protocol: its max_len is 50, not 4"),
         (["--data.split", "temporal"], "under another protocol: its split is leave_one_out, not temporal"),
         (["--dataset", "OTHER"], "learned other data (chain, fingerprint"),
-        (["--objective.alpha", "0"], "alpha must be above 0"),
+        (["--distil.alpha", "0"], "alpha must be above 0"),
         (["--model", "EASE"], "EASE is counted, so it learns from nobody"),
         (["--model", "SASRex"], "did you mean SASRec"),
     ],

@@ -10,7 +10,6 @@ from typing import Any
 from seqcl import config
 from seqcl.errors import UserError
 from seqcl.models.teachers import is_counted, none_of
-from seqcl.parts import options_of
 
 USAGE = """usage: seqcl distill RUN [RUN ...] [--model NAME] [--OPTION VALUE ...]
 
@@ -41,16 +40,12 @@ def words_of(words: list[str]) -> list[str]:
         if not (Path(run) / "config.yaml").is_file() and not is_counted(run):
             raise UserError(f"distill: {none_of(run)}")
     named = any(word.partition("=")[0] in ("--model", "--config") for word in rest)
-    if not named or "Distil" in rest or "--model=Distil" in rest:  # its distillation is its objective
-        own, other = "--distil.", "--objective."
-        rest = [other + word.removeprefix(own) if word.startswith(own) else word for word in rest]
     rest = [*data_of(Path(runs[0])), *([] if named else ["--model", "Distil"]), *rest]
     recipe = config.resolve(rest, notify=lambda line: None).recipe
-    section = next((name for name, part in recipe.parts.items() if "teachers" in options_of(part.component)), None)
-    if section is None:
+    if "distil" not in recipe.parts:
         raise UserError(f"{recipe.name} is counted, so it learns from nobody: give a model that is trained")
     given = ",".join(os.path.realpath(run) if (Path(run) / "config.yaml").exists() else run for run in runs)
-    return [*rest, f"--{section}.teachers={given}"]
+    return [*rest, f"--distil.teachers={given}"]
 
 
 def data_of(folder: Path) -> list[str]:

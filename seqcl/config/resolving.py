@@ -222,8 +222,8 @@ def baseline(of: Experiment, name: str) -> Experiment:
     for key in own.flat:
         section, _, word = key.rpartition(".")
         other = section in KIND_OF and section not in alike  # two components may mean different things by one word
-        if section == "pretrain" and repr(mine.get(section)) != repr(theirs[section]):
-            continue  # the recipes differ in this stage
+        if section in ("pretrain", "distil") and repr(mine.get(section)) != repr(theirs[section]):
+            continue  # the recipes differ in this stage, or in their teachers
         if key in of.flat and key not in settings and word != "name" and (not other or word == "dim"):
             settings[key] = Setting(of.flat[key])
     if not own.recipe.trained:

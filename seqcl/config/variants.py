@@ -65,10 +65,11 @@ def plain_recipe(of: Experiment) -> str:
             f"{of.options.model} differs from the plain recipes in more than its objectives: name in its contrast_off "
             'the options that are 0 where the contrast is out, such as ("objective.weight",), or None'
         )
+    usual = declared(Recommender)
     plain = {name: declared(recipe) for name, recipe in MODELS.items() if issubclass(recipe, Recommender)}
     same = (
         name
         for name, own in plain.items()
-        if own.keys() == {"encoder", "next_item", "distil"} and own["encoder"].component is encoder
+        if own.keys() == usual.keys() and own["distil"] is usual["distil"] and own["encoder"].component is encoder
     )
     return next(same, "SASRec")

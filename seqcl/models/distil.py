@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from seqcl import encoders
-from seqcl.models.base import Parts, Recommender
-from seqcl.objectives import Distillation, Objective
+from seqcl.models.base import Recommender
+from seqcl.objectives import Distillation
 from seqcl.parts import part
 
 
@@ -16,8 +15,4 @@ class Distil(Recommender):
     Differs from the paper: what `Distillation` names; and any encoder may be the student.
     """
 
-    objective = part(Distillation, teachers="SLIST")
-    distil = None
-
-    def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
-        return {name: parts["objective"](ranker=ranker) for name, ranker in super().terms(encoder, parts).items()}
+    distil = part(Distillation, teachers="SLIST")
