@@ -20,6 +20,9 @@ RENAMED = {"eval.cold_items": ("data.cold_items", "0.1.0")}
 FORMER = ("BSARec", "encoder.taps", "TapRec", "0.1.0")
 """A former name of a recipe and its encoder, the option by which it is known, today's name, and the last version that had it."""
 
+ADDED = {"blend.rerank": ("blend.folds", 0)}
+"""Options that came later: an option by which an older run is known to have their section, and the value that it was made with."""
+
 HELP = "help"
 
 
@@ -194,6 +197,9 @@ def renamed(settings: Settings, *, stored: bool = False) -> tuple[Settings, list
             note(f"{shown(key)} {former} of version {before} is called {today} now", setting)
             setting = setting._replace(value=today)
         found[new] = setting
+    for key, (sign, value) in ADDED.items() if stored else ():
+        if sign in found and key not in found:
+            found[key] = Setting(value)
     return found, lines
 
 

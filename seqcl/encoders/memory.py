@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from seqcl.encoders.reranker import Reranker, facts
 from seqcl.types import PAD, SeqBatch
 
 FLOOR = 1e-5
@@ -70,12 +72,22 @@ class Memories(nn.Module):
         recency: that of each memory, by name.
         gates: kinds of newest item, each with weights of its own.
         folds: groups of users, each with weights of its own that were learned from the others.
+        reranker: the arguments of a reranker, which follows; None: none.
     """
 
     kinds: Tensor
     mixture: Tensor
 
-    def __init__(self, *, num_items: int, size: int, recency: Mapping[str, float], gates: int, folds: int) -> None:
+    def __init__(
+        self,
+        *,
+        num_items: int,
+        size: int,
+        recency: Mapping[str, float],
+        gates: int,
+        folds: int,
+        reranker: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
         self.num_items, self.size, self.recency = num_items, min(size, num_items), recency
         self.parts = nn.ModuleDict(
@@ -83,6 +95,7 @@ class Memories(nn.Module):
         )
         self.register_buffer("kinds", torch.zeros(num_items + 2, dtype=torch.long))  # of each item
         self.register_buffer("mixture", torch.zeros(folds + 1, gates, len(recency)))  # the last one is everybody's
+        self.reranker = Reranker(num_items=num_items, **reranker) if reranker else None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that make memories of the same form, as JSON."""
@@ -92,6 +105,7 @@ class Memories(nn.Module):
             "recency": dict(self.recency),
             "gates": self.mixture.shape[1],
             "folds": len(self.mixture) - 1,
+            **({"reranker": self.reranker.arguments()} if self.reranker else {}),
         }
 
     def features(self, batch: SeqBatch) -> Tensor:
@@ -100,17 +114,52 @@ class Memories(nn.Module):
 
     def kinds_of(self, batch: SeqBatch) -> Tensor:
         """The kind of each row's newest item: (B,)."""
-        return self.kinds[batch.items.gather(1, batch.lengths[:, None] - 1)[:, 0]]
+        return self.kinds[newest(batch)]
 
-    def forward(self, batch: SeqBatch, *, held_out: bool = False) -> Tensor:
-        """The bonus of each item: (B, N).
+    def folds_of(self, batch: SeqBatch) -> Tensor:
+        """The group of each row's user: (B,)."""
+        assert batch.users is not None
+        return batch.users % (len(self.mixture) - 1)
+
+    def forward(self, network: Tensor, batch: SeqBatch, vectors: Tensor, *, held_out: bool = False) -> Tensor:
+        """Scores of items 1..N with the bonus of each, and the best ones ranked anew if there is a reranker: (B, N).
 
         Args:
+            network: (B, N) scores of the network.
             batch: rows; with `users` where they are held out.
-            held_out: score each user with the weights that were learned without the user's group.
+            vectors: (N, D) of items 1..N, whose cosines a reranker reads.
+            held_out: score each user with what was learned without the user's group.
         """
-        fold = torch.full_like(batch.lengths, len(self.mixture) - 1)
-        if held_out and batch.users is not None:
-            fold = batch.users % (len(self.mixture) - 1)
-        weights = self.mixture[fold, self.kinds_of(batch)]  # (B, K)
-        return torch.einsum("bk,bkn->bn", weights, self.features(batch))
+        bonus = self.features(batch)
+        scores = network + self.added(bonus, batch, held_out=held_out)
+        if self.reranker is None:
+            return scores
+        best = scores.topk(min(self.reranker.size, self.num_items)).indices  # (B, C)
+        networks = self.folds_of(batch) if held_out else None
+        return self.reranker(scores, best, self.facts(best, network, bonus, batch, vectors), networks)
+
+    def added(self, bonus: Tensor, batch: SeqBatch, *, held_out: bool) -> Tensor:
+        """The weighted sum (B, N) of the bonus (B, K, N) of each memory."""
+        fold = self.folds_of(batch) if held_out else torch.full_like(batch.lengths, len(self.mixture) - 1)
+        return torch.einsum("bk,bkn->bn", self.mixture[fold, self.kinds_of(batch)], bonus)
+
+    def facts(self, best: Tensor, network: Tensor, bonus: Tensor, batch: SeqBatch, vectors: Tensor) -> Tensor:
+        """What the reranker reads of the items in some columns (B, C) of each row: (B, C, F)."""
+        assert self.reranker is not None
+        last = newest(batch)  # (B,)
+        columns = best[:, None].expand(-1, len(self.parts), -1)  # (B, K, C)
+        alone = self.features(SeqBatch(last[:, None], torch.ones_like(last)))
+        counts = self.reranker.counts
+        return facts(
+            network.log_softmax(1).gather(1, best),
+            bonus.gather(2, columns),
+            alone.gather(2, columns),
+            counts[best + 1],
+            F.cosine_similarity(vectors[best], vectors[last - 1][:, None], dim=2),
+            torch.stack((batch.lengths.to(counts).log(), counts[last]), 1),
+        )
+
+
+def newest(batch: SeqBatch) -> Tensor:
+    """The newest item of each row: (B,)."""
+    return batch.items.gather(1, batch.lengths[:, None] - 1)[:, 0]

@@ -41,7 +41,10 @@ def settle(
     memories = model.memories
     rows = [] if memories is None else memories.mixture[-1].T.tolist()  # a weight of each kind of newest item
     names = () if memories is None else memories.parts
-    return {"moved": moved} | {name: [round(one, 2) for one in row] for name, row in zip(names, rows, strict=True)}
+    chosen = {"moved": moved} | {name: [round(one, 2) for one in row] for name, row in zip(names, rows, strict=True)}
+    if memories is not None and memories.reranker is not None:
+        chosen["reranked"] = bool(memories.reranker.last.any())
+    return chosen
 
 
 def keep(model: Blend, folder: Path, chosen: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from seqcl.encoders import Memories, Memory
+from seqcl.encoders.reranker import width_of
 from seqcl.errors import UserError, not_negative, unknown
 from seqcl.models.base import Baseline, Recommender
 from seqcl.models.ease import EASE
@@ -19,6 +20,7 @@ from seqcl.models.linear import check_weights, closed_form
 from seqcl.models.markov import Markov, check_transitions
 from seqcl.models.mixture import Seen, choose, ranks_of
 from seqcl.models.neighbours import place_in_row
+from seqcl.models.reranking import examples, teach
 from seqcl.models.slist import SLIST
 from seqcl.parts import Part, chosen, part
 from seqcl.types import SeqBatch, Windows
@@ -51,6 +53,7 @@ class Blending:
         neighbours: items before an item, by SLIST, towards which its vector is moved; how far, validation chooses; 0: it stays.
         gates: kinds of newest item, by count in training, each with weights of its own.
         folds: groups of users; each is validated with weights that were learned from the others.
+        rerank: best items of a row that small networks rank anew, taught on validation, where there are memories and it pays; 0: none.
 
     Raises:
         UserError: an unknown memory, or a number out of its range.
@@ -61,6 +64,7 @@ class Blending:
     neighbours: int = 20
     gates: int = 2
     folds: int = 5
+    rerank: int = 200
 
     def __post_init__(self) -> None:
         for name in self.memories:
@@ -68,7 +72,7 @@ class Blending:
                 raise unknown("memory in --blend.memories", name, MEMORIES)
         if len(set(self.memories)) < len(self.memories) or len(self.memories) > MOST:
             raise UserError(f"--blend.memories {', '.join(self.memories)}: up to {MOST}, each once")
-        not_negative("blend", neighbours=self.neighbours)
+        not_negative("blend", neighbours=self.neighbours, rerank=self.rerank)
         for name, least in (("size", 1), ("gates", 1), ("folds", 2)):
             if getattr(self, name) < least:
                 raise UserError(f"--blend.{name} {getattr(self, name)}: must be {least} or more")
@@ -129,11 +133,18 @@ class Blend(Recommender):
     def scores(self, batch: SeqBatch) -> Tensor:
         """Scores of items 1..N: (B, N)."""
         found = self.network(batch)
-        return found if self.memories is None else found + self.memories(batch, held_out=self.held_out)
+        return (
+            found if self.memories is None else self.memories(found, batch, self.directions(), held_out=self.held_out)
+        )
 
     def network(self, batch: SeqBatch) -> Tensor:
         """Scores of items 1..N without memories: (B, N)."""
         return self.queries(batch) @ self.dense().T
+
+    def directions(self) -> Tensor:
+        """The vectors of items 1..N without what stands for a bias: (N, d)."""
+        vectors = self.dense()
+        return vectors[:, : vectors.shape[1] - self.objective.scoring.biased]
 
     @torch.no_grad()
     def settle(
@@ -145,7 +156,9 @@ class Blend(Recommender):
         gain: Callable[[np.ndarray], np.ndarray],
         seen: Seen | None,
     ) -> float:
-        """Move the vectors and put memories beside them; choose how far and with which weights; give how far.
+        """Move the vectors, put memories beside them and rank the best anew; choose how far, with which weights, and whether.
+
+        Give how far.
 
         Args:
             made: what `count` gives for each name of `remembered`.
@@ -160,9 +173,18 @@ class Blend(Recommender):
             for name, part in memories.parts.items():
                 part.load_state_dict(made[name].state_dict())
             memories.kinds.copy_(self.kinds())
+            if memories.reranker is not None:
+                memories.reranker.counts.copy_(torch.from_numpy(self.train_windows.item_counts()).log1p())
             memories.to(self.dense().device)
-            choose(ranks_of(valid, self.network, memories, seen=seen), gain, memories)
+            found = ranks_of(valid, self.network, memories, seen=seen)
+            choose(found, gain, memories)
             self.memories = memories
+            if (reranker := memories.reranker) is not None:
+                before = figure()
+                known = examples(valid, self.network, memories, self.directions(), rows=len(found.ranks), seen=seen)
+                teach(reranker, known)
+                if figure() <= before:
+                    reranker.last.zero_()  # so it changes nothing
         return amount
 
     def begin(self) -> None:
@@ -179,12 +201,14 @@ class Blend(Recommender):
     def empty(self) -> Memories:
         """Memories without content."""
         options = self.blending
+        width = width_of(len(options.memories))
         return Memories(
             num_items=self.train_windows.num_items,
             size=options.size,
             recency={name: self.recency(name) for name in options.memories},
             gates=options.gates,
             folds=options.folds,
+            reranker={"size": options.rerank, "width": width, "networks": options.folds} if options.rerank else None,
         )
 
     def recency(self, name: str) -> float:

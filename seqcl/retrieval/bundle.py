@@ -211,7 +211,8 @@ class Bundle:
     def scores(self, batch: SeqBatch) -> Tensor:
         """Scores of items 1..N with those of the memories, which a bundle must have: (B, N)."""
         assert self.memories is not None
-        return self.encode(batch) @ self.items.T + self.memories(batch)
+        network, vectors = self.encode(batch) @ self.items.T, self.items[:, : self.items.shape[1] - self.scoring.biased]
+        return self.memories(network, batch, vectors)
 
     @torch.no_grad()
     def encode(self, batch: SeqBatch) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from seqcl.config import Experiment, Model
 from seqcl.data import Sequences
 from seqcl.encoders import Memory
+from seqcl.encoders.reranker import Reranker
 from seqcl.experiment import blended
 from seqcl.experiment.audit.plain import Plain
 from seqcl.experiment.audit.twin import twin_of
@@ -58,9 +59,27 @@ def check_choice(
     with network_alone(model):
         chosen = blended.settle(blend, made, experiment, other, device)
         found = {name: one for name, one in blend.settled().items() if name in ("table", "memories.mixture")}
+        taught = reranker_of(blend)
     kept = {name: blend.settled()[name] for name in found}
     refuse_other("what validation chose", kept, found, exact)
+    if taught is not None and (own := reranker_of(blend)) is not None:
+        if exact:
+            refuse_other("the reranker", own.state_dict(), taught.state_dict(), exact)
+        elif not alike(own, taught):
+            raise Broken("the reranker is another one where only test interactions are others")
     return f"validation alone chooses {chosen}, whatever the test interactions are"
+
+
+def reranker_of(blend: Blend) -> Reranker | None:
+    """The reranker of a blend that is settled."""
+    return None if blend.memories is None else blend.memories.reranker
+
+
+def alike(one: Reranker, other: Reranker) -> bool:
+    """True if two rerankers, taught with other rounding, judge alike: features drawn at random get nearly the same from both."""
+    draws = torch.randn(1000, len(one.mean), generator=torch.Generator().manual_seed(0)).to(one.mean)
+    mine, theirs = (each.judge(draws[None])[0] for each in (one, other))
+    return float((mine - theirs).norm()) <= 0.1 * float(mine.norm())
 
 
 def refuse_other(what: str, kept: dict[str, Tensor], found: dict[str, Tensor], exact: bool) -> None:
