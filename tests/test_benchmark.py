@@ -283,6 +283,7 @@ def test_kept_results_count_as_runs_and_those_of_another_configuration_are_refus
     assert sorted(path.name for path in Path("kept").iterdir()) == ["EASE-0.parquet", "SASRec-0.parquet"]
     before = capsys.readouterr().out
     shutil.rmtree("runs")
+    assert run(one, "--keep", "log.csv") == 2 and "--keep log.csv: File exists" in capsys.readouterr().err
     assert run(one, "--keep", "kept") == 0 and len(begun) == 2 and not Path("runs").exists()
     assert capsys.readouterr().out == before
     other = one.replace("encoder: {dim: 8", "encoder: {dim: 12")
@@ -451,8 +452,13 @@ def test_two_jobs_are_two_at_a_time(begun):
             most.append(sum(task.state == "running" for task in tasks))
 
     tasks = tasks_of(grid_of(GRID.replace("seeds: 2", "seeds: 3").replace("CL4Rec", "EASE")).rows(), Path("runs"))
-    run_all(tasks, Watcher(), jobs=2)
+    told = []  # each run as it ends, and how often all were shown until then
+    run_all(tasks, Watcher(), jobs=2, done=lambda task: told.append((task, len(most))))
     assert max(most) == 2 and all(task.state == "done" for task in tasks)
+    assert {id(task) for task, _ in told} == {id(task) for task in tasks} and told[0][1] < told[-1][1]
+    again = []
+    run_all(tasks, Watcher(), done=again.append)
+    assert again == list(tasks)
 
 
 def test_time_left_is_that_of_finished_runs(folder):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     from seqcl.config.shipped import located
     from seqcl.errors import positive
     from seqcl.experiment.grid_file import read_grid
-    from seqcl.experiment.tasks import keep_all, tasks_of
+    from seqcl.experiment.tasks import tasks_of
     from seqcl.experiment.verdicts import verdicts
 
     positive("--jobs and --threads", jobs=chosen.jobs, threads=chosen.threads)
@@ -82,27 +83,45 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     if chosen.plan:
         print_plan(tasks)
         return 0
-    if interrupted(tasks, chosen, grid.metric):
+    if interrupted(tasks, chosen, grid.metric, keeping(chosen.keep)):
         return INTERRUPTED
     found = verdicts(tasks, baseline=grid.baseline, metric=grid.metric)
     show(found, grid.metric)
-    if chosen.keep is not None:
-        keep_all(tasks, chosen.keep)
     write(chosen, found, tasks, grid.metric)
     return int(tell_failed([*tunings, *tasks]) or any(one.compared is None for one in found))
 
 
-def interrupted(tasks: Sequence[Task], chosen: argparse.Namespace, metric: str) -> bool:
-    """Run what is missing; true if Ctrl-C or SIGTERM came."""
+def keeping(folder: Path | None) -> Callable[[Task], None]:
+    """What is done with each finished run: its results are written to a folder, if there is one.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    from seqcl.errors import UserError
+    from seqcl.experiment.tasks import keep
+
+    if folder is None:
+        return lambda _: None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--keep {folder}: {error.strerror}") from None
+    return partial(keep, folder=folder)
+
+
+def interrupted(
+    tasks: Sequence[Task], chosen: argparse.Namespace, metric: str, done: Callable[[Task], None] = lambda task: None
+) -> bool:
+    """Run what is missing, and call `done` with each run that is; true if Ctrl-C or SIGTERM came."""
     from seqcl.experiment.benchmark import run_all
 
     screen = Screen(metric)
     try:
-        run_all(tasks, screen, jobs=chosen.jobs, threads=chosen.threads)
+        run_all(tasks, screen, jobs=chosen.jobs, threads=chosen.threads, done=done)
     except KeyboardInterrupt:
         screen.board.close()
-        done = sum(task.state == "done" for task in tasks)
-        print(f"seqcl: stopped; {done} of {len(tasks)} runs are done, the same command goes on", file=sys.stderr)
+        ended = sum(task.state == "done" for task in tasks)
+        print(f"seqcl: stopped; {ended} of {len(tasks)} runs are done, the same command goes on", file=sys.stderr)
         return True
     finally:
         screen.board.close()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -39,7 +39,14 @@ class Watcher(Protocol):
         ...
 
 
-def run_all(tasks: Sequence[Task], watcher: Watcher, *, jobs: int = 1, threads: int = 1) -> None:
+def run_all(
+    tasks: Sequence[Task],
+    watcher: Watcher,
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    done: Callable[[Task], None] = lambda task: None,
+) -> None:
     """Run what is not done, so many at a time; a run that fails does not stop the others.
 
     Two benchmarks may share the folder of runs: neither begins what the other is at.
@@ -49,6 +56,7 @@ def run_all(tasks: Sequence[Task], watcher: Watcher, *, jobs: int = 1, threads: 
         watcher: shows them.
         jobs: runs side by side.
         threads: of each run.
+        done: is called with each run that is done, before or now.
 
     Raises:
         UserError: the folder of runs cannot be written.
@@ -57,6 +65,9 @@ def run_all(tasks: Sequence[Task], watcher: Watcher, *, jobs: int = 1, threads: 
     waiting = [task for task in tasks if task.state != "done"]
     running: list[Task] = []
     with stopped_by_sigterm(), ended(tasks):
+        for task in tasks:
+            if task.state == "done":
+                done(task)
         while waiting or running:
             for task in list(waiting):
                 before = task.state
@@ -65,10 +76,14 @@ def run_all(tasks: Sequence[Task], watcher: Watcher, *, jobs: int = 1, threads: 
                     running += [task] if task.state == "running" else []
                 if task.state != before:
                     watcher.say(task, tasks, time_left(tasks, jobs))
+                if task.state == "done":
+                    done(task)
             for task in [task for task in running if task.process is not None and task.process.poll() is not None]:
                 running.remove(task)
                 end(task)
                 watcher.say(task, tasks, time_left(tasks, jobs))
+                if task.state == "done":
+                    done(task)
             watcher.show(tasks, time_left(tasks, jobs))
             time.sleep(PAUSE)
 

@@ -196,15 +196,14 @@ def same_but_for_code(task: Task, run: Path) -> bool:
     )
 
 
-def keep_all(tasks: Sequence[Task], folder: Path) -> None:
-    """Write the results of all finished runs that the folder does not have.
+def keep(task: Task, folder: Path) -> None:
+    """Write the results of a finished run to a folder; those that came from there stay.
 
     Raises:
-        OSError: a file cannot be written.
+        OSError: the file cannot be written.
     """
-    for task in tasks:
-        if task.run is not None and task.run.is_dir():
-            kept.keep(Finished.read(task.run), task.file_in(folder), key="" if task.older else task.key)
+    if task.run is not None and task.run.is_dir():
+        kept.keep(Finished.read(task.run), task.file_in(folder), key="" if task.older else task.key)
 
 
 def plain(name: str) -> str:

@@ -18,7 +18,7 @@ from seqcl.types import SeqBatch
 ROWS = 50_000
 """Validation rows that a reranker learns from, at most: drawn at random where there are more."""
 
-EPOCHS, RATE, DECAY, BATCH = 8, 1e-2, 1e-2, 256
+EPOCHS, RATE, DECAY, BATCH = 16, 1e-2, 1e-2, 256
 """How each network is trained: AdamW, with a rate that rises and falls once."""
 
 
