@@ -57,12 +57,27 @@ def test_flat_has_nothing_to_choose_and_items_that_score_the_same_are_the_same()
 
 def test_a_share_that_no_width_finds_is_refused_with_the_best_and_the_way_out(monkeypatch):
     monkeypatch.setattr(promise, "WIDEST", 10)
-    monkeypatch.setattr(promise, "RERANKED", 10)
+    monkeypatch.setattr(promise, "RERANKED", (10, SIZE))
     vectors, queries = catalogue()
+    searched: list[int] = []
+    real = FaissIndex.search
+    monkeypatch.setattr(FaissIndex, "search", lambda self, *what: searched.append(1) or real(self, *what))
     for kind, way in (("hnsw", "ivf or flat"), ("ivfpq", "ivf, hnsw or flat")):
+        searched.clear()
         with pytest.raises(UserError, match=rf"{kind} finds 0\.\d+ of the exact 10 best.*{way}") as caught:
             keep_promise(FaissIndex(vectors, kind=kind), vectors, queries[:100], recall=0.97, k=10)
-        assert len(str(caught.value)) <= 300
+        assert len(str(caught.value)) <= 300 and len(searched) == 1  # the widest search says so at once
+
+
+def test_a_larger_catalogue_ranks_more_items_again():
+    index = FaissIndex(vectors_of(3000), kind="ivfpq")
+    assert [values[-1] for _, values, _ in promise.steps(index, 10, 0.9)] == [index.lists, 300]
+    few = promise.RERANKED
+    try:
+        promise.RERANKED = 100, 10
+        assert promise.steps(index, 10, 0.9)[1][1][-1] == 30
+    finally:
+        promise.RERANKED = few
 
 
 @pytest.mark.parametrize("recall", [0.0, -1.0, 1.5, float("nan")])

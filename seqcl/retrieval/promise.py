@@ -20,8 +20,8 @@ QUERIES = 1000
 """Queries to choose and to measure with, half of them each."""
 WIDEST = 32768
 """Largest width of search in a graph."""
-RERANKED = 8192
-"""Most items that are found by their codes and ranked again by their vectors."""
+RERANKED = 8192, 200
+"""Most items that are found by their codes and ranked again by their vectors: so many, or one in so many of a larger catalogue."""
 EQUAL = 1e-5
 """Difference, as a portion of a score, within which two items are equally good."""
 
@@ -94,16 +94,17 @@ def keep_promise(index: FaissIndex, vectors: Tensor, queries: Tensor, *, recall:
     plan = steps(index, k, recall)
     for option, values, _ in plan:
         setattr(index, option, values[-1])
-    for option, values, goals in plan:
-        found = (narrowest(values, reaches(option, goal)) for goal in goals)
-        setattr(index, option, next((value for value in found if value is not None), values[-1]))
-    if (best := float(chosen.of(index).mean())) < recall:
+    widest = chosen.of(index)
+    if (best := float(widest.mean())) < recall:
         others = {"ivfpq": "ivf, hnsw or flat", "hnsw": "ivf or flat"}.get(index.kind, "flat")
         at = ", ".join(f"{option} {getattr(index, option)}" for option, _, _ in plan)
         raise UserError(
             f"--recall {recall:g}: {index.kind} finds {best:.3f} of the exact {chosen.k} best at its widest search "
             f"({at}): ask for less, or choose another index: {others}"
         )
+    for option, values, goals in plan:
+        found = (narrowest(values, reaches(option, goal)) for goal in goals if lower(widest) >= goal)
+        setattr(index, option, next((value for value in found if value is not None), values[-1]))
     share = float(measured.of(index).mean())
     if share < recall:
         log.warning("%s: recall is %.4f on other queries than it was chosen on, below %g", index.kind, share, recall)
@@ -133,7 +134,8 @@ def steps(index: FaissIndex, k: int, recall: float) -> list[Step]:
     probes = rising(1, index.lists)
     if index.kind == "ivf":
         return [("probes", probes, (recall,))]
-    factors = rising(1, max(1, min(items, RERANKED) // k))
+    least, part = RERANKED
+    factors = rising(1, max(1, min(items, max(least, items // part)) // k))
     return [("probes", probes, ((1 + recall) / 2, recall)), ("rerank", factors, (recall,))]
 
 
