@@ -7,8 +7,8 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -83,30 +83,42 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     if chosen.plan:
         print_plan(tasks)
         return 0
-    if interrupted(tasks, chosen, grid.metric, keeping(chosen.keep)):
+    keeper = Keeper(chosen.keep)
+    if interrupted(tasks, chosen, grid.metric, keeper):
         return INTERRUPTED
     found = verdicts(tasks, baseline=grid.baseline, metric=grid.metric)
     show(found, grid.metric)
     write(chosen, found, tasks, grid.metric)
-    return int(tell_failed([*tunings, *tasks]) or any(one.compared is None for one in found))
+    return int(tell_failed([*tunings, *tasks]) or keeper.failed or any(one.compared is None for one in found))
 
 
-def keeping(folder: Path | None) -> Callable[[Task], None]:
-    """What is done with each finished run: its results are written to a folder, if there is one.
+class Keeper:
+    """Writes the results of each finished run to a folder, if there is one; a write that fails stops nothing.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be made, or nothing can be written there.
     """
-    from seqcl.errors import UserError
-    from seqcl.experiment.tasks import keep
 
-    if folder is None:
-        return lambda _: None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--keep {folder}: {error.strerror}") from None
-    return partial(keep, folder=folder)
+    def __init__(self, folder: Path | None) -> None:
+        from seqcl.errors import UserError
+
+        self.folder, self.failed = folder, False
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(f"--keep {folder}: {error.strerror}") from None
+
+    def __call__(self, task: Task) -> None:
+        from seqcl.experiment.tasks import keep
+
+        try:
+            if self.folder is not None:
+                keep(task, self.folder)
+        except OSError as error:
+            self.failed = True
+            print(f"seqcl: --keep {self.folder}: {task.title} is not kept: {error.strerror}", file=sys.stderr)
 
 
 def interrupted(

@@ -23,6 +23,9 @@ FORMER = ("BSARec", "encoder.taps", "TapRec", "0.1.0")
 ADDED = {"blend.rerank": ("blend.folds", 0)}
 """Options that came later: an option by which an older run is known to have their section, and the value that it was made with."""
 
+MOVED = ("Distil", "objective", "distil")
+"""A recipe, the section of its options in earlier versions, and that of today."""
+
 HELP = "help"
 
 
@@ -189,10 +192,16 @@ def renamed(settings: Settings, *, stored: bool = False) -> tuple[Settings, list
         lines.append(f"{line}; it is read as that")
 
     former, sign, today, before = FORMER
+    (recipe, section, now), model = MOVED, settings.get("model")
     for key, setting in settings.items():
         new, last = RENAMED.get(key, (key, ""))
         if new != key:
             note(f"option {key} of version {last} is called {new} now", setting)
+        elif key.startswith(f"{section}.") and model is not None and model.value == recipe:
+            new = f"{now}.{key.removeprefix(f'{section}.')}"
+            note(f"option {key} of {recipe} is called {new} now", setting)
+            if key.endswith(".name"):
+                continue
         if key in ("model", "encoder.name") and setting.value == former and sign in settings:
             note(f"{shown(key)} {former} of version {before} is called {today} now", setting)
             setting = setting._replace(value=today)

@@ -124,6 +124,8 @@ class Memories(nn.Module):
     def forward(self, network: Tensor, batch: SeqBatch, vectors: Tensor, *, held_out: bool = False) -> Tensor:
         """Scores of items 1..N with the bonus of each, and the best ones ranked anew if there is a reranker: (B, N).
 
+        The best are those of all items: what the row has seen is left out later, by who asks.
+
         Args:
             network: (B, N) scores of the network.
             batch: rows; with `users` where they are held out.

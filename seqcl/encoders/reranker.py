@@ -12,6 +12,10 @@ HIDDEN = 32
 """Width of both hidden layers of a network."""
 
 
+FURTHEST = 5.0
+"""Deviations from the mean beyond which a feature counts no more."""
+
+
 class Reranker(nn.Module):
     """Adds to the scores of each row's best items what small networks make of their features.
 
@@ -66,8 +70,8 @@ class Reranker(nn.Module):
             own.copy_(one)
 
     def standard(self, features: Tensor) -> Tensor:
-        """Features (B, C, F) with mean 0 and deviation 1 over the rows that the networks learned from."""
-        return (features - self.mean) / self.deviation
+        """Features (B, C, F) with mean 0 and deviation 1 over validation rows; what is further off than any there is drawn near."""
+        return ((features - self.mean) / self.deviation).clamp(-FURTHEST, FURTHEST)
 
     def forward(self, scores: Tensor, best: Tensor, features: Tensor, networks: Tensor | None = None) -> Tensor:
         """Scores of all items, those of the best ones anew: (B, N).

@@ -42,9 +42,7 @@ def settle(
     rows = [] if memories is None else memories.mixture[-1].T.tolist()  # a weight of each kind of newest item
     names = () if memories is None else memories.parts
     chosen = {"moved": moved} | {name: [round(one, 2) for one in row] for name, row in zip(names, rows, strict=True)}
-    if memories is not None and memories.reranker is not None:
-        chosen["reranked"] = bool(memories.reranker.last.any())
-    return chosen
+    return chosen | {"reranked": memories is not None and memories.reranker is not None}
 
 
 def keep(model: Blend, folder: Path, chosen: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -66,7 +64,7 @@ def restore(model: Blend, folder: Path, identity: Mapping[str, Any]) -> None:
     tensors, _ = load_checkpoint(file, identity=identity)
     refuse_infinite_weights(tensors, file)
     with torch.no_grad():
-        model.begin()
+        model.begin(reranked="memories.reranker.last" in tensors)
         places = model.settled()
         if {name: one.shape for name, one in places.items()} != {name: one.shape for name, one in tensors.items()}:
             raise CheckpointError(f"{file} belongs to another blend: its memories have other names or sizes")

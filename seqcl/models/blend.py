@@ -11,8 +11,8 @@ from scipy import sparse
 from torch import Tensor
 
 from seqcl.encoders import Memories, Memory
-from seqcl.encoders.reranker import width_of
-from seqcl.errors import UserError, not_negative, unknown
+from seqcl.encoders.reranker import Reranker, width_of
+from seqcl.errors import UserError, unknown
 from seqcl.models.base import Baseline, Recommender
 from seqcl.models.ease import EASE
 from seqcl.models.item_knn import ItemKNN, check_similarity
@@ -52,7 +52,7 @@ class Blending:
         size: largest weights that a memory keeps of each item.
         neighbours: items before an item, by SLIST, towards which its vector is moved; how far, validation chooses; 0: it stays.
         gates: kinds of newest item, by count in training, each with weights of its own.
-        folds: groups of users; each is validated with weights that were learned from the others.
+        folds: groups of users; each is validated with weights, and a network of the reranker, that were learned from the others.
         rerank: best items of a row that small networks rank anew, taught on validation, where there are memories and it pays; 0: none.
 
     Raises:
@@ -72,8 +72,7 @@ class Blending:
                 raise unknown("memory in --blend.memories", name, MEMORIES)
         if len(set(self.memories)) < len(self.memories) or len(self.memories) > MOST:
             raise UserError(f"--blend.memories {', '.join(self.memories)}: up to {MOST}, each once")
-        not_negative("blend", neighbours=self.neighbours, rerank=self.rerank)
-        for name, least in (("size", 1), ("gates", 1), ("folds", 2)):
+        for name, least in (("size", 1), ("gates", 1), ("folds", 2), ("neighbours", 0), ("rerank", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--blend.{name} {getattr(self, name)}: must be {least} or more")
 
@@ -173,24 +172,38 @@ class Blend(Recommender):
             for name, part in memories.parts.items():
                 part.load_state_dict(made[name].state_dict())
             memories.kinds.copy_(self.kinds())
-            if memories.reranker is not None:
-                memories.reranker.counts.copy_(torch.from_numpy(self.train_windows.item_counts()).log1p())
             memories.to(self.dense().device)
             found = ranks_of(valid, self.network, memories, seen=seen)
             choose(found, gain, memories)
             self.memories = memories
-            if (reranker := memories.reranker) is not None:
-                before = figure()
-                known = examples(valid, self.network, memories, self.directions(), rows=len(found.ranks), seen=seen)
-                teach(reranker, known)
-                if figure() <= before:
-                    reranker.last.zero_()  # so it changes nothing
+            if self.blending.rerank:
+                self.rerank(valid, memories, rows=len(found.ranks), figure=figure, seen=seen)
         return amount
 
-    def begin(self) -> None:
+    def rerank(
+        self,
+        valid: Iterable[SeqBatch],
+        memories: Memories,
+        *,
+        rows: int,
+        figure: Callable[[], float],
+        seen: Seen | None,
+    ) -> None:
+        """Teach a reranker, and keep it where the figure grows: each user is then ranked by what others taught."""
+        counted = self.train_windows.item_counts()
+        before, width = figure(), width_of(len(memories.parts))
+        memories.reranker = Reranker(
+            num_items=memories.num_items, size=self.blending.rerank, width=width, networks=self.blending.folds
+        ).to(self.dense().device)
+        memories.reranker.counts.copy_(torch.from_numpy(counted).log1p())
+        known = examples(valid, self.network, memories, self.directions(), rows=rows, seen=seen)
+        if not (teach(memories, known) and figure() > before):
+            memories.reranker = None
+
+    def begin(self, *, reranked: bool) -> None:
         """Make room for what `settled` gives, without content."""
         vectors = super().vectors()
-        self.memories = self.empty().to(vectors.device) if self.blending.memories else None
+        self.memories = self.empty(reranked=reranked).to(vectors.device) if self.blending.memories else None
         self.table = torch.zeros_like(vectors) if self.blending.neighbours else None
 
     def settled(self) -> dict[str, Tensor]:
@@ -198,17 +211,17 @@ class Blend(Recommender):
         own = {} if self.memories is None else {f"memories.{n}": one for n, one in self.memories.state_dict().items()}
         return own if self.table is None else {"table": self.table, **own}
 
-    def empty(self) -> Memories:
+    def empty(self, *, reranked: bool = False) -> Memories:
         """Memories without content."""
         options = self.blending
-        width = width_of(len(options.memories))
+        form = {"size": options.rerank, "width": width_of(len(options.memories)), "networks": options.folds}
         return Memories(
             num_items=self.train_windows.num_items,
             size=options.size,
             recency={name: self.recency(name) for name in options.memories},
             gates=options.gates,
             folds=options.folds,
-            reranker={"size": options.rerank, "width": width, "networks": options.folds} if options.rerank else None,
+            reranker=form if reranked else None,
         )
 
     def recency(self, name: str) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from seqcl.models.base import Recommender
-from seqcl.objectives import Distillation
+from seqcl import encoders
+from seqcl.errors import UserError
+from seqcl.models.base import Parts, Recommender
+from seqcl.objectives import Distillation, Objective
 from seqcl.parts import part
 
 
@@ -16,3 +18,10 @@ class Distil(Recommender):
     """
 
     distil = part(Distillation, teachers="SLIST")
+
+    def terms(self, encoder: encoders.Encoder, parts: Parts) -> dict[str, Objective]:
+        if not parts["distil"].options.get("teachers"):
+            raise UserError(
+                "Distil learns from teachers: give --distil.teachers, folders of finished runs or names of counted models"
+            )
+        return super().terms(encoder, parts)

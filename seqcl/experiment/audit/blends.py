@@ -60,13 +60,10 @@ def check_choice(
         chosen = blended.settle(blend, made, experiment, other, device)
         found = {name: one for name, one in blend.settled().items() if name in ("table", "memories.mixture")}
         taught = reranker_of(blend)
+    own = reranker_of(blend)
     kept = {name: blend.settled()[name] for name in found}
     refuse_other("what validation chose", kept, found, exact)
-    if taught is not None and (own := reranker_of(blend)) is not None:
-        if exact:
-            refuse_other("the reranker", own.state_dict(), taught.state_dict(), exact)
-        elif not alike(own, taught):
-            raise Broken("the reranker is another one where only test interactions are others")
+    refuse_other_reranker(own, taught, exact)
     return f"validation alone chooses {chosen}, whatever the test interactions are"
 
 
@@ -75,11 +72,19 @@ def reranker_of(blend: Blend) -> Reranker | None:
     return None if blend.memories is None else blend.memories.reranker
 
 
-def alike(one: Reranker, other: Reranker) -> bool:
-    """True if two rerankers, taught with other rounding, judge alike: features drawn at random get nearly the same from both."""
-    draws = torch.randn(1000, len(one.mean), generator=torch.Generator().manual_seed(0)).to(one.mean)
-    mine, theirs = (each.judge(draws[None])[0] for each in (one, other))
-    return float((mine - theirs).norm()) <= 0.1 * float(mine.norm())
+def refuse_other_reranker(own: Reranker | None, taught: Reranker | None, exact: bool) -> None:
+    """Refuse a reranker that is not the one made anew: to the bit, or else by its facts and by what it makes of features drawn at random."""
+    if own is None and taught is None:
+        return
+    if own is None or taught is None:
+        raise Broken("the reranker pays on one log and not on the other, where only held-out interactions are others")
+    facts = ("counts", "mean", "deviation")
+    mine, theirs = ({n: one for n, one in each.state_dict().items() if exact or n in facts} for each in (own, taught))
+    refuse_other("the reranker", mine, theirs, exact)
+    draws = torch.randn(1, 1000, len(own.mean), generator=torch.Generator().manual_seed(0)).to(own.mean)
+    ours, others = own.judge(draws), taught.judge(draws)
+    if float((ours - others).norm()) > 0.1 * float(ours.norm()):
+        raise Broken("the reranker is another one where only held-out interactions are others: it judges otherwise")
 
 
 def refuse_other(what: str, kept: dict[str, Tensor], found: dict[str, Tensor], exact: bool) -> None:
