@@ -300,6 +300,24 @@ def test_kept_results_count_as_runs_and_those_of_another_configuration_are_refus
         tasks_room.check_same(task, {**about, "config": gone}, Path("somewhere"))
 
 
+def test_a_result_that_cannot_be_kept_is_named_and_stops_nothing(begun, capsys, monkeypatch):
+    one = GRID.replace("seeds: 2", "seeds: 1").replace("CL4Rec", "EASE")
+    keep = tasks_room.keep
+
+    def full(task, folder):
+        if task.row.name == "SASRec":
+            raise OSError(28, "No space left on device")
+        keep(task, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks_room, "keep", full)
+        assert run(one, "--keep", "kept") == 1 and len(begun) == 2
+    told = capsys.readouterr()
+    assert "--keep kept: SASRec on small, seed 0 is not kept: No space left on device" in told.err
+    assert "EASE" in told.out and [file.name for file in Path("kept").iterdir()] == ["EASE-0.parquet"]
+    assert run(one, "--keep", "kept") == 0 and len(begun) == 2 and Path("kept/SASRec-0.parquet").is_file()
+
+
 def test_a_model_alone_has_a_table_of_one_row(begun, capsys):
     one = "data: log.csv\nmodels: EASE\n"
     assert run(one, "--keep", "kept", "--html", "page.html", "--csv", "rows.csv") == 0

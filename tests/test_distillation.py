@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import seqcl
 from seqcl.cli.distil import words_of
 from seqcl.cli.main import main
-from seqcl.config import of_run
+from seqcl.config import of_run, resolve
 from seqcl.data import markov, shuffled, write
 from seqcl.encoders import ENCODERS
 from seqcl.errors import UserError
@@ -170,6 +170,21 @@ def teachers(log, tmp_path_factory):
 def test_distil_takes_the_words_of_the_other_models():
     words = words_of(["SLIST", "--distil.kept", "20", "--dataset", "markov"])
     assert words[-3:] == ["--dataset", "markov", "--distil.teachers=SLIST"] and "--distil.kept" in words
+
+
+def test_distil_without_teachers_is_refused_and_its_former_spelling_is_read_or_named(tmp_path):
+    with pytest.raises(UserError, match=r"Distil learns from teachers: give --distil\.teachers"):
+        seqcl.train(small_log(), model="Distil", runs=str(tmp_path), progress=False, distil={"teachers": ""}, **TINY)
+    with pytest.raises(UserError, match=r"option objective\.alpha of Distil is called distil\.alpha now"):
+        resolve(["--model", "Distil", "--dataset", "markov", "--objective.alpha", "1"])
+    text = "model: Distil\ndataset: markov\nobjective: {name: Distillation, teachers: EASE, alpha: 0.7}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    said = []
+    found = of_run(tmp_path, notify=said.append)
+    assert found.flat["distil.teachers"] == "EASE" and found.flat["distil.alpha"] == 0.7
+    assert any(
+        "objective.teachers of Distil is called distil.teachers now; it is read as that" in line for line in said
+    )
 
 
 SMALL = ("--encoder.dim", "16", "--train.epochs", "4", "--train.lr", "0.01", "--train.batch_size", "64")
