@@ -19,6 +19,8 @@ FURTHEST = 5.0
 class Reranker(nn.Module):
     """Adds to the scores of each row's best items what small networks make of their features.
 
+    They learn to rank by a softmax over the row's best items, the top-one form of ListNet (Cao et al. 2007, doi 10.1145/1273496.1273513).
+
     The best items of a row stay ahead of its others: all of them are lifted alike where one would fall behind.
 
     Args:

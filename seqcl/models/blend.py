@@ -82,6 +82,7 @@ class Blend(Recommender):
 
     Training is the network's own. After it, vectors are moved towards those of the items before them, and a score is that of the
     network plus weight * log(1 + share / 1e-5) for each memory, share being the item's part of what the memory recalls.
+    Small networks rank the best items anew, see `Reranker`.
 
     Differs from the paper: memories are linear models of items (SLIST, EASE) instead of stored states, and their logs are added.
     """
