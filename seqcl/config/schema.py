@@ -141,7 +141,10 @@ def parse(sections: Sequence[Section], settings: Settings, *, alone: Component =
     given = {key: one.value for key, one in settings.items() if not one.typed}
     words = [f"--{key}={one.value}" for key, one in settings.items() if one.typed and key != HELP]
     try:
-        config = parser.parse_args(words, namespace=parser.parse_object(nest(given))).as_dict()
+        found = parser.parse_object(nest(given)) if given else None
+        if words or found is None:  # a pass goes over all options, so none is made for nothing
+            found = parser.parse_args(words, namespace=found)
+        config = found.as_dict()
     except (UserError, ValueError, TypeError) as error:
         raise of_parser(error, settings) from None
     values = {section.name: config.pop(section.name, {}) for section in sections}
