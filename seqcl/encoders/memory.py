@@ -146,7 +146,7 @@ class Memories(nn.Module):
         return torch.einsum("bk,bkn->bn", self.mixture[fold, self.kinds_of(batch)], bonus)
 
     def facts(self, best: Tensor, network: Tensor, bonus: Tensor, batch: SeqBatch, vectors: Tensor) -> Tensor:
-        """What the reranker reads of the items in some columns (B, C) of each row: (B, C, F)."""
+        """Gather what the reranker reads of the items in some columns (B, C) of each row: (B, C, F)."""
         assert self.reranker is not None
         last = newest(batch)  # (B,)
         columns = best[:, None].expand(-1, len(self.parts), -1)  # (B, K, C)

@@ -90,7 +90,7 @@ class Reranker(nn.Module):
         return scores.scatter(1, best, anew + fallen.clamp(min=0)[:, None])
 
     def judge(self, known: Tensor, networks: Tensor | None = None) -> Tensor:
-        """What the network of each row (B,), or the mean of all, makes of standard features (B, C, F): (B, C)."""
+        """Judge standard features (B, C, F) by the network of each row (B,), or by the mean of all: (B, C)."""
         if networks is None:
             return torch.stack([judged(known, *self.weights(one)) for one in range(len(self.last))]).mean(0)
         added = known.new_zeros(known.shape[:2])
@@ -101,13 +101,13 @@ class Reranker(nn.Module):
 
 
 def judged(features: Tensor, first: Tensor, bias: Tensor, second: Tensor, second_bias: Tensor, last: Tensor) -> Tensor:
-    """What one network makes of the features (..., F) of each item: (...)."""
+    """Judge the features (..., F) of each item by one network: (...)."""
     hidden = F.silu(features @ first + bias)
     return F.silu(hidden @ second + second_bias) @ last
 
 
 def width_of(memories: int) -> int:
-    """How many features `facts` gives of an item, with so many memories."""
+    """The number of features that `facts` gives of an item, with so many memories."""
     return 2 * memories + 5
 
 

@@ -191,12 +191,9 @@ class Blend(Recommender):
         seen: Seen | None,
     ) -> None:
         """Teach a reranker, and keep it where the figure grows: each user is then ranked by what others taught."""
-        counted = self.train_windows.item_counts()
-        before, width = figure(), width_of(len(memories.parts))
-        memories.reranker = Reranker(
-            num_items=memories.num_items, size=self.blending.rerank, width=width, networks=self.blending.folds
-        ).to(self.dense().device)
-        memories.reranker.counts.copy_(torch.from_numpy(counted).log1p())
+        before = figure()
+        memories.reranker = Reranker(num_items=memories.num_items, **self.reranker()).to(self.dense().device)
+        memories.reranker.counts.copy_(torch.from_numpy(self.train_windows.item_counts()).log1p())
         known = examples(valid, self.network, memories, self.directions(), rows=rows, seen=seen)
         if not (teach(memories, known) and figure() > before):
             memories.reranker = None
@@ -215,15 +212,19 @@ class Blend(Recommender):
     def empty(self, *, reranked: bool = False) -> Memories:
         """Memories without content."""
         options = self.blending
-        form = {"size": options.rerank, "width": width_of(len(options.memories)), "networks": options.folds}
         return Memories(
             num_items=self.train_windows.num_items,
             size=options.size,
             recency={name: self.recency(name) for name in options.memories},
             gates=options.gates,
             folds=options.folds,
-            reranker=form if reranked else None,
+            reranker=self.reranker() if reranked else None,
         )
+
+    def reranker(self) -> dict[str, int]:
+        """The arguments of a reranker, but for the number of items."""
+        options = self.blending
+        return {"size": options.rerank, "width": width_of(len(options.memories)), "networks": options.folds}
 
     def recency(self, name: str) -> float:
         """The age in items at which an item's part of a memory has fallen to 1 / e."""

@@ -19,7 +19,7 @@ ITEMS = 10_000_000
 """Best items of all validation rows together that a reranker learns from, at most; rows are drawn at random where there are more."""
 
 EPOCHS, RATE, DECAY, BATCH = 16, 1e-2, 1e-2, 256
-"""How each network is trained: AdamW, with a rate that rises and falls once."""
+"""AdamW trains each network so, with a rate that rises and falls once."""
 
 STILL = 1e-3
 """A feature whose deviation is below this says nothing, and is left out."""
@@ -99,9 +99,8 @@ def teach(memories: Memories, known: Examples) -> bool:
         rows = (known.folds != network).nonzero()[:, 0]
         weights = memories.mixture[network].cpu()[known.kinds]  # (U, K)
         bonus = known.features[:, :, 1 : 1 + weights.shape[1]]
-        scores = known.features[:, :, 0] + (bonus * weights[:, None]).sum(
-            2
-        )  # the log of a softmax shifts a row, no more
+        # The log of a softmax shifts all scores of a row alike.
+        scores = known.features[:, :, 0] + (bonus * weights[:, None]).sum(2)
         scores = scores.masked_fill(known.barred, -torch.inf)
         if len(rows):
             reranker.take(network, trained(reranker, known, scores, rows, seed=network))
