@@ -117,13 +117,20 @@ class Job:
         about = identity(self.sequences) | model.identity
         if self.resume and blended.kept_in(self.folder).exists():
             return blended.restore(model, self.folder, about)
-        told = f"counting {', '.join(model.remembered()) or 'nothing'}, and choosing on validation"
-        if self.progress:
-            print(told, file=sys.stderr, flush=True)
-        made = {name: model.count(name) for name in model.remembered()}
+        made = {}
+        for name in model.remembered():
+            self.say(f"counting {name}")
+            made[name] = model.count(name)
+        self.say("choosing on validation what stands beside the network")
         chosen = blended.settle(model, made, self.experiment, self.split, self.device)
-        log.info("%s: %s", told, chosen)
+        self.say("chosen: " + "; ".join(f"{name} {value}" for name, value in chosen.items()))
         processes.by_first(lambda: blended.keep(model, self.folder, chosen, about))
+
+    def say(self, what: str) -> None:
+        """Tell what is going on, in the log of the run and beside its progress."""
+        log.info(what)
+        if self.progress:
+            print(what, file=sys.stderr, flush=True)
 
     def write(self, outcome: Outcome) -> None:
         """Write the ranks of the test targets, and the curves of training."""
@@ -145,9 +152,7 @@ class Job:
         stage = model.pretraining()
         if stage is None:
             return None
-        log.info("pre-training for %d epochs, in %s", stage.epochs, folder)
-        if self.progress:
-            print(f"pre-training for {stage.epochs} epochs", file=sys.stderr, flush=True)
+        self.say(f"pre-training for {stage.epochs} epochs, in {folder}")
         minutes = trainer.max_minutes and (self.clock.total() / 60 + trainer.max_minutes) / 2  # half of what is left
         shorter = replace(trainer, epochs=stage.epochs, lr=stage.lr, max_minutes=minutes, patience=0, ema=0.0)
         shorter = replace(shorter, batch_size=stage.batch_size(trainer.batch_size))
