@@ -47,6 +47,11 @@ class Memory(nn.Module):
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """Each item's share of what a row recalls: (B, N); a row sums to 1, or to 0 where nothing is recalled."""
+        sums, whole = self.sums(batch)
+        return sums / whole
+
+    def sums(self, batch: SeqBatch) -> tuple[Tensor, Tensor]:
+        """What a row recalls of each item, and of all: (B, N), (B, 1)."""
         time = torch.arange(batch.items.shape[1], device=batch.items.device)
         age = batch.lengths[:, None] - 1 - time  # (B, L), the newest has 0
         weight = torch.exp(-age / self.recency) if self.recency else torch.ones_like(age, dtype=torch.float32)
@@ -58,7 +63,7 @@ class Memory(nn.Module):
         where = row[:, None] * sums.shape[1] + self.items[ids]  # (n, K)
         sums.view(-1).index_add_(0, where.view(-1), (self.weights[ids] * weight[row, place, None]).view(-1))
         sums[:, PAD] = 0
-        return (sums / sums.sum(1, keepdim=True).clamp(min=1e-12))[:, 1:-1]
+        return sums[:, 1:-1], sums.sum(1, keepdim=True).clamp(min=1e-12)
 
 
 class Memories(nn.Module):
@@ -108,9 +113,22 @@ class Memories(nn.Module):
             **({"reranker": self.reranker.arguments()} if self.reranker else {}),
         }
 
+    def memories(self) -> list[Memory]:
+        """The memories in their order."""
+        return [part for part in self.parts.values() if isinstance(part, Memory)]
+
     def features(self, batch: SeqBatch) -> Tensor:
         """The bonus of each memory with weight 1: (B, K, N)."""
-        return torch.stack([torch.log1p(part(batch) / FLOOR) for part in self.parts.values()], 1)
+        found = torch.empty(len(batch.lengths), len(self.parts), self.num_items, device=self.mixture.device)
+        for place, part in enumerate(self.memories()):
+            torch.div(*part.sums(batch), out=found[:, place])
+        return found.div_(FLOOR).log1p_()
+
+    def recalled_by(self, items: Tensor, columns: Tensor) -> Tensor:
+        """The same of rows of one item each (B,), in some columns (B, C): (B, K, C)."""
+        rows = SeqBatch(items[:, None], torch.ones_like(items))
+        found = [part.sums(rows) for part in self.memories()]
+        return torch.log1p(torch.stack([sums.gather(1, columns) / whole for sums, whole in found], 1) / FLOOR)
 
     def kinds_of(self, batch: SeqBatch) -> Tensor:
         """The kind of each row's newest item: (B,)."""
@@ -149,13 +167,11 @@ class Memories(nn.Module):
         """Gather what the reranker reads of the items in some columns (B, C) of each row: (B, C, F)."""
         assert self.reranker is not None
         last = newest(batch)  # (B,)
-        columns = best[:, None].expand(-1, len(self.parts), -1)  # (B, K, C)
-        alone = self.features(SeqBatch(last[:, None], torch.ones_like(last)))
         counts = self.reranker.counts
         return facts(
             network.log_softmax(1).gather(1, best),
-            bonus.gather(2, columns),
-            alone.gather(2, columns),
+            bonus.gather(2, best[:, None].expand(-1, len(self.parts), -1)),
+            self.recalled_by(last, best),
             counts[best + 1],
             F.cosine_similarity(vectors[best], vectors[last - 1][:, None], dim=2),
             torch.stack((batch.lengths.to(counts).log(), counts[last]), 1),
