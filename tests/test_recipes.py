@@ -25,7 +25,7 @@ from seqcl.training import Clock, Interrupted, Trainer
 
 RECIPES = sorted({kind.__name__ for kind in MODELS.values() if issubclass(kind, Recommender)})
 SMALL = {
-    "encoder": {"dim": 32},
+    "encoder": {"dim": 32, "layers": 1},
     "data": {"windows": "last"},
     "train": {"epochs": 8, "lr": 0.005, "batch_size": 64},
     "eval": {"exclude_seen": False},  # a chain comes back to its items
@@ -35,7 +35,7 @@ SLOWER = {
     "NARM": {"train": SMALL["train"] | {"epochs": 12}},
     "CASR": {"objective": {"warmup": 4}},
     # A row for every position, each as long as the longest.
-    "BSARec": {"encoder": {"dim": 32, "layers": 1}, "data": {"windows": "last", "max_len": 12}},
+    "BSARec": {"data": {"windows": "last", "max_len": 12}},
     # A fifth of the positions learns in one pass.
     "BERT4Rec": {"encoder": {"dim": 32, "dropout": 0.1, "layers": 1}, "train": SMALL["train"] | {"epochs": 20}},
 }
