@@ -29,6 +29,23 @@ def test_train_prints_one_table_beside_popularity(tmp_path, capsys):
     assert all(name in printed for name in ("CL4Rec", "SASRec", "Popularity", "ndcg@10", "leave_one_out"))
 
 
+def test_evaluate_ranks_under_the_other_rule_for_seen_items(tmp_path, capsys):
+    """A counted model knows nothing of the rule, so that a run under it must have these figures."""
+    metrics = {}
+    for excluded in ("true", "false"):
+        words = ["--model", "Markov", "--dataset", "markov", "--eval.exclude_seen", excluded]
+        assert main(["train", *words, "--runs", str(tmp_path / excluded)]) == 0
+        (folder,) = (tmp_path / excluded).glob("Markov-*")
+        metrics[excluded] = json.loads((folder / "metrics.json").read_text())["test"]
+        capsys.readouterr()
+        other = {"true": "keep", "false": "exclude"}[excluded]
+        assert main(["evaluate", str(folder), "--seen", other]) == 0
+        found = json.loads(capsys.readouterr().out)
+        metrics[other], excludes = found["metrics"], found["protocol"]["exclude_seen"]
+        assert excludes == (other == "exclude")
+    assert metrics["keep"] == metrics["false"] != metrics["true"] == metrics["exclude"]
+
+
 def test_evaluate_agrees_with_the_run(run, capsys):
     assert main(["evaluate", str(run), "--index", "flat", "--slices"]) == 0
     found = json.loads(capsys.readouterr().out)

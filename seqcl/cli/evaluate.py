@@ -13,7 +13,8 @@ from seqcl.errors import UserError, unknown
 
 DATA = "data."
 OF_RUNS = ("index", "recall", "plugin")
-OF_CHECKPOINTS = ("format", "dataset", "seen", "heads", "activation")
+OF_CHECKPOINTS = ("format", "dataset", "heads", "activation")
+SEEN = {"exclude": True, "keep": False}
 
 
 def add_evaluate(commands: Any, add_plugin: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -23,13 +24,13 @@ def add_evaluate(commands: Any, add_plugin: Callable[[argparse.ArgumentParser], 
     add_plugin(command)
     command.add_argument("--part", choices=("valid", "test"), default="test", help="split to rank (default: test)")
     command.add_argument("--slices", action="store_true", help="also by history length and target popularity")
+    command.add_argument("--seen", help="a user's earlier items: exclude; keep; or zero, with published weights alone, ranked as coserec, iclrec and icsrec do (default: as in the run, or exclude)")  # fmt: skip
     command.add_argument("--index", help="also through flat, ivf, hnsw or ivfpq, or all, each at several widths of search, with a plot")  # fmt: skip
     command.add_argument("--recall", type=float, help="share of the exact lists that the index finds")
     public = command.add_argument_group("published weights")
     public.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of somebody's SASRec, in place of a run; no pickle is executed")  # fmt: skip
     public.add_argument("--format", help="whose code wrote them: coserec, iclrec, icsrec or recbole")
     public.add_argument("--dataset", help="data that they were learned from, a name or a path; leave-one-out")
-    public.add_argument("--seen", help="a user's earlier items: exclude; keep; or zero, ranked as the first three do (default: exclude)")  # fmt: skip
     public.add_argument("--heads", type=int, help="attention heads (default: 2)")
     public.add_argument("--activation", help="of the feed-forward part: gelu or relu (default: gelu)")
     for option, about in READ_OPTIONS.items():
@@ -72,8 +73,12 @@ def of_run(chosen: argparse.Namespace) -> dict[str, Any]:
         raise unknown("index", chosen.index, (*KINDS, "all"))
     if chosen.recall is not None and chosen.index not in KINDS:
         raise UserError(f"--recall goes with one index: --index {', '.join(KINDS)}")
+    if chosen.seen not in (None, *SEEN):
+        raise unknown("--seen of a run", chosen.seen, SEEN)
+    if chosen.seen and chosen.index:
+        raise UserError("--seen does not go with --index: an index is compared under the run's own protocol")
     run = load(chosen.run, plugins=chosen.plugin)
-    result = run.evaluate(chosen.part)
+    result = run.evaluate(chosen.part, exclude_seen=SEEN.get(chosen.seen))
     found = {"part": chosen.part, "protocol": result.protocol, "metrics": result.metrics}
     if chosen.slices:
         found["slices"] = run.slices(result, chosen.part)

@@ -101,12 +101,12 @@ class Run:
         """The device of the model."""
         return next(iter(self.model.state_dict().values())).device
 
-    def evaluate(self, part: Part = "test") -> Result:
-        """Rank again, with the run's protocol."""
-        result = rank(self.model, self.split, part, self.experiment.eval, self.device)
+    def evaluate(self, part: Part = "test", *, exclude_seen: bool | None = None) -> Result:
+        """Rank again with the run's protocol, or with another rule for a user's earlier items, under which it was not chosen."""
+        seen = self.experiment.eval.exclude_seen if exclude_seen is None else exclude_seen
+        result = rank(self.model, self.split, part, replace(self.experiment.eval, exclude_seen=seen), self.device)
         protocol = full_protocol(result, self.sequences, self.split, self.experiment.options.seed)
-        protocol |= start_of(self.folder)
-        return replace(result, protocol=protocol)
+        return replace(result, protocol=protocol | start_of(self.folder))
 
     def slices(self, result: Result, part: Part = "test") -> dict[str, Any]:
         """Metrics of a result of `evaluate(part)`, by history length and target popularity, with the users in each slice."""
