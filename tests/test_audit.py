@@ -43,14 +43,6 @@ POPULAR = {"next_item": {"loss": "sampled_softmax", "sampling": "popularity", "n
 CLUSTERS = {"objective": {"clusters": [6], "warmup": 1}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_curves():
-    """The curves of a run take half of the time of so short a one, and are tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqcl.report.plot_curves", lambda *arguments, **options: None)
-        yield
-
-
 def trained(folder, model, **options):
     """A run of two epochs."""
     counted = {} if model != "EASE" else {"encoder": None, "train": {}}

@@ -38,14 +38,6 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_curves():
-    """The curves of a run take half of the time of so short a one, and are tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqcl.report.plot_curves", lambda *arguments, **options: None)
-        yield
-
-
 def trained(folder, log=LOG, **options):
     """A run of two epochs."""
     return seqcl.train(log, model="Blend", runs=str(folder), progress=False, **SMALL | options)

@@ -42,14 +42,6 @@ def runs(tmp_path_factory):
     return {key: run.folder for key, run in made.items()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_curves():
-    """The curves of a run take half of the time of so short a one, and are tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqcl.report.plot_curves", lambda *arguments, **options: None)
-        yield
-
-
 def gains(folder):
     return row_metric("ndcg@10", pd.read_parquet(folder / "ranks.parquet")["rank"].to_numpy())
 

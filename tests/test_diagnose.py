@@ -40,10 +40,8 @@ PICTURES = ["geometry", "views", "false_negatives", "hardness", "popularity"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqcl.report.plot_curves", lambda *arguments, **options: None)
-        folder = str(tmp_path_factory.mktemp("runs"))
-        return seqcl.train(LOG, model="CL4Rec", runs=folder, progress=False, data={"max_len": 5}, **SMALL)
+    folder = str(tmp_path_factory.mktemp("runs"))
+    return seqcl.train(LOG, model="CL4Rec", runs=folder, progress=False, data={"max_len": 5}, **SMALL)
 
 
 @pytest.fixture(scope="module")

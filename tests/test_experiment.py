@@ -32,7 +32,7 @@ def chain():
 
 
 @pytest.fixture(scope="module")
-def run(chain, tmp_path_factory):
+def run(chain, pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     return seqcl.train(chain.interactions, model="CL4Rec", baseline="SASRec", runs=str(folder), progress=False, **SMALL)
 

@@ -29,9 +29,8 @@ USERS, ITEMS, K = 60, 30, 7
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick():
-    """No pictures, and parts of 13 users, that a small log has several of."""
+    """Parts of 13 users, that a small log has several of."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqcl.report.plot_curves", lambda *_, **__: None)
         patch.setattr(lists, "USERS_A_PART", 13)
         patch.setattr("seqcl.retrieval.asked.GATHERED", 9)
         yield

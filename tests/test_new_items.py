@@ -24,13 +24,6 @@ SMALL: dict = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqcl.report.plot_curves", lambda *_, **__: None)
-        yield
-
-
 def rows_of(ids):
     """A kind and a price for each item; what an item's number says of it holds for new ones too."""
     numbers = [int(item.removeprefix("i")) for item in ids]

@@ -107,14 +107,6 @@ APART = {("TwoTower", "features"): "history", ("TwoTower", "contrast"): "item_",
 every_recipe = pytest.mark.parametrize("model", RECIPES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures():
-    """Curves take half of the time of so short a run, and are tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqcl.report.plot_curves", lambda *arguments, **options: None)
-        yield
-
-
 def some_log(**sizes):
     """The log of a chain, with something known of its items."""
     return replace(markov(**sizes, branching=2, seed=1).interactions, item_features=ATTRIBUTES)

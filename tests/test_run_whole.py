@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,14 +39,6 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_pictures() -> Iterator[None]:
-    """Drawing curves takes longer than all else here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqcl.report.plot_curves", lambda *_, **__: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,6 @@ def frame() -> pd.DataFrame:
 @pytest.fixture(autouse=True)
 def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the trials of these tests; one test looks at the page."""
-    monkeypatch.setattr("seqcl.report.plot_curves", lambda *rows, **options: None)
     if "made_again" not in request.node.name:
         monkeypatch.setattr("seqcl.report.write_study", lambda *rows, **options: None)
 

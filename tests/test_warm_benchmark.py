@@ -14,7 +14,6 @@ from seqcl.data import markov
 
 
 def test_every_figure_is_in_the_last_line(monkeypatch, capsys):
-    monkeypatch.setattr("seqcl.report.plot_curves", lambda *_, **__: None)
     monkeypatch.setattr(sys, "argv", ["warm_start.py", "--smoke", "--epochs", "2"])
     warm_start.main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

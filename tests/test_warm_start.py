@@ -27,13 +27,6 @@ SMALL: dict = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqcl.report.plot_curves", lambda *_, **__: None)
-        yield
-
-
 def frame_of(*, users, items, length, seed=1):
     """A chain as a frame; the items are words that sort in another order than their numbers."""
     log = markov(users=users, items=items, length=length, branching=2, seed=seed).interactions
