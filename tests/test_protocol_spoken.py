@@ -104,6 +104,23 @@ def test_no_more_than_two_in_a_hundred_are_no_warning_but_stand_in_the_protocol(
     assert "seen before" not in said.text and run.metrics["protocol"]["best_possible"] == pytest.approx(0.98)
 
 
+@pytest.mark.parametrize(
+    ("rows", "options", "spoken"),
+    [
+        (repeating(120, 0), {"exclude_seen": False}, True),
+        (repeating(120, 1), {"exclude_seen": False}, False),  # one user comes back: others may
+        (repeating(99, 0), {"exclude_seen": False}, False),  # few targets, maybe by chance
+        (repeating(120, 0), {"exclude_seen": True}, False),
+        (repeating(120, 0), {"exclude_seen": False, "candidates": "uniform", "sampled": 9}, False),
+    ],
+)
+def test_seen_items_that_are_kept_and_never_right_are_a_warning(tmp_path, said, rows, options, spoken):
+    values = {"model": "Popularity", "eval": options, "runs": str(tmp_path), "progress": False}
+    seqcl.train(frame(rows), **values)
+    line = "none of 120 targets is an item that its user has seen before; --eval.exclude_seen true leaves them out"
+    assert (line in said.text) == spoken
+
+
 def test_validation_is_counted_too(tmp_path):
     rows = [[*row[:4], row[0], row[5]] for row in repeating(20, 0)]
     with pytest.raises(UserError, match=r"20 of 20 validation targets \(100.0%\)"):

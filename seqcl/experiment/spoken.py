@@ -13,6 +13,7 @@ from seqcl.config import Experiment
 from seqcl.data import Sequences, Split
 from seqcl.errors import UserError
 from seqcl.evaluation import Evaluator
+from seqcl.evaluation.ranks import seen_before
 from seqcl.experiment.folder import log
 from seqcl.mapped import stretches
 
@@ -21,6 +22,9 @@ WORTH_A_LINE = 0.02
 
 WORTH_A_QUESTION = 0.2
 """Share above which a run stops, unless the user has decided about seen items."""
+
+FEW = 100
+"""Targets below which it may be chance that none was seen before."""
 
 NAMES = {"valid": "validation", "test": "test"}
 
@@ -36,6 +40,7 @@ def speak(experiment: Experiment, sequences: Sequences, split: Split) -> None:
             f"{sequences.name}: the log has one item alone, so there is nothing to rank; it needs two or more"
         )
     check_reach(experiment, sequences, split)
+    say_kept(experiment.eval, sequences, split)
     say_left_out(split)
     say_ks(experiment.eval, sequences)
     if all_alike(sequences):
@@ -64,6 +69,19 @@ def check_reach(experiment: Experiment, sequences: Sequences, split: Split) -> N
         if share > WORTH_A_QUESTION and "eval.exclude_seen" not in experiment.given:
             raise UserError(f"{text}. Choose: --eval.exclude_seen false (rank them) or true (count them as missed)")
         log.warning("%s, and no figure can be above %.4f; --eval.exclude_seen false ranks them", text, 1 - share)
+
+
+def say_kept(evaluator: Evaluator, sequences: Sequences, split: Split) -> None:
+    """Warn of seen items that are candidates where no target is one: they take places in the lists and are never right."""
+    windows = split.test if len(split.test) else split.valid
+    if evaluator.exclude_seen or evaluator.candidates != "full" or len(windows) < FEW or seen_before(windows).any():
+        return
+    log.warning(
+        "%s: seen items are kept as candidates, but none of %s targets is an item that its user has seen before; "
+        "--eval.exclude_seen true leaves them out",
+        sequences.name,
+        f"{len(windows):,}",
+    )
 
 
 def say_left_out(split: Split) -> None:
