@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from docs import figures, tables_of_contrast
+from docs import figures
 from seqcl.cli.main import main
 from seqcl.config import experiment, resolve
 from seqcl.errors import UserError
@@ -74,6 +74,17 @@ def test_what_is_no_kept_file_is_refused(tmp_path, capsys):
     assert len(said) == 3 and all("kept results" in line for line in said)
 
 
+def configurations():
+    """The resolved configuration of each row of a benchmark whose files have a folder of their own, by folder and name of the file."""
+    found = {}
+    for folder in (one for one in figures.MEASURED.iterdir() if one.is_dir()):
+        grid = figures.benchmarks()[folder.name]
+        for row in grid.rows():
+            name = row.name.replace(" ", "-") if len(grid.data) == 1 else f"{row.data}-{row.name}"
+            found[folder.name, name] = row.experiment
+    return found
+
+
 def test_every_kept_file_is_of_its_configuration_as_it_is_now():
     names = {}
     figures_once = cache(lambda config: figures_of(experiment(json.loads(config), stored=True).flat))
@@ -82,18 +93,17 @@ def test_every_kept_file_is_of_its_configuration_as_it_is_now():
         assert row_metric("ndcg@10", ranks).mean() == pytest.approx(about["metrics"]["test"]["ndcg@10"])
         name, _, seed = file.stem.rpartition("-")
         assert about["metrics"]["seed"] == int(seed) == about["config"]["seed"]
-        first = names.setdefault(name, about)
+        first = names.setdefault((file.parent.name, name), about)
         theirs, ours = (json.dumps(one["config"] | {"seed": 0}) for one in (first, about))
         assert figures_once(theirs) == figures_once(ours), file  # an option that came later has its default
         assert about["metrics"]["data"] == first["metrics"]["data"]
     counted = [name for name, about in names.items() if about["metrics"]["training"] is None]  # once for all seeds
-    seeds = {name: 1 if name in counted else FEWER.get(name, 3) for name in names}
+    seeds = {name: 1 if name in counted else FEWER.get(name[1], 3) for name in names}
     assert len(FILES) == sum(seeds.values()) and len(names) > 30
-    harder = {
-        f"{row.data}-{row.name}": row.experiment for row in figures.benchmarks()[tables_of_contrast.BENCHMARK].rows()
-    }
-    for name, about in names.items():
-        now = harder[name] if name in harder else resolve(["--config", str(figures.CONFIGS / f"{name}.yaml")])
+    harder = configurations()
+    for (folder, name), about in names.items():
+        own = folder != figures.MEASURED.name
+        now = harder[folder, name] if own else resolve(["--config", str(figures.CONFIGS / f"{name}.yaml")])
         assert figures_once(json.dumps(about["config"] | {"seed": 0})) == figures_of(now.flat), name
         assert about["config"]["dataset"] == now.options.dataset
 

@@ -1,4 +1,4 @@
-"""Values of Arrow arrays as numpy arrays, without pandas; and paths for Arrow."""
+"""Values of Arrow arrays as numpy arrays, without pandas; and paths and files for Arrow."""
 
 from __future__ import annotations
 
@@ -26,3 +26,12 @@ def null_mask(array: pa.Array) -> np.ndarray:
 def path_for_arrow(path: Path) -> str:
     """The path as text that Arrow can open: Arrow encodes paths as UTF-8, whatever the locale does."""
     return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+def opened(path: Path) -> pa.NativeFile:
+    """Open a file for reading, without Python.
+
+    Arrow's threads may let go of a file that Python opened while the interpreter ends, and that aborts the process, after
+    its work is done (https://github.com/apache/arrow/issues/34314).
+    """
+    return pa.OSFile(os.fsencode(path))

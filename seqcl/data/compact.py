@@ -28,7 +28,9 @@ def stored_cells(
     """
     from pyarrow import parquet
 
-    with path.open("rb") as file:
+    from seqcl.data.arrow import opened
+
+    with opened(path) as file:
         stored = parquet.ParquetFile(file, read_dictionary=text_columns(file))
         about = stored.schema_arrow.pandas_metadata or {}
         index = about.get("index_columns", [])

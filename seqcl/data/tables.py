@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,11 +34,13 @@ def load_table(table: pd.DataFrame | Path | None, *, categories: bool = False) -
         return table
     import pandas as pd
 
-    with table.open("rb") as file:
+    from seqcl.data.arrow import opened
+
+    with opened(table) as file:
         return pd.read_parquet(file, read_dictionary=text_columns(file) if categories else [])
 
 
-def text_columns(file: BinaryIO) -> list[str]:
+def text_columns(file: pa.NativeFile) -> list[str]:
     """Names of the columns of text in a Parquet file, its index apart."""
     import pyarrow as pa
     from pyarrow import parquet

@@ -71,6 +71,8 @@ class Finished:
         """
         import pandas as pd
 
+        from seqcl.data.arrow import opened
+
         if folder.suffix == ".parquet":
             return read_kept(folder)
         home = home_of(folder)
@@ -86,7 +88,7 @@ class Finished:
         try:
             text = (folder / "config.yaml").read_text(encoding="utf-8")
             options = yaml.safe_load(text)
-            found = pd.read_parquet(folder / "ranks.parquet")
+            found = pd.read_parquet(opened(folder / "ranks.parquet"))
             users, targets, ranks = (found[name].to_numpy() for name in ("user", "target", "rank"))
             main = folder == home or folder.resolve() == home.resolve()
             own = figures if main else figures["baselines"][options["model"]]

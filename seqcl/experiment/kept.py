@@ -57,10 +57,12 @@ def read(file: Path) -> tuple[dict[str, Any], np.ndarray]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from seqcl.data.arrow import opened
+
     if not file.is_file():
         raise UserError(f"{file}: there is no such file of kept results")
     try:
-        with file.open("rb") as stream:
+        with opened(file) as stream:
             table = pq.read_table(stream)
         about = json.loads(table.schema.metadata[b"run"])
         ranks = np.full(about["metrics"]["protocol"]["num_targets"], np.iinfo(np.int32).max, np.int64)

@@ -13,6 +13,7 @@ import seqcl
 from seqcl import plugins
 from seqcl.config import Experiment
 from seqcl.data import Sequences
+from seqcl.data.tables import load_table
 from seqcl.experiment.finished import figures_of
 from seqcl.experiment.keeping import COUNTED, named_files
 from seqcl.models.teachers import is_counted
@@ -64,11 +65,9 @@ def version_of(run: Path) -> str:
 
 def data_version(sequences: Sequences) -> str:
     """The hash of a log and of its tables of users and items."""
-    import pandas as pd
-
     found = hashlib.sha256(sequences.fingerprint.encode())
     for table in (sequences.user_table, sequences.item_table):
-        frame = pd.read_parquet(table) if isinstance(table, Path) else table
+        frame = load_table(table)
         found.update(b"" if frame is None else frame.reset_index().to_json(orient="split").encode())
     return found.hexdigest()
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from seqcl import disk
+from seqcl.data.arrow import opened
 from seqcl.errors import UserError, brief
 from seqcl.types import PAD
 
@@ -84,7 +85,7 @@ def check_made(out: Path, question: dict[str, str]) -> None:
     made: Any = None
     if out.is_file() and out.suffix.lower() == ".parquet":
         try:
-            with out.open("rb") as file:
+            with opened(out) as file:
                 made = json.loads((parquet.read_schema(file).metadata or {}).get(MADE_FOR, b"null"))
         except (pa.ArrowException, ValueError, OSError):
             made = None
@@ -119,7 +120,7 @@ def join(files: list[Path], target: IO[bytes], delimiter: str, question: dict[st
         writer: Any = None
         for path in files:
             try:
-                with path.open("rb") as file:
+                with opened(path) as file:
                     rows = parquet.read_table(file)
             except (pa.ArrowException, OSError) as error:
                 raise UserError(
