@@ -39,7 +39,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "benchmarks": of_results.all_benchmarks,
     "when contrast helps": of_contrast.when_contrast_helps,
     "other results on Beauty": lambda: of_results.other_results("Beauty"),
-    "results on ml-100k": lambda: of_results.other_results("ml-100k"),
+    "results on ml-100k": lambda: of_results.results("ml-100k"),
     "shared options": of_options.shared_options,
     "recipe options": of_options.recipe_options,
     "component options": of_options.component_options,

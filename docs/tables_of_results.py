@@ -6,6 +6,9 @@ from docs import figures
 from docs.marked import table
 
 DATA = {"Beauty": "beauty", "Sports_and_Outdoors": "sports"}
+"""The data sets of README, by the name of their benchmark."""
+
+HEADED = {*DATA.values(), "ml-100k"}
 """The benchmarks whose tables have a heading of their own."""
 
 SHORT_LIST = ("sasrec", "cl4rec", "taprec")
@@ -92,6 +95,6 @@ def all_benchmarks() -> str:
         kept = sum(len(runs) for runs in figures.kept_of(benchmark).values())
         command = f"`seqcl benchmark configs/benchmarks/{benchmark}.yaml --jobs 2`"
         overview.append([data, str(len(grid.models)), str(kept), command])
-        if kept and len(grid.data) == 1 and benchmark not in DATA.values():
+        if kept and len(grid.data) == 1 and benchmark not in HEADED:
             tables += [f"### {data}", results(benchmark)]
     return "\n\n".join([table("data | models | runs kept | command", overview, " rr"), *tables])

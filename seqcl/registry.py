@@ -24,8 +24,8 @@ CONFIG_FILES: dict[str, Callable[[Path], Mapping[str, Any]]] = {}
 class Store(Protocol):
     """A collection of item vectors in an engine that searches them; `str` of it says where it is, without a password."""
 
-    def check(self, *, replace: bool) -> None:
-        """Raise a UserError, before any work, where the collection cannot be written."""
+    def check(self, *, kind: str | None, replace: bool) -> None:
+        """Raise a UserError, before any work, where the collection cannot be written, or not with an index of this kind."""
         ...
 
     def write(self, folder: Path, *, kind: str | None, replace: bool) -> None:

@@ -154,7 +154,9 @@ def test_a_batch_whose_rows_are_all_left_out_says_nothing_of_the_times(tmp_path:
     assert passes == memory
 
 
-def test_parts_of_other_types_and_orders_of_columns_are_one_log(tmp_path: Path) -> None:
+def test_parts_of_other_types_and_orders_of_columns_are_one_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     frame, folder = random_frame(4), tmp_path / "log"
     write_parts(folder, frame)
     more = frame.assign(item_id=frame.item_id.astype(str))[["timestamp", "item_id", "user_id"]]
@@ -162,9 +164,10 @@ def test_parts_of_other_types_and_orders_of_columns_are_one_log(tmp_path: Path) 
     passes, memory = both(folder, tmp_path)
     assert isinstance(passes, dict)
     assert passes == memory
+    assert caplog.text.count("part-3.parquet: 'item_id' holds text here, but not in the parts before it") == 2
     frame.rename(columns={"timestamp": "time"}).to_parquet(folder / "part-4.parquet", index=False)
     passes, memory = both(folder, tmp_path)
-    assert "different columns" in memory
+    assert "part-4.parquet: it has no column 'timestamp', which part-0.parquet has; all parts need" in memory
     assert passes == memory
 
 

@@ -130,6 +130,25 @@ def test_the_other_indexes_find_nearly_all(exported, kind, tmp_path, capsys):
 
 
 @lite
+def test_an_index_that_milvus_lite_has_not_is_refused_before_the_export(run, exported, tmp_path, capsys):
+    store = f"milvus:{tmp_path / 'local.db'}"
+    for words in ([str(run.folder), str(tmp_path / "new")], [str(exported[0])]):
+        assert main(["export", *words, "--index", "ivfpq", "--to", store]) == 2
+        assert "milvus-lite has no ivfpq; give --index flat, ivf or hnsw" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists() and not (tmp_path / "local.db").exists()
+
+
+@lite
+def test_asking_makes_no_database_and_the_way_out_names_the_collection(exported, tmp_path, capsys):
+    folder, store = exported
+    words = ["recommend", str(folder), "--items", quoted(NAMES[3]), "--from"]
+    assert main([*words, f"milvus:{tmp_path / 'no.db'}"]) == 2
+    assert "no.db: there is no such file" in capsys.readouterr().err and not (tmp_path / "no.db").exists()
+    assert main([*words, store, "--collection", "nosuch"]) == 2
+    assert "write it with seqcl export DIR --to" in (said := capsys.readouterr().err) and "--collection nosuch" in said
+
+
+@lite
 def test_an_export_recommends_through_it(exported, capsys):
     folder, store = exported
     words = ["recommend", str(folder), "--k", "200", "--items", quoted(NAMES[3])]
@@ -167,7 +186,7 @@ def test_an_export_replaces_another_when_it_is_asked_to(exported, tmp_path, caps
 
 
 @lite
-def test_a_failed_export_leaves_the_old_collection(exported, tmp_path, capsys, monkeypatch):
+def test_a_failed_export_leaves_the_old_collection(exported, tmp_path, monkeypatch):
     folder, _ = exported
     store = f"milvus:{tmp_path / 'local.db'}"
     assert main(["export", str(folder), "--to", store]) == 0
@@ -177,8 +196,6 @@ def test_a_failed_export_leaves_the_old_collection(exported, tmp_path, capsys, m
         patch.setattr("seqcl.integrations.milvus.writing.build_options", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             main(["export", str(folder), "--to", store, "--replace"])
-    assert main(["export", str(folder), "--to", store, "--replace", "--index", "ivfpq"]) == 2  # lite has none
-    assert "IVF_PQ" in capsys.readouterr().err
     with target_of(store).client() as client:
         assert client.list_collections() == before
         assert len(MilvusIndex(client, target_of(store)).search(torch.ones(1, 9), 3)[1].unique()) == 3

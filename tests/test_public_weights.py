@@ -183,6 +183,7 @@ def test_items_are_rows_of_the_table(tmp_path, log):
     [
         (["evaluate"], "needs a run folder, or --checkpoint FILE"),
         (["evaluate", "run", "--seen", "keeep"], "did you mean keep"),
+        (["evaluate", "run", "--seen", "zero"], "--seen zero goes with --checkpoint"),
         (["evaluate", "run", "--seen", "keep", "--index", "flat"], "--seen does not go with --index"),
         (["evaluate", "run", "--data.k_core", "0"], "--data.k_core goes with --checkpoint"),
         (["evaluate", "run", "--checkpoint", "x.pt"], "not both run and x.pt"),

@@ -73,6 +73,8 @@ def of_run(chosen: argparse.Namespace) -> dict[str, Any]:
         raise unknown("index", chosen.index, (*KINDS, "all"))
     if chosen.recall is not None and chosen.index not in KINDS:
         raise UserError(f"--recall goes with one index: --index {', '.join(KINDS)}")
+    if chosen.seen == "zero":
+        raise UserError("--seen zero goes with --checkpoint; a run is ranked with --seen exclude or keep")
     if chosen.seen not in (None, *SEEN):
         raise unknown("--seen of a run", chosen.seen, SEEN)
     if chosen.seen and chosen.index:

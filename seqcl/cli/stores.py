@@ -48,7 +48,7 @@ def target(chosen: argparse.Namespace) -> registry.Store | None:
             raise UserError(f"--{'replace' if chosen.replace else 'collection'} has no use without --to")
         return None
     store = store_of("--to", chosen.to, chosen.collection)
-    store.check(replace=chosen.replace)
+    store.check(kind=chosen.index, replace=chosen.replace)
     return store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from seqcl.data.encode import encode_log
 from seqcl.data.files import archive_of
 from seqcl.data.interactions import Interactions
 from seqcl.data.sieve import Chunks
-from seqcl.errors import UserError
+from seqcl.errors import UserError, brief
+
+logger = logging.getLogger("seqcl")
 
 ROWS_A_CHUNK = 1 << 20
 SAMPLE_ROWS = 200
@@ -36,6 +39,7 @@ class ParquetLog:
         self.source = source
         self.starts: list[int] = []  # the first row of each file
         self.chosen: Chosen | None = None  # once the first batch is read
+        self.types: dict[str, str] = {}  # "text" or "numbers", of the columns of ids in the first file
 
     @property
     def layout(self) -> str:
@@ -58,22 +62,16 @@ class ParquetLog:
                 f"{self.source}: a Parquet file has names of columns; choose them with --data.user, --data.item and --data.time"
             )
         self.starts, rows = [], 0
-        needed: list[str] = []
         for path in self.files:
             self.starts.append(rows)
             if archive_of(path):
                 raise UserError(f"{path}: a Parquet file inside a .zip is not read; unpack it first")
             try:
                 with parquet.ParquetFile(path_for_arrow(path)) as file:
-                    if self.chosen is None or not set(self.chosen.needed) <= set(file.schema_arrow.names):
-                        self.chosen = chosen_columns(file, self.wanted, str(path))
-                    for batch in file.iter_batches(ROWS_A_CHUNK, columns=self.chosen.needed):
+                    chosen = self.compared(file, path)
+                    for batch in file.iter_batches(ROWS_A_CHUNK, columns=chosen.needed):
                         rows += batch.num_rows
-                        needed = needed or self.chosen.needed
-                        if needed != self.chosen.needed:
-                            both = ", ".join(dict.fromkeys([*needed, *self.chosen.needed]))
-                            raise UserError(f"{self.source}: its parts have different columns: {both}"[:300])
-                        yield {name: batch.column(batch.schema.get_field_index(name)) for name in needed}
+                        yield {name: batch.column(batch.schema.get_field_index(name)) for name in chosen.needed}
             except (pa.ArrowException, OSError, UnicodeError) as error:
                 why = " ".join(str(error).split())[:160]
                 raise UserError(
@@ -81,6 +79,30 @@ class ParquetLog:
                 ) from None
         if not rows:
             raise UserError(f"{self.files[0]}: row 1: there are no rows")
+
+    def compared(self, file: parquet.ParquetFile, path: Path) -> Chosen:
+        """The columns, chosen by the first file; every other one needs them too, and ids of another type are told.
+
+        Raises:
+            UserError: a later file lacks a column.
+        """
+        schema = file.schema_arrow
+        if self.chosen is None:
+            self.chosen = chosen_columns(file, self.wanted, str(path))
+        if missing := next((name for name in self.chosen.needed if name not in schema.names), None):
+            raise UserError(
+                f"{path}: it has no column {missing!r}, which {self.files[0].name} has; all parts need the same columns, "
+                f"and its own are {brief(', '.join(schema.names), 80)}"
+            )
+        for name in (self.chosen.user, self.chosen.item):
+            held = schema.field(name).type
+            kind = "numbers" if pa.types.is_integer(held) or pa.types.is_floating(held) else "text"
+            if self.types.setdefault(name, kind) != kind:
+                self.types[name] = kind  # told once for each change
+                logger.warning(
+                    "%s: %r holds %s here, but not in the parts before it; both are read as text", path, name, kind
+                )
+        return self.chosen
 
 
 def read_parquet_log(files: list[Path], name: str, wanted: Wanted, source: str) -> Interactions:

@@ -46,8 +46,7 @@ class Times:
 
     def __init__(self, column: str) -> None:
         self.column = column
-        self.kinds: set[str] = set()
-        self.first = ""  # place of the first time
+        self.kinds: dict[str, str] = {}  # each with the place of its first time
         self.most = 0.0
         self.days = True  # all numbers are days such as 20240131
         self.no_day: str | None = None  # the first of them that no month has
@@ -68,8 +67,7 @@ class Times:
         if bad.any():
             index = int(np.flatnonzero(bad)[0])
             raise UserError(f"{where(row + index, self.column)}: {why_not(chunk[index].as_py())}")
-        self.first = self.first or where(row, self.column)
-        self.kinds.add(kind)
+        self.kinds.setdefault(kind, where(row, self.column))
         if kind != NUMBERS:
             return number
         self.most = max(self.most, float(number.max()))
@@ -94,7 +92,8 @@ class Times:
         if NUMBERS not in self.kinds:
             return unchanged, sorted(self.kinds)[-1]
         if len(self.kinds) > 1:
-            raise UserError(f"{self.first}: some times are numbers and some are dates; write all in one way")
+            dates = next(place for kind, place in self.kinds.items() if kind != NUMBERS)
+            raise UserError(f"{self.kinds[NUMBERS]}: a number, but {dates}: a date; write all times in one way")
         unit = unit_of(self.most)
         if unit is None:
             if not self.days:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqcl import registry
+from seqcl.errors import UserError
 
 
 class Milvus:
@@ -24,8 +25,8 @@ class Milvus:
     def __str__(self) -> str:
         return str(self.target)
 
-    def check(self, *, replace: bool) -> None:
-        self.target.check(replace=replace)
+    def check(self, *, kind: str | None, replace: bool) -> None:
+        self.target.check(kind=kind, replace=replace)
 
     def write(self, folder: Path, *, kind: str | None, replace: bool) -> None:
         from seqcl.integrations.milvus import write
@@ -36,6 +37,8 @@ class Milvus:
     def index(self, vectors: str) -> Iterator[Any]:
         from seqcl.integrations.milvus import MilvusIndex
 
+        if self.target.local and not Path(self.target.uri).exists():  # a client would make it
+            raise UserError(f"{self.target}: there is no such file; seqcl export DIR --to {self.target} writes it")
         with self.target.client() as client:
             yield MilvusIndex(client, self.target, vectors=vectors)
 

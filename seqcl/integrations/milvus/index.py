@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqcl.errors import UserError
-from seqcl.integrations.milvus.target import TYPES, Target
+from seqcl.integrations.milvus.target import COLLECTION, TYPES, Target
 from seqcl.retrieval.exact import checked_queries
 from seqcl.types import PAD
 
@@ -33,7 +33,8 @@ class MilvusIndex:
     def __init__(self, client: Any, target: Target, *, vectors: str | None = None) -> None:
         found = target.written(client)
         if found is None:
-            raise UserError(f"{target} has no {target.collection}: write it with seqcl export DIR --to {target}")
+            more = "" if target.collection == COLLECTION else f" --collection {target.collection}"
+            raise UserError(f"{target} has no {target.collection}: write it with seqcl export DIR --to {target}{more}")
         if vectors is not None and target.parts(found)[1] != vectors[:16]:  # type: ignore[index]
             raise UserError(f"{target}: {target.collection} holds the items of another export; name its --collection")
         client.load_collection(found)  # milvus-lite forgets it between two processes

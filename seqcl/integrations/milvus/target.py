@@ -37,17 +37,21 @@ class Target:
     collection: str = COLLECTION
 
     def __post_init__(self) -> None:
-        local = self.uri.endswith(".db") and "://" not in self.uri
-        if not local and not re.match(r"(https?|tcp|unix)://.", self.uri):
+        if not self.local and not re.match(r"(https?|tcp|unix)://.", self.uri):
             raise UserError(
                 f"{self}: give a server, milvus:http://HOST:19530, or a file of milvus-lite, milvus:./NAME.db"
             )
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", self.collection):
             name = brief(repr(self.collection), 60)
             raise UserError(f"--collection {name}: a name has letters, digits and _, and begins with no digit")
-        for package in ("pymilvus", *(["milvus_lite"] if local else [])):
+        for package in ("pymilvus", *(["milvus_lite"] if self.local else [])):
             if find_spec(package) is None:
                 raise UserError(f"{self} needs {package}: pip install 'seqcl[milvus]'")
+
+    @property
+    def local(self) -> bool:
+        """True for a file of milvus-lite."""
+        return self.uri.endswith(".db") and "://" not in self.uri
 
     def __str__(self) -> str:
         """The URI without a password that stands in it."""
@@ -74,12 +78,15 @@ class Target:
                 if client is not None:
                     client.close()
 
-    def check(self, *, replace: bool) -> None:
-        """Find out before any work whether the collection can be written.
+    def check(self, *, kind: str | None, replace: bool) -> None:
+        """Find out before any work whether the collection can be written, with an index of this kind.
 
         Raises:
-            UserError: it is there already and is not to be replaced, or seqcl did not write it; or as `client`.
+            UserError: milvus-lite has no such index; the collection is there already and is not to be replaced, or seqcl did
+                not write it; or as `client`.
         """
+        if self.local and kind == "ivfpq":
+            raise UserError(f"{self}: milvus-lite has no ivfpq; give --index flat, ivf or hnsw, or a server")
         with self.client() as client:
             current = self.written(client)
         if current is not None and not replace:

@@ -48,7 +48,7 @@ def write(folder: Path, target: Target, *, kind: str | None = None, replace: boo
         raise unknown("index", kind, TYPES)
     vectors = np.load(folder / "items.npy", mmap_mode="r", allow_pickle=False)  # (N, D)
     item_ids = np.load(folder / "item_ids.npy", mmap_mode="r", allow_pickle=False)
-    target.check(replace=replace)
+    target.check(kind=kind, replace=replace)
     with target.client() as client:
         old = target.written(client)
         when = f"{int(time.time()):08x}{uuid.uuid4().hex[:8]}"
