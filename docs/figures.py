@@ -138,9 +138,11 @@ def base_of(name: str, benchmark: str) -> str | None:
     return None if name == first else next(row for row in rows if row in kept_of(benchmark))
 
 
-def label_of(run: Kept, base: Kept | None) -> str:
-    """A row's name: the model, what it is laid over unless that is SASRec, and how it begins."""
-    over = "" if base is None or base.metrics["model"] == "SASRec" else f" over {base.metrics['model']}"
+def label_of(name: str, run: Kept, base: Kept | None) -> str:
+    """What a row is called: the model, what it is laid over unless that is SASRec or itself, and how it begins."""
+    plain = base is None or base.metrics["model"] in ("SASRec", run.metrics["model"])
+    over = "" if plain or base is None else f" over {base.metrics['model']}"
+    over = " without contrast" if name.endswith(WITHOUT) else over
     start = ", spectral start" if run.config["start"] == "spectral" else ""
     bias = ", learned bias" if run.config.get("next_item", {}).get("bias") else ""
     return f"{run.metrics['model']}{over}{start}{bias}"
@@ -164,7 +166,7 @@ def rows(benchmark: str) -> list[Row]:
     made = [
         Row(
             name,
-            label_of(kept_runs[name][0], kept_runs[base][0] if base else None),
+            label_of(name, kept_runs[name][0], kept_runs[base][0] if base else None),
             row_of(kept_runs[name]),
             base,
             found.get(name, {}),
