@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import tokenize
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,19 @@ from torch import Tensor
 
 BLOCK = 1 << 22
 """Values of a long array that are looked at together."""
+
+
+def mapped_array(path: Path) -> np.ndarray:
+    """Map the array of an .npy file into memory, to read.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no such file, or a damaged one.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (tokenize.TokenError, SyntaxError) as error:  # numpy reads the header as Python
+        raise ValueError(f"{path.name} has a damaged header ({error})") from None
 
 
 def blocks(length: int) -> Iterator[tuple[int, int]]:

@@ -78,3 +78,15 @@ def test_stats_are_those_of_the_rows(log: Sequences) -> None:
     pairs = {(user, item) for user in range(log.num_users) for item in log.row(user).tolist()}
     assert stats["repeats"] == pytest.approx(1 - len(pairs) / log.num_interactions)
     assert stats["item_count_max"] == np.bincount(log.items).max()
+
+
+@pytest.mark.parametrize("damaged", [b"z'descr'", b"{{descr'", b"  \n  {'d"])
+def test_a_damaged_header_is_a_value_error(tmp_path, damaged):
+    """numpy reads the header as Python, and lets through what its reader of Python says."""
+    file = tmp_path / "ids.npy"
+    np.save(file, np.arange(5))
+    assert mapped.mapped_array(file).tolist() == [0, 1, 2, 3, 4]
+    content = file.read_bytes()
+    file.write_bytes(content[:10] + damaged + content[18:])
+    with pytest.raises(ValueError, match="header"):
+        mapped.mapped_array(file)

@@ -17,7 +17,7 @@ from seqcl.data.sealed import seal, unsealed
 from seqcl.data.tables import load_table
 from seqcl.disk import whole_folder
 from seqcl.errors import UserError
-from seqcl.mapped import blocks, let_go, stretches
+from seqcl.mapped import blocks, let_go, mapped_array, stretches
 from seqcl.types import Tables
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Sequences:
                 raise ValueError(f"it has layout {meta['layout']}, and this version of seqcl reads layout {LAYOUT}")
             values: dict[str, Any] = {field: None for field in ARRAYS} | {field: meta[field] for field in FACTS}
             for field, (kind, shape) in meta["arrays"].items():
-                array = np.load(place / f"{field}.npy", mmap_mode="r", allow_pickle=False)
+                array = mapped_array(place / f"{field}.npy")
                 if array.dtype.str != kind or list(array.shape) != shape:
                     raise ValueError(f"{field}.npy is not as it was written")
                 values[field] = array

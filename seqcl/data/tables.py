@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -111,7 +112,7 @@ def read_table(path: Path, which: str, words: Collection[str] = ()) -> tuple[Any
         return from_parquet(path, which, words) if suffix == ".parquet" else from_text(path, which, words)
     except UserError:
         raise
-    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, SyntaxError, tokenize.TokenError) as error:  # fmt: skip
         raise UserError(f"{path}: it cannot be read: {brief(error)}") from None  # Arrow's and pandas' are ValueErrors
 
 

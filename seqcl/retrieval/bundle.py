@@ -18,6 +18,7 @@ from seqcl.disk import read_json, whole_folder
 from seqcl.encoders import Memories, Scoring
 from seqcl.encoders.table import unfilled
 from seqcl.errors import UserError, brief, refuse_infinite_weights, unknown
+from seqcl.mapped import mapped_array
 from seqcl.plugins import load
 from seqcl.retrieval.asked import Asked, Recommended, about_allowed, allowed_items, exact_index
 from seqcl.retrieval.beside import FILE, read_memories, write_memories, write_tensors
@@ -157,7 +158,7 @@ class Bundle:
             compare_files(self.folder, self.manifest["files"], names=self.manifest["files"] if check else ANSWERING)
             exact = self.exact_vectors()
             query = Query(**self.manifest["query"])
-            self.item_ids = np.load(self.folder / "item_ids.npy", mmap_mode="r", allow_pickle=False)
+            self.item_ids = mapped_array(self.folder / "item_ids.npy")
             if self.item_ids.shape != (query.num_items,) or self.manifest["items"] != query.num_items:
                 raise ValueError("its files hold different numbers of items")
             self.encoder, self.scoring = self.query_encoder(query)
@@ -230,7 +231,7 @@ class Bundle:
         """
         compare_files(self.folder, self.manifest["files"], names=["items.npy"])
         try:
-            found = np.load(self.folder / "items.npy", mmap_mode="r", allow_pickle=False)
+            found = mapped_array(self.folder / "items.npy")
         except UNREADABLE as error:
             raise UserError(f"{self.folder}/items.npy cannot be read: {brief(error)}") from None
         if found.shape != (len(self.item_ids), self.index.dim) or found.dtype != np.float32:

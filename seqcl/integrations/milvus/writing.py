@@ -16,6 +16,7 @@ import numpy as np
 from seqcl.disk import DAY_SECONDS
 from seqcl.errors import UserError, unknown
 from seqcl.integrations.milvus.target import TYPES, Target
+from seqcl.mapped import mapped_array
 from seqcl.retrieval.manifest import compare_files, read_manifest
 
 log = logging.getLogger("seqcl")
@@ -46,8 +47,8 @@ def write(folder: Path, target: Target, *, kind: str | None = None, replace: boo
     kind = manifest["index"] if kind is None else kind
     if kind not in TYPES:
         raise unknown("index", kind, TYPES)
-    vectors = np.load(folder / "items.npy", mmap_mode="r", allow_pickle=False)  # (N, D)
-    item_ids = np.load(folder / "item_ids.npy", mmap_mode="r", allow_pickle=False)
+    vectors = mapped_array(folder / "items.npy")  # (N, D)
+    item_ids = mapped_array(folder / "item_ids.npy")
     target.check(kind=kind, replace=replace)
     with target.client() as client:
         old = target.written(client)
