@@ -22,12 +22,10 @@ from seqcl.experiment.finished import Finished, figures_of
 FILES = sorted(figures.MEASURED.rglob("*.parquet"))
 FEWER: dict[str, int] = {
     "BERT4Rec": 2,
-    "DuoRec": 2,
     "GRU4Rec": 2,
     "HSTU": 2,
     "ICSRec": 2,
     "SwAVRec": 2,
-    "TapRec": 2,
     "ml-100k-twotower": 2,
     "ml-100k-twotower-without-contrast": 2,
 }
