@@ -139,9 +139,9 @@ def base_of(name: str, benchmark: str) -> str | None:
 
 
 def label_of(name: str, run: Kept, base: Kept | None) -> str:
-    """What a row is called: the model, what it is laid over unless that is SASRec or itself, and how it begins."""
-    plain = base is None or base.metrics["model"] in ("SASRec", run.metrics["model"])
-    over = "" if plain or base is None else f" over {base.metrics['model']}"
+    """Name a row: the model, what it is laid over unless that is SASRec or itself, and how it begins."""
+    under = "SASRec" if base is None else base.metrics["model"]
+    over = "" if under in ("SASRec", run.metrics["model"]) else f" over {under}"
     over = " without contrast" if name.endswith(WITHOUT) else over
     start = ", spectral start" if run.config["start"] == "spectral" else ""
     bias = ", learned bias" if run.config.get("next_item", {}).get("bias") else ""

@@ -39,7 +39,7 @@ class ParquetLog:
         self.source = source
         self.starts: list[int] = []  # the first row of each file
         self.chosen: Chosen | None = None  # once the first batch is read
-        self.types: dict[str, str] = {}  # "text" or "numbers", of the columns of ids in the first file
+        self.types: dict[str, str] = {}  # "text" or "numbers", of the columns of ids in the file read last
 
     @property
     def layout(self) -> str:

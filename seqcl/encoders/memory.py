@@ -51,7 +51,7 @@ class Memory(nn.Module):
         return sums / whole
 
     def sums(self, batch: SeqBatch) -> tuple[Tensor, Tensor]:
-        """What a row recalls of each item, and of all: (B, N), (B, 1)."""
+        """Sum what a row recalls of each item, and of all: (B, N), (B, 1)."""
         time = torch.arange(batch.items.shape[1], device=batch.items.device)
         age = batch.lengths[:, None] - 1 - time  # (B, L), the newest has 0
         weight = torch.exp(-age / self.recency) if self.recency else torch.ones_like(age, dtype=torch.float32)
