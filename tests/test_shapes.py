@@ -200,7 +200,6 @@ WAITING = {
     "CCLRec": "how strong its views are by now",
     "InfoMinRec": "augmenters learn in a pass of their own",
     "LooCRec": "the draws that its views repeat",
-    "IMixRec": "the parts of the mixtures",
     "GraphCLRec": "the transitions of the rows",
     "SGLRec": "the edges that are kept",
     "CPCRec": "which items are in the batch",

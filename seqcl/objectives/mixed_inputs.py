@@ -74,7 +74,7 @@ class IMix(ViewsObjective):
         """Draw a partner for each row, (B,), and the row's own part, (B,), 0.5 to 1."""
         partner = torch.randperm(rows, device=like.device)
         both = torch.full((rows,), self.mix, device=like.device)
-        part = torch.distributions.Beta(both, both).sample()
+        part = torch.distributions.Beta(both, both, validate_args=False).sample()  # validating reads the device
         return partner, torch.maximum(part, 1 - part).to(like.dtype)
 
 
