@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seqcl import encoders
 from seqcl.models.base import Parts, Recommender
+from seqcl.models.pretraining import ContrastFirst
 from seqcl.objectives import CPC, Objective
 from seqcl.parts import part
 
@@ -11,6 +12,7 @@ from seqcl.parts import part
 class CPCRec(Recommender):
     """Next item and contrast of each state with the items after it (van den Oord et al. 2018, arXiv 1807.03748)."""
 
+    pretrain = part(ContrastFirst)
     objective = part(CPC)
 
     contrast_off = ()

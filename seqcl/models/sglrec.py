@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seqcl import encoders
 from seqcl.models.base import Parts, Recommender
+from seqcl.models.pretraining import ContrastFirst
 from seqcl.objectives import ItemGraph, Objective
 from seqcl.parts import part
 
@@ -14,6 +15,7 @@ class SGLRec(Recommender):
     Differs from the paper: the items of a sequence encoder, and the graph is that of what followed what.
     """
 
+    pretrain = part(ContrastFirst)
     graph = part(ItemGraph)
 
     contrast_off = ()
