@@ -13,6 +13,7 @@ import pytest
 from seqcl import mapped
 from seqcl.data import Sequences, pack, parquet_log, read
 from seqcl.data.columns import Wanted
+from seqcl.data.datasets import pack_to
 from seqcl.data.files import log_files
 from seqcl.data.passes import pack_in_passes
 from seqcl.errors import UserError
@@ -177,6 +178,17 @@ def test_attributes_beside_the_folder_come_along(tmp_path: Path) -> None:
     passes, memory = both(folder, tmp_path)
     assert "item_table.parquet" in passes
     assert passes == memory
+
+
+def test_a_packed_log_is_not_put_into_the_folder_of_its_log(tmp_path: Path) -> None:
+    source = write_parts(tmp_path / "log", random_frame(1))
+    with pytest.raises(
+        UserError, match=r"packed: it lies in the folder of the log, .*log, and would be read as part of it"
+    ):
+        pack_to(source, source / "new" / "packed")
+    assert sorted(file.name for file in source.iterdir()) == ["part-0.parquet", "part-1.parquet", "part-2.parquet"]
+    pack_to(source, tmp_path / "packed")
+    assert Sequences.load(tmp_path / "packed").num_users == 25
 
 
 def test_a_part_cut_off_is_named(tmp_path: Path) -> None:

@@ -298,6 +298,20 @@ def test_parquet_ids_of_any_type_and_parts_that_differ_give_one_log(tmp_path: Pa
         read(folder)
 
 
+@pytest.mark.parametrize("missing", [None, "", "  "])
+@pytest.mark.parametrize(("name", "end"), [("item_id", "parquet"), ("an item", "parquet"), ("item_id", "csv")])
+def test_the_condition_that_an_error_names_leaves_out_the_row_without_an_id(
+    name: str, end: str, missing: str | None, tmp_path: Path
+) -> None:
+    made = pd.DataFrame({"user_id": [1, 1, 2, 2], name: ["a", missing, "a", "b"]})
+    path = tmp_path / f"log.{end}"
+    made.to_parquet(path) if end == "parquet" else made.to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"leave such rows out with --data\.where") as refused:
+        read(path, item=name)
+    condition = str(refused.value).partition("--data.where ")[2][1:-1]
+    assert raw(read(path, item=name, where=condition)) == [(1, "a"), (2, "a"), (2, "b")]
+
+
 def test_a_data_frame_is_refused_with_row_and_column() -> None:
     bad = frame().astype({"item_id": object})
     bad.loc[5, "item_id"] = None

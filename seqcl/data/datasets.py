@@ -142,7 +142,7 @@ def pack_to(
         options: as in `read`.
 
     Raises:
-        UserError: as `load` and `pack`; the folder is there already, or cannot be written.
+        UserError: as `load` and `pack`; the folder is there already, lies in that of the log, or cannot be written.
     """
     from seqcl.data.passes import pack_in_passes  # imports pyarrow, as the next does
     from seqcl.data.readers import is_parquet
@@ -154,6 +154,10 @@ def pack_to(
     files = []
     if isinstance(path, Path):
         refuse_packed(path)
+        if path.resolve() in place.resolve().parents:
+            raise UserError(
+                f"{place}: it lies in the folder of the log, {path}, and would be read as part of it; name a place elsewhere"
+            )
         own = wanted.given and not wanted.split_column and part_files(path)
         files = [] if own else log_files(path)
     if not files or not is_parquet(files[0], wanted):

@@ -46,7 +46,7 @@ def encode_ids(chunks: Iterable[pa.Array], column: str, where: Where) -> tuple[n
         raise UserError(f"{where(int(np.flatnonzero(codes == index)[0]), column)}: {why}")
 
     used = np.bincount(codes, minlength=len(raw)) > 0  # a categorical column may list values that no row has
-    ids, place = np.unique(plain_ids(raw, used, refuse), return_inverse=True)
+    ids, place = np.unique(plain_ids(raw, column, used, refuse), return_inverse=True)
     sparse = np.zeros(len(raw), np.int32)
     sparse[used] = place.reshape(-1)
     return np.take(sparse, codes, out=codes, mode="clip"), ids
@@ -96,7 +96,9 @@ class Codes:
             refuse: raises the error about the id with a code.
         """
         assert self.raw is not None
-        ids, place = np.unique(plain_ids(self.raw, np.ones(len(self.raw), bool), refuse), return_inverse=True)
+        ids, place = np.unique(
+            plain_ids(self.raw, self.column, np.ones(len(self.raw), bool), refuse), return_inverse=True
+        )
         place = place.reshape(-1).astype(np.int32)
         counts = np.zeros(len(ids), np.int64)
         np.add.at(counts, place, self.counts[: len(place)])  # " a" and "a" are one id
@@ -123,7 +125,7 @@ def to_dictionary(chunk: pa.Array, column: str, where: Where, row: int) -> pa.Di
         chunk = chunk.dictionary_decode()
     if chunk.null_count:
         missing = int(np.flatnonzero(null_mask(chunk))[0])
-        raise UserError(f"{where(row + missing, column)}: the id is missing")
+        raise UserError(f"{where(row + missing, column)}: the id is missing" + way_out(column, "{0} == {0}"))
     if isinstance(chunk, pa.DictionaryArray):
         indices, values = chunk.indices.cast(pa.int32()), chunk.dictionary
     else:
@@ -156,17 +158,24 @@ def to_dictionary(chunk: pa.Array, column: str, where: Where, row: int) -> pa.Di
     return values.dictionary_encode()
 
 
-def plain_ids(raw: pa.Array, used: np.ndarray, refuse: Callable[[int, str], NoReturn]) -> np.ndarray:
+def way_out(column: str, condition: str) -> str:
+    """Say how rows are left out that do not fulfil a condition on a column."""
+    name = column if column.isidentifier() else f"`{column}`"
+    return f'; leave such rows out with --data.where "{condition.format(name)}"'
+
+
+def plain_ids(raw: pa.Array, column: str, used: np.ndarray, refuse: Callable[[int, str], NoReturn]) -> np.ndarray:
     """The used values of a dictionary: int64 if all are plain integers without leading zeros, else text."""
     rows = np.flatnonzero(used)
     if len(rows) < len(raw):
         raw = raw.take(pa.array(rows))
     if pa.types.is_integer(raw.type):
         return values_of(raw, np.int64)
-    raw = pc.utf8_trim_whitespace(raw)
+    written, raw = raw, pc.utf8_trim_whitespace(raw)
     lengths = values_of(pc.utf8_length(raw), np.int32)
     if lengths.min() == 0:
-        refuse(int(rows[lengths.argmin()]), "the id is empty")
+        empty = int(lengths.argmin())
+        refuse(int(rows[empty]), "the id is empty" + way_out(column, f"{{0}} != {written[empty].as_py()!r}"))
     if pc.any(nul := pc.match_substring(raw, "\0")).as_py():  # fixed-width text would lose it and merge two ids
         refuse(int(rows[nul.index(True).as_py()]), "the id holds a NUL character")
     if pc.all(pc.match_substring_regex(raw, r"^(0|-?[1-9][0-9]*)(\.0+)?$")).as_py():
