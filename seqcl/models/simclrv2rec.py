@@ -16,7 +16,9 @@ class SimCLRv2Rec(Contrastive):
     Differs from the paper: a state goes through the layers that are kept, and their output is compared with the item
     embeddings, which are the paper's new linear layer and are read by the encoder too. The contrastive term goes on
     beside the next item, unless pretrain.contrast is false, as in the paper. The head has no batch norm, which would
-    count padding once it is kept. All training rows are fine-tuned on, not a labelled few.
+    count padding once it is kept. All training rows are fine-tuned on, for which the paper keeps no layer (keep 0), and one
+    only where a hundredth or a tenth is labelled. Negatives are of the batch, without the paper's queue of a slow
+    copy's keys; the temperature is 0.2 instead of 0.1.
     """
 
     pretrain = part(ContrastFirst, epochs=10, keep=1)

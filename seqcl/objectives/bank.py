@@ -38,7 +38,7 @@ class PIRL(Tempered, ViewsObjective):
         balance: Factor of the view's loss; the row's own loss has 1 - balance; 0.5 in the paper.
         head: Projection of the row and, with weights of its own, of the view.
         hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
-        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
+        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none. See `TwoViews` for its size.
         schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
         highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
         period: Epochs of one swing of the cosine; 0 for all planned epochs.

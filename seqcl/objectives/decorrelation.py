@@ -42,7 +42,7 @@ class Barlow(Decorrelation):
         views: Source of the two views of a row.
         dim: Width D of the encoder's states.
         weight: Factor of the term.
-        redundancy: Factor of the pairs of different channels; 0.005 in the paper.
+        redundancy: Factor of the pairs of different channels; 0.005 in the paper, where a channel has 8,191 others.
         head: Projection before the loss, dropped after training.
         width: Channels that the head makes of a state; 8192 in the paper, of 2048.
     """

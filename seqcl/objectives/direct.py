@@ -26,9 +26,10 @@ class DirectAU(Objective):
     with one target are not driven apart, and an item that is a target several times counts once.
 
     Args:
-        balance: Factor of uniformity, gamma; 0.2 to 10 in the paper.
+        balance: Factor of uniformity, gamma; 0.2 to 10 in the paper, 0.5 on Beauty in its code.
         t: Sharpness of uniformity; 2 in the paper.
-        spread: Positions, drawn from those of a batch, whose states and items are made uniform; the paper's batches have 1,024.
+        spread: Positions, drawn from those of a batch, whose states and items are made uniform; the paper's batches
+            have 256 on Beauty, 1,024 elsewhere.
         similarity: Ranking by cosine, or by dot product (the paper).
     """
 

@@ -24,7 +24,8 @@ class Margin(ViewsObjective):
         views: Source of the two views of a row.
         dim: Width D of the encoder's states.
         weight: Factor of the term.
-        margin: Distance from which two rows are far enough apart; at most 2, as vectors have unit length.
+        margin: Distance from which two rows are far enough apart; at most 2, as vectors have unit length. 1 is a cosine of
+            0.5, 1.41 one of 0.
         head: Projection before the term, dropped after training.
     """
 
@@ -49,7 +50,7 @@ class Instance(ViewsObjective):
     """A view must be told to be its row's, and no row to be another's: the term `contrast` (Ye et al., arXiv 1904.03436, section 3.2).
 
     Differs from the paper: the mean over rows instead of the sum. Rows of one user or with one last target are not driven
-    apart.
+    apart. The authors' code contrasts two views of each row both ways, and leaves a view's own copy out of the sum below.
 
     Args:
         views: Source of the view of a row; of a pair of views the second is used.

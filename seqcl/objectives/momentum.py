@@ -37,7 +37,7 @@ class MoCo(Tempered, ViewsObjective):
         momentum: Fraction of the key encoder that stays in each step; 0.999 in the paper.
         head: Projection before the contrast: none, linear, mlp, mlp_bn or mlp3.
         hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
-        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
+        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none. See `TwoViews` for its size.
         mixed: Synthetic negatives of each query that are mixed of two hard ones; 0 to 1024 in MoCHi.
         mixed_with_query: Synthetic negatives of each query that are mixed of a hard one and the query; 0 to 256 in MoCHi.
         hardest: Number of the hardest keys of a query that are mixed; 1024 in MoCHi.

@@ -101,8 +101,9 @@ class MoCoV3(Tempered, BYOL):
     Source: MoCo v3, arXiv 2104.02057, algorithm 1: no queue, a predictor, both directions. The copy's momentum rises to 1.
 
     Differs from the paper: the mean over both directions, without the factor of twice the temperature. The projection has two
-    layers instead of three. Rows of one user or
-    with one last target are no negatives of each other. Batch norm sees both views together.
+    layers instead of three, as in the authors' code for convolutional networks; maps are as wide as a state, without a batch
+    norm behind the last layer. Rows of one user or with one last target are no negatives of each other. Batch norm sees
+    both views together, and the copy drops out as the encoder does.
 
     Args:
         views: Source of the two views of a row.

@@ -41,6 +41,7 @@ class TwoViews(Tempered, ViewsObjective):
         hardness: Weight of hard negatives, beta (arXiv 2010.04592): each counts by exp(beta * similarity / temperature); 0 for
             all alike.
         prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224): their expected part is taken off; 0 for none.
+            The authors have 0.1 at temperature 0.5; at 0.2 so much leaves negatives hardly a gradient: take 0.01 there.
         schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
         highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
         period: Epochs of one swing of the cosine; 0 for all planned epochs.
@@ -112,9 +113,9 @@ class AlignUniform(ViewsObjective):
         views: Source of the two views of a row.
         dim: Width D of the encoder's states.
         weight: Factor of the term.
-        balance: Factor of uniformity beside alignment; 1 in the paper.
+        balance: Factor of uniformity beside alignment; 1 is the default of the authors' code, about which their best for STL-10 lies.
         power: Power of the distance of partners; 2 in the paper.
-        t: Sharpness of uniformity; 2 in the paper.
+        t: Sharpness of uniformity; 2 by default in the authors' code.
         head: Projection before the term, dropped after training.
     """
 
@@ -161,7 +162,7 @@ class SupCon(Tempered, ViewsObjective):
         positives: Rows with the same last target that are drawn as positives of a view, besides its partner; the others are
             left out (KCL, Kang et al., ICLR 2021, which draws 6). 0 for all of them.
         hardness: Weight of hard negatives, beta (arXiv 2010.04592); 0 for all alike.
-        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none.
+        prior: Chance that a negative is a false one, tau+ (arXiv 2007.00224); 0 for none. See `TwoViews` for its size.
         schedule: Course of the temperature: constant, cosine over the epochs (arXiv 2303.13664), or learned (CLIP).
         highest: Temperature at which a cosine begins; `temperature` is then its lowest; 1 in the paper.
         period: Epochs of one swing of the cosine; 0 for all planned epochs.
