@@ -150,8 +150,9 @@ def read_kept(file: Path) -> Finished:
 
 
 def figures_of(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The options by dotted name that figures depend on; data and seed are apart from them."""
-    return {key: value for key, value in flat.items() if key not in (*OF_THE_PLACE, *NO_FIGURE)}
+    """The options by dotted name that figures depend on, lists as tuples; data and seed are apart from them."""
+    kept = {key: value for key, value in flat.items() if key not in (*OF_THE_PLACE, *NO_FIGURE)}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
 
 
 def trained(folder: Path) -> tuple[float | None, int | None]:
