@@ -58,16 +58,17 @@ def insert(row: Row, rate: str, neighbour: dict[int, int], max_len: int, least: 
     return _law(outcomes)
 
 
-def node_drop(row: Row, rate: str) -> Law:
+def node_drop(row: Row, rate: str, least: int = 0) -> Law:
     nodes = sorted(set(row))
-    sets = combinations(nodes, _portion(len(nodes), rate))
+    size = max(least, _portion(len(nodes), rate))
+    sets = combinations(nodes, size if size < len(nodes) else 0)
     return _law(tuple(item for item in row if item not in gone) for gone in sets)
 
 
-def edge_drop(row: Row, rate: str) -> Law:
+def edge_drop(row: Row, rate: str, least: int = 0) -> Law:
     edges = sorted(set(pairwise(row)))
     laws = []
-    for cut in combinations(edges, _portion(len(edges), rate)):
+    for cut in combinations(edges, min(len(edges), max(least, _portion(len(edges), rate)))):
         pieces = [[row[0]]]
         for one, two in pairwise(row):
             if (one, two) in cut:

@@ -251,6 +251,8 @@ def test_the_operators_of_graphs_have_the_laws_of_their_references(kind: type[Vi
         return
     law = {NodeDrop: reference.node_drop, EdgeDrop: reference.edge_drop, Subgraph: reference.subgraph}[kind]
     assert_law(kind(rate=float(rate)), row, law(tuple(row), rate))
+    if kind is not Subgraph:
+        assert_law(kind(rate=float(rate), least=1), row, law(tuple(row), rate, 1))
 
 
 def test_the_times_of_dropped_items_go_with_them() -> None:

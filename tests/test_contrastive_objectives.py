@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from seqcl.augment import ByLength, Crop, Growing, Identity, Mask, Pair, Reorder, SameTarget, View, halves, stack
 from seqcl.encoders import GRU, HSTU, SASRec
+from seqcl.encoders.dropout import Dropout
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent, view_regularizer
 from seqcl.objectives import (
@@ -1237,6 +1238,27 @@ def test_clusters_count_that_hold_together_and_of_their_rows_the_core():
     assert reliable(own, own, own, bar=None, trusted=1.0) == (pytest.approx([*own[:-1], -1]), 1.0)  # one row is none
     easier, _ = reliable(own, loose, tight, bar=0.2, trusted=0.3)
     assert easier.tolist() == [0, 0, 0, -1, 1, 1, 1, 2, 2, -1]
+
+
+def test_a_slow_copy_finds_the_centre_of_a_row_without_dropout(monkeypatch):
+    encoder, objective = made("Prototypes", views=Identity(), momentum=0.9)
+    encoder.train(), objective.train()
+    for part in (*encoder.modules(), *objective.modules()):
+        if isinstance(part, Dropout):
+            part.rate = 0.5
+    labels, against = [], objective.against
+    monkeypatch.setattr(
+        objective,
+        "against",
+        lambda states, centres, density, own, same: (labels.append(own), against(states, centres, density, own, same))[
+            1
+        ],
+    )
+    batch = rows_batch(range(60))
+    objective(encoder, batch)
+    states = encode(objective.follower.encoder, [batch], "newest")
+    for own, centres in zip(labels, objective.centres.split(objective.clusters), strict=True):
+        assert torch.equal(own, (states @ centres.T).argmax(1).expand(2, -1))
 
 
 def test_states_that_part_into_groups_are_clusters_in_the_memory():

@@ -300,18 +300,21 @@ def loo_c(objective, encoder, first, second):
     number = len(objective.heads)  # n operators, and the common space
     views = [SeqBatch(made.items[8 * v : 8 * v + 8], made.lengths[8 * v : 8 * v + 8]) for v in range(number + 1)]
     states = [stand(encoder, view, "newest") for view in views]
-    total, twins = 0.0, 0
+    total, twins, alike = 0.0, 0, 0
     for space, head in enumerate(objective.heads):
         query, *keys = (head(one) for one in states)
         for i in ROWS:
             others = [keys[space][j] for j in ROWS if not belong(i, j)]
-            for other in range(number if space else 0):
-                twin = views[1 + other].items[i].equal(views[1 + space].items[i])
-                twins += twin and other != space
-                others += [] if twin else [keys[other][i]]
+            for other in set(range(number if space else 0)) - {space}:
+                look = views[1 + other].items[i]
+                twin = any(look.equal(views[one].items[i]) for one in (0, 1 + space))
+                crops = isinstance(objective.views.views[space - 1], Crop)  # the other operator changes nothing
+                changed = crops and any(views[one].lengths[i] < BATCH.lengths[i] for one in (0, 1 + other))
+                twins, alike = twins + twin, alike + (not changed and not twin)
+                others += [keys[other][i]] if changed and not twin else []
             logits = [slow.cosine(query[i], key) / objective.temperature for key in (keys[space][i], *others)]
             total -= log_share(logits[0], logits[1:]) / 8
-    assert twins
+    assert twins and alike
     return {"contrast": objective.weight * total / number}
 
 
@@ -341,7 +344,7 @@ def mi_ce(objective, encoder, first, second):
     keys = objective.follower(shown(objective)[1]).view(8, experts, DIM)
     queries, total = objective.spaces(first).view(8, experts, DIM), 0.0
     for i in ROWS:
-        gate = [slow.cosine(objective.gate(first[i]), one) / objective.temperature for one in objective.directions]
+        gate = [slow.cosine(objective.gate(first[i]), one) / objective.gate_temperature for one in objective.directions]
         parts = []
         for z in range(experts):
             query = F.normalize(queries[i, z], dim=0) + F.normalize(objective.prototypes[z], dim=0)

@@ -16,27 +16,28 @@ from seqcl.types import PAD, SeqBatch
 
 
 class NodeDrop(Rated):
-    """Drop floor(rate * nodes) random items of a row, wherever they stand in it (GraphCL, arXiv 2010.13902).
+    """Drop max(least, floor(rate * nodes)) random items of a row, wherever they stand in it, but never all (GraphCL, arXiv 2010.13902).
 
     Args:
         rate: Part of a row's different items that is dropped, below 1; 0.2 in the paper.
+        least: Smallest number of dropped items, in rows that have more; the paper has 0.
     """
 
-    def __init__(self, *, rate: float = 0.2) -> None:
-        super().__init__(rate=rate)
+    def __init__(self, *, rate: float = 0.2, least: int = 0) -> None:
+        super().__init__(rate=rate, least=least)
         if portion(1, rate):
             raise UserError(f"NodeDrop: rate must be below 1, not {rate}")
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         number, nodes = numbered(batch.items, real(batch))
-        dropped = choose(
-            batch._replace(lengths=nodes), rate=self.rate, least=0, generator=generator
-        )  # (B, L) by number
+        rows = batch._replace(lengths=nodes)
+        dropped = choose(rows, rate=self.rate, least=self.least, generator=generator)  # (B, L) by number
+        dropped &= (dropped.sum(1) < nodes)[:, None]
         return only(batch, ~dropped.gather(1, number))
 
 
 class EdgeDrop(Rated):
-    """Cut floor(rate * edges) random transitions of a row; the pieces then stand in random order (GraphCL, arXiv 2010.13902).
+    """Cut max(least, floor(rate * edges)) random transitions of a row; the pieces then stand in random order (GraphCL, arXiv 2010.13902).
 
     Nothing tells any more which of two pieces came first. An edge is cut wherever its two items follow each other.
 
@@ -44,10 +45,11 @@ class EdgeDrop(Rated):
 
     Args:
         rate: Part of a row's different transitions that is cut; 0.2 in the paper.
+        least: Smallest number of cut transitions, in rows that have so many; the paper has 0.
     """
 
-    def __init__(self, *, rate: float = 0.2) -> None:
-        super().__init__(rate=rate)
+    def __init__(self, *, rate: float = 0.2, least: int = 0) -> None:
+        super().__init__(rate=rate, least=least)
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         if batch.items.shape[1] == 1:
@@ -55,7 +57,7 @@ class EdgeDrop(Rated):
         inside = real(batch)
         edges = (batch.items[:, :-1] << 31) + batch.items[:, 1:]  # (B, L - 1)
         number, count = numbered(edges, inside[:, 1:])
-        cut = choose(SeqBatch(edges, count), rate=self.rate, least=0, generator=generator)  # by number
+        cut = choose(SeqBatch(edges, count), rate=self.rate, least=self.least, generator=generator)  # by number
         piece = F.pad((cut.gather(1, number) & inside[:, 1:]).cumsum(1), (1, 0))  # (B, L)
         keys = torch.rand(piece.shape, generator=generator, device=piece.device)
         order = keys.gather(1, piece).masked_fill(~inside, 2.0).argsort(dim=1, stable=True)  # padding stays behind
@@ -68,7 +70,7 @@ class Subgraph(Keeping):
     The walk begins at a random item and goes on to a random one of those that stand beside any that it has found.
 
     Args:
-        rate: Part of a row's different items that is kept; 0.8 in the paper.
+        rate: Part of a row's different items that is kept; the authors' code keeps 0.2 to 0.6.
     """
 
     def __init__(self, *, rate: float = 0.8) -> None:

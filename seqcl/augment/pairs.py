@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from seqcl.augment.compose import ByLength, OneOf, Pair
@@ -46,7 +47,13 @@ def crop_mask_reorder(
 
 
 def node_edge_mask_subgraph(
-    *, nodes: float = 0.2, edges: float = 0.2, mask: float = 0.2, subgraph: float = 0.8, distinct: bool = False
+    *,
+    nodes: float = 0.2,
+    edges: float = 0.2,
+    mask: float = 0.2,
+    subgraph: float = 0.8,
+    least: int = 0,
+    distinct: bool = False,
 ) -> Pair:
     """Make two views of a row as a graph of transitions, each by one operator drawn for that row (GraphCL, arXiv 2010.13902).
 
@@ -55,12 +62,13 @@ def node_edge_mask_subgraph(
         edges: Part of a row's transitions that is cut; 0 leaves the operator out.
         mask: Part of a row that is masked, the paper's attribute mask; 0 leaves the operator out.
         subgraph: Part of a row's items that a random walk keeps; 0 leaves the operator out.
+        least: Smallest number of items dropped or masked and of transitions cut, in rows that have so many; 1 changes short rows too.
         distinct: Take two different operators for the two views of a row.
     """
     operators: list[tuple[Callable[..., View], float]] = [
-        (NodeDrop, nodes),
-        (EdgeDrop, edges),
-        (Mask, mask),
+        (partial(NodeDrop, least=least), nodes),
+        (partial(EdgeDrop, least=least), edges),
+        (partial(Mask, least=least), mask),
         (Subgraph, subgraph),
     ]
     views = [operator(rate=rate) for operator, rate in operators if rate]

@@ -25,7 +25,7 @@ class BSARec(TableEncoder):
     t + 1 items alone. `--data.windows prefix`, as the paper trains, asks for one state a row; other windows cost as much
     as a row for every position. Padding stands in front, up to max_len. It takes part in the filter, has positions, and
     is no key of attention; a place of padding attends to every place, as in the authors' code.
-    Differs from the paper: no dropout of attention weights.
+    Differs from the paper: no dropout of attention weights; padding has a vector of zeros, and no row of padding alone is trained.
 
     Args:
         num_items: N, ids 1..N.

@@ -12,7 +12,8 @@ class GraphCLRec(Contrastive):
     """Next item and contrast of views of a row as a graph of transitions (You et al. 2020, arXiv 2010.13902).
 
     Differs from the paper: an encoder of sequences reads what is left of the graph as a row, in place of a graph network; the
-    negatives are views of both kinds instead of the other kind; edges are cut, and none is added.
+    negatives are views of both kinds instead of the other kind, and the partner stands in the sum with them, where the authors' code
+    leaves it out; edges are cut, and none is added, as in their code.
     """
 
     views = part(node_edge_mask_subgraph)

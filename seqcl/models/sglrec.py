@@ -12,7 +12,9 @@ from seqcl.parts import part
 class SGLRec(Recommender):
     """Next item, and items that must know themselves in two thinned graphs of transitions (Wu et al. 2021, arXiv 2010.10783).
 
-    Differs from the paper: the items of a sequence encoder, and the graph is that of what followed what.
+    Differs from the paper: the items of a sequence encoder, and the graph is that of what followed what. The ranking term reads no
+    vectors of the graph, so that the contrast alone knows it. There is no term of users; neighbours are averaged, edges drop anew in
+    each step, and negatives are of the batch.
     """
 
     pretrain = part(ContrastFirst)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -156,14 +155,14 @@ class MemoryCPC(PredictiveCoding):
     Source: MMInfoRec, arXiv 2109.00368. A state, and what a GRU makes of each prediction, gets the softmax reading of a
     learned memory added; the instances of an item are dropout draws of its vector.
 
-    Differs from the paper: negatives are the different items of the batch instead of all occurrences, without those of related
-    rows; cosines over a temperature; no attributes in an item's vector, no dropout after the memory, and the next-item
+    Differs from the paper: negatives are some different items of the batch instead of all occurrences, without those of the row
+    and of related rows; cosines over a temperature; no attributes in an item's vector, no dropout after the memory, and the next-item
     term, not the memory, ranks.
 
     Args:
         dim: Width D of states and item embeddings.
         weight: Factor of the term.
-        steps: Number k of next items to find; 1 in the code.
+        steps: Number k of next items to find; 1 in the code, 2 on Toys.
         temperature: Divisor of the similarities.
         similarity: cosine, or dot product (the paper).
         negatives: Most items of a batch that are drawn as negatives.
@@ -197,7 +196,7 @@ class MemoryCPC(PredictiveCoding):
         self.number = instances
         self.dropout = Dropout(dropout, "objective.dropout")
         self.address = nn.Linear(dim, memory)
-        self.memory = nn.Parameter(torch.randn(memory, dim) / math.sqrt(dim))
+        self.memory = nn.Parameter(torch.randn(memory, dim))  # as long as a state, so that a reading shows
         self.step = nn.GRUCell(dim, dim) if steps > 1 else None
 
     def predictions(self, states: Tensor, lasting: Sequence[Tensor]) -> Tensor:

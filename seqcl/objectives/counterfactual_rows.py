@@ -30,7 +30,8 @@ class CounterfactualRows(Objective):
     After `warmup` epochs the model is copied. The copy is the sampler, and the model in training is the anchor. Each row gives one
     beginning of it, and one place there, both drawn. At this place the sampler reads, one after the other, the items nearest to the
     row's own. The first with which it recommends another item than before makes the counterfactual row, and what it recommends is
-    the target: the least change that changes the recommendation. The row is learned if the sampler gives its target a chance
+    the target: the least change that changes the recommendation. No item of the row is recommended, neither the one taken out nor one
+    put in, and what was recommended before is not put in, unless `repeats`. The row is learned if the sampler gives its target a chance
     of at least `confidence`, the paper's kappa. Until the copy is made there is no term. `observed` has `kept_share`, the rows that
     gave one to learn.
 
@@ -38,12 +39,13 @@ class CounterfactualRows(Objective):
 
     Differs from the paper: rows are made anew for every batch instead of once before training. Sampler and anchor are of one kind,
     and the anchor begins as the sampler. Of the items to put in, the nearest ones by cosine of their embeddings are tried,
-    where the paper finds one by gradient. An item of the row is no target, unless `repeats`. The sampler that seeks rows of large
+    where the paper finds one by gradient. An item of the row is a target only with `repeats`. The sampler that seeks rows of large
     loss is not here.
 
     Args:
         next_item: The objective that ranks; sampler and anchor score as it does.
-        weight: Factor of the term; one over the positions of a row lets a row that is made count as one position.
+        weight: Factor of the term, the sum over the rows that are made by the rows of the batch; one over the positions of a row lets
+            a row that is made count as one position.
         warmup: Epochs on observed rows alone, after which the copy is made.
         renew: Epochs after which the copy is made anew; 0 for never, as in the paper.
         sampler: Item to put in: the nearest that changes the recommendation, or a random one, whatever it does.
@@ -109,11 +111,12 @@ class CounterfactualRows(Objective):
             return {}
         rows, targets = self.rows(batch)
         table = encoder.item_embeddings()
-        self.observed = {"kept_share": table.new_tensor(len(targets) / len(batch.lengths)).detach()}
+        share = len(targets) / len(batch.lengths)
+        self.observed = {"kept_share": table.new_tensor(share).detach()}
         self.missing = {"counterfactual": table.new_tensor(not len(targets))} if self.weight else {}
         if not len(targets):
             return {"counterfactual": table.sum() * 0}
-        return {"counterfactual": self.weight * self.ranks[0].mean(encoder.last(rows), targets, table)}
+        return {"counterfactual": self.weight * share * self.ranks[0].mean(encoder.last(rows), targets, table)}
 
     @torch.no_grad()
     def rows(self, batch: SeqBatch) -> tuple[SeqBatch, Tensor]:
@@ -124,11 +127,13 @@ class CounterfactualRows(Objective):
         others = self.others(items.gather(1, place)[:, 0])  # (B, K)
         tried = torch.stack([items, *(items.scatter(1, place, one[:, None]) for one in others.T)])  # (1 + K, B, L)
         users = None if batch.users is None else batch.users.repeat(len(tried))
-        answers, chances = self.answers(SeqBatch(tried.flatten(0, 1), lengths.repeat(len(tried)), users=users))
+        answers, chances = self.answers(SeqBatch(tried.flatten(0, 1), lengths.repeat(len(tried)), users=users), items)
         answers, chances = answers.unflatten(0, (len(tried), -1)), chances.unflatten(0, (len(tried), -1))
-        changed = (
-            answers[1:] != answers[0] if self.sampler == "nearest" else torch.ones_like(answers[1:], dtype=torch.bool)
-        )
+        changed = torch.ones_like(answers[1:], dtype=torch.bool)  # (K, B)
+        if self.sampler == "nearest":
+            changed = answers[1:] != answers[0]
+            if not self.repeats:  # what is put in is no candidate, so that another item is recommended in any case
+                changed &= answers[0] != others.T
         first = (changed.int().argmax(0) + 1)[None]  # (1, B)
         kept = (changed.any(0) & (chances.gather(0, first)[0] >= self.confidence)).nonzero()[:, 0]
         chosen = first[0, kept]  # (M,)
@@ -152,14 +157,20 @@ class CounterfactualRows(Objective):
             return self.neighbours[items]
         return torch.randint(1, self.num_items + 1, (len(items), 1), generator=rng(items.device), device=items.device)
 
-    def answers(self, rows: SeqBatch) -> tuple[Tensor, Tensor]:
-        """Take the sampler's best item behind each of n rows, and its chance among the candidates: (n,) ids, (n,)."""
+    def answers(self, rows: SeqBatch, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the sampler's best item behind each of n rows, and its chance among the candidates: (n,) ids, (n,).
+
+        Args:
+            rows: n rows.
+            observed: (B, L) the rows of which they were made, over and over: their items are no candidates either.
+        """
         encoder, scoring = self.follower.encoder.eval(), self.follower.head
         queries = scoring.queries(states_of_all(encoder.last, rows))  # type: ignore[operator]
         vectors = scoring.candidates(encoder.item_embeddings())  # type: ignore[operator]
         best, chances = [], []
         step = block_rows(len(vectors), queries.device)
-        for part, items in zip(queries.split(step), rows.items.split(step), strict=True):
+        barred = torch.cat((rows.items, observed.repeat(len(rows.items) // len(observed), 1)), 1)  # (n, 2L)
+        for part, items in zip(queries.split(step), barred.split(step), strict=True):
             logits = part @ vectors.T  # (C, N)
             if not self.repeats:
                 row, place = (items != PAD).nonzero(as_tuple=True)

@@ -54,9 +54,11 @@ class Distillation(Objective):
     Source: SimCLR v2, arXiv 2006.10029, eq. 2 and 3. Teachers see the training windows alone, and take no gradient. An encoder
     that cannot learn all positions in one pass learns the newest one of each row: give it --data.windows prefix.
 
-    Differs from the paper: the divergence in place of the cross-entropy, which is larger by a constant. Several teachers are
+    Differs from the paper: the divergence in place of the cross-entropy, which is larger by a constant, and no factor of the
+    temperature squared, as the authors' notebook has. Several teachers are
     averaged. A model that is counted teaches by its scores as shares of their sum; it was counted on the very rows that
-    it teaches, unless `groups` keeps each row out of its own count.
+    it teaches, unless `groups` keeps each row out of its own count, and 1e-5 is added to the share of each item, so that of
+    many items it knows less.
 
     Args:
         ranker: The objective that ranks, and gives the student's own term.

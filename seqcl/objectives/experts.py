@@ -33,7 +33,8 @@ class MiCE(ViewsObjective):
         views: Source of the two views of a row.
         dim: Width D of the encoder's states.
         weight: Factor of the term.
-        temperature: Divisor of the inner products, and of the gate's cosines; 1 in the paper.
+        temperature: Divisor of the inner products; 1 in the paper.
+        gate_temperature: Divisor of the gate's cosines; 1 in the paper. A low one leaves a row to one expert early.
         experts: Number of experts, at most D + 1; the number of classes in the paper.
         momentum: Fraction of the key encoder that stays in each step; 0.999 in the paper.
         head: Map from a state to the spaces of all experts; linear in the paper.
@@ -49,18 +50,19 @@ class MiCE(ViewsObjective):
         dim: int,
         weight: float = 0.1,
         temperature: float = 0.2,
+        gate_temperature: float = 1.0,
         experts: int = 8,
         momentum: float = 0.999,
         head: Head = "linear",
     ) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head="none")
-        positive("MiCE", temperature=temperature, experts=experts)
+        positive("MiCE", temperature=temperature, gate_temperature=gate_temperature, experts=experts)
         if experts > dim + 1:
             raise UserError(f"MiCE: experts must be at most dim + 1 = {dim + 1}, not {experts}")
         if head == "none" and experts > 1:
             raise UserError(f"MiCE: {experts} experts need a head: linear, mlp, mlp_bn or mlp3")
         check_momentum("MiCE", momentum)
-        self.temperature, self.momentum = temperature, momentum
+        self.temperature, self.gate_temperature, self.momentum = temperature, gate_temperature, momentum
         self.spaces = projection(head, dim, experts * dim)
         self.gate = projection("linear", dim)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(experts, dim), dim=1))
@@ -86,7 +88,7 @@ class MiCE(ViewsObjective):
         queries = F.normalize(wide(self.spaces(states)).unflatten(1, shape), dim=2)  # (B, K, D)
         keys = F.normalize(wide(self.follower(second)).unflatten(1, shape), dim=2)  # (B, K, D)
         moved = queries + F.normalize(wide(self.prototypes), dim=1)  # (B, K, D)
-        gate = similarities(self.gate(states), self.directions, "cosine") / self.temperature  # (B, K)
+        gate = similarities(self.gate(states), self.directions, "cosine") / self.gate_temperature  # (B, K)
         same = related(batch, both)
         loss, posterior = mixture(moved, keys, gate, temperature=self.temperature, same=same)
         expert = posterior.argmax(1)  # (B,)

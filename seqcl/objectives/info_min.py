@@ -22,7 +22,7 @@ class InfoMin(LearnedViews):
     semi-supervised views. Source: InfoMin, arXiv 2005.10243, section 4.
 
     Differs from the paper: small networks change states, where a flow changes pixels and splits their channels; the next item
-    is the label; `contrast` keeps the views themselves together.
+    is the label, and the item table the classifier; `contrast` keeps the views themselves together.
 
     Args:
         views: Source of the two views of a row.
@@ -30,7 +30,8 @@ class InfoMin(LearnedViews):
         weight: Factor of `contrast`.
         learned: Factor of `learned`.
         temperature: Divisor of the cosines in the contrast.
-        adversary: Factor of the contrast in the augmenters' loss, which they make large; 1 in the paper.
+        adversary: Factor of the contrast in the augmenters' loss, which they make large, beside the mean over both versions of the
+            next-item loss; 1 in the paper beside the sum.
         target_temperature: Divisor of the cosines of a learned version and the items.
         layers: Number of linear layers of an augmenter.
         lr: Learning rate of the augmenters.
@@ -44,7 +45,7 @@ class InfoMin(LearnedViews):
         weight: float = 0.1,
         learned: float = 0.1,
         temperature: float = 0.2,
-        adversary: float = 1.0,
+        adversary: float = 0.5,
         target_temperature: float = 0.1,
         layers: int = 3,
         lr: float = 1e-3,

@@ -27,7 +27,9 @@ class DIM(Tempered, ViewsObjective):
     Source: DIM, arXiv 1808.06670, eq. 5, local and by InfoNCE; across the two views and several layers AMDIM, arXiv 1906.00910,
     section 3.3 and 3.4. With the view Identity it is DIM. A place is its state, or its item's embedding.
 
-    Differs from the papers: cosines over a temperature instead of bounded and regularised inner products. The layers are the
+    Differs from the papers: cosines over a temperature instead of bounded and regularised inner products. A row's vector, not a
+    place, is what looks for places, through a head of its own; terms are averaged, and so are places, so that long rows count
+    for more. DIM's prior is left out. The layers are the
     last and the first of the encoder. An item in several rows of a batch counts once. Places of rows of one user or with
     one last target are no negatives; nor are items of these rows, the last targets among them, in a view or not.
 

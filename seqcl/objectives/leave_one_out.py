@@ -27,8 +27,9 @@ class LooC(ViewsObjective):
     rows. In the space of operator i it must find key i among the row's other keys, which differ in operator i too, and
     the keys i of other rows. Source: LooC, arXiv 2008.05659, section 3.
 
-    Differs from the paper: keys of the batch by the same encoder, instead of a queue by a slow copy. A key of the row that
-    looks like the right one, as short rows often do, is no negative; nor are rows of one user or with one last target.
+    Differs from the paper: keys of the batch by the same encoder, instead of a queue by a slow copy. A key of the row is no
+    negative where it looks like the right one or like the query, or where operator i changed neither it nor the query, as
+    in short rows; nor are rows of one user or with one last target.
 
     The same draws are those of the same seed. A view whose width depends on its draw (NodeDrop, Subgraph, SameTarget) changes
     the draws of the operators behind it, so that key i may differ from the query in such an operator i: name it last.
@@ -68,31 +69,44 @@ class LooC(ViewsObjective):
 
     def make_views(self, batch: SeqBatch) -> SeqBatch:
         """Make query, plain key and one key for each of the n operators: (n + 2) * B rows, the queries first."""
+        return self.made(batch)[0]
+
+    def made(self, batch: SeqBatch) -> tuple[SeqBatch, Tensor]:
+        """Make the same rows, and tell which operators changed each of them: (n + 2, n, B) bool."""
         operators, device = self.views.views, batch.items.device
         seeds = torch.randint(2**62, (len(operators) + 2, len(operators)), generator=rng(device), device=device)
         seeds[2:].fill_diagonal_(0)
         seeds[2:] += torch.diag(seeds[0])  # key i has the draws of the query in operator i
         targets = batch.last_targets()
 
-        def view(draws: list[int]) -> SeqBatch:
-            made = batch
+        def view(draws: list[int]) -> tuple[SeqBatch, Tensor]:
+            made, changed = batch, []
             for operator, seed in zip(operators, draws, strict=True):
-                made = operator(made._replace(targets=targets), Generator(device).manual_seed(seed))
-            return made._replace(targets=None)
+                before = made
+                made = operator(before._replace(targets=targets), Generator(device).manual_seed(seed))
+                both = stack(before, made).items.chunk(2)  # as wide as the wider one
+                changed.append((both[0] != both[1]).any(1))
+            return made._replace(targets=None), torch.stack(changed)
 
-        return reduce(stack, map(view, seeds.tolist()))
+        views, changed = zip(*map(view, seeds.tolist()), strict=True)
+        return reduce(stack, views), torch.stack(changed)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        views, rows = self.make_views(batch), len(batch.lengths)
+        (views, changed), rows = self.made(batch), len(batch.lengths)
         states = encoder.last(views).split(rows)  # n + 2 of (B, D), of queries, plain keys, keys of operators
-        looks = views.items.split(rows)[1:]  # n + 1 of (B, L), of the keys
+        shown, *looks = views.items.split(rows)  # n + 2 of (B, L), of the queries and of the keys
         same = related(batch, views)  # (B, B)
         losses, lonely = [], same.all()
         for space, head in enumerate(self.heads):
             query, *keys = (F.normalize(wide(head(one)), dim=1) for one in states)  # (B, D) each
             others = [other for other in range(len(keys)) if space and other != space]
             own = [(query * keys[other]).sum(1) for other in others]  # (B,) each
-            differs = [(looks[other] != looks[space]).any(1) for other in others]  # (B,) each
+            differs = [  # (B,) each; operator i is number space - 1
+                (looks[other] != looks[space]).any(1)
+                & (looks[other] != shown).any(1)
+                & (changed[0, space - 1] | changed[1 + other, space - 1])
+                for other in others
+            ]
             logits = torch.cat((similarities(query, keys[space], "dot"), *(one[:, None] for one in own)), 1)
             keep = torch.cat((~same, *(one[:, None] for one in differs)), 1)
             positives = torch.eye(*keep.shape, dtype=torch.bool, device=keep.device)

@@ -101,7 +101,8 @@ class CLAE(ViewsObjective):
     A harder view has its input vectors moved so that the first contrast grows most; the move takes no gradient.
 
     Differs from the paper: a vector moves along its gradient, by a fraction of its own length, instead of by a sign in each
-    channel: item embeddings have no fixed scale as pixels do. There is no batch norm to keep apart. Rows of one user or with
+    channel: item embeddings have no fixed scale as pixels do. The second view is moved, where the authors' code moves the first
+    and contrasts it with itself. There is no batch norm to keep apart. Rows of one user or with
     one last target are no negatives of each other.
 
     Args:

@@ -136,6 +136,8 @@ class Prototypes(ViewsObjective):
         if self.active:
             with torch.no_grad():
                 slow = self.clustering(encoder)
+                if self.momentum:
+                    slow.eval()  # as its states were when the clusters were made
                 (rows,) = row_states(slow, batch._replace(targets=None), self.intent_states)
                 another = of_another(batch, both)
                 shown = row_states(slow, both, self.intent_states)[0] if self.momentum and another.any() else states

@@ -31,7 +31,8 @@ class SpCL(ViewsObjective):
 
     Differs from the paper: k-means with more and with fewer clusters instead of DBSCAN with two radii; one vector for each
     user instead of each row; some instances are drawn as negatives, but for those of the row's user and of users whose vector
-    was last made with the same last target. There is no source domain.
+    was last made with the same last target. There is no source domain, and the paper's encoder is pre-trained: of a new one the bar
+    is low. A user's vector is made of the mean of both views.
 
     Args:
         views: Source of the two views of a row.
