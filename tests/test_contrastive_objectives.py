@@ -1345,7 +1345,7 @@ def test_the_loss_of_info_mins_augmenters_is_that_of_its_parts():
     one, two = (augment(states) for augment in objective.augmenters)
     table = F.normalize(encoder.item_embeddings()[1:-1], dim=1)
     next_item = [F.cross_entropy(F.normalize(v[1:], dim=1) @ table.T / 0.1, torch.arange(ROWS - 1)) for v in (one, two)]
-    expected = sum(next_item) / 2 - nt_xent(one, two, temperature=0.2, same=related(batch))
+    expected = sum(next_item) / 2 - 0.5 * nt_xent(one, two, temperature=0.2, same=related(batch))
     torch.testing.assert_close(objective.augmenters_loss(encoder, states, states, related(batch)), expected)
     objective(encoder, batch._replace(targets=None))
     weights = [one.clone() for one in objective.augmenters.parameters()]
