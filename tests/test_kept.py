@@ -20,15 +20,7 @@ from seqcl.experiment.compare import compare_runs
 from seqcl.experiment.finished import Finished, figures_of
 
 FILES = sorted(figures.MEASURED.rglob("*.parquet"))
-FEWER: dict[str, int] = {
-    "BERT4Rec": 2,
-    "GRU4Rec": 2,
-    "HSTU": 2,
-    "ICSRec": 2,
-    "SwAVRec": 2,
-    "ml-100k-twotower": 2,
-    "ml-100k-twotower-without-contrast": 2,
-}
+FEWER: dict[str, int] = {}
 """Seeds of configurations that have not yet three."""
 
 
