@@ -24,6 +24,8 @@ from seqcl.experiment.grid_file import read_grid  # noqa: E402
 MEASURED = ROOT / "benchmarks" / "measured"
 CONFIGS = ROOT / "configs"
 SHOWN = ("recall@10", "ndcg@10")
+SEEDS = 3
+"""Trained rows with fewer seeds stand in tables of their own, and are no part of Holm's correction."""
 WITHOUT = "-without-contrast"
 """End of the name of a row that is another one without its term, as its file has it."""
 
@@ -83,6 +85,11 @@ class Row(NamedTuple):
     found: dict[str, Any]  # of the difference to the base, as `verdict` takes it; empty without a base
     holm: float
     runs: Sequence[Kept]
+
+    @property
+    def few(self) -> bool:
+        """True for a trained row with fewer seeds than the others."""
+        return len(self.runs) < SEEDS and self.runs[0].metrics["training"] is not None
 
 
 def settings(file: Path) -> dict[str, Any]:
@@ -150,7 +157,7 @@ def label_of(name: str, run: Kept, base: Kept | None) -> str:
 
 @cache
 def rows(benchmark: str) -> list[Row]:
-    """The kept rows of a benchmark: the baseline first, then by NDCG@10 on test."""
+    """The kept rows of a benchmark: the baseline first, then by NDCG@10 on test; p of rows with few seeds is not corrected."""
     kept_runs, first = kept_of(benchmark), benchmarks()[benchmark].baseline
     bases = {name: base_of(name, benchmark) for name in kept_runs}
     found = {}
@@ -162,7 +169,8 @@ def rows(benchmark: str) -> list[Row]:
             test = compare([run.gains() for run in ours], [run.gains() for run in theirs])
             about = {"low": test.low, "high": test.high, "p": test.p_value, "seeds better": test.seeds_better}
             found[name] = {"difference": test.difference, **about}
-    corrected = dict(zip(found, holm([one["p"] for one in found.values()]), strict=True))
+    whole = [name for name in found if len(kept_runs[name]) >= SEEDS]
+    corrected = dict(zip(whole, holm([found[name]["p"] for name in whole]), strict=True))
     made = [
         Row(
             name,

@@ -35,6 +35,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "losses": of_models.listed("loss"),
     "metrics": of_models.listed("metric"),
     "results on Beauty": lambda: of_results.results("beauty"),
+    "first seeds on Beauty": lambda: of_results.results("beauty", few=True),
     "results on Sports": lambda: of_results.results("sports"),
     "benchmarks": of_results.all_benchmarks,
     "when contrast helps": of_contrast.when_contrast_helps,

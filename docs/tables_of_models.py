@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 from docs import figures, parts
@@ -31,18 +32,21 @@ def best(name: str) -> str:
 
 
 def readme_models() -> str:
-    """One row a model that is trained and measured; the names of the others."""
-    rows, counted, others = [], [], []
+    """One row a model that is trained and measured with several seeds; the names of the others."""
+    rows, counted, single, others = [], [], [], []
     for name, recipe in parts.recipes().items():
         if best(name) == UNMEASURED:
             others.append(name)
         elif issubclass(recipe, Baseline):
             counted.append(f"{name} {best(name)}")
+        elif best(name).endswith(" (1)"):
+            single.append(f"{name} {best(name).removesuffix(' (1)')}")
         else:
             _, source = parts.paper(recipe)
             alias = "".join(f" (alias {alias})" for alias in parts.aliases(recipe))
             rows.append([name + alias, parts.linked(source), best(name)])
     more = [f"Counted, not trained: {', '.join(counted)}."]
+    more += textwrap.wrap(f"One seed so far: {', '.join(single)}.", 138, break_on_hyphens=False) if single else []
     more += [f"Not yet measured: {len(others)} more, which [the models page](docs/models.md) has."] if others else []
     return "\n\n".join([table("name | paper | NDCG@10, Beauty (seeds)", rows, "  r"), "\n".join(more)])
 

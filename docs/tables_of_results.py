@@ -44,30 +44,34 @@ def difference_of(row: figures.Row) -> list[str]:
     return [difference, p, figures.chance(row.holm), f"{ahead} of {len(row.runs)}"]
 
 
-def results(benchmark: str) -> str:
-    """All kept rows of a benchmark, and below the table what each was made on."""
+def results(benchmark: str, *, few: bool = False) -> str:
+    """All kept rows of a benchmark, and below the table what each was made on; those with few seeds apart from the others."""
     dates = {head.file: head.date for head in figures.heads()}
     origins: dict[str, str] = {}
-    rows = []
-    for row in figures.rows(benchmark):
+    rows, chosen = [], [row for row in figures.rows(benchmark) if row.few == few]
+    for row in chosen:
         marks = [origins.setdefault(figures.origin(run), str(len(origins) + 1)) for run in row.runs]
         made = marks[0] if len(set(marks)) == 1 else ", ".join(marks)
         minutes = f"{row.figures['minutes']:.0f}"
         ndcg, recall, valid = quality_of(row)
         how = [f"`{figures.command(row.name, benchmark)}`", minutes, dates.get(row.name, ""), made]
-        rows.append([row.label, ndcg, recall, *difference_of(row), valid, *how])
-    head = (
-        "model | NDCG@10 | HR@10 | difference [95 %] | p | p, Holm | seeds ahead | NDCG@10, valid | "
-        "command | minutes | date | made on"
+        difference, p, corrected, ahead = difference_of(row)
+        verdict = [difference, p, str(len(row.runs))] if few else [difference, p, corrected, ahead]
+        rows.append([row.label, ndcg, recall, *verdict, valid, *how])
+    middle = "seeds" if few else "p, Holm | seeds ahead"
+    head = f"model | NDCG@10 | HR@10 | difference [95 %] | p | {middle} | NDCG@10, valid | command | minutes | date | made on"
+    compared = sum(row.base is not None for row in chosen)
+    tested = (
+        "Intervals and p of one seed are over users alone, and p is not corrected"
+        if few
+        else f"Holm's correction is over the {compared} differences of this table"
     )
-    compared = sum(row.base is not None for row in figures.rows(benchmark))
     notes = [
-        f"Holm's correction is over the {compared} differences of this table. Minutes are of one run. Made on, with one number for each "
-        "seed where they differ:",
+        f"{tested}. Minutes are of one run. Made on, with one number for each seed where they differ:",
         "",
         *(f"{mark}. {origin}" for origin, mark in origins.items()),
     ]
-    return table(head, rows, " rrrrrrr rrr") + "\n\n" + "\n".join(notes)
+    return table(head, rows, " rrrrrr rrr" if few else " rrrrrrr rrr") + "\n\n" + "\n".join(notes)
 
 
 def other_results(data: str) -> str:

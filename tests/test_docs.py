@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from docs import figures, generate, marked, parts, tables_of_models
+from docs import figures, generate, marked, parts, tables_of_models, tables_of_results
 from seqcl.cli.main import main
 from seqcl.evaluation import holm
 from seqcl.models import MODELS
@@ -173,7 +173,7 @@ def test_p_is_corrected_as_holm_does():
 
 def test_every_kept_run_and_every_head_has_a_row():
     for benchmark, name in (("beauty", "results on Beauty"), ("sports", "results on Sports")):
-        table = generate.TABLES[name]()
+        table = generate.TABLES[name]() + tables_of_results.results(benchmark, few=True)
         kept = figures.kept_of(benchmark)
         assert kept and all(f"--only {name}`" in table for name in kept)
     assert len(list(figures.MEASURED.rglob("*.parquet"))) == sum(
