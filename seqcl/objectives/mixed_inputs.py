@@ -30,8 +30,8 @@ class IMix(ViewsObjective):
         views: Source of the two views of a row.
         dim: Width D of the encoder's states.
         weight: Factor of the term.
-        temperature: Divisor of the cosines; 0.2 in the paper.
-        mix: Both parameters of the Beta distribution of the parts, alpha; 1 in the paper.
+        temperature: Divisor of the cosines; 0.2 in the paper for images, 0.1 for tables.
+        mix: Both parameters of the Beta distribution of the parts, alpha; 1 in the paper for images, 2 for a table.
         head: Projection before the contrast, dropped after training.
     """
 
