@@ -523,3 +523,16 @@ def test_a_cutoff_above_the_spectrum_of_a_row_is_refused():
     BSARec(num_items=20, max_len=6, dim=8, cutoff=7)
     with pytest.raises(UserError, match=r"encoder\.cutoff=8: rows of 6 items have 3 pairs"):
         BSARec(num_items=20, max_len=6, dim=8, cutoff=8)
+
+
+@pytest.mark.parametrize("positions", ["end", "relative"])
+def test_scaled_embeddings_are_read_longer_and_ranked_as_they_are(positions):
+    torch.manual_seed(0)
+    options = {"num_items": 20, "max_len": 8, "dim": 16, "positions": positions, "norm": "pre", "dropout": 0.0}
+    scaled, plain = SASRec(**options, scaled=True), SASRec(**options)
+    plain.load_state_dict(scaled.state_dict())
+    with torch.no_grad():
+        plain.table.weight *= 4  # the root of 16
+    rows = SeqBatch(torch.tensor([[3, 5, 7, 2], [4, 0, 0, 0]]), torch.tensor([4, 1]))
+    torch.testing.assert_close(scaled.last(rows), plain.last(rows))
+    torch.testing.assert_close(scaled.item_embeddings() * 4, plain.item_embeddings())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -28,8 +29,8 @@ class SASRec(BlockEncoder):
     Positions counted from the end also tell the state how many items follow. With `causal` set to False, as pre-training
     may do for a while, each state reads the whole row.
     Differs from the paper: by default a block is that of BERT, with its norm after each sub-layer, GELU and a wide feed-forward
-    part, and positions are relative; `norm` pre, `activation` relu, `hidden` 1 and `positions` end are the paper's. No dropout
-    of attention weights; embeddings are not multiplied by the root of D; the authors' code adds the normalised queries to
+    part, and positions are relative; `norm` pre, `activation` relu, `hidden` 1 and `positions` end are the paper's, and `scaled` is
+    the authors' code's. No dropout of attention weights; that code adds the normalised queries to
     what attention reads, this one, as the paper, its input.
 
     Args:
@@ -48,6 +49,8 @@ class SASRec(BlockEncoder):
         norm_eps: added to the variance in every layer norm; 1e-12 in BERT and the code that follows it.
         gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
         kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
+        scaled: multiply item embeddings by the root of D before their places are added, so that they count for more beside these and
+            learn faster; the items that are ranked stay as they are.
 
     Raises:
         UserError: a size below 1, a norm_eps that is not above 0, heads that do not divide dim, or a row is longer than max_len.
@@ -71,6 +74,7 @@ class SASRec(BlockEncoder):
         norm_eps: float = 1e-5,
         gate: int = 0,
         kernels: int = 1,
+        scaled: bool = False,
     ) -> None:
         at_least_one(hidden=hidden)
         positive("encoder", norm_eps=norm_eps)
@@ -78,7 +82,7 @@ class SASRec(BlockEncoder):
         check_choice("encoder.norm", norm, Norm)
         check_choice("encoder.activation", activation, Activation)
         super().__init__(num_items=num_items, max_len=max_len, dim=dim, layers=layers, heads=heads)
-        self.positions, self.norm = positions, norm
+        self.positions, self.norm, self.scaled = positions, norm, scaled
         self.place = None if positions == "relative" else nn.Parameter(torch.randn(max_len, dim) * 0.02)
         distances = max_len if positions == "relative" else 0
         self.blocks = nn.ModuleList(
@@ -95,6 +99,8 @@ class SASRec(BlockEncoder):
         """Item embeddings with their places: (S, D)."""
         self.check_length(batch)
         x = self.table(layout.take(batch.items))
+        if self.scaled:
+            x = x * math.sqrt(self.dim)
         if self.place is not None:
             time = torch.arange(batch.items.shape[1], device=x.device)
             if self.positions == "start":
