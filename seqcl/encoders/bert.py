@@ -51,9 +51,12 @@ class BERT4Rec(SASRec):
         gate: int = 0,
         kernels: int = 1,
     ) -> None:
-        sizes = {"num_items": num_items, "max_len": max_len, "dim": dim, "layers": layers, "heads": heads}
         super().__init__(
-            **sizes,
+            num_items=num_items,
+            max_len=max_len,
+            dim=dim,
+            layers=layers,
+            heads=heads,
             hidden=hidden,
             dropout=dropout,
             norm="post",
