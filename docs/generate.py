@@ -40,6 +40,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "benchmarks": of_results.all_benchmarks,
     "when contrast helps": of_contrast.when_contrast_helps,
     "other results on Beauty": lambda: of_results.other_results("Beauty"),
+    "other results on ml-1m": lambda: of_results.other_results("ml-1m"),
     "results on ml-100k": lambda: of_results.results("ml-100k"),
     "shared options": of_options.shared_options,
     "recipe options": of_options.recipe_options,
