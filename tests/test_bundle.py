@@ -39,7 +39,7 @@ MODELS: dict = {
     "TapRec": {},
     "BERT4Rec": {},
     "S3Rec": {"pretrain": {"epochs": 0}},
-    "SimCLRv2Rec": {"pretrain": {"epochs": 1}},
+    "SimCLRv2Rec": {"pretrain": {"epochs": 1, "keep": 1}},
     "TwoTower": {},
     "TwoTower without ids": {"towers": {"item_id": False}},
     "TwoTower that reads items and has a bias": {"towers": {"reads": "items"}, "next_item": {"bias": True}},

@@ -31,7 +31,7 @@ SMALL = {
     "eval": {"exclude_seen": False},  # a chain comes back to its items
 }
 SLOWER = {
-    "SimCLRv2Rec": {"pretrain": {"epochs": 2}},
+    "SimCLRv2Rec": {"pretrain": {"epochs": 2, "keep": 1}},
     "NARM": {"train": SMALL["train"] | {"epochs": 12}},
     "CASR": {"objective": {"warmup": 4}},
     # A row for every position, each as long as the longest.
@@ -43,7 +43,7 @@ SLOWER = {
 ATTRIBUTES = pd.DataFrame({"kind": [f"k{item % 7}" for item in range(500)]}, index=range(500))
 OWN = {
     "S3Rec": {"pretrain": {"epochs": 2}},
-    "SimCLRv2Rec": {"pretrain": {"epochs": 2}},
+    "SimCLRv2Rec": {"pretrain": {"epochs": 2, "keep": 1}},
     "CoSeRec": {"views": {"warmup": 1}},
     "CASR": {"objective": {"warmup": 1, "confidence": 0}},
     "TiCoSeRec": {"views": {"warmup": 1, "threshold": 4}},
