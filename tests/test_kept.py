@@ -20,7 +20,13 @@ from seqcl.experiment.compare import compare_runs
 from seqcl.experiment.finished import Finished, figures_of
 
 FILES = sorted(figures.MEASURED.rglob("*.parquet"))
-FEWER: dict[str, int] = {"beauty-directau": 1, "beauty-mocov3rec": 1, "beauty-simclrv2rec": 1}
+FEWER: dict[str, int] = {
+    "beauty-barlowrec": 1,
+    "beauty-directau": 1,
+    "beauty-imixrec": 1,
+    "beauty-mocov3rec": 1,
+    "beauty-simclrv2rec": 1,
+}
 """Seeds of configurations that have not yet three."""
 
 
