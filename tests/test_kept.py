@@ -25,7 +25,9 @@ FEWER: dict[str, int] = {
     "beauty-directau": 1,
     "beauty-imixrec": 1,
     "beauty-mocov3rec": 1,
+    "beauty-pclrec": 1,
     "beauty-simclrv2rec": 1,
+    "beauty-vicregrec": 1,
 }
 """Seeds of configurations that have not yet three."""
 
