@@ -108,9 +108,11 @@ def keep_layers(encoder: encoders.Encoder, terms: Mapping[str, Objective], numbe
             f"pretrain.keep={number}: {elsewhere[0]} has heads of other kinds, of which none can be kept; leave it at 0"
         )
     if len(heads) != 1:
+        way_out = (
+            "give --objective.head mlp3" if any(hasattr(term, "head") for term in terms.values()) else "leave it at 0"
+        )
         raise UserError(
-            f"pretrain.keep={number}: the layers of one projection head can be kept, and there are {len(heads)}; "
-            "give --objective.head mlp3"
+            f"pretrain.keep={number}: the layers of one projection head can be kept, and there are {len(heads)}; {way_out}"
         )
     head: nn.Module = heads[0].head  # type: ignore[assignment]
     layers = list(head.children())

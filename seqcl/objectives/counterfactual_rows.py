@@ -44,7 +44,7 @@ class CounterfactualRows(Objective):
 
     Args:
         next_item: The objective that ranks; sampler and anchor score as it does.
-        weight: Factor of the term, the sum over the rows that are made by the rows of the batch; one over the positions of a row lets
+        weight: Factor of the term, which is the sum over the rows that are made, divided by the rows of the batch; one over the positions of a row lets
             a row that is made count as one position.
         warmup: Epochs on observed rows alone, after which the copy is made.
         renew: Epochs after which the copy is made anew; 0 for never, as in the paper.

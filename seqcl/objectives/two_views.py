@@ -113,7 +113,7 @@ class AlignUniform(ViewsObjective):
         views: Source of the two views of a row.
         dim: Width D of the encoder's states.
         weight: Factor of the term.
-        balance: Factor of uniformity beside alignment; 1 is the default of the authors' code, about which their best for STL-10 lies.
+        balance: Factor of uniformity beside alignment; 1 by default in the authors' code, near their best for STL-10.
         power: Power of the distance of partners; 2 in the paper.
         t: Sharpness of uniformity; 2 by default in the authors' code.
         head: Projection before the term, dropped after training.
