@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 
-from seqcl.encoders import ENCODERS, GRU, HSTU, NARM, BERT4Rec, BSARec, SASRec, TapRec
+from seqcl.encoders import ENCODERS, GRU, HSTU, NARM, BERT4Rec, BSARec, SASRec, TapRec, attention
 from seqcl.encoders.attention import RelativeAttention
 from seqcl.encoders.bsarec import FourierFilter
 from seqcl.encoders.dropout import Dropout
@@ -209,20 +209,42 @@ def test_last_sends_the_gradient_that_the_full_pass_sends(kind):
 @pytest.mark.parametrize(("newest", "causal"), [(False, True), (True, True), (False, False), (True, False)])
 def test_relative_attention_equals_a_loop_over_pairs(newest, causal):
     torch.manual_seed(0)
-    attention = RelativeAttention(DIM, 2, MAX_LEN).double()
-    torch.nn.init.normal_(attention.far_key)
-    torch.nn.init.normal_(attention.far_value)
+    module = RelativeAttention(DIM, 2, MAX_LEN).double()
+    torch.nn.init.normal_(module.far_key)
+    torch.nn.init.normal_(module.far_value)
     x, lengths = torch.randn(3, 5, DIM, dtype=torch.float64), torch.tensor([5, 1, 3])
     layout = Layout(SeqBatch(torch.ones(3, 5, dtype=torch.int64), lengths), causal=causal)
     slots = torch.zeros(layout.owner.numel(), DIM, dtype=torch.float64)
     slots[layout.slots] = x.flatten(0, 1)[layout.places]
-    found = attention(slots, layout, newest=newest)
+    found = module(slots, layout, newest=newest)
     found = found if newest else layout.put(found)
     for row, length in enumerate(lengths):
         for place in [length - 1] if newest else range(length):
             stop = int(place) + 1 if causal else int(length)
-            expected = reference.relative_attention(attention, x[row], int(place), stop=stop)
+            expected = reference.relative_attention(module, x[row], int(place), stop=stop)
             torch.testing.assert_close(found[row] if newest else found[row, place], expected)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_relative_attention_in_pieces_equals_all_at_once_with_its_gradient(causal, monkeypatch):
+    torch.manual_seed(0)
+    module = RelativeAttention(DIM, 2, MAX_LEN).double()
+    layout = Layout(SeqBatch(torch.ones(7, 5, dtype=torch.int64), torch.tensor([5, 4, 5, 2, 5, 1, 3])), causal=causal)
+    x = torch.randn(layout.owner.numel(), DIM, dtype=torch.float64)
+    found, pieces, whole = [], [], module.read_blocks
+    monkeypatch.setattr(module, "read_blocks", lambda *given: pieces.append(len(given[0])) or whole(*given))
+    for piece_bytes in (2 * 2 * 5 * 5 * 8, 1, 2**20):  # two blocks, less than one, all
+        monkeypatch.setattr(attention, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(attention, "WHOLE_BYTES", 0)
+        module.zero_grad()
+        source = x.clone().requires_grad_()
+        read = module(source, layout)
+        read.square().sum().backward()
+        found.append([read, source.grad, *(parameter.grad for parameter in module.parameters())])
+    assert layout.blocks == (5, 5) and pieces == [2, 2, 1, 1, 1, 1, 1, 1, 5]
+    for split in found[:2]:
+        for mine, theirs in zip(split, found[2], strict=True):
+            torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("positions", ["start", "end", "relative"])
