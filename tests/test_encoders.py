@@ -26,7 +26,7 @@ VARIANTS = {
         f"SASRec-{norm}-{positions}": lambda norm=norm, positions=positions: SASRec(
             num_items=ITEMS, max_len=MAX_LEN, dim=DIM, norm=norm, positions=positions
         )
-        for norm, positions in product(("pre", "post"), ("start", "end", "relative"))
+        for norm, positions in product(("pre", "post", "query"), ("start", "end", "relative"))
     },
     "SASRec-relu": lambda: SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, activation="relu", hidden=1),
     "SASRec-one-layer": lambda: SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
@@ -245,6 +245,49 @@ def test_relative_attention_in_pieces_equals_all_at_once_with_its_gradient(causa
     for split in found[:2]:
         for mine, theirs in zip(split, found[2], strict=True):
             torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", ["end", "relative", "BSARec"])
+@pytest.mark.parametrize("newest", [False, True])
+def test_attention_dropout_drops_the_weights_themselves_in_training_alone(kind, newest, monkeypatch):
+    sizes = {"num_items": ITEMS, "max_len": MAX_LEN, "dim": DIM, "dropout": 0.0, "layers": 1, "attention_dropout": 0.5}
+    torch.manual_seed(0)
+    encoder = BSARec(**sizes) if kind == "BSARec" else SASRec(**sizes, positions=kind)
+    inputs, module = batch(ROWS), encoder.blocks[0].attention
+    torch.nn.init.zeros_(module.output.bias)
+    read = []
+    module.output.register_forward_hook(lambda _, given, found: read.append(found))
+    look = encoder.last if newest else encoder
+    look(inputs)
+    look(inputs)
+    assert not torch.equal(read[0], read[1])  # two draws
+    with monkeypatch.context() as patch:
+        patch.setattr(module.dropout, "forward", lambda weights: weights / 2)
+        look(inputs)
+    encoder.eval()
+    look(inputs)
+    torch.testing.assert_close(read[2], read[3] / 2)  # values and vectors of distances are read by the same weights
+
+
+def test_the_norm_of_queries_is_that_of_torchs_attention_with_other_keys_and_values():
+    torch.manual_seed(0)
+    encoder = SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, norm="query", positions="end", layers=1).double().eval()
+    block, row = encoder.blocks[0], torch.randn(1, 6, DIM, dtype=torch.float64)
+    plain = torch.nn.MultiheadAttention(DIM, 2, batch_first=True).double()
+    with torch.no_grad():
+        plain.in_proj_weight.copy_(torch.cat((block.attention.query.weight, block.attention.key_value.weight)))
+        plain.in_proj_bias.copy_(torch.cat((block.attention.query.bias, block.attention.key_value.bias)))
+    plain.out_proj.load_state_dict(block.attention.output.state_dict())
+    later = torch.ones(6, 6, dtype=torch.bool).triu(1)
+    x = block.feed_norm(row + plain(block.attention_norm(row), row, row, attn_mask=later)[0])
+    layout = Layout(batch([[1] * 6]))
+    torch.testing.assert_close(block(row[0], layout), (x + block.narrow(torch.nn.functional.gelu(block.widen(x))))[0])
+    torch.testing.assert_close(encoder.finish(x), encoder.edge_norm(x))
+
+
+def test_a_share_of_attention_weights_that_is_none_is_refused():
+    with pytest.raises(UserError, match=r"encoder.attention_dropout must be from 0 to below 1, not 1"):
+        SASRec(num_items=ITEMS, max_len=MAX_LEN, attention_dropout=1.0)
 
 
 @pytest.mark.parametrize("positions", ["start", "end", "relative"])

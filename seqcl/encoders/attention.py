@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.layout import Layout
 from seqcl.shapes import fixed
 
@@ -18,17 +19,25 @@ WHOLE_BYTES = 8 * 2**20
 
 
 class Attention(nn.Module):
-    """Multi-head attention to the places that the layout shows (Vaswani et al., arXiv 1706.03762)."""
+    """Multi-head attention to the places that the layout shows (Vaswani et al., arXiv 1706.03762).
 
-    def __init__(self, dim: int, heads: int) -> None:
+    Args:
+        dim: width D of what comes in and out.
+        heads: attention heads H; they divide D.
+        dropout: share of the weights dropped in training.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads, self.width = heads, dim // heads
         self.query, self.key_value, self.output = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+        self.dropout = Dropout(dropout, "encoder.attention_dropout")
 
-    def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
-        """From slots x (S, D) to (S, D), or to (B, D) for the newest item of each row alone."""
+    def forward(self, x: Tensor, layout: Layout, newest: bool = False, *, known: Tensor | None = None) -> Tensor:
+        """From slots x (S, D) to (S, D), or to (B, D) for the newest item of each row alone; keys and values are of `known`, else of x."""
         key, value = (
-            split(part, layout.blocks, self.heads) for part in self.key_value(x).chunk(2, dim=-1)
+            split(part, layout.blocks, self.heads)
+            for part in self.key_value(x if known is None else known).chunk(2, dim=-1)
         )  # (n, H, W, D / H)
         if not newest:
             return self.output(join(self.read(split(self.query(x), layout.blocks, self.heads), key, value, layout)))
@@ -38,10 +47,19 @@ class Attention(nn.Module):
         return self.output(read.index_select(0, layout.asking))
 
     def read(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=layout.visible[:, None])
+        return self.attend(query, key, value, layout.visible[:, None])
 
     def read_newest(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=layout.visible_newest[:, None])
+        return self.attend(query, key, value, layout.visible_newest[:, None])
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Read value by query and key (n, H, W, D / H); the mask (n, 1, Q, W) has False where nothing is seen, or is added to the scores."""
+        if not self.training or self.dropout.rate == 0:
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        if mask.dtype == torch.bool:
+            mask = as_scores(mask, query.dtype)
+        scores = query / math.sqrt(self.width) @ key.transpose(-1, -2) + mask
+        return self.dropout(scores.softmax(-1)) @ value
 
 
 class RelativeAttention(Attention):
@@ -50,8 +68,8 @@ class RelativeAttention(Attention):
     Where a place sees what comes after it, the same vectors stand for the distances ahead.
     """
 
-    def __init__(self, dim: int, heads: int, distances: int) -> None:
-        super().__init__(dim, heads)
+    def __init__(self, dim: int, heads: int, distances: int, dropout: float = 0.0) -> None:
+        super().__init__(dim, heads, dropout)
         self.far_key = nn.Parameter(torch.randn(heads, distances, self.width) * 0.02)
         self.far_value = nn.Parameter(torch.randn(heads, distances, self.width) * 0.02)
 
@@ -72,8 +90,8 @@ class RelativeAttention(Attention):
         far = query @ far_key.transpose(-1, -2)  # (n, H, W, W), by distance
         near = align(far) if causal else align(far).tril() + turn(align(far.flip(-2))).triu(1)
         scores = query @ key.transpose(-1, -2) + near  # (n, H, W, W)
-        scores += visible.new_zeros(visible.shape, dtype=scores.dtype).masked_fill_(~visible, -torch.inf)[:, None]
-        weights = scores.softmax(-1)
+        scores += as_scores(visible, scores.dtype)[:, None]
+        weights = self.dropout(scores.softmax(-1))
         if causal:
             return weights @ value + unalign(weights) @ far_value
         behind, ahead = unalign(weights.tril()), unalign(turn(weights.triu(1))).flip(-2)
@@ -88,6 +106,7 @@ class RelativeAttention(Attention):
         hidden = ~layout.visible_newest[:, None]
         far = (query @ self.far_key[:, :length].transpose(-1, -2)).gather(-1, mirror)  # (n, H, Q, W)
         weights = (query @ key.transpose(-1, -2) + far).masked_fill(hidden, -torch.inf).softmax(-1)
+        weights = self.dropout(weights)
         by_distance = weights.gather(-1, mirror).masked_fill(behind < 0, 0)
         return weights @ value + by_distance @ self.far_value[:, :length]
 
@@ -99,6 +118,11 @@ def blocks_at_once(query: Tensor) -> int:
         return blocks
     each = heads * width * width * query.element_size()
     return blocks if blocks * each <= WHOLE_BYTES else max(1, PIECE_BYTES // each)
+
+
+def as_scores(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a place is visible, minus infinity elsewhere: adding is cheaper than filling."""
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, -torch.inf)
 
 
 def split(x: Tensor, shape: tuple[int, int], heads: int) -> Tensor:

@@ -29,6 +29,7 @@ class BERT4Rec(SASRec):
         hidden: width of the feed-forward part as a multiple of dim.
         gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
         kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
+        attention_dropout: share of the attention weights dropped in training.
 
     Raises:
         UserError: a size below 1, heads that do not divide dim, or a row is longer than max_len.
@@ -50,6 +51,7 @@ class BERT4Rec(SASRec):
         hidden: int = 4,
         gate: int = 0,
         kernels: int = 1,
+        attention_dropout: float = 0.0,
     ) -> None:
         super().__init__(
             num_items=num_items,
@@ -64,6 +66,7 @@ class BERT4Rec(SASRec):
             activation="gelu",
             gate=gate,
             kernels=kernels,
+            attention_dropout=attention_dropout,
         )
 
     def last(self, batch: SeqBatch) -> Tensor:

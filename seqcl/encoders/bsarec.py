@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqcl.encoders import sasrec
@@ -25,7 +24,7 @@ class BSARec(TableEncoder):
     t + 1 items alone. `--data.windows prefix`, as the paper trains, asks for one state a row; other windows cost as much
     as a row for every position. Padding stands in front, up to max_len. It takes part in the filter, has positions, and
     is no key of attention; a place of padding attends to every place, as in the authors' code.
-    Differs from the paper: no dropout of attention weights; padding has a vector of zeros, and no row of padding alone is trained.
+    Differs from the paper: padding has a vector of zeros, and no row of padding alone is trained.
 
     Args:
         num_items: N, ids 1..N.
@@ -37,9 +36,10 @@ class BSARec(TableEncoder):
         hidden: width of the feed-forward part as a multiple of dim.
         filtered: share alpha of the filter in a block; the rest is attention (paper 0.1 to 0.9).
         cutoff: number c of low frequencies in a row's spectrum: the constant one and c // 2 pairs (paper 1 to 9).
+        attention_dropout: share of the attention weights dropped in training (paper 0.5).
 
     Raises:
-        UserError: a size below 1, heads that do not divide dim, `filtered` is not from 0 to 1, or a row is longer than max_len.
+        UserError: a size below 1, heads that do not divide dim, a share that is not from 0 to below 1, `filtered` is not from 0 to 1, or a row is longer than max_len.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class BSARec(TableEncoder):
         hidden: int = 4,
         filtered: float = 0.7,
         cutoff: int = 5,
+        attention_dropout: float = 0.0,
     ) -> None:
         at_least_one(layers=layers, heads=heads, hidden=hidden, cutoff=cutoff)
         if dim % heads:
@@ -67,7 +68,7 @@ class BSARec(TableEncoder):
             )
         self.place = nn.Parameter(torch.randn(max_len, dim) * 0.02)
         self.blocks = nn.ModuleList(
-            Block(dim, heads, hidden * dim, dropout, FourierFilter(dim, max_len, cutoff), filtered)
+            Block(dim, heads, hidden * dim, dropout, FourierFilter(dim, max_len, cutoff), filtered, attention_dropout)
             for _ in range(layers)
         )
         self.embed_norm = nn.LayerNorm(dim)
@@ -127,9 +128,16 @@ class Block(sasrec.Block):
     """Attention and the filter over the same input, mixed; then feed-forward (arXiv 2312.10325, eq. 7 to 12)."""
 
     def __init__(
-        self, dim: int, heads: int, hidden: int, dropout: float, filter: FourierFilter, filtered: float
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        filter: FourierFilter,
+        filtered: float,
+        attention_dropout: float,
     ) -> None:
-        super().__init__(dim, heads, hidden, dropout, "post", "gelu", 0)
+        super().__init__(dim, heads, hidden, dropout, "post", "gelu", 0, attention_dropout)
         self.filter, self.filter_norm, self.filtered = filter, nn.LayerNorm(dim), filtered
 
     def forward(self, x: Tensor, shut: Tensor, newest: bool = False) -> Tensor:  # type: ignore[override]
@@ -147,5 +155,4 @@ class Block(sasrec.Block):
         query = split(self.attention.query(own).flatten(0, 1), (rows, own.shape[1]), heads)  # (B, H, Q, D / H)
         both = self.attention.key_value(x).flatten(0, 1).chunk(2, dim=-1)
         key, value = (split(one, (rows, x.shape[1]), heads) for one in both)  # (B, H, M, D / H)
-        read = F.scaled_dot_product_attention(query, key, value, attn_mask=shut)
-        return self.attention.output(join(read)).view_as(own)
+        return self.attention.output(join(self.attention.attend(query, key, value, shut))).view_as(own)

@@ -19,7 +19,7 @@ from seqcl.errors import check_choice, positive
 from seqcl.types import SeqBatch
 
 Activation = Literal["gelu", "relu"]
-Norm = Literal["pre", "post"]
+Norm = Literal["pre", "post", "query"]
 Positions = Literal["start", "end", "relative"]
 
 
@@ -29,9 +29,9 @@ class SASRec(BlockEncoder):
     Positions counted from the end also tell the state how many items follow. With `causal` set to False, as pre-training
     may do for a while, each state reads the whole row.
     Differs from the paper: by default a block is that of BERT, with its norm after each sub-layer, GELU and a wide feed-forward
-    part, and positions are relative; `norm` pre, `activation` relu, `hidden` 1 and `positions` end are the paper's, and `scaled` is
-    the authors' code's. No dropout of attention weights; that code adds the normalised queries to
-    what attention reads, this one, as the paper, its input.
+    part, and positions are relative; `norm` pre, `activation` relu, `hidden` 1 and `positions` end are the paper's, and `scaled` and
+    `attention_dropout` are the authors' code's. That code adds the normalised queries to what attention reads, this one, as the
+    paper, its input.
 
     Args:
         num_items: N, ids 1..N.
@@ -40,7 +40,8 @@ class SASRec(BlockEncoder):
         layers: number of blocks.
         heads: attention heads; they divide dim.
         dropout: share of embedding and block outputs dropped in training (paper 0.5 on sparse data, 0.2 on ml-1m).
-        norm: pre, layer norm before each sub-layer and once at the end; post, after each and on the embeddings.
+        norm: pre, layer norm before each sub-layer and once at the end; post, after each and on the embeddings; query, of the
+            queries alone, of what then goes into and past the feed-forward part, and once at the end (arXiv 2402.06216's code).
         positions: relative, learned vectors for distances in keys and values (arXiv 1803.02155); start or end, learned
             vectors added to the items, counted from that side of the row. The paper pads in front, which is end. With end,
             one pass over a row tells each state how many items follow it; one window a row avoids that.
@@ -51,9 +52,10 @@ class SASRec(BlockEncoder):
         kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
         scaled: multiply item embeddings by the root of D before their places are added, so that they count for more beside these and
             learn faster; the items that are ranked stay as they are.
+        attention_dropout: share of the attention weights dropped in training (the authors' code: as dropout).
 
     Raises:
-        UserError: a size below 1, a norm_eps that is not above 0, heads that do not divide dim, or a row is longer than max_len.
+        UserError: a size below 1, a norm_eps that is not above 0, a share that is not from 0 to below 1, heads that do not divide dim, or a row is longer than max_len.
     """
 
     both_ways = True
@@ -75,6 +77,7 @@ class SASRec(BlockEncoder):
         gate: int = 0,
         kernels: int = 1,
         scaled: bool = False,
+        attention_dropout: float = 0.0,
     ) -> None:
         at_least_one(hidden=hidden)
         positive("encoder", norm_eps=norm_eps)
@@ -86,7 +89,8 @@ class SASRec(BlockEncoder):
         self.place = None if positions == "relative" else nn.Parameter(torch.randn(max_len, dim) * 0.02)
         distances = max_len if positions == "relative" else 0
         self.blocks = nn.ModuleList(
-            Block(dim, heads, hidden * dim, dropout, norm, activation, distances) for _ in range(layers)
+            Block(dim, heads, hidden * dim, dropout, norm, activation, distances, attention_dropout)
+            for _ in range(layers)
         )
         self.edge_norm = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
@@ -112,18 +116,30 @@ class SASRec(BlockEncoder):
 
     def finish(self, x: Tensor) -> Tensor:
         """States from the last block's output: (..., D)."""
-        return self.edge_norm(x) if self.norm == "pre" else x
+        return x if self.norm == "post" else self.edge_norm(x)
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each with dropout, residual and layer norm."""
 
     def __init__(
-        self, dim: int, heads: int, hidden: int, dropout: float, norm: Norm, activation: Activation, distances: int
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        norm: Norm,
+        activation: Activation,
+        distances: int,
+        attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm = norm
-        self.attention = RelativeAttention(dim, heads, distances) if distances else Attention(dim, heads)
+        self.attention = (
+            RelativeAttention(dim, heads, distances, attention_dropout)
+            if distances
+            else Attention(dim, heads, attention_dropout)
+        )
         self.attention_norm, self.feed_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.widen, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         self.activation = F.gelu if activation == "gelu" else F.relu
@@ -131,14 +147,18 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
         """From slots (S, D) to slots, or to (B, D) at the newest item of each row."""
-        source = self.attention_norm(x) if self.norm == "pre" else x
-        read = self.dropout(self.attention(source, layout, newest))
+        source = x if self.norm == "post" else self.attention_norm(x)
+        known = {"known": x} if self.norm == "query" else {}
+        read = self.dropout(self.attention(source, layout, newest, **known))
         if newest:
             x = x[layout.newest]
+        x = x + read
         if self.norm == "pre":
-            x = x + read
             return x + self.feed(self.feed_norm(x))
-        x = self.attention_norm(x + read)
+        if self.norm == "query":
+            x = self.feed_norm(x)
+            return x + self.feed(x)
+        x = self.attention_norm(x)
         return self.feed_norm(x + self.feed(x))
 
     def feed(self, x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class TapRec(SASRec):
         filtered: share of the filter in the output; the rest is attention.
         gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
         kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
+        attention_dropout: share of the attention weights dropped in training.
 
     Raises:
         UserError: as `SASRec`, or `filtered` is not from 0 to 1.
@@ -55,6 +56,7 @@ class TapRec(SASRec):
         filtered: float = 0.5,
         gate: int = 0,
         kernels: int = 1,
+        attention_dropout: float = 0.0,
     ) -> None:
         super().__init__(
             num_items=num_items,
@@ -65,6 +67,7 @@ class TapRec(SASRec):
             dropout=dropout,
             positions=positions,
             hidden=hidden,
+            attention_dropout=attention_dropout,
         )
         at_least_one(taps=taps)
         if not 0 <= filtered <= 1:
