@@ -89,7 +89,12 @@ class Row(NamedTuple):
     @property
     def few(self) -> bool:
         """True for a trained row with fewer seeds than the others."""
-        return len(self.runs) < SEEDS and self.runs[0].metrics["training"] is not None
+        return too_few(self.runs)
+
+
+def too_few(runs: Sequence[Kept]) -> bool:
+    """True for the runs of a trained model that are fewer than `SEEDS`; a counted model needs one."""
+    return len(runs) < SEEDS and runs[0].metrics["training"] is not None
 
 
 def settings(file: Path) -> dict[str, Any]:
@@ -169,7 +174,7 @@ def rows(benchmark: str) -> list[Row]:
             test = compare([run.gains() for run in ours], [run.gains() for run in theirs])
             about = {"low": test.low, "high": test.high, "p": test.p_value, "seeds better": test.seeds_better}
             found[name] = {"difference": test.difference, **about}
-    whole = [name for name in found if len(kept_runs[name]) >= SEEDS]
+    whole = [name for name in found if not too_few(kept_runs[name])]
     corrected = dict(zip(whole, holm([found[name]["p"] for name in whole]), strict=True))
     made = [
         Row(

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "n_layers": "--encoder.layers",
     "n_heads": "--encoder.heads",
     "hidden_dropout_prob": "--encoder.dropout",
+    "attn_dropout_prob": "--encoder.attention_dropout",
     "checkpoint_dir": "--runs",
     "use_gpu": "--device",
     "gpu_id": "--device",

@@ -21,6 +21,7 @@ OURS = {
     "num_layers": "encoder.layers",
     "n_heads": "encoder.heads",
     "hidden_dropout_prob": "encoder.dropout",
+    "attn_dropout_prob": "encoder.attention_dropout",
     "dropout_prob": "encoder.dropout",
     "hidden_act": "encoder.activation",
     "loss_type": "next_item.loss",
