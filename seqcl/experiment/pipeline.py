@@ -98,17 +98,7 @@ def execute(
     device = pick_device(experiment.options.device)
     make_trackers(experiment.options.trackers)  # what is not installed is said before anything is read
     progress = progress and processes.is_first()
-    with enough_memory():
-        sequences = processes.first_before_others(lambda: packed_log(experiment, resume, source))
-        processes.check_same("log (fingerprint)", sequences.fingerprint)
-        if source is not None:
-            check_storable(sequences.user_table, "users")
-            check_storable(sequences.item_table, "items")
-        if resume is not None and not experiment.recipe.trained:
-            check_counted(resume, sequences)
-        split = experiment.data.split_windows(sequences)
-        if not experiment.options.test:
-            split = split.without_test()
+    sequences, split = read(experiment, source, resume)
     experiments = [experiment, *(config.baseline(experiment, name) for name in experiment.options.baselines)]
     if progress and sequences.reading:
         print(sequences.told, file=sys.stderr, flush=True)
@@ -159,6 +149,20 @@ def execute(
         processes.by_first(partial(link_latest, folder))
         log.info("done in %.1f s", seconds)
     return Run.load(folder, counted=counted)
+
+
+def read(experiment: Experiment, source: Interactions | None, resume: Path | None) -> tuple[Sequences, Split]:
+    """The log of an experiment, packed and the same in every process, and its split; what must not go on is refused."""
+    with enough_memory():
+        sequences = processes.first_before_others(lambda: packed_log(experiment, resume, source))
+        processes.check_same("log (fingerprint)", sequences.fingerprint)
+        if source is not None:
+            check_storable(sequences.user_table, "users")
+            check_storable(sequences.item_table, "items")
+        if resume is not None and not experiment.recipe.trained:
+            check_counted(resume, sequences)
+        split = experiment.data.split_windows(sequences)
+        return sequences, split if experiment.options.test else split.without_test()
 
 
 def first_model(
