@@ -285,6 +285,14 @@ def test_the_norm_of_queries_is_that_of_torchs_attention_with_other_keys_and_val
     torch.testing.assert_close(encoder.finish(x), encoder.edge_norm(x))
 
 
+def test_with_the_norm_of_queries_the_inside_of_the_feed_forward_part_is_dropped_and_what_attention_reads_is_not():
+    encoder = SASRec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, norm="query", layers=1)
+    dropped: list[int] = []
+    encoder.blocks[0].dropout.register_forward_hook(lambda _, given, found: dropped.append(given[0].shape[-1]))
+    encoder(batch(ROWS))
+    assert dropped == [4 * DIM, DIM]
+
+
 def test_a_share_of_attention_weights_that_is_none_is_refused():
     with pytest.raises(UserError, match=r"encoder.attention_dropout must be from 0 to below 1, not 1"):
         SASRec(num_items=ITEMS, max_len=MAX_LEN, attention_dropout=1.0)

@@ -41,7 +41,8 @@ class SASRec(BlockEncoder):
         heads: attention heads; they divide dim.
         dropout: share of embedding and block outputs dropped in training (paper 0.5 on sparse data, 0.2 on ml-1m).
         norm: pre, layer norm before each sub-layer and once at the end; post, after each and on the embeddings; query, of the
-            queries alone, of what then goes into and past the feed-forward part, and once at the end (arXiv 2402.06216's code).
+            queries alone, of what then goes into and past the feed-forward part, and once at the end; what attention reads
+            is not dropped then, the inside of the feed-forward part is (arXiv 2402.06216's code).
         positions: relative, learned vectors for distances in keys and values (arXiv 1803.02155); start or end, learned
             vectors added to the items, counted from that side of the row. The paper pads in front, which is end. With end,
             one pass over a row tells each state how many items follow it; one window a row avoids that.
@@ -55,7 +56,8 @@ class SASRec(BlockEncoder):
         attention_dropout: share of the attention weights dropped in training (the authors' code: as dropout).
 
     Raises:
-        UserError: a size below 1, a norm_eps that is not above 0, a share that is not from 0 to below 1, heads that do not divide dim, or a row is longer than max_len.
+        UserError: a size below 1, a norm_eps that is not above 0, a share that is not from 0 to below 1, heads that do not divide dim,
+            or a row is longer than max_len.
     """
 
     both_ways = True
@@ -88,8 +90,9 @@ class SASRec(BlockEncoder):
         self.positions, self.norm, self.scaled = positions, norm, scaled
         self.place = None if positions == "relative" else nn.Parameter(torch.randn(max_len, dim) * 0.02)
         distances = max_len if positions == "relative" else 0
+        block = QueryBlock if norm == "query" else Block
         self.blocks = nn.ModuleList(
-            Block(dim, heads, hidden * dim, dropout, norm, activation, distances, attention_dropout)
+            block(dim, heads, hidden * dim, dropout, norm, activation, distances, attention_dropout)
             for _ in range(layers)
         )
         self.edge_norm = nn.LayerNorm(dim)
@@ -147,19 +150,25 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
         """From slots (S, D) to slots, or to (B, D) at the newest item of each row."""
-        source = x if self.norm == "post" else self.attention_norm(x)
-        known = {"known": x} if self.norm == "query" else {}
-        read = self.dropout(self.attention(source, layout, newest, **known))
+        source = self.attention_norm(x) if self.norm == "pre" else x
+        read = self.dropout(self.attention(source, layout, newest))
         if newest:
             x = x[layout.newest]
-        x = x + read
         if self.norm == "pre":
+            x = x + read
             return x + self.feed(self.feed_norm(x))
-        if self.norm == "query":
-            x = self.feed_norm(x)
-            return x + self.feed(x)
-        x = self.attention_norm(x)
+        x = self.attention_norm(x + read)
         return self.feed_norm(x + self.feed(x))
 
     def feed(self, x: Tensor) -> Tensor:
         return self.dropout(self.narrow(self.activation(self.widen(x))))
+
+
+class QueryBlock(Block):
+    """Attention of normalised queries to what comes in as it is, and feed-forward with a dropout inside, as in arXiv 2402.06216's code."""
+
+    def forward(self, x: Tensor, layout: Layout, newest: bool = False) -> Tensor:
+        """From slots (S, D) to slots, or to (B, D) at the newest item of each row; of attention, the weights alone are dropped."""
+        read = self.attention(self.attention_norm(x), layout, newest, known=x)
+        x = self.feed_norm((x[layout.newest] if newest else x) + read)
+        return x + self.dropout(self.narrow(self.activation(self.dropout(self.widen(x)))))
