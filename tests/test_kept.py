@@ -22,8 +22,10 @@ from seqcl.experiment.finished import Finished, figures_of
 FILES = sorted(figures.MEASURED.rglob("*.parquet"))
 FEWER: dict[str, int] = {
     "beauty-barlowrec": 1,
+    "beauty-casr": 1,
     "beauty-directau": 1,
     "beauty-imixrec": 1,
+    "beauty-mminforec": 1,
     "beauty-mocov3rec": 1,
     "beauty-pclrec": 1,
     "beauty-simclrv2rec": 1,
