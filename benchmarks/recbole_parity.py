@@ -4,8 +4,8 @@
 
 Length 20, dim 32, 2 layers, 2 heads, dropout 0.5, full softmax of inner products, batches of 256 rows with one target
 each, Adam at 0.003, patience 5; the epoch with the best NDCG@10 on validation is tested. Three arms: RecBole's model in
-RecBole's trainer; our SASRec with positions from the start in our loop; RecBole's model as an encoder in our loop. Our
-SASRec has no dropout of attention weights.
+RecBole's trainer; our SASRec with positions from the start in our loop; RecBole's model as an encoder in our loop. Ours
+drops no attention weights.
 The last line is one JSON object.
 """
 
