@@ -21,6 +21,7 @@ from seqcl.experiment.finished import Finished, figures_of
 
 FILES = sorted(figures.MEASURED.rglob("*.parquet"))
 FEWER: dict[str, int] = {
+    "beauty-alignuniformrec": 1,
     "beauty-barlowrec": 1,
     "beauty-casr": 1,
     "beauty-directau": 1,
