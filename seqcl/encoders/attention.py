@@ -74,7 +74,7 @@ class RelativeAttention(Attention):
         self.far_value = nn.Parameter(torch.randn(heads, distances, self.width) * 0.02)
 
     def read(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-        """Long rows go piece by piece: 128 rows of 200 items take 0.17 s instead of 0.40 s with their gradient, on one core."""
+        """Long rows go piece by piece, so that their weights stay in the cache."""
         size = blocks_at_once(query)
         if size >= query.shape[0]:  # len() would fix the number of rows in an export
             return self.read_blocks(query, key, value, layout.visible, layout.causal)

@@ -110,10 +110,7 @@ class CausalFilter(nn.Module):
 
 
 class _Filter(torch.autograd.Function):
-    """The sum of x (n, W, D) and what stands before it in its row, weighed by weight (K, D), without a copy for every tap.
-
-    128 rows of 200 items take 0.4 times as long as with copies, the gradient included.
-    """
+    """The sum of x (n, W, D) and what stands before it in its row, weighed by weight (K, D), without a copy for every tap."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, owner: Tensor) -> Tensor:
