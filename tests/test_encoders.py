@@ -329,6 +329,18 @@ def test_an_hstu_block_equals_a_loop_over_pairs(newest):
 
 
 @pytest.mark.parametrize("taps", [1, 3, 9])
+def test_the_gradient_of_the_causal_filter_is_that_of_its_values(taps):
+    torch.manual_seed(0)
+    filter = CausalFilter(2, taps).double()
+    layout = Layout(SeqBatch(torch.ones(4, 5, dtype=torch.int64), torch.tensor([5, 2, 3, 1])))
+    assert layout.blocks == (3, 5)  # two rows share a block, and one has places of nobody
+    x = torch.randn(15, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn_like(filter.weight).requires_grad_()
+    call = torch.func.functional_call
+    assert torch.autograd.gradcheck(lambda x, weight: call(filter, {"weight": weight}, (x, layout)), (x, weight))
+
+
+@pytest.mark.parametrize("taps", [1, 3, 9])
 def test_a_causal_filter_equals_a_loop_over_places(taps):
     torch.manual_seed(0)
     filter = CausalFilter(DIM, taps).double()
