@@ -4,8 +4,8 @@
 
 Length 20, dim 32, 2 layers, 2 heads, dropout 0.5, full softmax of inner products, batches of 256 rows with one target
 each, Adam at 0.003, patience 5; the epoch with the best NDCG@10 on validation is tested. Three arms: RecBole's model in
-RecBole's trainer; our SASRec with positions from the start in our loop; RecBole's model as an encoder in our loop. Ours
-drops no attention weights.
+RecBole's trainer; our SASRec with positions from the start and its weights of attention dropped, in our loop; RecBole's
+model as an encoder in our loop.
 The last line is one JSON object.
 """
 
@@ -29,7 +29,16 @@ sys.path.insert(0, str(ROOT))
 METRICS = ("recall@10", "ndcg@10", "mrr@10")
 SIZE = {"max_len": 20, "dim": 32, "batch_size": 256, "lr": 0.003, "patience": 5}
 ENCODERS = {
-    "ours": {"dim": 32, "layers": 2, "heads": 2, "dropout": 0.5, "norm": "post", "positions": "start", "hidden": 4},
+    "ours": {
+        "dim": 32,
+        "layers": 2,
+        "heads": 2,
+        "dropout": 0.5,
+        "attention_dropout": 0.5,
+        "norm": "post",
+        "positions": "start",
+        "hidden": 4,
+    },
     "recbole_encoder": {"name": "recbole:SASRec", "hidden_size": 32, "inner_size": 128},
 }
 
