@@ -17,6 +17,8 @@ from seqcl.data import markov
 from seqcl.errors import UserError
 from seqcl.experiment import warm
 from seqcl.experiment.audit import audit
+from seqcl.models.pretraining import Pretraining
+from seqcl.objectives.follower import Follower
 
 SMALL: dict = {
     "encoder": {"dim": 8},
@@ -61,14 +63,14 @@ def weights(folder, name):
         return {key.removeprefix("model."): file.get_tensor(key) for key in file.keys() if key.startswith("model.")}  # noqa: SIM118
 
 
-@pytest.mark.parametrize("model", ["CL4Rec", "MoCoRec"])
+@pytest.mark.parametrize("model", ["CL4Rec", "MoCoRec", "BYOLRec", "MiCERec"])
 def test_rows_are_those_of_the_same_raw_ids_and_new_ones_their_neighbours_mean(logs, earlier, tmp_path, model):
     run = on(logs, tmp_path, earlier, model=model)
     old, new = weights(earlier.folder, "best.safetensors"), weights(run.folder, "start.safetensors")
     names = [name for name in new if name.endswith("table.weight")]
-    assert len(names) == (2 if model == "MoCoRec" else 1)  # the momentum copy too begins so
-    for name in names[:1]:
-        theirs, ours = old[name], new[name]
+    assert len(names) == (1 if model == "CL4Rec" else 2)
+    for name in names:  # a slow copy too begins so
+        theirs, ours = old[names[0]], new[name]
         place = {item: number for number, item in enumerate(earlier.sequences.item_ids.tolist(), 1)}
         known = [item in place for item in run.sequences.item_ids.tolist()]
         assert known.count(False) == len(logs[2]) == 5
@@ -92,6 +94,29 @@ def test_rows_are_those_of_the_same_raw_ids_and_new_ones_their_neighbours_mean(l
         if name.startswith("encoder.") and name not in names and new[name].dim() == 2 and "position" not in name
     )
     assert torch.equal(new[layer], old[layer])
+    slow = [name for name in new if ".follower." in name]
+    assert bool(slow) == (model != "CL4Rec")
+    for name in slow:
+        inner = name.partition(".follower.")[2]
+        head = name.replace("follower.head", {"MiCERec": "spaces"}.get(model, "head"))
+        assert torch.equal(new[name], new[inner if inner.startswith("encoder.") else head])
+
+
+@pytest.mark.parametrize("contrast", [True, False])
+def test_a_slow_copy_that_pre_trains_begins_as_its_encoder(logs, earlier, tmp_path, monkeypatch, contrast):
+    begun = []
+
+    class Watched(Pretraining):
+        def __init__(self, *, encoder, objective, stage):
+            super().__init__(encoder=encoder, objective=objective, stage=stage)
+            (copy,) = (module for module in objective.modules() if isinstance(module, Follower))
+            begun.append(
+                [torch.equal(a, b) for a, b in zip(copy.encoder.parameters(), encoder.parameters(), strict=True)]
+            )
+
+    monkeypatch.setattr("seqcl.models.base.Pretraining", Watched)
+    on(logs, tmp_path, earlier, model="MoCoRec", pretrain={"epochs": 1, "contrast": contrast})
+    assert begun and all(begun[0])
 
 
 def test_the_protocol_says_from_which_run_and_the_audit_holds(logs, earlier, tmp_path):

@@ -21,6 +21,7 @@ from seqcl.encoders.table import ItemTable
 from seqcl.errors import UserError
 from seqcl.experiment.folder import log
 from seqcl.models import Recommender
+from seqcl.objectives.follower import Follower
 from seqcl.training import load_checkpoint
 from seqcl.training.checkpoint import save_checkpoint, with_prefix
 from seqcl.types import PAD, Windows
@@ -99,6 +100,8 @@ def put_start(model: nn.Module, folder: Path) -> None:
     tensors, _ = load_checkpoint(folder / START)
     for name, parameter in model.named_parameters():
         parameter.copy_(tensors[f"model.{name}"])
+    if isinstance(model, Recommender):
+        lead(model)
 
 
 def rows_of(earlier: Sequences, now: Sequences) -> np.ndarray:
@@ -196,7 +199,22 @@ def carry(
             raise UserError(different(name, old, weight, earlier.experiment, now))
         else:
             left.append(name)
+    copies = {f"{name}.": module for name, module in model.named_modules() if isinstance(module, Follower)}
+    for prefix, copy in copies.items():
+        if any(name.startswith(prefix) for name in left):
+            copy.follow(model.encoder, 0.0)  # a slow copy begins as what it follows
+            left = [name for name in left if not name.startswith(prefix)]
+    lead(model)
     return left
+
+
+def lead(model: Recommender) -> None:
+    """Let the slow copies of terms that pre-train alone, and are no part of the model, begin as what they follow."""
+    own = set(model.modules())
+    for term in model.contrastive.values():
+        for module in term.modules():
+            if isinstance(module, Follower) and module not in own:
+                module.follow(model.encoder, 0.0)
 
 
 def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:

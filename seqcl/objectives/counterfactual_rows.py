@@ -98,7 +98,7 @@ class CounterfactualRows(Objective):
         due = not self.ready or (self.renew and (epoch - self.warmup) % self.renew == 0)
         if epoch < self.warmup or not due:
             return
-        self.follower.follow(encoder, self.ranks[0].scoring, 0.0)
+        self.follower.follow(encoder, 0.0)
         if self.sampler == "nearest":
             table = self.follower.encoder.item_embeddings()
             found = processes.by_first(lambda: by_embedding(table, top_k=self.near)[0])

@@ -104,7 +104,7 @@ class MiCE(ViewsObjective):
         return {"contrast": self.weight * loss.masked_fill(same.all(), 0.0)}
 
     def after_step(self, encoder: Encoder) -> None:
-        self.follower.follow(encoder, self.spaces, self.momentum)
+        self.follower.follow(encoder, self.momentum)
 
 
 def far_apart(number: int, dim: int) -> Tensor:

@@ -19,6 +19,7 @@ class Follower(nn.Module):
         super().__init__()
         self.encoder = deepcopy(encoder).requires_grad_(False)
         self.head = deepcopy(head).requires_grad_(False)
+        self.led_by = (head,)  # in a tuple, so that its parameters stay with the objective
 
     @torch.no_grad()
     def forward(self, batch: SeqBatch) -> Tensor:
@@ -26,10 +27,10 @@ class Follower(nn.Module):
         return self.head(states_of_all(self.encoder.last, batch))
 
     @torch.no_grad()
-    def follow(self, encoder: Encoder, head: nn.Module, momentum: float) -> None:
-        """Move towards the leaders; the statistics of batch norm stay the copy's own."""
+    def follow(self, encoder: Encoder, momentum: float) -> None:
+        """Move towards an encoder and the head, onto them with momentum 0; the statistics of batch norm stay the copy's own."""
         mine: list[Tensor] = [*self.encoder.parameters(), *self.head.parameters()]
-        leaders: list[Tensor] = [*encoder.parameters(), *head.parameters()]
+        leaders: list[Tensor] = [*encoder.parameters(), *self.led_by[0].parameters()]
         torch._foreach_lerp_(mine, leaders, 1 - momentum)
 
 

@@ -139,4 +139,4 @@ class MoCo(Tempered, ViewsObjective):
 
     def after_step(self, encoder: Encoder) -> None:
         super().after_step(encoder)
-        self.follower.follow(encoder, self.head, self.momentum)
+        self.follower.follow(encoder, self.momentum)

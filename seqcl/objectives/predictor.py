@@ -91,7 +91,7 @@ class BYOL(ViewsObjective):
         return 1 - (1 - self.momentum) * (math.cos(math.pi * done) + 1) / 2
 
     def after_step(self, encoder: Encoder) -> None:
-        self.follower.follow(encoder, self.head, self.rate())
+        self.follower.follow(encoder, self.rate())
         self.step += 1
 
 

@@ -103,7 +103,7 @@ class Prototypes(ViewsObjective):
 
     def after_step(self, encoder: Encoder) -> None:
         if self.momentum:
-            self.follower.follow(encoder, nn.Identity(), self.momentum)
+            self.follower.follow(encoder, self.momentum)
 
     def clustering(self, encoder: Encoder) -> Encoder:
         """The encoder whose states make the clusters."""
