@@ -688,6 +688,8 @@ def test_the_correlation_of_a_pair_is_refreshed_by_epoch_after_its_warm_up(corre
     pair.before_epoch(table, 2)
     assert torch.equal(pair.views[0].neighbours, expected)
     assert torch.equal(pair.state_dict()["views.0.neighbours"], expected), "a resumed run needs it"
+    pair.before_epoch(table, 0)  # of training, after pre-training
+    assert torch.equal(pair.views[0].neighbours, counted[0])
 
 
 # Time-aware operators

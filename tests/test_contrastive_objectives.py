@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from seqcl.augment import ByLength, Crop, Growing, Identity, Mask, Pair, Reorder, SameTarget, View, halves, stack
-from seqcl.encoders import GRU, HSTU, SASRec
+from seqcl.encoders import GRU, HSTU, BSARec, SASRec
 from seqcl.encoders.dropout import Dropout
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent, view_regularizer
@@ -709,6 +709,8 @@ def test_clusters_begin_after_the_warm_up_and_come_from_training_rows_alone(nega
     filled = objective.centres.abs().sum(1) > 0
     assert filled[:4].all() and filled[4:].sum() == 60, "no more clusters than rows"
     assert float(objective.density[:4].mean()) == pytest.approx(1, abs=1e-5)
+    objective.before_epoch(encoder, Rowwise(), epoch=0, epochs=2)  # of training, after pre-training
+    assert set(objective(encoder, rows_batch(range(5)))) == {"contrast"}
 
 
 def test_the_order_of_several_numbers_of_clusters_changes_nothing():
@@ -1160,7 +1162,7 @@ def test_supcon_that_draws_all_positives_is_supcon_and_others_of_its_target_are_
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 2])
-@pytest.mark.parametrize("kind", [SASRec, HSTU], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [SASRec, HSTU, BSARec], ids=lambda kind: kind.__name__)
 def test_the_gradient_after_a_block_reaches_as_many_blocks_as_overlap(kind, overlap):
     torch.manual_seed(0)
     encoder = kind(num_items=N, max_len=MAX_LEN, dim=DIM, layers=3).eval()

@@ -449,6 +449,15 @@ def test_the_towers_are_an_encoder_whose_states_know_the_user():
     torch.testing.assert_close(made.item_vectors(torch.tensor([4, 2])), table[[4, 2]])
 
 
+def test_the_blocks_of_the_towers_are_those_of_their_history():
+    made = towers()
+    states = made.by_block(BATCH, overlap=1)
+    assert made.depth == made.history.depth == 2 and states.shape == (2, 2, 8)
+    torch.testing.assert_close(states[:, -1], made.last(BATCH))
+    first = made.history.by_block(BATCH, overlap=1)[:, 0]
+    torch.testing.assert_close(states[:, 0], made.join(first, made.known_of(BATCH)))
+
+
 def test_items_that_training_never_met_read_as_nothing_and_unknown_users_and_ids_are_met():
     made = towers(trained=np.arange(7) != 2)
     nobody = BATCH._replace(items=BATCH.items.masked_fill(BATCH.items == 2, 0))
@@ -534,7 +543,9 @@ def test_two_targets_a_batch_have_the_optimum_that_is_known(correction):
     chance = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
     torch.manual_seed(0)
     encoder = Free(len(chance))
-    objective = BatchSoftmax(similarity="dot", temperature=1.0, correction=correction, rate=1e-3)
+    objective = BatchSoftmax(
+        similarity="dot", temperature=1.0, correction=correction, **({"rate": 1e-3} if correction == "stream" else {})
+    )
     objective.chance = torch.cat((torch.zeros(1), chance, torch.zeros(1))).double()
     objective.seen, objective.gap, objective.times = (torch.zeros(8, dtype=torch.float64) for _ in range(3))
     optimizer = torch.optim.SGD([encoder.table], lr=0.5)
@@ -686,6 +697,8 @@ def test_items_of_which_a_view_shows_nothing_are_left_out():
         (lambda: BatchSoftmax(temperature=0), "temperature must be above 0"),
         (lambda: BatchSoftmax(negatives=-1), "negatives must not be negative"),
         (lambda: BatchSoftmax(correction="count"), "did you mean counts"),
+        (lambda: BatchSoftmax(rate=0.1), "rate=0.1 needs correction=stream, not counts"),
+        (lambda: BatchSoftmax(correction="none", correct_target=False), "correct_target=False needs a correction"),
         (lambda: BatchSoftmax(rate=0), "rate must be above 0"),
         (lambda: FeatureContrast(items=1), "items must be 2 or more"),
         (lambda: FeatureContrast(drop=1), "drop must be from 0 to below 1"),

@@ -48,8 +48,7 @@ def sets():
     return found
 
 
-@pytest.mark.parametrize("decay", [0.7, 3.0])
-@pytest.mark.parametrize("likeness", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("likeness", "decay"), [(0.0, 0.7), (0.0, 3.0), (0.3, 0.7), (0.3, 3.0), (1.0, 1.0)])
 def test_weights_are_the_least_squares_of_every_split(likeness, decay):
     past, future = splits(decay)
     together = sets()
@@ -142,6 +141,8 @@ def test_too_many_items_and_bad_values_are_refused(monkeypatch):
     with pytest.raises(UserError, match=r"weights\.rank"):
         closed_form(TRAIN)
     assert closed_form(TRAIN, rank=3)[0].shape == (ITEMS, 3)
+    with pytest.raises(UserError, match=r"weights\.decay=7 needs weights\.likeness below 1"):
+        closed_form(TRAIN, likeness=1, decay=7, rank=3)
     for options in ({"likeness": 1.5}, {"ridge": 0}, {"decay": -1}, {"recency": -1}, {"rank": -1}):
         with pytest.raises(UserError, match=next(iter(options))):
             closed_form(TRAIN, **options)

@@ -573,6 +573,21 @@ def test_contrastive_losses_in_bfloat16_at_temperature_005_are_finite_and_near(s
         assert all(gradient.isfinite().all() for gradient in gradients(low, first, second))
 
 
+@pytest.mark.parametrize("loss", [barlow, vicreg])
+def test_decorrelation_is_that_of_float32_under_autocast(loss):
+    first, second = (normal(128, 256, dtype=torch.float32, seed=seed) for seed in (1, 2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = loss(first, second)
+    assert low.equal(loss(first, second)) and low.dtype == torch.float32
+
+
+def test_weights_of_negatives_are_refused_beside_what_weighs_them_too():
+    logits, own = normal(4, 6), torch.eye(4, 6, dtype=torch.bool)
+    for option in ({"hardness": 0.5}, {"prior": 0.1}):
+        with pytest.raises(UserError, match="weights of negatives cannot be given with hardness or prior"):
+            contrast(logits, own, weights=torch.ones(6), **option)
+
+
 @pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
 def test_alignment_equals_its_reference_and_is_zero_for_equal_views(power):
     first, second = normal(6, 4).requires_grad_(), normal(6, 4, seed=7).requires_grad_()

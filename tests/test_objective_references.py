@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from seqcl.augment import Crop, Identity, Mask, Pair, SameTarget, apart
+from seqcl.augment import Crop, Identity, Mask, Pair, SameTarget, View, apart
 from seqcl.errors import UserError
 from seqcl.losses import nt_xent
 from seqcl.objectives import Counterfactual, ItemGraph
@@ -100,6 +100,7 @@ def mo_co_v3(objective, encoder, first, second):
 def deep_infomax(objective, encoder, first, second):
     views, whole = shown(objective), (objective.head(first), objective.head(second))
     same, terms = together(views), []
+    both = [{*one.items[i].tolist(), *two.items[i].tolist()} for one, two in [views] for i in ROWS]
     for side, view in enumerate(views):
         rows = [view.items[i, : view.lengths[i]] for i in ROWS]
         states = [encoder(SeqBatch(row[None], torch.tensor([len(row)])))[0] for row in rows]
@@ -108,7 +109,7 @@ def deep_infomax(objective, encoder, first, second):
             "items": [
                 (
                     i,
-                    {j for j in ROWS if item in (*rows[j], *BATCH.items[j], TARGETS[j])},
+                    {j for j in ROWS if item in (*both[j], *BATCH.items[j], TARGETS[j])},
                     objective.of_items(encoder.item_embeddings()[item]),
                 )
                 for i in ROWS
@@ -454,6 +455,19 @@ def like(objective):
     return getattr(slow, objective.similarity)
 
 
+class Replaced(View):
+    """Put items in the place of others, which the row itself need not have."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, batch, generator):
+        other = torch.randint(1, 9, batch.items.shape, generator=generator)
+        swap = (torch.rand(batch.items.shape, generator=generator) < self.rate) & (batch.items > 0)
+        return batch._replace(items=torch.where(swap, other, batch.items))
+
+
 def shown(objective) -> tuple[SeqBatch, ...]:
     """Make the views that the objective makes of the batch after seed 3."""
     torch.manual_seed(3)
@@ -486,6 +500,7 @@ def test_every_contrastive_objective_has_a_reference():
         ("TwoViews", {"third": Mask}),
         ("TwoViews", {"third": SameTarget, "similarity": "dot"}),
         ("DIM", {"second": Mask}),
+        ("DIM", {"second": partial(Replaced, rate=0.6), "layers": "items"}),
         ("DIM", {"second": SameTarget, "layers": "items"}),
         ("SwAV", {"crops": 3, "crop": 0.4}),
         ("MoCo", {"mixed": 5, "mixed_with_query": 3, "hardest": 6}),

@@ -158,7 +158,8 @@ class Pair(Group):
         number: Views of a row.
         correlation: Source of the correlated items that views bring in: cooccurrence (ItemCF-IUF), embedding (the
             model's own item embeddings), or hybrid, the surer of the two (CoSeRec, arXiv 2108.06479, section 3.1).
-        warmup: Epochs during which embedding and hybrid use co-occurrence; afterwards they are made anew every epoch.
+        warmup: Epochs of pre-training and of training during which embedding and hybrid use co-occurrence; afterwards they
+            are made anew every epoch.
 
     Raises:
         UserError: there are too few views for these options.
@@ -208,7 +209,10 @@ class Pair(Group):
     @torch.no_grad()
     def before_epoch(self, table: Tensor, epoch: int) -> None:
         """Make the item correlation anew from the item embeddings (N + 2, D), if it comes from there."""
-        if self.counted is None or self.correlation == "cooccurrence" or epoch < self.warmup:
+        if self.counted is None or self.correlation == "cooccurrence":
+            return
+        if epoch < self.warmup:
+            self.rebind(self.counted[0])  # pre-training may have left another
             return
         learned = by_embedding(table, top_k=self.neighbours_needed)
         if self.correlation == "hybrid":

@@ -101,7 +101,7 @@ def by_length(
         threshold: Items up to which a row is short; 4 in the paper.
         correlation: Source of correlated items: cooccurrence (ItemCF-IUF), embedding (the model's own item
             embeddings), or hybrid, the surer of the two.
-        warmup: Epochs by co-occurrence alone, before embeddings count.
+        warmup: Epochs of each stage by co-occurrence alone, before embeddings count.
     """
     short: list[View] = [Substitute(rate=substitute, least=1), Insert(rate=insert, least=1), Mask(rate=mask)]
     longer: list[View] = [Crop(rate=crop), Reorder(rate=reorder)]
@@ -138,7 +138,7 @@ def evened_out(
             it, as in the authors' code.
         correlation: Source of correlated items: cooccurrence (ItemCF-IUF), embedding (the model's own item
             embeddings), or hybrid, the surer of the two.
-        warmup: Epochs by co-occurrence alone, before embeddings count.
+        warmup: Epochs of each stage by co-occurrence alone, before embeddings count.
     """
     small = Substitute(rate=substitute, least=1, gaps="small", side=side)
     large = Insert(rate=insert, least=1, gaps="large", side=side)

@@ -61,18 +61,8 @@ class BlockEncoder(TableEncoder):
     def by_block(self, batch: SeqBatch, *, overlap: int) -> Tensor:
         """States after the newest items, block by block: (B, depth, D); a block that several gradients reach runs for each."""
         layout = Layout(batch, causal=self.causal)
-        inputs = [self.embed(batch, layout)]  # of each block, (S, D)
-        for block in self.blocks[:-1]:
-            inputs.append(block(inputs[-1], layout))
-        found = []
-        for place, block in enumerate(self.blocks):
-            begin, x = place - overlap, inputs[place]
-            if place and begin >= 0:
-                x = inputs[begin].detach()
-                for earlier in self.blocks[begin:place]:
-                    x = earlier(x, layout)
-            found.append(self.finish(block(x, layout, newest=True)))
-        return torch.stack(found, 1)
+        found = newest_by_block(self.blocks, self.embed(batch, layout), layout, overlap)
+        return self.finish(torch.stack(found, 1))
 
     def embed(self, batch: SeqBatch, layout: Layout) -> Tensor:
         """Input of the first block: (S, D)."""
@@ -81,3 +71,26 @@ class BlockEncoder(TableEncoder):
     def finish(self, x: Tensor) -> Tensor:
         """States from the last block's output: (..., D)."""
         return x
+
+
+def newest_by_block(blocks: nn.ModuleList, x: Tensor, shape: Layout | Tensor, overlap: int) -> list[Tensor]:
+    """What each block gives at the newest items; its gradient goes through `overlap` blocks below it, see `Encoder.by_block`.
+
+    Args:
+        blocks: called as block(x, shape), and with newest=True.
+        x: the input of the first block.
+        shape: what the blocks know of the rows.
+        overlap: blocks below its own that a gradient reaches.
+    """
+    inputs = [x]  # of each block
+    for block in blocks[:-1]:
+        inputs.append(block(inputs[-1], shape))
+    found = []
+    for place, block in enumerate(blocks):
+        begin, x = place - overlap, inputs[place]
+        if place and begin >= 0:
+            x = inputs[begin].detach()
+            for earlier in blocks[begin:place]:
+                x = earlier(x, shape)
+        found.append(block(x, shape, newest=True))
+    return found

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from seqcl.encoders import sasrec
 from seqcl.encoders.attention import join, split
 from seqcl.encoders.base import TableEncoder
+from seqcl.encoders.blocks import newest_by_block
 from seqcl.encoders.dropout import Dropout
 from seqcl.encoders.table import at_least_one
 from seqcl.errors import UserError
@@ -91,6 +92,14 @@ class BSARec(TableEncoder):
         for block in self.blocks[:-1]:
             x = block(x, shut)
         return self.blocks[-1](x, shut, newest=True)[:, 0]
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    def by_block(self, batch: SeqBatch, *, overlap: int) -> Tensor:
+        """States after the newest items, block by block: (B, depth, D)."""
+        return torch.cat(newest_by_block(self.blocks, *self.embed(batch), overlap), 1)
 
     def embed(self, batch: SeqBatch) -> tuple[Tensor, Tensor]:
         """Item embeddings with their places, (B, M, D), padded in front to M = max_len; and what attention adds to scores, (B, 1, M, M)."""

@@ -127,6 +127,17 @@ class TwoTower(Encoder):
             return states
         return self.join(states, self.known_of(batch))
 
+    @property
+    def depth(self) -> int:
+        return self.history.depth
+
+    def by_block(self, batch: SeqBatch, *, overlap: int) -> Tensor:
+        """States after the newest items, block by block of the history, joined with their user: (B, depth, D)."""
+        states = self.history.by_block(batch, overlap=overlap)
+        if self.user_features is None:
+            return states
+        return self.join(states, self.known_of(batch)[:, None].expand(-1, self.depth, -1))
+
     def join(self, states: Tensor, known: Tensor) -> Tensor:
         """Add to states (..., D) what the user tower makes of the features (..., F * K)."""
         return states + self.user_tower(torch.cat((states, known), -1))

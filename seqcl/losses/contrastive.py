@@ -37,14 +37,19 @@ def contrast(
         logits: (M, C) similarities over the temperature, anchors by candidates.
         positives: (M, C) bool, True where the candidate is a positive of the anchor.
         keep: (M, C) or (C,) bool, False removes a candidate from the denominator; positives always stay.
-        weights: (M, C) or (C,), >= 0, factors of the negatives in the denominator; positives have 1.
+        weights: (M, C) or (C,), >= 0, factors of the negatives in the denominator; positives have 1. Not with hardness or prior.
         shares: (M, C), the part of each positive in the mean outside the log, 1 in all; None for equal ones (i-Mix, arXiv 2010.08887).
         reduction: average several positives outside the log (out, the better one in the paper) or inside it (in).
         hardness: beta: a negative counts in proportion to exp(beta * logit), and all N of an anchor together as N; 0 is uniform.
         prior: tau+, the chance that a negative is a false one, 0 to below 1: their expected part is taken off the sum.
         lowest: the smallest value that a logit can have, below which no correction takes the mean of the negatives.
+
+    Raises:
+        UserError: weights with hardness or prior, which weigh the negatives themselves.
     """
     check_choice("reduction", reduction, Reduction)
+    if weights is not None and (hardness or prior):
+        raise UserError("contrast: weights of negatives cannot be given with hardness or prior, which weigh them too")
     logits = wide(logits)
     found = positives.sum(1)  # (M,)
     some = found > 0  # (M,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,7 +21,8 @@ def barlow(first: Tensor, second: Tensor, *, redundancy: float = 0.005) -> Tenso
         redundancy: Factor of the pairs of different channels; 0.005 in the paper.
     """
     first, second = (_standard(wide(view)) for view in (first, second))
-    correlation = first.T @ second / len(first)  # (W, W)
+    with torch.autocast(first.device.type, enabled=False):  # half precision would round the correlations
+        correlation = first.T @ second / len(first)  # (W, W)
     own = correlation.diagonal()
     others = correlation.square().sum() - own.square().sum()
     return ((1 - own).square().sum() + redundancy * others) / len(own)
@@ -51,5 +53,6 @@ def _standard(view: Tensor) -> Tensor:
 
 def _off_diagonal(centred: Tensor) -> Tensor:
     """The sum of squared covariances of different channels, over their number."""
-    covariance = centred.T @ centred / (len(centred) - 1)  # (W, W)
+    with torch.autocast(centred.device.type, enabled=False):
+        covariance = centred.T @ centred / (len(centred) - 1)  # (W, W)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / len(covariance)

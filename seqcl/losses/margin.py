@@ -92,7 +92,7 @@ def view_regularizer(first: Tensor, second: Tensor, same: Tensor, *, similarity:
 
     `own` is the similarity of a row to its partner, `hardest` the largest one to any other row. The loss is the mean of
     own - min(own, hardest) over rows, plus the mean of max(own, hardest) - similarity over all other rows. Differs from the
-    authors' code: the other rows are those of the other view alone.
+    authors' code: the other rows are those of the other view alone, and the first views alone are anchors.
 
     Args:
         first: (B, D) one view of each row.

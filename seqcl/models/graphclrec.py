@@ -13,7 +13,7 @@ class GraphCLRec(Contrastive):
 
     Differs from the paper: an encoder of sequences reads what is left of the graph as a row, in place of a graph network; the
     negatives are views of both kinds instead of the other kind, and the partner stands in the sum with them, where the authors' code
-    leaves it out; edges are cut, and none is added, as in their code.
+    leaves it out; edges are cut, and none is added, as in their code for unsupervised learning; theirs for few labels adds as many.
     """
 
     views = part(node_edge_mask_subgraph)

@@ -94,6 +94,8 @@ def check_weights(
     ):
         if not fits:
             raise UserError(f"{section}.{name} must be {told}, not {value}")
+    if likeness == 1 and decay != 1:
+        raise UserError(f"{section}.decay={decay} needs {section}.likeness below 1: sets of items know no distance")
     if not rank and num_items > DENSE:
         raise UserError(
             f"{section}: {num_items:,} items have too many pairs (up to {DENSE:,} items): give {section}.rank, such as 512"

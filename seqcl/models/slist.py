@@ -11,7 +11,9 @@ class SLIST(Linear):
 
     `weights.likeness` 0 is their SLIT, 1 with `weights.diagonal` their SLIS.
 
-    Differs from the paper: rows are not weighed by their age, and an item that comes twice before a split counts twice.
+    Differs from the paper: rows are not weighed by their age, and an item that comes twice before a split counts twice. From the
+    authors' code: a past is not scaled to sum 1, so long rows count for more; all items before a split are its past, where most of their
+    files take the last alone (`weights.decay` near 0); of an item that a row has twice, the newest alone counts in its scores.
     """
 
     weights = part(closed_form, likeness=0.2)

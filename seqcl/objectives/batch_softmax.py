@@ -13,7 +13,7 @@ from torch import Tensor
 from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import softmax
-from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.base import Objective, refuse_unread, rng
 from seqcl.objectives.positions import Learned, check_one_pass, learned_positions, only_newest
 from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
@@ -67,6 +67,10 @@ class BatchSoftmax(Objective):
         if not 0 < rate <= 1:
             raise UserError(f"BatchSoftmax: rate must be above 0 and at most 1, not {rate}")
         check_choice("correction", correction, Correction)
+        if correction != "stream":
+            refuse_unread("BatchSoftmax", f"correction=stream, not {correction}", BatchSoftmax, rate=rate)
+        if correction == "none":
+            refuse_unread("BatchSoftmax", "a correction", BatchSoftmax, correct_target=correct_target)
         self.temperature, self.negatives, self.correction, self.rate = temperature, negatives, correction, rate
         self.correct_target = correct_target
         self.scoring = Scoring(similarity=similarity, temperature=temperature, bias=bias)

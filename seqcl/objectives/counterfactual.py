@@ -29,7 +29,8 @@ class Counterfactual(Objective):
 
     Differs from the paper: replacements are drawn from all training interactions, each equally likely, as from a
     concept memory without an end; the target is never put in. All of the chosen items are replaced, not a part of them.
-    A negative that equals its row is left out.
+    A negative that equals its row is left out. The authors' code draws the row itself to the target too, in `interest`, and the
+    row's state away from what is not the target.
 
     Args:
         dim: Width D of the encoder's states.

@@ -74,6 +74,7 @@ class DIM(Tempered, ViewsObjective):
         source = batch if batch.targets is None else whole_rows(batch)
         distinct, has = different_items(stack(source, views).items, encoder.num_items)  # (N',), (3B, N')
         of_source, *of_views = has.chunk(3)  # (B, N') each
+        known = same.float() @ has.view(3, *of_source.shape).any(0).float() > 0  # (B, N'), no negatives of a row
         terms = []
         for side, (items, seen, shown) in enumerate(zip(views.items.chunk(2), states.chunk(2), of_views, strict=True)):
             if self.of_states is not None:
@@ -83,9 +84,8 @@ class DIM(Tempered, ViewsObjective):
                 terms.append(self.loss(whole[1 - side], self.of_states(seen[real]), own, masked))
             if self.of_items is not None:
                 there = shown.any(0)  # (N',), K of them
-                masked = same.float() @ (shown | of_source)[:, there].float() > 0  # (B, K)
                 places = self.of_items(encoder.item_vectors(distinct[there]))
-                terms.append(self.loss(whole[1 - side], places, shown[:, there], masked))
+                terms.append(self.loss(whole[1 - side], places, shown[:, there], known[:, there]))
         self.observe(*whole, masked_share=related_share(same), **self.seen())
         self.lack(contrast=same.all())
         return {"contrast": self.weight * torch.stack(terms).mean()}

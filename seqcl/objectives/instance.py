@@ -50,7 +50,8 @@ class Instance(ViewsObjective):
     """A view must be told to be its row's, and no row to be another's: the term `contrast` (Ye et al., arXiv 1904.03436, section 3.2).
 
     Differs from the paper: the mean over rows instead of the sum. Rows of one user or with one last target are not driven
-    apart. The authors' code contrasts two views of each row both ways, and leaves a view's own copy out of the sum below.
+    apart. The authors' code contrasts two views of each row both ways, and leaves a view's own copy out of the sum below; what a view is
+    compared with takes no gradient there.
 
     Args:
         views: Source of the view of a row; of a pair of views the second is used.

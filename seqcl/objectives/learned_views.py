@@ -28,7 +28,8 @@ class LearnedViews(ViewsObjective):
     learned views from becoming equal.
 
     Differs from the authors' code: that trains the encoder on each batch a second time, after the augmenters have
-    changed.
+    changed. Its augmenters narrow a state to a half and a quarter in between; here all layers are as wide as a state. Its
+    regulariser has the views of both augmenters for anchors, here the first one's alone.
 
     Args:
         views: Source of the two views of a row.

@@ -170,7 +170,8 @@ class MutualInformation(Objective):
         without, segments = cut(rows, token=encoder.num_items + 1)
         context, segment = encoder.last(stack(without, segments)).chunk(2)  # (B, D) each
         itself = torch.eye(len(context), dtype=torch.bool, device=context.device)
-        one = (segments.items[:, None] == segments.items).all(-1)  # (B, B), the same segment
+        number = segments.items.unique(dim=0, return_inverse=True)[1]  # (B,), of each distinct segment
+        one = number[:, None] == number  # (B, B), the same segment
         alike = (whose.like(whose) | one) & ~itself
         self.observed = {"masked_share": masked_share(alike, among=~itself)}
         self.missing["segment"] = (alike | itself).all()

@@ -152,8 +152,8 @@ class SimSiam(ViewsObjective):
     """Each view predicts the other's projection, which takes no gradient: the term `predict` (arXiv 2011.10566, eq. 2).
 
     Differs from the paper: the loss is 2 - 2 cos instead of - cos, so it is never negative and its gradient is twice as
-    large. The projection has two layers instead of three, the predictor has no bottleneck, and batch norm sees both
-    views together.
+    large. The projection has two layers instead of three and no batch norm behind the last, the predictor has no bottleneck,
+    and batch norm sees both views together.
 
     Args:
         views: Source of the two views of a row.

@@ -48,7 +48,7 @@ class Prototypes(ViewsObjective):
             one with the largest cosine.
         momentum: Fraction of a slow copy of the encoder that stays in each step; the copy's states make clusters and find a
             row's own centre. 0.999 in PCL; 0, as in ICLRec and ICSRec, is the encoder itself.
-        warmup: Epochs without `intent` at the beginning, while the states mean little.
+        warmup: Epochs without `intent` at the beginning of pre-training and of training, while the states mean little.
         head: Projection of views before `contrast`; clusters are made of states without it.
         states: Vector of a view in `contrast`: its newest state, the mean of its states, or all of them, aligned at
             their ends; all takes no head; all in the code of ICLRec, newest in that of ICSRec.
@@ -113,6 +113,7 @@ class Prototypes(ViewsObjective):
     def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
         super().before_epoch(encoder, batches, epoch=epoch, epochs=epochs)
         if epoch < self.warmup:
+            self.active.fill_(False)  # after pre-training there are centres
             return
         states = encode(self.clustering(encoder), batches, self.intent_states)  # (W, D)
         for seed, (centres, density) in enumerate(self.by_number()):

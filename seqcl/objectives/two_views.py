@@ -149,7 +149,8 @@ class AlignUniform(ViewsObjective):
 class SupCon(Tempered, ViewsObjective):
     """Contrast with all views of rows with the same last target as positives: the term `contrast` (arXiv 2004.11362).
 
-    Differs from the paper: rows of one user with different targets are no negatives of each other.
+    Differs from the paper: rows of one user with different targets are no negatives of each other. Of KCL's: positives that are not
+    drawn are no negatives either; there they stay in the denominator.
 
     Args:
         views: Source of the two views of a row.
