@@ -50,7 +50,10 @@ def whole_file(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
         raise OSError(errno.EINVAL, "is no regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(PART + uuid.uuid4().hex)
-    beside.touch()
+    try:
+        beside.touch()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # the name that the user gave
     mode = beside.stat().st_mode
     beside.unlink()
     try:
@@ -65,6 +68,25 @@ def whole_file(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_place(path: Path | None, option: str) -> None:
+    """Refuse a place where no file can be written, before any work is done.
+
+    Args:
+        path: the file that will be written; None: none will.
+        option: the option that names it, for the message.
+
+    Raises:
+        UserError: a folder or a device is there, or the folder around it cannot be written.
+    """
+    if path is None:
+        return
+    if path.exists() and not path.is_file():
+        raise UserError(f"{option} {path}: {'a folder' if path.is_dir() else 'no regular file'} is there; name a file")
+    above = next(one for one in (*path.absolute().parents,) if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: {above} is no folder that can be written to")
 
 
 def keep(path: Path, previous: Path) -> None:

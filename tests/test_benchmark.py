@@ -458,7 +458,11 @@ def test_a_row_that_cannot_be_tuned_stops_no_other_and_a_killed_beginning_of_a_s
 
 def test_kept_files_of_several_data_sets_have_names_of_their_own(begun):
     text = GRID.replace("data: [", "data: [{dataset: log.csv, name: other, data.max_len: 5}, ")
-    assert run(text, "--seeds", "1", "--only", "SASRec", "--keep", "kept") == 0
+    words = ["--html", "page.html", "--json", "found.json"]
+    assert run(text, "--seeds", "1", "--only", "SASRec", "--keep", "kept", *words) == 0
+    found = json.loads(Path("found.json").read_text())["comparisons"]
+    assert [one["data"]["name"] for one in found] == ["other", "small"]
+    assert all(f"model on {name}" in Path("page.html").read_text() for name in ("other", "small"))
     assert sorted(file.name for file in Path("kept").iterdir()) == ["other-SASRec-0.parquet", "small-SASRec-0.parquet"]
 
 
@@ -545,6 +549,11 @@ def test_a_killed_benchmark_goes_on_where_it_was(folder, monkeypatch):
         ("data: markov\nmodels: [SASRec]\nmetric: ndgc@10\n", ":3: .*did you mean ndcg"),
         ("data: markov\nmodels: [SASRec]\nseeds: 0\n", ":3: seeds must be a number of seeds"),
         ("data: markov\nmodels: [SASRec]\nseeds: [a]\n", ":3: seeds must be"),
+        ("data: markov\nmodels: [SASRec]\nseeds: [0, -1]\n", "grid.yaml:3: seed -1 must be from 0 to"),
+        (
+            "data: markov\nmodels: [SASRec]\noptions:\n  train.lr: 1\n  train: {lr: 2}\n",
+            "grid.yaml:5: train.lr stands on line 4 already",
+        ),
         ("data: markov\nmodels: [SASRec]\nbudget: {epoch: 3}\n", r":3: unknown budget 'epoch': did you mean epochs"),
         ("data: markov\nmodels: [SASRec]\nbudget: 3\n", ":3: budget must be"),
         (

@@ -88,7 +88,7 @@ def test_recommend_prints_items(run, capsys):
 def test_data_commands(tmp_path, capsys):
     target = tmp_path / "log.parquet"
     assert main(["data", "convert", "markov", str(target)]) == 0
-    assert main(["data", "stats", str(target)]) == 0
+    assert main(["data", "stats", str(target), "--data.user", "user_id"]) == 0  # as messages name it
     printed = capsys.readouterr().out
     assert json.loads(printed[printed.index("{") :])["interactions"] == len(pd.read_parquet(target))
     assert main(["data", "list"]) == 0

@@ -68,6 +68,13 @@ def test_seeds_of_one_configuration_are_one_row_and_the_last_run_is_the_baseline
     assert rows["GRU4Rec"].effect == pytest.approx(apart.mean() / apart.std(ddof=1))
 
 
+def test_runs_without_a_common_seed_are_compared_and_it_is_said(runs, capsys):
+    assert main(["compare", str(runs["CL4Rec", 1]), str(runs["SASRec", 0])]) == 0
+    assert "CL4Rec has seed 1 and SASRec has seed 0: none in common, so they are paired" in capsys.readouterr().err
+    assert main(["compare", str(runs["CL4Rec", 1]), str(runs["SASRec", 1])]) == 0
+    assert "in common" not in capsys.readouterr().err
+
+
 def test_slices_are_those_of_the_run(runs):
     found = compare_runs([runs["CL4Rec", 0], runs["SASRec", 0]])
     stored = json.loads((runs["CL4Rec", 0] / "metrics.json").read_text())["slices"]
@@ -237,7 +244,11 @@ def test_a_page_is_not_put_in_the_place_of_a_device_or_a_folder(runs, tmp_path, 
     words = ["compare", str(runs["CL4Rec", 0]), str(runs["SASRec", 0])]
     assert main([*words, "--html", str(tmp_path / "pipe")]) == 2
     assert main([*words, "--csv", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count("is no regular file") == 2
+    assert main([*words, "--html", str(runs["CL4Rec", 0] / "log.txt" / "page.html")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith(f"--html {tmp_path / 'pipe'}: no regular file is there; name a file")
+    assert said[1].endswith(f"--csv {tmp_path}: a folder is there; name a file")
+    assert said[2].endswith("log.txt is no folder that can be written to")
     assert (tmp_path / "pipe").is_fifo()
 
 

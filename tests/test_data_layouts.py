@@ -107,6 +107,8 @@ def test_times_are_found_by_name_or_content_and_become_seconds(
     [
         (LOG.format("date", "2020-01-01", "01/02/2020", "2020-01-03"), r"log.csv:3: column 3 'date': '01/02/2020': is the day"),
         (LOG.format("time", 1577836800, 1577836800000, 1577836801), r"log.csv:3: column 3 'time': 1577836800000 is in milliseconds, but other times are in seconds"),
+        (LOG.format("time", 1577836800, 157783680, 1577836801), r"log.csv:3: column 3 'time': 157783680 is a time of 1975, but the newest is of 2020: are digits cut off\? --data.where 'time > 157783680'"),
+        (LOG.format("time", 1577836800000, 1577836801000, 157), r"log.csv:4: column 3 'time': 157 is a time of 1970"),
         (LOG.format("time", "12:00:01", "12:00:02", "12:00:03"), r"log.csv:2: column 3 'time': '12:00:01' is not a time"),
         ("user_id,item_id,begun,ended\n1,10,1577836800,1577836801\n1,11,1577836802,1577836803\n2,10,1577836800,1577836805\n", "the time could be begun or ended"),
         ("user_id,track_id,artist_id\n1,10,1\n1,11,1\n2,10,1\n", "the item could be track_id or artist_id; choose with --data.item track_id"),
@@ -119,6 +121,12 @@ def test_what_is_not_clear_stops(content: str, message: str, tmp_path: Path) -> 
     with pytest.raises(UserError, match=message) as caught:
         read(written(tmp_path, "log.csv", content))
     assert len(str(caught.value).replace(f"{tmp_path}/", "")) <= 300
+
+
+def test_equal_times_are_said_and_zeros_and_old_times_of_no_unit_are_taken(tmp_path: Path) -> None:
+    said = "all times are the same, so rows stay in the order of the source"
+    for times, alike in (((1.5e9,) * 3, True), ((0, 1577836800, 1577836801), False), ((1, 5, 900), False)):
+        assert (said in read(written(tmp_path, "log.csv", LOG.format("time", *times))).told) == alike
 
 
 def test_several_names_of_one_role_go_by_rank_and_are_said(tmp_path: Path) -> None:

@@ -121,6 +121,21 @@ def test_a_line_break_inside_quotes_does_not_end_a_row(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_quote_that_stands_alone_is_named_and_swallows_no_row(tmp_path: Path) -> None:
+    path = text(tmp_path, 'user_id,item_id,time\n1,5,1\n1,"a,2\n2,b,3\n2,"c,4\n3,d,5\n')
+    with pytest.raises(
+        UserError, match=r"log.csv:5: text stands behind a closing quote, in a row that begins on line 3"
+    ):
+        read(path)
+    path = text(tmp_path, 'user_id,item_id,time\n1,5,1\n1,"a,2\n2,b,3\n')
+    with pytest.raises(UserError, match=r"log.csv:4: .* it begins on line 3: is a quote left open there"):
+        read(path)
+    packed = tmp_path / "log.csv.gz"
+    packed.write_bytes(gzip.compress(b'user_id,item_id,time\n1,5,1\n1,"a,2\n2,b,3\n2,"c,4\n3,d,5\n'))
+    with pytest.raises(UserError, match=r"gz:5: text stands behind a closing quote"):
+        read(packed)
+
+
 def test_dates_become_seconds_in_every_format(tmp_path: Path) -> None:
     texts = ["2020-01-01 00:00:00", "2020-01-01 00:00:01", "2020-01-02 00:00:00"]
     expected = [1577836800.0, 1577836801.0, 1577923200.0]

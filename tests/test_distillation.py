@@ -191,6 +191,11 @@ SMALL = ("--encoder.dim", "16", "--train.epochs", "4", "--train.lr", "0.01", "--
 SMALL = (*SMALL, "--eval.exclude_seen", "false", "--track", "none")
 
 
+def test_a_counted_teacher_alone_does_not_say_which_data(capsys):
+    assert main(["distill", "SLIST"]) == 2
+    assert "distill SLIST: it is no run, so it does not say which data: give --dataset" in capsys.readouterr().err
+
+
 def distilled(teachers, runs, *words):
     assert main(["distill", *map(str, teachers), "--runs", str(runs), *SMALL, *words]) == 0
     (folder,) = runs.glob("*-*")

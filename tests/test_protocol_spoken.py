@@ -49,6 +49,18 @@ def csv(tmp_path):
     return write
 
 
+def test_interactions_that_stand_twice_are_a_warning_with_the_way_out(tmp_path, said):
+    twice = pd.concat([frame(repeating(20, 0))] * 2)
+    seqcl.train(twice, runs=str(tmp_path), progress=False, eval={"exclude_seen": False}, **TINY)
+    line = "120 of 240 interactions have the user, item and time of the one before; --data.duplicates first or last"
+    assert line in said.text
+    said.clear()
+    seqcl.train(
+        frame([[1, 1, 2, 3], [3, 3, 1, 2]]), runs=str(tmp_path), progress=False, eval={"exclude_seen": False}, **TINY
+    )
+    assert "of the one before" not in said.text  # the same item at another time
+
+
 SHORT = ["--encoder.dim", "8", "--train.epochs", "1"]
 
 

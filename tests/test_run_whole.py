@@ -240,6 +240,15 @@ def test_a_damaged_log_of_a_run_is_refused_with_a_way_out(
     assert main(["evaluate", "run"]) == 0
 
 
+def test_a_configuration_that_was_emptied_is_not_taken_for_the_defaults(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(world, tmp_path / "world", symlinks=True)
+    (tmp_path / "world/run/config.yaml").write_text("")
+    assert main(["evaluate", str(tmp_path / "world/run")]) == 2
+    assert "config.yaml holds no model and no dataset, so it is not as its run wrote it" in capsys.readouterr().err
+
+
 def test_a_run_without_a_packed_log_reads_its_data_set(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

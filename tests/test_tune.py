@@ -106,6 +106,7 @@ def test_a_model_without_options_is_refused() -> None:
         ("train.monitor: [ndcg@10]", r"option train\.monitor is not searched"),
         ("objective.weight: {low: 0.2, high: 1.0}", r"its value 0\.1 is not in .*widen that, or begin elsewhere with --objective\.weight"),
         ("objective.weight: {low: 0.0, high: 1.0, log: true}", r"space\.yaml:1: option objective\.weight: .*low"),
+        ("objective.weight: {lo: 0.0, high: 1.0}", r"space\.yaml:1: option objective\.weight: unknown word 'lo': did you mean low"),
         ("objective.weight: {low: 0.0}", r"expected choices in brackets"),
         ("objective.weight: 0.1", r"expected choices in brackets"),
         ("objective.weight: {low: 0.0, high: 1.0, log: 3}", r"log must be true or false"),

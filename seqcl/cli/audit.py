@@ -32,9 +32,11 @@ def add_audit(commands: Any, add_plugin: Callable[[argparse.ArgumentParser], Non
 
 def audit(chosen: argparse.Namespace) -> int:
     """`seqcl audit RUN`: 1 if anything is broken."""
+    from seqcl.disk import check_place
     from seqcl.experiment.audit import audit as checks_of
     from seqcl.experiment.folder import write_text
 
+    check_place(chosen.json, "--json")
     lines = Lines()
     found = checks_of(chosen.run, device=chosen.device, plugins=chosen.plugin, batches=chosen.batches, tell=lines.add)
     broken = sum(check.verdict == "broken" for check in found)

@@ -53,12 +53,15 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     from seqcl import plugins
     from seqcl.config.settings import of_words
     from seqcl.config.shipped import located
+    from seqcl.disk import check_place
     from seqcl.errors import positive
     from seqcl.experiment.grid_file import read_grid
     from seqcl.experiment.tasks import tasks_of
     from seqcl.experiment.verdicts import verdicts
 
     positive("--jobs and --threads", jobs=chosen.jobs, threads=chosen.threads)
+    for option in ("html", "csv", "json"):
+        check_place(getattr(chosen, option), f"--{option}")
     plugins.load_all(chosen.plugin)
     grid = read_grid(located(str(chosen.file), "benchmark"))
     if chosen.seeds is not None:

@@ -44,12 +44,16 @@ def add_compare(commands: Any) -> None:
 def compare(chosen: argparse.Namespace) -> int:
     """`seqcl compare RUN RUN ...`: a table, or JSON."""
     from seqcl import plugins
-    from seqcl.disk import whole_file
+    from seqcl.disk import check_place, whole_file
     from seqcl.experiment.compare import compare_runs
+    from seqcl.experiment.spoken import warnings_shown
     from seqcl.report import print_comparison, write_page
 
+    for option in ("csv", "html"):
+        check_place(getattr(chosen, option), f"--{option}")
     plugins.load_all(chosen.plugin)
-    found = compare_runs(chosen.runs, baseline=chosen.baseline, metric=chosen.metric)
+    with warnings_shown():
+        found = compare_runs(chosen.runs, baseline=chosen.baseline, metric=chosen.metric)
     records = found.records()
     if chosen.csv is not None:
         import pandas as pd

@@ -47,7 +47,9 @@ def data_parsers(command: argparse.ArgumentParser) -> None:
         action.add_argument("dataset", help="name or path")
         for option, about in READ_OPTIONS.items() if name != "download" else ():
             kind = float if option == "min_rating" else str
-            action.add_argument(f"--{option}", type=kind, help=about, default="time" if option == "order" else None)
+            names = (f"--{option}", f"--data.{option}")  # as `seqcl train` has it, and messages too
+            order = "time" if option == "order" else None
+            action.add_argument(*names, dest=option, type=kind, help=about, default=order)
         if name == "convert":
             action.add_argument("target", help="file to write: .csv, .tsv, .parquet, .inter or .txt")
         if name == "pack":

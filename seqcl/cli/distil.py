@@ -39,13 +39,18 @@ def words_of(words: list[str]) -> list[str]:
     for run in runs:
         if not (Path(run) / "config.yaml").is_file() and not is_counted(run):
             raise UserError(f"distill: {none_of(run)}")
-    named = any(word.partition("=")[0] in ("--model", "--config") for word in rest)
+    given = [word.partition("=")[0] for word in rest]
+    if not (Path(runs[0]) / "config.yaml").is_file() and not {"--dataset", "--config"} & {*given}:
+        raise UserError(
+            f"distill {runs[0]}: it is no run, so it does not say which data: give --dataset, or a run first"
+        )
+    named = bool({"--model", "--config"} & {*given})
     rest = [*data_of(Path(runs[0])), *([] if named else ["--model", "Distil"]), *rest]
     recipe = config.resolve(rest, notify=lambda line: None).recipe
     if "distil" not in recipe.parts:
         raise UserError(f"{recipe.name} is counted, so it learns from nobody: give a model that is trained")
-    given = ",".join(os.path.realpath(run) if (Path(run) / "config.yaml").exists() else run for run in runs)
-    return [*rest, f"--distil.teachers={given}"]
+    teachers = ",".join(os.path.realpath(run) if (Path(run) / "config.yaml").exists() else run for run in runs)
+    return [*rest, f"--distil.teachers={teachers}"]
 
 
 def data_of(folder: Path) -> list[str]:

@@ -75,7 +75,7 @@ def read(path: Path, *, named_by: str | None = None, stored: bool = False, optio
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{source}: the file must hold `key: value` lines")
     try:
-        settings = {key: Setting(value, f"{path}:{line}") for key, value, line in leaves(root, text)}
+        settings = settings_of(root, text, path)
     except UserError as error:
         raise UserError(f"{path}:{error}") from None
     base, plugins = settings.pop("base", None), settings.pop("plugins", None)
@@ -114,6 +114,21 @@ def size_of(node: yaml.Node, known: dict[int, int]) -> int:
     inner = sum(size_of(one, known) for one in children) if isinstance(children, list) else 0
     known[id(node)] = 1 + inner
     return known[id(node)]
+
+
+def settings_of(node: yaml.MappingNode, text: str, path: Path) -> Settings:
+    """The settings of a mapping, each with its file and line.
+
+    Raises:
+        UserError: an option stands twice, perhaps as `train.epochs` and below `train`; begins with the line.
+    """
+    found: dict[str, Setting] = {}
+    lines: dict[str, int] = {}
+    for key, value, line in leaves(node, text):
+        if key in found:
+            raise UserError(f"{line}: {key} stands on line {lines[key]} already")
+        found[key], lines[key] = Setting(value, f"{path}:{line}"), line
+    return found
 
 
 def leaves(node: yaml.MappingNode, text: str, prefix: str = "") -> Iterator[tuple[str, Any, int]]:

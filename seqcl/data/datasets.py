@@ -34,7 +34,7 @@ from seqcl.errors import UserError, unknown
 if TYPE_CHECKING:
     from typing import Unpack  # of Python 3.11
 
-READING = 2
+READING = 3
 """Version of the rules by which files are read; another version makes other cache entries."""
 logger = logging.getLogger("seqcl")
 

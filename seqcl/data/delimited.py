@@ -160,7 +160,41 @@ def parse(table: TextTable, chosen: Chosen, *, text_time: bool = False) -> pa.Ta
         ),
         convert_options=arrow_csv.ConvertOptions(include_columns=chosen.needed, column_types=types),
     )
+    if layout.quoted and len(found) + layout.header < lines_in(table.path):
+        check_quotes(table)
     return found.slice(0, max(0, len(found) - blank_lines_at_end(table.path)))
+
+
+def lines_in(path: Path) -> int:
+    """The number of lines of a file that holds quotes; 0 for any other, whose rows are lines."""
+    if not holds_quotes(path):
+        return 0
+    count, last = 0, b"\n"
+    with open_bytes(path) as file:
+        while block := file.read(BLOCK_BYTES):
+            count, last = count + block.count(b"\n"), block
+    return count + (not last.endswith(b"\n"))
+
+
+def check_quotes(table: TextTable) -> None:
+    """Refuse a file with cells of several lines in which a quote stands alone, and so swallows rows.
+
+    Raises:
+        UserError: text follows a closing quote; its line is named, and that on which the cell began.
+    """
+    with open_bytes(table.path) as raw:
+        reader = csv.reader(
+            (line.decode("utf-8", "surrogateescape") for line in raw), delimiter=table.layout.delimiter, strict=True
+        )
+        begin = 1
+        try:
+            for _ in reader:
+                begin = reader.line_num + 1
+        except csv.Error:
+            raise UserError(
+                f"{table.path}:{reader.line_num}: text stands behind a closing quote, in a row that begins on line {begin}: "
+                'is a quote mark too many there? A quote inside a quoted cell is written twice ("")'
+            ) from None
 
 
 def source_of(table: TextTable) -> str | io.BytesIO:
@@ -198,10 +232,13 @@ def explain(table: TextTable, chosen: Chosen, reason: str) -> NoReturn:
     names = table.layout.names
     ours = [names.index(column) for column in chosen.needed]
     first = "the header" if table.layout.header else "the first line"
+    before = int(table.layout.header)
     for line, cells in table.records():
         if cells and len(cells) != len(names):
             end = f"{table.path}:{line}: column {min(len(cells), len(names))}"
-            raise UserError(f"{end}: the row has {len(cells)} columns, {first} {len(names)}")
+            begun = f"; it begins on line {before + 1}: is a quote left open there?" if line > before + 1 else ""
+            raise UserError(f"{end}: the row has {len(cells)} columns, {first} {len(names)}{begun}")
+        before = line
         for index in ours if cells else []:
             if any("\udc80" <= letter <= "\udcff" for letter in cells[index]):
                 raise UserError(f"{table.place(line, names[index])}: not UTF-8 text; save the file as UTF-8")

@@ -16,6 +16,11 @@ from seqcl.errors import UserError
 
 NUMBERS, DATES, ZONED = "numbers", "dates in UTC", "dates with a zone"
 
+OLD = 3
+"""A number so many times smaller than the first plausible time, and not 0, is taken for one that lost digits: before 1976."""
+
+ALIKE = "all times are the same, so rows stay in the order of the source"
+
 ZONE = r"(?i)(Z|UTC|GMT|[+-]\d\d:?\d\d)$"
 
 
@@ -48,6 +53,8 @@ class Times:
         self.column = column
         self.kinds: dict[str, str] = {}  # each with the place of its first time
         self.most = 0.0
+        self.least = (np.inf, "")  # the smallest number but 0, and its place
+        self.ends = (np.inf, 0.0)  # the smallest number and the largest
         self.days = True  # all numbers are days such as 20240131
         self.no_day: str | None = None  # the first of them that no month has
         self.units: dict[str, tuple[int, str]] = {}  # how many numbers are in a unit, and the first of them
@@ -71,6 +78,10 @@ class Times:
         if kind != NUMBERS:
             return number
         self.most = max(self.most, float(number.max()))
+        self.ends = min(self.ends[0], float(number.min())), self.most
+        small = np.where(number > 0, number, np.inf)
+        if (low := float(small.min())) < self.least[0]:
+            self.least = low, where(row + int(small.argmin()), self.column)
         for unit, scale in UNITS.items():
             low, high = (bound * scale for bound in EPOCH_SECONDS)
             inside = (number >= low) & (number < high)
@@ -87,7 +98,8 @@ class Times:
         """A function that turns numbers into seconds, and what the times are, in words.
 
         Raises:
-            UserError: numbers and dates are mixed, or two units; or a number looks like a day and is none.
+            UserError: numbers and dates are mixed, or two units; a number looks like a day and is none; or a time is decades older than the
+            others.
         """
         if NUMBERS not in self.kinds:
             return unchanged, sorted(self.kinds)[-1]
@@ -107,7 +119,14 @@ class Times:
                 f"{self.units[others[0]][1]} is in {others[0]}, but other times are in {usual}; write all in one unit"
             )
         scale = UNITS[unit]
-        return (unchanged if unit == "seconds" else lambda times: times / scale), f"{unit} since 1970"
+        if self.least[0] < EPOCH_SECONDS[0] * scale / OLD:
+            year, newest = (str(np.datetime64(int(time / scale), "s"))[:4] for time in (self.least[0], self.most))
+            raise UserError(
+                f"{self.least[1]}: {self.least[0]:.0f} is a time of {year}, but the newest is of {newest}: are digits cut off? "
+                f"--data.where '{self.column} > {self.least[0]:.0f}' leaves such rows out"
+            )
+        told = f"{unit} since 1970" + (f", {ALIKE}" if self.ends[0] == self.ends[1] else "")
+        return (unchanged if unit == "seconds" else lambda times: times / scale), told
 
 
 def unchanged(times: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from seqcl.errors import UserError
 from seqcl.evaluation import Comparison, compare, holm, metric_name, row_metric
 from seqcl.evaluation.slices import by_popularity, thirds
 from seqcl.experiment.finished import Finished, check_same_protocol
+from seqcl.experiment.folder import log
 
 SHOWN_OPTIONS = 3
 """Options named to tell two configurations of one model apart."""
@@ -110,6 +111,7 @@ def compare_runs(
     row_metric(metric, base.runs[0].ranks)  # refuses an unknown one
     check_depth(runs, metric)
     parts = slices_of([*base.runs, *runs], dataset)
+    say_unpaired([side for side in sides if side is not base], base)
     others = sorted((side for side in sides if side is not base), key=lambda side: -mean_of(side, metric)[0])
     tests = [between(side, base, metric) for side in others]
     corrected = holm([test.p_value for test in tests])
@@ -117,6 +119,14 @@ def compare_runs(
     for side, test, p in zip(others, tests, corrected, strict=True):
         rows.append(row_of(side, metric, base=base, test=test, p=p, parts=parts))
     return Compared(metric=metric, baseline=base.name, rows=rows, protocol=runs[0].protocol, data=runs[0].data)
+
+
+def say_unpaired(sides: Iterable[Side], base: Side) -> None:
+    """Warn of configurations that share no seed with the baseline, though both draw."""
+    for side in sides:
+        if not {*side.seeds} & {*base.seeds} and not side.runs[0].counted and not base.runs[0].counted:
+            names = (f"{one.name} has seed {', '.join(map(str, one.seeds))}" for one in (side, base))
+            log.warning("%s: none in common, so they are paired in order; give runs of one seed", " and ".join(names))
 
 
 def too_deep(file: Path, deepest: int, metric: str) -> str:

@@ -63,6 +63,11 @@ def diagnose(run: Run, *, rows: int = 1024, map: bool = True, colour: str | None
         raise UserError(f"{run.experiment.options.model} is counted, not trained: it has no vectors to diagnose")
     if rows < 2:
         raise UserError(f"--rows {rows}: must be 2 or more")
+    if colour is not None and not colour.lower().endswith(".json") and run.sequences.tables.items is None:
+        raise UserError(
+            f"--colour {colour}: {run.sequences.name} has no table of items; give a .json file of item -> [attributes], or leave "
+            "--colour out for popularity"
+        )
     words = None if colour is None else item_attributes(run.sequences.tables, colour)
     torch.manual_seed(0)
     model.eval()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from seqcl.config.files import composed, leaves
+from seqcl.config.files import composed, settings_of
 from seqcl.config.resolving import file_layers
 from seqcl.config.settings import Setting, Settings
 from seqcl.errors import UserError, brief, unknown
@@ -100,7 +100,7 @@ class Reader(NamedTuple):
     def settings(self, node: yaml.MappingNode) -> Settings:
         """The options of a node, each with its line."""
         try:
-            return {key: Setting(value, f"{self.path}:{line}") for key, value, line in leaves(node, self.text)}
+            return settings_of(node, self.text, self.path)
         except UserError as error:
             raise UserError(f"{self.path}:{error}") from None
 
@@ -168,6 +168,8 @@ class Reader(NamedTuple):
         seeds = list(range(found)) if type(found) is int and 0 < found <= 1000 else found
         if not isinstance(seeds, list) or not seeds or any(type(one) is not int for one in seeds):
             raise UserError(f"{self.at(nodes['seeds'])}: seeds must be a number of seeds, or a list such as [0, 1, 2]")
+        if bad := [one for one in seeds if not 0 <= one < 2**32]:
+            raise UserError(f"{self.at(nodes['seeds'])}: seed {bad[0]} must be from 0 to {2**32 - 1}")
         return list(dict.fromkeys(seeds))
 
     def budget(self, node: yaml.Node | None) -> tuple[Settings, int]:

@@ -14,7 +14,7 @@ from seqcl.config import Experiment
 from seqcl.config.files import read
 from seqcl.config.messages import located, unknown_option
 from seqcl.config.settings import Setting, Settings, shown
-from seqcl.errors import UserError
+from seqcl.errors import UserError, unknown
 from seqcl.registry import TABLES
 
 if TYPE_CHECKING:
@@ -94,6 +94,9 @@ def check(base: Experiment, option: str, setting: Setting) -> None:
         UserError: names its file and line, and the nearest option.
     """
     known = searchable(base)
+    above, _, word = option.rpartition(".")
+    if option not in base.flat and above in base.flat:
+        raise located(UserError(f"option {shown(above)}: {unknown('word', word, BOUNDS)}"), setting.place)
     if option not in base.flat:
         raise unknown_option(option, known, {option: setting})
     try:

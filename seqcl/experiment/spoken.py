@@ -39,6 +39,7 @@ def speak(experiment: Experiment, sequences: Sequences, split: Split) -> None:
         raise UserError(
             f"{sequences.name}: the log has one item alone, so there is nothing to rank; it needs two or more"
         )
+    say_twice(sequences)
     check_reach(experiment, sequences, split)
     say_kept(experiment.eval, sequences, split)
     say_left_out(split)
@@ -48,6 +49,24 @@ def speak(experiment: Experiment, sequences: Sequences, split: Split) -> None:
             "%s: all %d users have the same items in the same order, so they teach no more than one of them",
             sequences.name,
             sequences.num_users,
+        )
+
+
+def say_twice(sequences: Sequences) -> None:
+    """Warn of interactions with the user, item and time of the one before: a target is then the newest item of its own history."""
+    times, twice = sequences.times, 0
+    if times is None:
+        return
+    for users, begin, end in stretches(sequences.offsets):
+        items, when = sequences.items[begin:end], times[begin:end]
+        same = (items[1:] == items[:-1]) & (when[1:] == when[:-1])
+        same[sequences.offsets[users][1:] - begin - 1] = False  # the next user begins there
+        twice += int(same.sum())
+    if twice:
+        log.warning(
+            "%s: %s of %s interactions have the user, item and time of the one before; --data.duplicates first or last keeps one of "
+            "a user's repeats of an item",
+            *(sequences.name, f"{twice:,}", f"{len(sequences.items):,}"),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def verdict(tasks: Sequence[Task], data: str, baseline: str, metric: str) -> Ver
         )
     except UserError as error:
         return Verdict(data=data, compared=None, contrast=[], problem=str(error))
+    compared = replace(compared, data=compared.data | {"name": data})  # two rows of the file may be one log
     return Verdict(data=data, compared=compared, contrast=contrasted(tasks, rows, metric))
 
 
