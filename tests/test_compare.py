@@ -68,6 +68,30 @@ def test_seeds_of_one_configuration_are_one_row_and_the_last_run_is_the_baseline
     assert rows["GRU4Rec"].effect == pytest.approx(apart.mean() / apart.std(ddof=1))
 
 
+def test_targets_of_one_user_are_no_independent_rows(tmp_path):
+    several = {**SMALL, "data": {"split": "temporal", "targets": "all"}}
+    words = {"runs": str(tmp_path), "progress": False, **several}
+    made = [seqcl.train(LOG, model=model, **words).folder for model in ("CL4Rec", "SASRec")]
+    row = compare_runs(made).rows[1]
+    users = pd.read_parquet(made[0] / "ranks.parquet")["user"].to_numpy()
+    assert len(np.unique(users)) < len(users)
+    ours, theirs = (gains(folder) for folder in made)
+    assert row.difference == compare([ours], [theirs], users=users)
+    assert row.difference.p_value != pytest.approx(compare([ours], [theirs]).p_value)
+
+
+def test_options_that_are_newer_than_a_run_have_their_defaults(runs):
+    older, file = runs["CL4Rec", 0], runs["CL4Rec", 0] / "config.yaml"
+    text = file.read_text()
+    assert "  compile: false\n" in text
+    try:
+        file.write_text(text.replace("  compile: false\n", ""))
+        found = compare_runs([older, runs["CL4Rec", 1], runs["SASRec", 0]])
+    finally:
+        file.write_text(text)
+    assert [row.side.name for row in found.rows] == ["SASRec", "CL4Rec"] and found.rows[1].side.seeds == [0, 1]
+
+
 def test_runs_without_a_common_seed_are_compared_and_it_is_said(runs, capsys):
     assert main(["compare", str(runs["CL4Rec", 1]), str(runs["SASRec", 0])]) == 0
     assert "CL4Rec has seed 1 and SASRec has seed 0: none in common, so they are paired" in capsys.readouterr().err

@@ -37,7 +37,7 @@ from seqcl.evaluation import (
 )
 from seqcl.evaluation.candidates import draw_rest
 from seqcl.evaluation.ranks import rank_block_, seen_before
-from seqcl.evaluation.significance import standard_error
+from seqcl.evaluation.significance import by_user, standard_error
 from seqcl.registry import register
 from seqcl.retrieval import ExactIndex, FaissIndex
 from seqcl.types import SeqBatch, Windows
@@ -893,6 +893,31 @@ def test_the_interval_holds_the_truth_some_nineteen_times_in_twenty(row_spread, 
         found = compare([*values], [*np.zeros((3, 40))])
         held += found.low <= 0 <= found.high
     assert 0.91 <= held / 1000 <= 0.985
+
+
+def test_rows_of_one_user_are_drawn_together():
+    """Without a difference in truth, p below .05 comes in some 5 of 100 draws; over rows alone in more than half."""
+    generator = np.random.default_rng(5)
+    found, over_rows = [], []
+    for _ in range(400):
+        users = np.repeat(np.arange(60), generator.integers(1, 30, 60))
+        values = [0.3 * generator.normal(size=60)[users] + generator.normal(size=len(users))]
+        found.append(compare(values, [np.zeros(len(users))], users=users).p_value)
+        over_rows.append(compare(values, [np.zeros(len(users))]).p_value)
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09 < np.mean(np.array(over_rows) < 0.05)
+
+
+def test_values_by_user_have_the_mean_over_rows_and_the_error_of_a_ratio():
+    users = np.array([7, 3, 7, 9, 3, 3])
+    values = np.array([[1.0, 2.0, 4.0, -3.0, 0.5, 1.5]])
+    found = by_user(values, users)
+    assert found.shape == (1, 3) and found.mean() == pytest.approx(values.mean())
+    sums, counts = np.array([4.0, 5.0, -3.0]), np.array([3, 2, 1])  # of users 3, 7 and 9
+    rest = sums - counts * values.mean()
+    assert found.std(ddof=1) / math.sqrt(3) == pytest.approx(math.sqrt(3 / 2 * (rest**2).sum()) / 6)
+    two = np.concatenate((values, values + 1))
+    np.testing.assert_allclose(by_user(two, users).mean(1), two.mean(1))
+    assert by_user(values, np.arange(6)) is values
 
 
 def test_equal_models_do_not_differ():

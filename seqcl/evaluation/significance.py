@@ -26,10 +26,12 @@ class Comparison:
         return self.difference > 0 and self.p_value < 0.05 and self.seeds_better == self.seeds
 
 
-def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Comparison:
+def compare(
+    first: Sequence[np.ndarray], second: Sequence[np.ndarray], *, users: np.ndarray | None = None
+) -> Comparison:
     """Test a mean difference over rows and seeds, both drawn at random: paired and two-sided.
 
-    With one seed it is the paired t test over rows. With several, a row's values are not new rows, and all rows of a
+    Rows of one user are drawn together, see `by_user`. With one seed and one row a user it is the paired t test over rows. With several, a row's values are not new rows, and all rows of a
     seed share its luck. The error of the mean is therefore that of the balanced two-way layout with random rows and
     seeds (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4), with the degrees of freedom of
     Satterthwaite (Biometrics Bulletin 2, 1946). In simulations with three seeds or more the interval held the truth in
@@ -38,9 +40,10 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Compar
     Args:
         first: for each seed an array of row values (W,), such as `row_metric("ndcg@10", result.ranks)`.
         second: the same rows in the same order, as many seeds.
+        users: (W,) the user of each row; None if every row is of another user.
 
     Raises:
-        ValueError: the arrays do not pair up, or hold fewer than two rows.
+        ValueError: the arrays do not pair up, or hold rows of fewer than two users.
     """
     shapes = {values.shape for values in [*first, *second]}
     if len(first) != len(second) or len(shapes) != 1 or len(next(iter(shapes))) != 1:
@@ -51,6 +54,10 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Compar
 
     differences = np.stack(first) - np.stack(second)  # (S, W)
     mean = float(differences.mean())
+    if users is not None:
+        differences = by_user(differences, users)
+        if differences.shape[1] < 2:
+            raise ValueError("a test over users needs at least two of them")
     error, freedom = standard_error(differences)
     if error == 0.0:
         p_value, reach = (1.0 if mean == 0.0 else 0.0), 0.0
@@ -65,6 +72,25 @@ def compare(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Compar
         seeds_better=int((differences.mean(1) > 0).sum()),
         seeds=len(first),
     )
+
+
+def by_user(values: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """One value a user for the rows of several, (S, W) to (S, U), whose mean and error over users are those of the mean over rows.
+
+    A mean over rows is a ratio of two sums over users. A user's value is that mean, plus what the user's rows add to it, times U
+    (linearisation: Cochran, Sampling Techniques, 1977, section 9A.1). Rows come back as they are where every user has one.
+
+    Args:
+        values: (S, W) for each seed.
+        users: (W,) the user of each row.
+    """
+    place = np.unique(users, return_inverse=True)[1]
+    number = int(place.max()) + 1
+    if number == len(users):
+        return values
+    mean = values.mean()
+    sums = np.stack([np.bincount(place, weights=row - mean, minlength=number) for row in values])  # (S, U)
+    return mean + sums * (number / len(users))
 
 
 def holm(values: Sequence[float]) -> list[float]:

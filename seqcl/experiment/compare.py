@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from seqcl.errors import UserError
 from seqcl.evaluation import Comparison, compare, holm, metric_name, row_metric
-from seqcl.evaluation.slices import by_popularity, thirds
+from seqcl.evaluation.significance import by_user
 from seqcl.experiment.finished import Finished, check_same_protocol
 from seqcl.experiment.folder import log
+from seqcl.experiment.targets import Targets
 
 SHOWN_OPTIONS = 3
 """Options named to tell two configurations of one model apart."""
@@ -110,14 +110,14 @@ def compare_runs(
     metric = metric_name(metric)
     row_metric(metric, base.runs[0].ranks)  # refuses an unknown one
     check_depth(runs, metric)
-    parts = slices_of([*base.runs, *runs], dataset)
+    targets = Targets.of([*base.runs, *runs], dataset)
     say_unpaired([side for side in sides if side is not base], base)
     others = sorted((side for side in sides if side is not base), key=lambda side: -mean_of(side, metric)[0])
-    tests = [between(side, base, metric) for side in others]
+    tests = [between(side, base, metric, targets.users) for side in others]
     corrected = holm([test.p_value for test in tests])
     rows = [row_of(base, metric)]
     for side, test, p in zip(others, tests, corrected, strict=True):
-        rows.append(row_of(side, metric, base=base, test=test, p=p, parts=parts))
+        rows.append(row_of(side, metric, base=base, test=test, p=p, targets=targets))
     return Compared(metric=metric, baseline=base.name, rows=rows, protocol=runs[0].protocol, data=runs[0].data)
 
 
@@ -156,7 +156,7 @@ def pooled(runs: Sequence[Finished], called: Mapping[Path, str]) -> list[Side]:
     for run in runs:
         name = called.get(run.folder)
         group = next((group for group in groups if name and called.get(group[0].folder) == name), None)
-        group = group or next((group for group in groups if not name and group[0].options == run.options), None)
+        group = group or next((group for group in groups if not name and one_configuration(group[0], run)), None)
         if group is None:
             groups.append([run])
         elif twin := next((other for other in group if other.seed == run.seed), None):
@@ -175,6 +175,11 @@ def pooled(runs: Sequence[Finished], called: Mapping[Path, str]) -> list[Side]:
     ]
 
 
+def one_configuration(one: Finished, other: Finished) -> bool:
+    """True for runs that differ in the seed alone, and began from the same weights where they began from some."""
+    return one.options == other.options and one.protocol.get("warm_start") == other.protocol.get("warm_start")
+
+
 def names(runs: Sequence[Finished]) -> list[str]:
     """Name each configuration by its model and, where several have that, by the options in which they differ."""
     found: list[tuple[str, str]] = []
@@ -190,9 +195,9 @@ def names(runs: Sequence[Finished]) -> list[str]:
     return [short if shorts.count(short) == 1 else whole for short, whole in found]
 
 
-def between(side: Side, base: Side, metric: str, rows: Any = slice(None)) -> Comparison:
-    """Compare two configurations over the runs that pair up."""
-    return compare(*(Side(name="", runs=runs).values(metric, rows) for runs in paired(side, base)))
+def between(side: Side, base: Side, metric: str, users: np.ndarray, rows: Any = slice(None)) -> Comparison:
+    """Compare two configurations over the runs that pair up; `users` (W,) are those of all test targets."""
+    return compare(*(Side(name="", runs=runs).values(metric, rows) for runs in paired(side, base)), users=users[rows])
 
 
 def paired(side: Side, base: Side) -> tuple[list[Finished], list[Finished]]:
@@ -222,58 +227,25 @@ def row_of(
     base: Side | None = None,
     test: Comparison | None = None,
     p: float | None = None,
-    parts: dict[str, np.ndarray] | None = None,
+    targets: Targets | None = None,
 ) -> Row:
     """Put a row together."""
     mean, deviation = mean_of(side, metric)
-    effect = None
-    if base is not None and test is not None:
-        ours, theirs = (np.mean(Side(name="", runs=runs).values(metric), 0) for runs in paired(side, base))
-        apart = ours - theirs  # (W,)
-        spread = float(apart.std(ddof=1))
-        effect = test.difference / spread if spread else 0.0
+    if base is None or test is None or targets is None:
+        return Row(side=side, mean=mean, deviation=deviation, difference=None, holm=None, effect=None)
+    ours, theirs = (np.mean(Side(name="", runs=runs).values(metric), 0) for runs in paired(side, base))
+    spread = float(by_user((ours - theirs)[None], targets.users).std(ddof=1))
     slices = {}
-    for name, rows in (parts or {}).items():
-        if base is None or rows.sum() < 2:
+    for name, rows in targets.slices.items():
+        if len(np.unique(targets.users[rows])) < 2:
             continue
-        found = between(side, base, metric, rows)
+        found = between(side, base, metric, targets.users, rows)
         slices[name] = {
             "targets": int(rows.sum()), "mean": mean_of(side, metric, rows)[0], "baseline": mean_of(base, metric, rows)[0],
             "difference": found.difference, "low": found.low, "high": found.high, "p": found.p_value,
         }  # fmt: skip
+    effect = test.difference / spread if spread else 0.0
     return Row(side=side, mean=mean, deviation=deviation, difference=test, holm=p, effect=effect, slices=slices)
-
-
-def slices_of(runs: Sequence[Finished], dataset: str | None = None) -> dict[str, np.ndarray]:
-    """The test targets of frequent, rare and cold items, and of short and long histories: a mask (W,) bool each.
-
-    Raises:
-        UserError: none of the runs keeps its packed log, and their data set cannot be read or is another one now.
-    """
-    from seqcl import config
-    from seqcl.experiment.keeping import PACKED, home_of, packed_log
-
-    run = next((run for run in runs if (home_of(run.folder) / PACKED).exists()), runs[0])
-    if run.folder.is_dir():
-        experiment = config.of_run(home_of(run.folder))
-        sequences = packed_log(experiment, run.folder)
-    else:
-        experiment = config.experiment(yaml.safe_load(run.config), stored=True)
-        try:
-            sequences = experiment.data.sequences(dataset or experiment.options.dataset)
-        except UserError as error:
-            raise UserError(
-                f"{run.folder} has no log, which slices are made of, and its data set is not here: {error}"
-            ) from None
-    if sequences.fingerprint != run.data["fingerprint"]:
-        raise UserError(f"{run.folder} keeps no packed log, and its data set {run.data['name']} is another one now")
-    split = experiment.data.split_windows(sequences)
-    windows, counts = split.test, split.train.item_counts()
-    targets = windows.items[windows.stop]
-    parts = {f"{name} items": items[targets] for name, items in by_popularity(counts).items()}
-    parts["cold items"] = counts[targets] == 0
-    lengths = windows.stop - windows.offsets[windows.users]
-    return parts | {f"{name} histories": rows for name, rows in thirds(lengths).items()}
 
 
 def record(row: Row, metric: str) -> dict[str, Any]:

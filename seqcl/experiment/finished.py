@@ -96,7 +96,7 @@ class Finished:
             return cls(
                 folder=folder,
                 model=options["model"],
-                options=figures_of(dict(flattened(options))),
+                options=options_of(options),
                 seed=figures["seed"],
                 metrics=own["test"],
                 valid=own["valid"],
@@ -124,13 +124,13 @@ class Finished:
 
 
 def read_kept(file: Path) -> Finished:
-    """Read a file that `keep` wrote; options that are newer than it have their defaults."""
+    """Read a file that `keep` wrote."""
     about, ranks = kept.read(file)
     figures = about["metrics"]
     return Finished(
         folder=file,
         model=figures["model"],
-        options=figures_of(config.experiment(about["config"], stored=True).flat),
+        options=options_of(about["config"]),
         seed=figures["seed"],
         metrics=figures["test"],
         valid=figures["valid"],
@@ -147,6 +147,15 @@ def read_kept(file: Path) -> Finished:
         about={key: figures[key] for key in ("versions", "machine")},
         config=yaml.safe_dump(about["config"], sort_keys=False, allow_unicode=True),
     )
+
+
+def options_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The options that figures depend on, of a configuration as a run wrote it; those that are newer than it have their defaults."""
+    try:
+        flat: Mapping[str, Any] = config.experiment(values, stored=True).flat
+    except UserError:  # it has parts of a plugin that is not loaded here
+        flat = dict(flattened(values))
+    return figures_of(flat)
 
 
 def figures_of(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,10 @@ def contrasted(tasks: Sequence[Task], rows: Sequence[Row], metric: str) -> list[
         ours, theirs = (runs_of(tasks, one) if one else [] for one in (row, row.plain))
         if row.plain is None or not ours or not theirs:
             continue
-        without, own = compare_runs([*ours, *theirs], baseline=theirs[0], metric=metric, dataset=log_of(row)).rows
+        called = {**dict.fromkeys(ours, row.name), **dict.fromkeys(theirs, row.plain.name)}
+        without, own = compare_runs(
+            [*ours, *theirs], baseline=theirs[0], metric=metric, called=called, dataset=log_of(row)
+        ).rows
         test = own.difference
         assert test is not None
         found.append(
