@@ -120,6 +120,9 @@ def test_a_split_that_leaks_or_lacks_a_part_is_refused(tmp_path: Path) -> None:
         Interactions.from_frame(table().drop(columns="split"), given=True)
     with pytest.raises(UserError, match=r"row 3 .*'split': 'hold' is no part of a split; write train, valid or test"):
         Interactions.from_frame(table().replace("valid", "hold"), given=True)
+    scores = table().assign(split=table().split.map({"train": 0.0, "valid": 0.5, "test": 2.0}))
+    with pytest.raises(UserError, match=r"'split': '0.5' is no part of a split"):
+        Interactions.from_frame(scores, given=True)
     (tmp_path / "log.txt").write_text("1 2 3\n2 3 4 5\n")
     with pytest.raises(UserError, match="has no column of parts"):
         read(tmp_path / "log.txt", given=True)

@@ -423,6 +423,14 @@ def test_what_was_read_wrongly_is_read_right(tmp_path: Path) -> None:
     lacking = "user_id,item_id,price\n1,10,\n1,11,7\n2,12,NULL\n2,10,5\n1,13,6\n"
     assert rows("a.csv", lacking, where="price != None") == [(1, 11), (2, 10), (1, 13)]
     assert rows("a.csv", lacking, where="price is None or price < 6") == [(1, 10), (2, 12), (2, 10)]
+    events = "user_id,item_id,event\n1,10,view\n1,11,buy\n2,12,\n2,10,NA\n2,11,null\n2,13,buy\n"
+    for condition in ("event != 'view'", "event not in ('view',)", "event < 'b' or event == 'buy'"):
+        assert rows("a.csv", events, where=f"({condition}) or item_id == 10 and user_id == 1") == [
+            (1, 10),
+            (1, 11),
+            (2, 13),
+        ]
+    assert rows("a.csv", events, where="event != ''") == [(1, 10), (1, 11), (2, 10), (2, 11), (2, 13)]
     assert rows("a.csv", "user_id,item_id,e\n1,10,x\n1,11,`a`\n1,12,x\n2,10,x\n", where="e != '`a`'") == [
         (1, 10),
         (1, 12),

@@ -52,7 +52,7 @@ def csv(tmp_path):
 def test_interactions_that_stand_twice_are_a_warning_with_the_way_out(tmp_path, said):
     twice = pd.concat([frame(repeating(20, 0))] * 2)
     seqcl.train(twice, runs=str(tmp_path), progress=False, eval={"exclude_seen": False}, **TINY)
-    line = "120 of 240 interactions have the user, item and time of the one before; --data.duplicates first or last"
+    line = "120 of 240 interactions have the user, item and time of the one before; --data.duplicates first keeps one"
     assert line in said.text
     said.clear()
     seqcl.train(

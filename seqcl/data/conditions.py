@@ -101,7 +101,7 @@ class Condition:
         raise UserError(f"--data.where {self.text[:80]!r}: {ast.unparse(node)[:40]!r} cannot stand there; {GRAMMAR}")
 
     def holds(self, columns: Mapping[str, pa.Array]) -> pa.Array:
-        """(T,) bool, true where the condition holds; a missing value fulfils no comparison.
+        """(T,) bool, true where the condition holds; a missing value fulfils no comparison but with itself, as in `item != ''`.
 
         Args:
             columns: the values of each column.
@@ -136,10 +136,12 @@ class Condition:
         """One comparison of a column with a constant or another column."""
         if isinstance(operator, ast.In | ast.NotIn):
             assert isinstance(left, ast.Name) and isinstance(right, ast.Tuple | ast.List)
-            found = pc.equal(pa.scalar(0), pa.scalar(1))
+            inside = isinstance(operator, ast.In)
+            found = pa.scalar(not inside)
             for choice in right.elts:
-                found = pc.or_(found, self.compare(left, ast.Eq(), choice, columns))
-            return pc.invert(found) if isinstance(operator, ast.NotIn) else found
+                one = self.compare(left, ast.Eq() if inside else ast.NotEq(), choice, columns)
+                found = pc.or_(found, one) if inside else pc.and_(found, one)
+            return found
         if is_none(right) or is_none(left):
             if is_none(right) and is_none(left):
                 self.refuse(right)
@@ -153,6 +155,8 @@ class Condition:
             self.refuse(right)
         try:
             one, other = alike(one, other)
+            if not any(isinstance(side, pa.Scalar) and side.as_py() in ABSENT for side in (one, other)):
+                one, other = (side if isinstance(side, pa.Scalar) else present(side) for side in (one, other))
             return pc.fill_null(COMPARISONS[type(operator)](one, other), False)
         except (pa.ArrowException, TypeError, ValueError):
             raise UserError(
@@ -183,6 +187,13 @@ def absent(column: Any) -> Any:
     return found
 
 
+def present(column: Any) -> Any:
+    """The column, with null for text that stands for a missing value."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    return pc.if_else(absent(column), pa.scalar(None, column.type), column)
+
+
 def constant(node: ast.expr) -> Any:
     """The value of a constant: text, a number, true or false; None for anything else."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
@@ -205,8 +216,7 @@ def alike(one: Any, other: Any) -> tuple[Any, Any]:
         return one.cast(pa.timestamp("us")), other.cast(pa.timestamp("us"))
     if isinstance(one, pa.Scalar) and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise TypeError
-    if not isinstance(one, pa.Scalar):
-        one = pc.if_else(absent(one), pa.scalar(None, one.type), one)  # missing values fulfil no comparison
+    one = one if isinstance(one, pa.Scalar) else present(one)
     return one.cast(pa.float64()), other.cast(pa.float64())
 
 

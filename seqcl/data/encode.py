@@ -110,9 +110,11 @@ def to_parts(chunks: list[pa.Array], column: str, where: Where) -> np.ndarray:
         UserError: a value is no part.
     """
     found, row = [], 0
-    for chunk in chunks:
-        if pa.types.is_floating(chunk.type):
-            chunk = chunk.cast(pa.int64(), safe=False)
+    for given in chunks:
+        chunk = given
+        if pa.types.is_floating(chunk.type):  # 0.0 of a column with missing values, but no 0.5
+            whole = pc.fill_null(pc.equal(chunk, pc.floor(chunk)), True)
+            chunk = pc.if_else(whole, chunk, pa.scalar(-1.0, chunk.type)).cast(pa.int64(), safe=False)
         coded = chunk if isinstance(chunk, pa.DictionaryArray) else chunk.dictionary_encode()
         words = [str(word).strip().lower().removesuffix(".0") for word in coded.dictionary.to_pylist()]
         codes = np.array([PARTS.get(word, -1) for word in words] or [-1], np.int8)[
@@ -121,7 +123,7 @@ def to_parts(chunks: list[pa.Array], column: str, where: Where) -> np.ndarray:
         if len(bad := np.flatnonzero(codes < 0)) or chunk.null_count:
             at = int(bad[0]) if len(bad) else int(np.flatnonzero(null_mask(chunk))[0])
             raise UserError(
-                f"{where(row + at, column)}: {str(chunk[at].as_py())[:40]!r} is no part of a split; write train, valid or test"
+                f"{where(row + at, column)}: {str(given[at].as_py())[:40]!r} is no part of a split; write train, valid or test"
             )
         found.append(codes)
         row += len(chunk)

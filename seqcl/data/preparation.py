@@ -28,7 +28,8 @@ class Preparation:
         max_len: longest input, in items.
         k_core: drop users and items with fewer interactions, again and again until none is left; 0 keeps all.
         min_length: drop users with fewer interactions, together with the k-core.
-        duplicates: a user's repeats of an item: keep all, or only the first or the last in time.
+        duplicates: a user's repeats of an item: keep all, or only the first or the last in time. With last, training lacks what
+            comes again in validation or test.
         format: atomic, csv, json, parquet, text or tsv; found from the file if not given.
         columns: columns of a file without a header, from the left, such as user,item,_,time; found by content if not given.
         user: column of the user ids; found by its usual names if not given.

@@ -108,7 +108,7 @@ class Evaluator:
             users=windows.users,
             targets=windows.items[windows.stop].astype(np.int64),
             ranks=found,
-            protocol=self.protocol(windows, int(tally.unreachable.sum())),
+            protocol=self.protocol(windows, self.unreachable(windows)),
         )
 
     def unreachable(self, windows: Windows) -> int:

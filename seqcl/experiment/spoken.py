@@ -64,8 +64,8 @@ def say_twice(sequences: Sequences) -> None:
         twice += int(same.sum())
     if twice:
         log.warning(
-            "%s: %s of %s interactions have the user, item and time of the one before; --data.duplicates first or last keeps one of "
-            "a user's repeats of an item",
+            "%s: %s of %s interactions have the user, item and time of the one before; --data.duplicates first keeps one of a "
+            "user's repeats of an item",
             *(sequences.name, f"{twice:,}", f"{len(sequences.items):,}"),
         )
 
