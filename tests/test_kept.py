@@ -23,7 +23,9 @@ FILES = sorted(figures.MEASURED.rglob("*.parquet"))
 FEWER: dict[str, int] = {
     "beauty-alignuniformrec": 1,
     "beauty-barlowrec": 1,
+    "beauty-bsarec": 1,
     "beauty-casr": 1,
+    "beauty-cclrec": 1,
     "beauty-cpcrec": 1,
     "beauty-directau": 1,
     "beauty-imixrec": 1,

@@ -246,7 +246,7 @@ def test_a_configuration_that_was_emptied_is_not_taken_for_the_defaults(
     shutil.copytree(world, tmp_path / "world", symlinks=True)
     (tmp_path / "world/run/config.yaml").write_text("")
     assert main(["evaluate", str(tmp_path / "world/run")]) == 2
-    assert "config.yaml holds no model and no dataset, so it is not as its run wrote it" in capsys.readouterr().err
+    assert "config.yaml holds no model, so it is not as its run wrote it" in capsys.readouterr().err
 
 
 def test_a_run_without_a_packed_log_reads_its_data_set(

@@ -263,10 +263,8 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
         raise UserError(f"{folder} is no run: it holds no config.yaml, or one that is no regular file")
     plugins.check_needs(folder)
     stored = read(path, stored=True)
-    if lost := [key for key in ("model", "dataset") if key not in stored.settings]:
-        raise UserError(
-            f"{path} holds no {' and no '.join(lost)}, so it is not as its run wrote it; take it from a copy of the run"
-        )
+    if "model" not in stored.settings:
+        raise UserError(f"{path} holds no model, so it is not as its run wrote it; take it from a copy of the run")
     for section, kind in KIND_OF.items():
         if chosen := stored.settings.get(f"{section}.name"):
             plugins.check_named(kind, str(chosen.value), folder)
