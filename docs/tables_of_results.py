@@ -8,7 +8,7 @@ from docs.marked import table
 DATA = {"Beauty": "beauty", "Sports_and_Outdoors": "sports"}
 """The data sets of README, by the name of their benchmark."""
 
-HEADED = {*DATA.values(), "ml-100k"}
+HEADED = {*DATA.values(), "ml-100k", "lastfm"}
 """The benchmarks whose tables have a heading of their own."""
 
 SHORT_LIST = ("sasrec", "cl4rec", "taprec")
@@ -62,12 +62,14 @@ def results(benchmark: str, *, few: bool = False) -> str:
     head = f"model | NDCG@10 | HR@10 | difference [95 %] | p | {middle} | NDCG@10, valid | command | minutes | date | made on"
     compared = sum(row.base is not None for row in chosen)
     tested = (
-        "Intervals and p of one seed are over users alone, and p is not corrected"
+        "Intervals and p of one seed are over users alone, and p is not corrected. "
         if few
-        else f"Holm's correction is over the {compared} differences of this table"
+        else f"Holm's correction is over the {compared} differences of this table. "
+        if compared
+        else ""
     )
     notes = [
-        f"{tested}. Minutes are of one run. Made on, with one number for each seed where they differ:",
+        f"{tested}Minutes are of one run. Made on, with one number for each seed where they differ:",
         "",
         *(f"{mark}. {origin}" for origin, mark in origins.items()),
     ]
