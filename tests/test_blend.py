@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ from seqcl.models.ease import EASE
 from seqcl.models.slist import SLIST
 from seqcl.parts import part
 from seqcl.retrieval.bundle import Bundle
-from seqcl.training import Interrupted
+from seqcl.training import Interrupted, load_checkpoint, save_checkpoint
 from seqcl.types import SeqBatch
 
 LOG = markov(users=120, items=30, length=8, branching=2, seed=1).interactions
@@ -232,6 +233,36 @@ def test_a_run_that_was_killed_between_training_and_choice_goes_on_to_the_same(t
     file = folder / "checkpoints" / "blend.safetensors"
     file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\1")
     with pytest.raises(UserError, match=r"blend\.safetensors is not as it was written .* delete it and go on with"):
+        seqcl.load(folder)
+
+
+def test_a_network_that_is_trained_further_gets_memories_of_its_own(tmp_path, run, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    assert main(["train", "--resume", str(folder), "--train.epochs", "6"]) == 0
+    assert blended.network_of(folder) != blended.network_of(run.folder)
+    further = seqcl.load(folder)
+    assert json.loads((folder / "metrics.json").read_text())["valid"] == further.evaluate("valid").metrics
+    kept = {name: one.clone() for name, one in further.model.settled().items()}
+    with blends.network_alone(further.model):
+        made = {name: further.model.count(name) for name in further.model.remembered()}
+        blended.settle(further.model, made, further.experiment, further.split, further.device)
+        anew = further.model.settled()
+    assert kept.keys() == anew.keys() and all(torch.equal(one, anew[name]) for name, one in kept.items())
+    with monkeypatch.context() as patch:  # with the same weights nothing is made anew
+        patch.setattr(Job, "say", lambda _, what: pytest.fail(what))
+        assert main(["train", "--resume", str(folder)]) == 0
+
+
+def test_memories_of_another_network_are_refused_and_those_that_do_not_say_are_read(tmp_path, run):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    file = folder / "checkpoints" / "blend.safetensors"
+    tensors, state = load_checkpoint(file)
+    save_checkpoint(file, tensors, {name: value for name, value in state.items() if name != "network"})
+    assert seqcl.load(folder).evaluate().metrics == run.metrics["test"]
+    save_checkpoint(file, tensors, state | {"network": "of another"})
+    with pytest.raises(UserError, match=r"made for other weights of the network .* go on with --resume"):
         seqcl.load(folder)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from seqcl.config import Experiment
 from seqcl.data import Split
+from seqcl.data.sealed import hash_of
 from seqcl.encoders import Memory
 from seqcl.errors import refuse_infinite_weights
 from seqcl.evaluation import row_metric
@@ -46,22 +47,39 @@ def settle(
 
 
 def keep(model: Blend, folder: Path, chosen: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Write down what `settle` made.
+    """Write down what `settle` made, and beside which network.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    save_checkpoint(kept_in(folder), model.settled(), {**chosen, "identity": dict(identity)})
+    state = {**chosen, "identity": dict(identity), "network": network_of(folder)}
+    save_checkpoint(kept_in(folder), model.settled(), state)
+
+
+def network_of(folder: Path) -> str:
+    """The hash of the best weights of a run."""
+    return hash_of(folder / "checkpoints" / "best.safetensors")
+
+
+def up_to_date(folder: Path) -> bool:
+    """True if a run holds what stands beside its network, made for the weights that the network has now."""
+    file = kept_in(folder)
+    return file.exists() and load_checkpoint(file, prefix="nothing")[1].get("network") == network_of(folder)
 
 
 def restore(model: Blend, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Read back what `keep` wrote.
+    """Read back what `keep` wrote; a file of before does not say to which network it belongs.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or it belongs to another log or model.
+        CheckpointError: there is no such file, it is damaged, or it belongs to another log, model or network.
     """
     file = kept_in(folder)
-    tensors, _ = load_checkpoint(file, identity=identity)
+    tensors, state = load_checkpoint(file, identity=identity)
+    if state.get("network") not in (None, network_of(folder)):
+        raise CheckpointError(
+            f"{file} was made for other weights of the network than best.safetensors has; go on with --resume {folder}, "
+            "which makes it anew"
+        )
     refuse_infinite_weights(tensors, file)
     with torch.no_grad():
         model.begin(reranked="memories.reranker.last" in tensors)

@@ -113,9 +113,9 @@ class Job:
         return outcome
 
     def settle(self, model: Blend) -> None:
-        """Put beside the trained network what a blend has there, made now or kept in the folder."""
+        """Put beside the trained network what a blend has there, made now or kept in the folder for the same weights."""
         about = identity(self.sequences) | model.identity
-        if self.resume and blended.kept_in(self.folder).exists():
+        if self.resume and blended.up_to_date(self.folder):
             return blended.restore(model, self.folder, about)
         made = {}
         for name in model.remembered():
