@@ -259,8 +259,10 @@ def test_memories_of_another_network_are_refused_and_those_that_do_not_say_are_r
     shutil.copytree(run.folder, folder)
     file = folder / "checkpoints" / "blend.safetensors"
     tensors, state = load_checkpoint(file)
+    before = answers.of_run(seqcl.load(folder)).about["model"]
     save_checkpoint(file, tensors, {name: value for name, value in state.items() if name != "network"})
     assert seqcl.load(folder).evaluate().metrics == run.metrics["test"]
+    assert answers.of_run(seqcl.load(folder)).about["model"] != before  # lists of a blend are of this file
     save_checkpoint(file, tensors, state | {"network": "of another"})
     with pytest.raises(UserError, match=r"made for other weights of the network .* go on with --resume"):
         seqcl.load(folder)

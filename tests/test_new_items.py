@@ -100,6 +100,35 @@ def test_the_commands_take_the_items_of_the_run_or_of_a_file(run, tmp_path, caps
     assert "seqcl export RUN FOLDER --new-items adds to them" in capsys.readouterr().err
 
 
+def test_lists_are_of_the_table_that_they_were_made_with(run, tmp_path, capsys):
+    today, out = tmp_path / "today.csv", tmp_path / "lists.parquet"
+    words = ["recommend", str(run.folder), "--users", "all", "--new-items", str(today), "--out", str(out)]
+    table = rows_of([*KNOWN, "i01"]).rename_axis("item_id").reset_index()
+    table.to_csv(today, index=False)
+    assert main(words) == 0
+    assert main(words) == 0 and "is there already and answers this" in capsys.readouterr().err
+    table.loc[table["item_id"] == "i01", "price"] = 7.0
+    table.to_csv(today, index=False)
+    assert main(words) == 2 and "lists of another question: model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hardship", [{"cold_items": 0.2}, {"noise": 0.3}, {"train_users": 0.5}])
+def test_a_run_that_learned_from_less_takes_new_items_too(tmp_path, hardship):
+    log = markov(users=60, items=20, length=8, branching=2, seed=1).interactions
+    log = replace(log, item_ids=np.array(KNOWN), item_features=rows_of([*NEW, *KNOWN]))
+    own = SMALL | {"data": SMALL["data"] | hardship}
+    run = seqcl.train(log, model="TwoTower", runs=str(tmp_path), progress=False, **own)
+    more = run.with_new_items()
+    ids = more.sequences.item_ids
+    places = torch.tensor([ids.tolist().index(item) for item in KNOWN])
+    torch.testing.assert_close(more.model.vectors()[places], run.model.vectors())
+    for part in ("train", "valid", "test"):
+        ours, theirs = (getattr(one.split, part) for one in (more, run))
+        assert ids[ours.items - 1].tolist() == run.sequences.item_ids[theirs.items - 1].tolist()
+    assert set(NEW) < {item for item, _ in more.recommend(items=["i04"], k=23, exclude_seen=False)}
+    assert more.export(tmp_path / "out", index="flat")
+
+
 def test_what_cannot_be_is_refused(run, tmp_path):
     plain = seqcl.train(
         markov(users=30, items=9, length=6, branching=2, seed=1).interactions,

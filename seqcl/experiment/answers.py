@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from seqcl.data.sealed import hash_of
 from seqcl.errors import UserError, check_choice
+from seqcl.experiment import blended
 from seqcl.experiment.run import Run
 from seqcl.retrieval.asked import Asked
 
@@ -31,7 +32,8 @@ def of_run(run: Run, *, allowed: Sequence[Any] | None = None) -> Asked:
         UserError: none of these items is known.
     """
     weights = run.folder / "checkpoints" / "best.safetensors"
-    files = [path for path in (run.folder / "config.yaml", weights) if path.is_file()]
+    made = [run.folder / "config.yaml", weights, blended.kept_in(run.folder), run.new_items]
+    files = [path for path in made if path is not None and path.is_file()]
     asked = run.asked(allowed)
     about = {"model": hash_of_files(files, run.sequences.fingerprint), "search": "exact"}
     return replace(asked, about=about | asked.about)

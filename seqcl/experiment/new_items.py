@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from seqcl.data import Sequences
+from seqcl.data import Sequences, Split
 from seqcl.data.cells import word_of
 from seqcl.data.raw_ids import same_ids, such, whole_number
 from seqcl.data.sequences import ARRAYS, OPTIONS, fingerprint
@@ -21,6 +21,7 @@ from seqcl.experiment.keeping import with_kept_files
 from seqcl.experiment.warm import carry
 from seqcl.models import Recommender
 from seqcl.parts import Part
+from seqcl.types import PAD
 
 if TYPE_CHECKING:
     from seqcl.experiment.run import Run
@@ -66,7 +67,8 @@ def with_new_items(run: Run, table: str | Path | None = None) -> Run:
     ]
     source = str(file or f"the table of items of {run.sequences.name}")
     sequences = with_items(run.sequences, ids, source)
-    split = experiment.data.split_windows(sequences)
+    places = same_ids(run.sequences.item_ids, sequences.item_ids)
+    split = renumbered(run.split, sequences, places + 1)
     made = experiment.build(split.train, fresh=False).to(run.device)
     assert isinstance(made, Recommender)
     try:
@@ -74,8 +76,34 @@ def with_new_items(run: Run, table: str | Path | None = None) -> Run:
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     made.eval()
-    check_known(run, model, made, same_ids(run.sequences.item_ids, sequences.item_ids), source)
-    return replace(run, experiment=experiment, sequences=sequences, split=split, model=made)
+    check_known(run, model, made, places, source)
+    return replace(
+        run,
+        experiment=experiment,
+        sequences=sequences,
+        split=split,
+        model=made,
+        new_items=None if file is None else Path(file).expanduser(),
+    )
+
+
+def renumbered(split: Split, sequences: Sequences, ids: np.ndarray) -> Split:
+    """The windows of a split over a log with more items; drawn anew, other items would be cold, and other places noise.
+
+    Args:
+        split: of the log without them.
+        sequences: the log with them.
+        ids: (N,) the id there of each item 1..N of the split.
+    """
+    place = np.concatenate(([PAD], ids)).astype(np.int32)
+    parts = {"train": split.train, "valid": split.valid, "test": split.test}
+    arrays = {id(one.items): one.items for one in parts.values()}  # parts share theirs
+    items = {key: place[array] for key, array in arrays.items()}
+    made = {
+        name: replace(one, items=items[id(one.items)], num_items=sequences.num_items, tables=sequences.tables)
+        for name, one in parts.items()
+    }
+    return replace(split, protocol=split.protocol | {"new_items": sequences.num_items - len(ids)}, **made)
 
 
 def with_items(sequences: Sequences, raws: Iterable[Any], source: str) -> Sequences:

@@ -35,14 +35,7 @@ from seqcl.machine import pick_device
 from seqcl.models import Blend, Recommender
 from seqcl.plugins import load_all
 from seqcl.retrieval import KINDS
-from seqcl.retrieval.asked import (
-    Asked,
-    Recommended,
-    about_allowed,
-    allowed_items,
-    check_length,
-    exact_index,
-)
+from seqcl.retrieval.asked import Asked, Recommended, about_allowed, allowed_items, check_length, exact_index
 from seqcl.training import kept_random_states, load_weights
 
 
@@ -71,6 +64,7 @@ class Run:
     split: Split
     model: Model
     metrics: dict[str, Any]
+    new_items: Path | None = None  # the table that made the vectors of items without interactions
 
     @classmethod
     @kept_random_states()
