@@ -169,6 +169,10 @@ def test_what_was_learned_and_is_held_out_now_is_refused(logs, earlier, tmp_path
             {"encoder": {"dim": 16}},
             r"of other dimensions: encoder.dim is 8, not 16; encoder.table.weight is \(17, 8\) there and \(22, 16\) here",
         ),
+        (
+            {"encoder": {"dim": 8, "layers": 1}},
+            r"of other dimensions: encoder.layers is 2, not 1; encoder\..*1\..* is \(.*\) there and missing here",
+        ),
         ({"data": {"max_len": 9}}, "of other dimensions: data.max_len is 6, not 9"),
         ({"encoder": {"name": "GRU", "dim": 8}}, "its encoder is SASRec, and this run's is GRU; give --encoder SASRec"),
         ({"new_items": "features"}, "the encoder reads no features of items; take neighbours or mean"),
@@ -187,6 +191,15 @@ def test_another_model_is_refused_with_the_difference_named(logs, earlier, tmp_p
     with pytest.raises(UserError, match=message):
         on(logs, tmp_path / "no", earlier, **values)
     assert not (tmp_path / "no").exists()
+
+
+def test_towers_of_another_width_are_refused_with_the_width_named(logs, tmp_path):
+    items = sorted(logs[1]["item_id"].unique())
+    pd.DataFrame({"item_id": items, "kind": [f"k{n % 3}" for n in range(len(items))]}).to_csv(tmp_path / "items.csv", index=False)  # fmt: skip
+    own = SMALL | {"model": "TwoTower", "progress": False, "features": {"item_table": str(tmp_path / "items.csv")}}
+    before = seqcl.train(logs[0], runs=str(tmp_path / "runs"), **own | {"towers": {"width": 16}})
+    with pytest.raises(UserError, match=r"of other dimensions: towers.width is 16, not 8; encoder\..* \(3, 16\) there"):
+        seqcl.train(logs[1], runs=str(tmp_path / "no"), warm_start=str(before.folder), **own | {"towers": {"width": 8}})
 
 
 def test_a_link_to_the_earlier_run_is_kept_as_the_run_that_it_leads_to(logs, earlier, tmp_path):

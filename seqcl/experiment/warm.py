@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from seqcl.encoders.features import Words
 from seqcl.encoders.table import ItemTable
 from seqcl.errors import UserError
 from seqcl.experiment.folder import log
+from seqcl.experiment.unseen import check_unseen
 from seqcl.models import Recommender
 from seqcl.objectives.follower import Follower
 from seqcl.training import load_checkpoint
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 START = Path("checkpoints", "start.safetensors")
 """The file in a run that has the weights with which it began, where these were not made from its seed alone."""
+
+Weights = dict[str, tuple[nn.Module, nn.Parameter]]
+"""Owner and value of each parameter, by name."""
 
 
 def settled(experiment: Experiment) -> Experiment:
@@ -120,40 +123,6 @@ def check_options(earlier: Experiment, now: Experiment) -> None:
         raise UserError(f"its encoder is {theirs}, and this run's is {ours}; give --encoder {theirs}")
 
 
-def check_unseen(earlier: Run, sequences: Sequences, split: Split) -> None:
-    """Refuse a run that learned from interactions which are held out now.
-
-    Raises:
-        UserError: counts them, and names one.
-    """
-    items = np.concatenate(([0], same_ids(np.asarray(earlier.sequences.item_ids), sequences.item_ids) + 1))
-    users = same_ids(np.asarray(earlier.sequences.user_ids), sequences.user_ids)
-    wide = sequences.num_items + 1
-
-    def counted(who: np.ndarray, what: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        pairs = who.astype(np.int64) * wide + what
-        return np.unique(pairs[(who >= 0) & (what > 0)], return_counts=True)
-
-    theirs, told = earlier.split.train.known()
-    learned, ours = counted(users[theirs], items[told]), counted(*split.train.known())
-    everyone = np.repeat(np.arange(sequences.num_users), np.diff(sequences.offsets))
-    pairs, counts = counted(everyone, np.asarray(sequences.items))
-    known = counts_of(pairs, *ours)
-    seen = pairs[(counts > known) & (counts_of(pairs, *learned) > known)]
-    if len(seen):
-        user, item = sequences.user_ids[seen[0] // wide], sequences.item_ids[seen[0] % wide - 1]
-        raise UserError(
-            f"it learned from {len(seen):,} interactions that this run holds out, such as that of user {user} with "
-            f"item {item}; take a run whose log ended before they came"
-        )
-
-
-def counts_of(keys: np.ndarray, known: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Tell how often each key (n,) was counted among known ones, sorted; 0 for others."""
-    place = np.searchsorted(known, keys).clip(max=len(known) - 1)
-    return np.where(known[place] == keys, counts[place], 0) if len(known) else np.zeros(len(keys), np.int64)
-
-
 @torch.no_grad()
 def carry(
     earlier: Run, model: Recommender, now: Experiment, sequences: Sequences, train: Windows, *, how: str
@@ -171,7 +140,7 @@ def carry(
         how: first vectors of items that the run does not know: neighbours, mean or features.
 
     Raises:
-        UserError: the run is counted, or a weight of the encoder has another shape; both are named.
+        UserError: the run is counted, or a weight of the encoder has another shape, or is in one of both alone.
     """
     source = earlier.model
     if not isinstance(source, Recommender):
@@ -182,21 +151,25 @@ def carry(
     mine = rows_of(earlier.sequences, sequences)
     rows = np.concatenate(([PAD], np.where(mine > 0, mine, -1), [earlier.sequences.num_items + 1]))  # (N + 2,)
     near = None if how != "neighbours" else neighbours(train, rows)
-    there = {name: (module, weight) for name, module, weight in weights_of(source)}
-    left = []
-    for name, module, weight in weights_of(model):
-        other, old = there.get(name, (None, None))
-        if old is not None and isinstance(module, ItemTable) and old.shape[1:] == weight.shape[1:]:
+    there, here = weights_of(source), weights_of(model)
+    for name in sorted(there.keys() ^ here.keys()):
+        if name.startswith("encoder."):
+            raise UserError(different(name, there, here, earlier.experiment, now))
+    left = [name for name in here if name not in there]
+    for name in [name for name in here if name in there]:
+        (module, weight), (other, old) = here[name], there[name]
+        rows_fit = old.shape[1:] == weight.shape[1:]
+        if rows_fit and isinstance(module, ItemTable):
             put_rows(weight, old, rows)
             begin(weight, rows, near, zero=how == "features")
-        elif old is not None and isinstance(module, Words) and isinstance(other, Words):
+        elif rows_fit and isinstance(module, Words) and isinstance(other, Words):
             put_rows(weight, old, np.array([other.place.get(word, -1) for word in module.place], np.int64))
-        elif old is not None and isinstance(module, Scoring) and module.bias is weight:
+        elif rows_fit and isinstance(module, Scoring) and module.bias is weight:
             put_rows(weight, old, rows[1:-1] - 1)
-        elif old is not None and old.shape == weight.shape:
+        elif old.shape == weight.shape:
             weight.copy_(old)
         elif name.startswith("encoder."):
-            raise UserError(different(name, old, weight, earlier.experiment, now))
+            raise UserError(different(name, there, here, earlier.experiment, now))
         else:
             left.append(name)
     copies = {f"{name}.": module for name, module in model.named_modules() if isinstance(module, Follower)}
@@ -217,11 +190,13 @@ def lead(model: Recommender) -> None:
                 module.follow(model.encoder, 0.0)
 
 
-def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
-    """Name, owner and value of every parameter."""
-    for prefix, module in model.named_modules():
-        for name, weight in module.named_parameters(recurse=False):
-            yield f"{prefix}.{name}" if prefix else name, module, weight
+def weights_of(model: nn.Module) -> Weights:
+    """Every parameter, with its owner."""
+    return {
+        f"{prefix}.{name}" if prefix else name: (module, weight)
+        for prefix, module in model.named_modules()
+        for name, weight in module.named_parameters(recurse=False)
+    }
 
 
 def check_columns(earlier: Recommender, now: Recommender) -> None:
@@ -238,17 +213,17 @@ def check_columns(earlier: Recommender, now: Recommender) -> None:
                 raise UserError(f"its {what} are {', '.join(theirs) or 'none'}, here {', '.join(ours) or 'none'}")
 
 
-def different(name: str, old: Tensor | None, new: Tensor, earlier: Experiment, now: Experiment) -> str:
-    """The message for a weight of the encoder that the earlier run does not have in this shape, and the options that differ."""
+def different(name: str, there: Weights, here: Weights, earlier: Experiment, now: Experiment) -> str:
+    """The message for a weight of the encoder that both runs do not have in one shape, and the options that differ."""
     theirs, ours = earlier.flat, now.flat
     others = [
-        f"{key} is {theirs.get(key, 'not there')}, not {ours[key]}"
-        for key in sorted(ours)
-        if key.startswith(("encoder.", "towers.", "data.max_len")) and theirs.get(key) != ours[key]
+        f"{key} is {theirs.get(key, 'not there')}, not {ours.get(key, 'there')}"
+        for key in sorted(theirs | ours)
+        if key.startswith(("encoder.", "towers.", "data.max_len")) and theirs.get(key) != ours.get(key)
     ]
-    there = "missing" if old is None else tuple(old.shape)
+    old, new = (tuple(one[name][1].shape) if name in one else "missing" for one in (there, here))
     told = ", ".join(others) or "all options of the encoder are the same"
-    return f"the run is of other dimensions: {told}; {name} is {there} there and {tuple(new.shape)} here"
+    return f"the run is of other dimensions: {told}; {name} is {old} there and {new} here"
 
 
 def put_rows(weight: Tensor, old: Tensor, rows: np.ndarray) -> None:
