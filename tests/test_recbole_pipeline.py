@@ -109,6 +109,24 @@ def wide(batch, width=6):
     return batch._replace(items=pad(batch.items), targets=pad(batch.targets))
 
 
+def test_pre_training_reads_times_and_takes_its_rows_in_the_order_of_the_seed(data, monkeypatch):
+    from seqcl.integrations.recbole import recommender
+    from seqcl.training import Trainer
+
+    seeds = []
+
+    class Watched(Trainer):
+        def fit(self, model, batches, **more):
+            seeds.append(batches.shuffle_seed)
+            return super().fit(model, batches, **more)
+
+    monkeypatch.setattr(recommender, "Trainer", Watched)
+    for seed in (1, 2):
+        model, _, _, _ = trained("TiCoSeRec", data, **{"pretrain.epochs": 1, "epochs": 1, "seed": seed})
+        assert int(model.epochs_begun) == 1
+    assert seeds == [1, 2]
+
+
 def test_what_a_recipe_learns_from_holds_nothing_of_validation_and_test(data):
     config, train, _, _ = prepared(ours("CL4Rec"), data)
     model = ours("CL4Rec")(config, train.dataset)

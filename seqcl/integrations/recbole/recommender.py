@@ -143,7 +143,14 @@ class RecBoleRecommender(SequentialRecommender):
             return
         self.logger.info("pre-training for %d epochs", stage.epochs)
         size = stage.batch_size(self.batch_size)
-        rows = Loader(self.windows("sliding"), batch_size=size, device=device, shuffle_seed=0, bucket=False)
+        rows = Loader(
+            self.windows("sliding"),
+            batch_size=size,
+            device=device,
+            shuffle_seed=self.settings["seed"],
+            bucket=False,
+            times=stage.objective.times_needed,
+        )
         trainer = Trainer(epochs=stage.epochs, lr=stage.lr, batch_size=size, patience=0, ema=0.0)
         trainer.fit(stage.to(device), rows, device=device, progress=False)
         super().train()
