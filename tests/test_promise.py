@@ -69,6 +69,24 @@ def test_a_share_that_no_width_finds_is_refused_with_the_best_and_the_way_out(mo
         assert len(str(caught.value)) <= 300 and len(searched) == 1  # the widest search says so at once
 
 
+@pytest.mark.parametrize(("kind", "option"), [("hnsw", "search_width"), ("ivfpq", "rerank")])
+def test_a_share_that_the_mean_alone_reaches_takes_the_widest_search_and_says_so(monkeypatch, caplog, kind, option):
+    monkeypatch.setattr(promise, "WIDEST", 10)
+    monkeypatch.setattr(promise, "RERANKED", (20, SIZE))
+    vectors, queries = catalogue()
+    index = FaissIndex(vectors, kind=kind)
+    plan = promise.steps(index, 10, 0.5)
+    for name, values, _ in plan:
+        setattr(index, name, values[-1])
+    shares = promise.Recall(vectors, queries[:100:2], 10).of(index)
+    asked = (float(shares.mean()) + promise.lower(shares)) / 2
+    assert keep_promise(index, vectors, queries[:100], recall=asked, k=10)[option] == plan[-1][1][-1]
+    assert f"{kind}: its widest search is taken: {float(shares.mean()):.4f} on average reaches" in caplog.text
+    caplog.clear()
+    keep_promise(index, vectors, queries[:100], recall=promise.lower(shares), k=10)
+    assert "its widest search is taken" not in caplog.text
+
+
 def test_a_larger_catalogue_ranks_more_items_again():
     index = FaissIndex(vectors_of(3000), kind="ivfpq")
     assert [values[-1] for _, values, _ in promise.steps(index, 10, 0.9)] == [index.lists, 300]
