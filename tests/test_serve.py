@@ -276,9 +276,20 @@ def test_search_finds_what_a_look_at_every_item_finds():
         lines = [" ".join(f"x{number:03} {title or ''}".lower().split()) for number, title in enumerate(titles)]
         every = [number + 1 for number, line in enumerate(lines) if text and text in line]
         assert sorted(catalogue.find(wanted, 1000)) == every
+    assert catalogue.find("x299 " + lines[299].split(" ", 1)[1], 5)[0] == 300  # from the id into the title
     assert catalogue.about(4, attributes=False)["item"] == "x003"
     large = Catalogue(np.array([3, 2**60 + 1]), {})
     assert large.about(2) == {"item": str(2**60 + 1)} and large.find(str(2**60)[:9], 5) == [2]
+
+
+def test_what_ranks_first_is_found_among_many_that_hold_the_text():
+    ids = np.array([str(number) for number in range(1, 20000)])
+    by_text = Catalogue(ids[np.argsort(ids)[::-1]], {})  # "5" stands behind thousands that hold a 5
+    assert by_text.item_ids[by_text.find("5", 3)[0] - 1] == "5"
+    assert all(by_text.item_ids[item - 1].startswith("5") for item in by_text.find("5", 900))
+    titles = ["all of the", "a bathed one"] * 3000 + ["The one", "Thence"]
+    of_films = Catalogue(np.arange(1, len(titles) + 1), {"title": titles})
+    assert of_films.find("the", 4) == [6001, 6002, 1, 3] and of_films.find("6002", 1) == [6002]
 
 
 BAD = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 TITLES = ("title", "name")
 PICTURES = ("picture", "image", "poster", "cover", "photo")
 LOOKED_AT = 1000
-"""Items with a text that a search ranks."""
+"""Items that a search takes of those which hold a text in one way: id, title, begin of a word, anywhere."""
 
 
 class Catalogue:
@@ -26,14 +27,14 @@ class Catalogue:
         self.columns = dict(columns)
         self.title = named_like(TITLES, self.columns)
         self.picture = named_like(PICTURES, self.columns)
-        lines = [" ".join(self.text(item).lower().split()) for item in range(1, len(item_ids) + 1)]
+        lines = [self.line(item) for item in range(1, len(item_ids) + 1)]
         self.lines = "\n" + "\n".join(lines) + "\n"
         self.starts = np.cumsum([1, *(len(line) + 1 for line in lines)])  # (N + 1,)
 
-    def text(self, item: int) -> str:
-        """The text of an item that a search looks at: its id and title."""
+    def line(self, item: int) -> str:
+        """What a search looks at: the id and the title of an item, a tab between them."""
         title = cell(self.columns[self.title][item - 1]) if self.title else None
-        return f"{self.item_ids[item - 1]} {'' if title is None else title}"
+        return "\t".join(plain(str(one)) for one in (self.item_ids[item - 1], "" if title is None else title))
 
     def about(self, item: int, *, attributes: bool = True) -> dict[str, Any]:
         """What is known of an item: `item`, its raw id, `title`, `picture` and `attributes`, where there are any."""
@@ -47,21 +48,37 @@ class Catalogue:
         return found | ({"attributes": values} if values else {})
 
     def find(self, text: str, limit: int) -> list[int]:
-        """Items with a text in their id or title: the item of this id first, then titles that begin with it, then others."""
-        wanted = " ".join(text.lower().split())
-        found: list[int] = []
-        place = self.lines.find(wanted) if wanted else -1
-        while place >= 0 and len(found) < LOOKED_AT:
-            item = max(1, int(np.searchsorted(self.starts, place, side="right")))
-            found.append(item)
-            place = self.lines.find(wanted, int(self.starts[item]))
+        """Items with a text in their id or title: the item of this id, titles, then ids that begin with it, then others."""
+        wanted = plain(text)
+        if not wanted:
+            return []
+        pattern = re.escape(wanted).replace(r"\ ", "[ \t]")  # it may go on from the id into the title
+        found = set(self.holding(pattern))
+        if len(found) == LOOKED_AT:  # those that rank high may stand behind them
+            for way in (f"\n{pattern}\t", f"\t{pattern}", f"\n{pattern}", f" {pattern}"):
+                found.update(self.holding(way))
         return sorted(found, key=lambda item: self.rank(item, wanted))[:limit]
+
+    def holding(self, pattern: str) -> Iterator[int]:
+        """The first `LOOKED_AT` items in whose line a pattern begins, or at the break before it."""
+        search, start = re.compile(pattern).search, 0
+        for _ in range(LOOKED_AT):
+            if (match := search(self.lines, start)) is None:
+                return
+            item = int(np.searchsorted(self.starts, match.start() + match.group().startswith("\n"), side="right"))
+            yield item
+            start = int(self.starts[item]) - 1  # the break before the next line
 
     def rank(self, item: int, wanted: str) -> tuple[int, int]:
         """The place of an item among those that a search has found; the smallest is the first."""
-        name, _, title = self.text(item).lower().partition(" ")
-        order = (name == wanted, title.startswith(wanted), f" {wanted}" in f" {title}", True)
-        return order.index(True), item
+        name, _, title = self.lines[self.starts[item - 1] : self.starts[item] - 1].partition("\t")
+        begins = title.startswith(wanted), name.startswith(wanted)
+        return (name == wanted, *begins, f" {wanted}" in f" {title}", True).index(True), item
+
+
+def plain(text: str) -> str:
+    """A text in small letters, with single spaces."""
+    return " ".join(text.lower().split())
 
 
 def named_like(endings: Sequence[str], columns: Mapping[str, Any]) -> str | None:
