@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -354,6 +355,28 @@ def test_the_version_of_the_code_is_what_it_does(tmp_path):
     loss.write_text("def loss(x):\n    return 3 * x\n")
     assert keys.code_version.__wrapped__(root) != before
     assert keys.code_version() == keys.code_version.__wrapped__()
+
+
+CHANGE_NO_FIGURE = {
+    "disk", "errors", "plugins", "registry",  # files, messages, and names of parts
+    "machine",  # says what there is
+    "experiment/finished", "experiment/keys", "experiment/spoken",  # tell of runs
+    "experiment/folder", "experiment/keeping", "experiment/run",  # write and read what was made
+    "experiment/geometry",  # curves beside the figures
+}  # fmt: skip
+
+
+def test_what_the_hashed_files_import_is_hashed_too_or_changes_no_figure():
+    root = Path(seqcl.__file__).parent
+    hashed = [*(root / name for name in keys.FILES), *(file for room in keys.ROOMS for file in (root / room).rglob("*.py"))]  # fmt: skip
+    found = set()
+    for file in hashed:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "seqcl":
+                names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                found |= {name.removeprefix("seqcl.").replace(".", "/") for name in names}
+    own = {file.relative_to(root).with_suffix("").as_posix() for place in ("*.py", "experiment/*.py") for file in root.glob(place)}  # fmt: skip
+    assert {name for name in found & own if f"{name}.py" not in keys.FILES} == CHANGE_NO_FIGURE
 
 
 def test_tables_and_files_that_options_name_belong_to_the_key(folder):

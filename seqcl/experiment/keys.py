@@ -26,9 +26,11 @@ FILES = (
     "blocks.py",
     "mapped.py",
     "parts.py",
+    "shapes.py",
     "types.py",
-    *(f"experiment/{name}.py" for name in ("job", "pipeline", "ranking")),
+    *(f"experiment/{name}.py" for name in ("blended", "job", "pipeline", "ranking", "teachers", "warm")),
 )
+"""The files beside the rooms that decide a figure, those that train and rank among them."""
 
 
 def key_of(experiment: Experiment, data: str, code: str) -> str:
