@@ -272,6 +272,13 @@ def test_a_longer_log_or_another_seed_is_another_run_and_so_is_other_code(begun,
     assert all(one["older code"] for one in json.loads(Path("older.json").read_text())["runs"])
     assert "are taken, though other code made them: SASRec on small, seed 0; EASE" in capsys.readouterr().err
     assert run(one) == 0 and len(begun) == 4
+    monkeypatch.setattr(tasks_room, "code_version", lambda: "third")
+    assert run(one, "--keep", "kept", "--json", "anew.json") == 0 and len(begun) == 6
+    assert not any(one["older code"] for one in json.loads(Path("anew.json").read_text())["runs"])
+    shutil.rmtree("runs")
+    capsys.readouterr()
+    assert run(one, "--keep", "kept") == 0 and len(begun) == 6  # what was made anew is kept with its key
+    assert "other code" not in capsys.readouterr().err
     with Path("log.csv").open("a") as log:
         log.write("0,0,90000000\n")
     assert run(one, "--accept-older", "--plan") == 0

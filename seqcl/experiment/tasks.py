@@ -44,7 +44,7 @@ class Task:
     state: str = "waiting"  # then running, or elsewhere: another benchmark runs it; at last done or failed
     run: Path | None = None  # once it is done: a run, or a file of kept results
     figures: dict[str, Any] = field(default_factory=dict)  # its metrics.json
-    older: bool = False  # made by older code
+    older: bool = False  # the run, or the one that is there and is not taken, was made by older code
     problem: str = ""  # the last line of a failed run
     prefix: str = ""  # of the name of its kept file: the data set, where there are several
     began: float = 0.0
@@ -83,9 +83,9 @@ class Task:
             self.take(found.parent, read_json(found, dict))
         return found is not None
 
-    def take(self, run: Path, figures: dict[str, Any]) -> None:
+    def take(self, run: Path, figures: dict[str, Any], *, older: bool = False) -> None:
         """Take a finished run as the result."""
-        self.run, self.state, self.figures = run, "done", figures
+        self.run, self.state, self.figures, self.older = run, "done", figures, older
 
     def file_in(self, folder: Path) -> Path:
         """The file of its kept results in a folder."""
@@ -148,12 +148,12 @@ def look_elsewhere(task: Task, kept_in: Path | None, *, accept_older: bool, metr
             raise UserError(f"{too_deep(file, about['deepest'], metric)}: choose another --keep")
         task.older = about["key"] != task.key
         if accept_older or not task.older:
-            task.take(file, about["metrics"])
+            task.take(file, about["metrics"], older=task.older)
             return
     run = older_run(task)
     task.older = task.older or run is not None
     if run is not None and accept_older:
-        task.take(run, read_json(run / "metrics.json", dict))
+        task.take(run, read_json(run / "metrics.json", dict), older=True)
 
 
 def check_same(task: Task, about: dict[str, Any], file: Path) -> None:
