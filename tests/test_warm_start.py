@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +18,10 @@ from seqcl import config
 from seqcl.cli.main import main
 from seqcl.data import markov
 from seqcl.errors import UserError
-from seqcl.experiment import warm
+from seqcl.experiment import tasks, warm
 from seqcl.experiment.audit import audit
+from seqcl.experiment.grid_file import read_grid
+from seqcl.experiment.tasks import keep, tasks_of
 from seqcl.models.pretraining import Pretraining
 from seqcl.objectives.follower import Follower
 
@@ -132,6 +137,35 @@ def test_the_protocol_says_from_which_run_and_the_audit_holds(logs, earlier, tmp
         assert seqcl.load(run.folder).recommend(user="u000", k=3)
     finally:
         (tmp_path / "moved").rename(earlier.folder)
+
+
+def test_a_benchmark_takes_a_run_that_went_on_only_while_the_earlier_one_is_the_same(
+    logs, earlier, tmp_path, monkeypatch
+):
+    shutil.copytree(earlier.folder, tmp_path / "old")
+    logs[1].to_csv(tmp_path / "log.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    options = json.dumps(SMALL | {"warm_start": "old"})
+    Path("grid.yaml").write_text(f"data: log.csv\nmodels: CL4Rec\nseeds: 1\noptions: {options}\ncontrast: as-is\n")
+    rows = read_grid(Path("grid.yaml")).rows()
+    (task,) = tasks_of(rows, Path("runs"))
+    task.folder.mkdir(parents=True)
+    task.folder.joinpath("asked.yaml").write_text(task.experiment.to_yaml())
+    assert main(task.command()) == 0
+    assert task.look()
+    keep(task, Path("kept"))
+
+    def found(kept_in=None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tasks, "code_version", lambda: "other")
+            return tasks_of(rows, Path("runs"), kept_in=kept_in, accept_older=True)[0].run
+
+    assert found() == task.run and found(Path("kept")) == task.file_in(Path("kept"))
+    weights = Path("old/checkpoints/best.safetensors")
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert found() is None
+    with pytest.raises(UserError, match="kept with another hash of the weights of warm_start"):
+        found(Path("kept"))
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_with_the_same_weights(logs, earlier, tmp_path):

@@ -36,12 +36,18 @@ FILES = (
 def key_of(experiment: Experiment, data: str, code: str) -> str:
     """The key of a run: 12 letters that another option, seed, log, file that an option names, or code changes."""
     files = {value: hash_of(Path(value).expanduser()) for _, _, value in named_files(experiment)}
-    if start := experiment.options.warm_start:
-        files["warm_start"] = hash_of(Path(start).expanduser() / "checkpoints" / "best.safetensors")
+    if experiment.options.warm_start:
+        files["warm_start"] = first_weights(experiment)
     if taught := told_of(teachers_of(experiment)):
         files["teachers"] = taught
     told = [figures_of(experiment.flat), experiment.options.seed, data, files, code, own_code(experiment)]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def first_weights(experiment: Experiment) -> str:
+    """The hash of the weights of the run that an experiment goes on from; nothing where it begins anew."""
+    start = experiment.options.warm_start
+    return hash_of(Path(start).expanduser() / "checkpoints" / "best.safetensors") if start else ""
 
 
 def teachers_of(experiment: Experiment) -> list[str]:

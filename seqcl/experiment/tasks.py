@@ -24,7 +24,8 @@ from seqcl.experiment.finished import Finished, figures_of
 from seqcl.experiment.folder import runs_with
 from seqcl.experiment.grid import Row
 from seqcl.experiment.keeping import PACKED, kept_file, named_files
-from seqcl.experiment.keys import code_version, data_version, hash_of, key_of, teachers_of, told_of
+from seqcl.experiment.keys import code_version, data_version, first_weights, hash_of, key_of, teachers_of, told_of
+from seqcl.experiment.warm import settled
 
 ASKED = "asked.yaml"
 """The file beside a run that holds the configuration that it was begun with."""
@@ -112,7 +113,7 @@ def tasks_of(
     found, several = [], len({row.data for row in rows}) > 1
     for seed in dict.fromkeys(seed for row in rows for seed in row.seeds):
         for row in [row for row in rows if seed in row.seeds]:
-            experiment = replace(row.experiment, options=replace(row.experiment.options, seed=seed))
+            experiment = settled(replace(row.experiment, options=replace(row.experiment.options, seed=seed)))
             place = (experiment.options.dataset, experiment.data)
             if place not in logs:
                 try:
@@ -157,14 +158,16 @@ def look_elsewhere(task: Task, kept_in: Path | None, *, accept_older: bool, metr
 
 
 def check_same(task: Task, about: dict[str, Any], file: Path) -> None:
-    """Refuse kept results of another configuration, log or seed; newer options count with their defaults."""
+    """Refuse kept results of another configuration, log, seed or warm start; newer options count with their defaults."""
     try:
         before = config.experiment(about["config"], stored=True)
     except UserError as error:
         raise UserError(f"{file} was kept with options that are no more: {error}") from None
     ours, theirs = (figures_of(one.flat) for one in (task.experiment, before))
-    ours |= {"seed": task.seed, "data_fingerprint": task.fingerprint}
-    theirs |= {"seed": before.options.seed, "data_fingerprint": about["metrics"]["data"]["fingerprint"]}
+    figures, weights = about["metrics"], "hash of the weights of warm_start"
+    ours |= {"seed": task.seed, "data_fingerprint": task.fingerprint, weights: first_weights(task.experiment)}
+    theirs |= {"seed": before.options.seed, "data_fingerprint": figures["data"]["fingerprint"]}
+    theirs |= {weights: figures["protocol"].get("warm_start", "")}
     for key in ours:
         if ours[key] != theirs.get(key):
             raise UserError(
@@ -183,12 +186,14 @@ def older_run(task: Task) -> Path | None:
 
 
 def same_but_for_code(task: Task, run: Path) -> bool:
-    """True if a finished run has the configuration, the log and the files of a task; newer options count with their defaults."""
+    """True if a finished run has the configuration, the log, the first weights and the files of a task; newer options count with their defaults."""
     values = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     if figures_of(config.experiment(values, stored=True).flat) != figures_of(task.experiment.flat):
         return False
-    about = read_json(run / "metrics.json")["training"] or {}
-    if about.get("teachers", "") != told_of(teachers_of(task.experiment)):
+    figures = read_json(run / "metrics.json")
+    if figures["protocol"].get("warm_start", "") != first_weights(task.experiment):
+        return False
+    if (figures["training"] or {}).get("teachers", "") != told_of(teachers_of(task.experiment)):
         return False
     files = [value for _, _, value in named_files(task.experiment)]
     return data_version(Sequences.load(run / PACKED)) == task.log and all(
