@@ -343,6 +343,8 @@ def test_options_and_seeds_of_the_command_line_win_and_no_model_may_lack_them(fo
     assert row.name == "SASRec" and row.experiment.train.epochs == 7
     assert run(GRID, *words, "--encoder.dmi", "4") == 2
     assert "did you mean" in capsys.readouterr().err
+    assert run(GRID, *words, "--test", "false") == 2
+    assert "--test: a benchmark compares ranks of test" in capsys.readouterr().err
 
 
 def test_the_version_of_the_code_is_what_it_does(tmp_path):
@@ -600,6 +602,9 @@ def test_a_killed_benchmark_goes_on_where_it_was(folder, monkeypatch):
             "data: markov\nmodels: [SASRec, {model: EASE, data.max_len: 3}]\n",
             "EASE has data.max_len 3 and SASRec has 50",
         ),
+        ("data: markov\nmodels: [SASRec]\noptions: {test: false}\n", "grid.yaml:3: .* test cannot be false"),
+        ("data: {dataset: markov, test: false}\nmodels: [SASRec]\n", "grid.yaml:1: .* test cannot be false"),
+        ("data: markov\nmodels: [SASRec, {model: EASE, test: no}]\n", "grid.yaml:2: .* test cannot be false"),
         ("data: markov\nmodels: [SASRec]\noptions: 3\n", ":3: options must be `key: value` lines"),
         ("- a\n", "the file must hold `key: value` lines"),
         ("models: [\n", "line 2"),

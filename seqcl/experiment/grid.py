@@ -74,6 +74,11 @@ class Grid:
         own = [*model.files, model.settings]
         layers = [*model.files, fitting(shared, own), model.settings, self.budget, fitting(typed, own), fixed]
         experiment = layered(layers)
+        if not experiment.options.test:
+            place = next((one["test"].place for one in reversed(layers) if "test" in one), None)
+            raise UserError(
+                f"{place or '--test'}: a benchmark compares ranks of test, so test cannot be false: leave it out"
+            )
         if experiment.train.epochs == MANY and experiment.train.schedule != "constant":
             raise UserError(
                 f"{self.budget['train.epochs'].place}: budget minutes has no last epoch, to which train.schedule "
