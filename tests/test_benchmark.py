@@ -471,6 +471,25 @@ def test_a_budget_of_trials_tunes_each_row_first_and_once(begun, capsys):
     assert json.loads(Path("third.json").read_text())["runs"] == first["runs"]
 
 
+def test_a_study_of_another_space_or_pruner_is_another_study(folder, monkeypatch):
+    pytest.importorskip("optuna")
+    from seqcl.experiment import spaces, tuned
+
+    rows = grid_of(GRID.replace("budget: {epochs: 2}", "budget: {trials: 2}")).rows(["SASRec"])
+    found = [tuned.tunings_of(rows, Path("runs"), 2)[0]]
+    Path("space.yaml").write_text("encoder.dropout: {low: 0.0, high: 0.9}\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(spaces, "DEFAULT", Path("space.yaml"))
+        found += tuned.tunings_of(rows, Path("runs"), 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuned, "PRUNER", "none")
+        found += tuned.tunings_of(rows, Path("runs"), 2)
+        assert found[2].command()[-2:] == ["--pruner", "none"]
+    assert (
+        len({one.folder for one in found}) == 3 and tuned.tunings_of(rows, Path("runs"), 2)[0].folder == found[0].folder
+    )
+
+
 def test_a_row_that_cannot_be_tuned_stops_no_other_and_a_killed_beginning_of_a_study_begins_anew(begun, capsys):
     pytest.importorskip("optuna")
     text = GRID.replace("budget: {epochs: 2}", "budget: {trials: 1}").replace("seeds: 2", "seeds: 1")

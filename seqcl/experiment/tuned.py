@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +11,12 @@ from pathlib import Path
 from seqcl.config import Experiment
 from seqcl.errors import UserError
 from seqcl.experiment.grid import Row
-from seqcl.experiment.spaces import read_space
+from seqcl.experiment.spaces import Space, read_space
 from seqcl.experiment.study import CONFIG, Study
 from seqcl.experiment.tasks import ASKED, Task, tasks_of
+
+PRUNER = "median"
+"""How the studies of a benchmark end trials early."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -38,8 +43,8 @@ class Tuning(Task):
     def command(self) -> list[str]:
         """The words that begin the study, or go on with it."""
         begun = (self.study / CONFIG).exists()
-        return ["tune", *([] if begun else ["--config", str(self.folder / ASKED)]),
-                "--study", str(self.study), "--trials", str(self.trials), *self.needed()]  # fmt: skip
+        return ["tune", *([] if begun else ["--config", str(self.folder / ASKED)]), "--study", str(self.study),
+                "--trials", str(self.trials), "--pruner", PRUNER, *self.needed()]  # fmt: skip
 
     def look(self) -> bool:
         """True if the study has its trials; the best of them is noted."""
@@ -61,14 +66,16 @@ def tunings_of(rows: Sequence[Row], runs: Path, trials: int) -> list[Tuning]:
     """The studies of all rows that have something to tune, each with the first seed."""
     found = []
     for task in tasks_of([replace(row, seeds=row.seeds[:1]) for row in rows], runs):
-        if not has_space(task.experiment):
+        space = space_of(task.experiment)
+        if not space:
             continue
+        key = key_of_study(task.key, space)
         made = Tuning(
             row=task.row,
             seed=task.seed,
             experiment=task.experiment,
-            key=task.key,
-            folder=runs / f"tune-{task.folder.name}",
+            key=key,
+            folder=runs / f"tune-{task.folder.name.removesuffix(task.key)}{key}",
             log=task.log,
             fingerprint=task.fingerprint,
             trials=trials,
@@ -78,13 +85,17 @@ def tunings_of(rows: Sequence[Row], runs: Path, trials: int) -> list[Tuning]:
     return found
 
 
-def has_space(experiment: Experiment) -> bool:
-    """True if the default space has an option of the recipe."""
+def space_of(experiment: Experiment) -> Space:
+    """The options of the default space that the recipe has; none for one that has nothing to tune."""
     try:
-        read_space(experiment, ["default"])
+        return read_space(experiment, ["default"])[0]
     except UserError:
-        return False
-    return True
+        return {}
+
+
+def key_of_study(key: str, space: Space) -> str:
+    """The key of a study: that of its first trial, what is searched, and how trials are ended early."""
+    return hashlib.sha256(json.dumps([key, space, PRUNER], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def tuned(rows: Sequence[Row], tunings: Sequence[Tuning]) -> list[Row]:
