@@ -90,6 +90,21 @@ def test_a_clean_run_holds(tmp_path, model, options, used):
         assert "to the last bit, those of the first epoch in history.csv" in found["first epoch"][1]
 
 
+@pytest.mark.parametrize("model", ["SASRec", "CoSeRec"])
+def test_a_clean_run_of_fixed_shapes_holds_to_the_last_bit(tmp_path, model):
+    found = verdicts(trained(tmp_path, model, train={**SMALL["train"], "shapes": "fixed"}).folder)
+    assert {name: told for name, (verdict, told) in found.items() if verdict == "broken"} == {}
+    assert "to the last bit" in found["first epoch"][1]
+
+
+def test_a_clean_run_that_was_compiled_holds_but_for_rounding(tmp_path, monkeypatch):
+    """The kernels are not made: their rounding is an encoder that gives a little more."""
+    monkeypatch.setattr(torch, "compile", lambda plain, **how: lambda batch: plain(batch) * (1 + 1e-6))
+    found = verdicts(trained(tmp_path, "SASRec", train={**SMALL["train"], "compile": True}).folder)
+    assert {name: told for name, (verdict, told) in found.items() if verdict == "broken"} == {}
+    assert "the run was compiled, the audit is not" in found["first epoch"][1]
+
+
 def leaky_windows(patch):
     """Training reads whole rows, the test's item included."""
     made = splits.training_windows

@@ -130,7 +130,14 @@ def walk(
 ) -> None:
     """Train for an epoch, and note what was there before it, every batch, what has come of it, and what a later epoch begins with."""
     loader = training_batches(split, trainer, seed=seed, device=device, times=model.objective.times_needed)
-    learner = Learner(model, device=device, precision=trainer.precision, weight_decay=trainer.weight_decay, ema=0.0)
+    learner = Learner(
+        model,
+        device=device,
+        precision=trainer.precision,
+        weight_decay=trainer.weight_decay,
+        ema=0.0,
+        fixed=trainer.fixed_on(device),
+    )
     torch.manual_seed(seed)
     model.objective.before_epoch(learner.encoder, loader, epoch=0, epochs=trainer.epochs)
     trace.put(f"{name} begins", state_of(model))
