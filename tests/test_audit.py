@@ -97,12 +97,21 @@ def test_a_clean_run_of_fixed_shapes_holds_to_the_last_bit(tmp_path, model):
     assert "to the last bit" in found["first epoch"][1]
 
 
+def compiling_to(patch, more):
+    """Compiled functions give more: their kernels round, and draw dropout, in another way."""
+    patch.setattr(torch, "compile", lambda plain, **how: lambda batch: plain(batch) + more)
+
+
 def test_a_clean_run_that_was_compiled_holds_but_for_rounding(tmp_path, monkeypatch):
-    """The kernels are not made: their rounding is an encoder that gives a little more."""
-    monkeypatch.setattr(torch, "compile", lambda plain, **how: lambda batch: plain(batch) * (1 + 1e-6))
-    found = verdicts(trained(tmp_path, "SASRec", train={**SMALL["train"], "compile": True}).folder)
+    compiling_to(monkeypatch, 0.1)
+    folder = trained(tmp_path, "SASRec", train={**SMALL["train"], "compile": True}).folder
+    found = verdicts(folder)
     assert {name: told for name, (verdict, told) in found.items() if verdict == "broken"} == {}
-    assert "the run was compiled, the audit is not" in found["first epoch"][1]
+    assert "to the last bit" in found["first epoch"][1]
+    compiling_to(monkeypatch, 0.1 + 1e-6)
+    assert "of their value: both were compiled, each for itself" in verdicts(folder)["first epoch"][1]
+    compiling_to(monkeypatch, 0.5)
+    assert "history.csv are others" in broken(folder)["first epoch"]
 
 
 def leaky_windows(patch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -200,11 +201,13 @@ class Audited:
     @cached_property
     def traces(self) -> tuple[Trace, Trace]:
         """The traces of training on the log, and on its twin."""
-        run = self.run
-        twin = self.experiment.data.split_windows(twin_of(run.sequences, self.plain))
+        run, experiment = self.run, self.experiment
+        twin = experiment.data.split_windows(twin_of(run.sequences, self.plain))
+        if not self.same_device():  # its losses are not compared, so nothing needs a compiler here
+            experiment = replace(experiment, train=replace(experiment.train, compile=False))
         real, other = (
             trace_of(
-                self.experiment,
+                experiment,
                 split,
                 run.device,
                 folder=run.folder,
@@ -256,5 +259,5 @@ class Audited:
             raise Broken(
                 f"the losses of the first epoch in history.csv are others, by up to {apart:.2g} of their value"
             )
-        why = " (the run was compiled, the audit is not)" if compiled else ""
+        why = ": both were compiled, each for itself" if compiled else ""
         return f"the losses are those of the first epoch in history.csv, to {apart:.1g} of their value{why}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from seqcl.experiment.teachers import hand_teachers
 from seqcl.experiment.warm import put_start
 from seqcl.models import Pretraining, Recommender
 from seqcl.training import Trainer
+from seqcl.training.compiled import compiled
 from seqcl.training.learner import Learner
 from seqcl.training.optimizer import clip_gradient
 from seqcl.training.schedule import learning_rate
@@ -143,20 +145,21 @@ def walk(
     trace.put(f"{name} begins", state_of(model))
     model.train()
     total, sums = trainer.epochs * len(loader), dict[str, list[float]]()
-    for step, batch in enumerate(loader.epoch(0)):
-        if step == batches:
-            break
-        _, losses = learner.backward(learner.forward(batch))
-        if trainer.clip:
-            clip_gradient(learner.optimizer.parameters, trainer.clip)
-        learner.optimizer.step(
-            learning_rate(step, peak=trainer.lr, warmup=trainer.warmup, total=total, schedule=trainer.schedule)
-        )
-        model.objective.after_step(learner.encoder)
-        for term, value in losses.items():
-            sums.setdefault(term, []).append(float(value.float()))
-        trace.put(f"{name} batches", {f"batch {step} {part}": value for part, value in parts_of(batch)})
-        trace.batches[name] = step + 1
+    with compiled(model.encoder) if trainer.compile else nullcontext():
+        for step, batch in enumerate(loader.epoch(0)):
+            if step == batches:
+                break
+            _, losses = learner.backward(learner.forward(batch))
+            if trainer.clip:
+                clip_gradient(learner.optimizer.parameters, trainer.clip)
+            learner.optimizer.step(
+                learning_rate(step, peak=trainer.lr, warmup=trainer.warmup, total=total, schedule=trainer.schedule)
+            )
+            model.objective.after_step(learner.encoder)
+            for term, value in losses.items():
+                sums.setdefault(term, []).append(float(value.float()))
+            trace.put(f"{name} batches", {f"batch {step} {part}": value for part, value in parts_of(batch)})
+            trace.batches[name] = step + 1
     trace.losses[name] = {term: sum(values) / len(values) for term, values in sums.items()}
     trace.put(f"{name} ends", state_of(model))
     last = trainer.epochs - 1  # behind every warm-up, so that clusters and learned correlations are made
