@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 import seqcl
+from seqcl import config
 from seqcl.augment import Pair, SameTarget
 from seqcl.cli.main import main
 from seqcl.data import Loader, hardships, markov
@@ -22,8 +25,10 @@ from seqcl.evaluation import Evaluator
 from seqcl.evaluation.ranks import Seen
 from seqcl.experiment.audit import audit
 from seqcl.experiment.job import Job
+from seqcl.experiment.pipeline import execute
 from seqcl.models import linear, two_tower
 from seqcl.objectives import NextItem, prototypes
+from seqcl.training import Interrupted
 from seqcl.training.state import State
 from seqcl.types import Windows
 
@@ -112,6 +117,39 @@ def test_a_clean_run_that_was_compiled_holds_but_for_rounding(tmp_path, monkeypa
     assert "of their value: both were compiled, each for itself" in verdicts(folder)["first epoch"][1]
     compiling_to(monkeypatch, 0.5)
     assert "history.csv are others" in broken(folder)["first epoch"]
+
+
+COSINE = {**SMALL["train"], "schedule": "cosine"}
+
+
+def resumed(folder, **train):
+    """Let a run go on under other options of training."""
+    before = config.of_run(folder)
+    return execute(replace(before, train=replace(before.train, **train)), resume=folder, progress=False).folder
+
+
+def test_a_clean_run_that_went_on_to_more_epochs_holds(tmp_path):
+    folder = resumed(trained(tmp_path, "BYOLRec", train=COSINE).folder, epochs=4)
+    found = verdicts(folder)
+    assert {name: told for name, (verdict, told) in found.items() if verdict == "broken"} == {}
+    assert "to the last bit" in found["first epoch"][1]
+
+
+def test_where_the_epochs_changed_within_the_first_one_the_audit_says_that_losses_are_not_compared(tmp_path):
+    made = Loader.epoch
+
+    def epoch(self, number, start=0):
+        for place, batch in enumerate(made(self, number, start)):
+            yield batch
+            if place == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
+        patch.setattr(Loader, "epoch", epoch)
+        trained(tmp_path, "SASRec", train=COSINE)
+    found = verdicts(resumed(caught.value.folder, epochs=3))
+    assert {name: told for name, (verdict, told) in found.items() if verdict == "broken"} == {}
+    assert "train.epochs may have been another number in the first epoch" in found["first epoch"][1]
 
 
 def leaky_windows(patch):

@@ -22,6 +22,9 @@ class State:
     seconds: float = 0.0
     train_seconds: float = 0.0  # of the epoch under way
     batches: int = 0  # in an epoch
+    first_epochs: int = (
+        0  # `epochs` of the trainer in the first epoch; 0: they changed in it, or the run is older than this
+    )
     best: float | None = None
     best_epoch: int = 0
     best_step: int = -1
@@ -37,6 +40,7 @@ class State:
             KeyError: a field is missing.
             TypeError: a field is of another type.
         """
+        saved = {"first_epochs": 0, **saved}
         values = {one.name: saved[one.name] for one in fields(cls)}
         for name, like in asdict(cls()).items():
             kind: Any = (int, float) if isinstance(like, float) else type(like)
@@ -51,6 +55,13 @@ class State:
         if not all("epoch" in row for row in values["history"]):
             raise TypeError("an epoch of the history has no number")
         return cls(**values)
+
+    def begin(self, epochs: int) -> None:
+        """Note the largest number of epochs with which the first one is trained: schedules and objectives depend on it."""
+        if not self.step:
+            self.first_epochs = epochs
+        elif not self.epoch and self.first_epochs != epochs:
+            self.first_epochs = 0
 
     def end_epoch(self) -> None:
         """Count a whole epoch and begin the next one."""

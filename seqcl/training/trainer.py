@@ -156,6 +156,7 @@ class Trainer:
         )
         saver = Saver(folder, learner, identity=identity or {}, clock=clock, minutes=self.save_minutes)
         state = saver.begin(batches=len(loader), resume=resume)
+        state.begin(self.epochs)
         clock.begin(limit=60 * self.max_minutes, earlier=state.seconds)
         reporter = Reporter(
             folder if processes.is_first() else None,

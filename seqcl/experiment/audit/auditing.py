@@ -15,7 +15,7 @@ from seqcl.data import LeakageError, Split
 from seqcl.errors import UserError
 from seqcl.experiment.audit import blends, chosen, derived, ranked, windows
 from seqcl.experiment.audit.plain import Plain, Target, plain_split
-from seqcl.experiment.audit.twin import Trace, compare_traces, stored_losses, trace_of, twin_of
+from seqcl.experiment.audit.twin import Trace, compare_traces, first_epochs, stored_losses, trace_of, twin_of
 from seqcl.experiment.audit.verdict import Broken, Check, Unused, line
 from seqcl.experiment.finished import Finished
 from seqcl.experiment.job import training_batches
@@ -199,12 +199,19 @@ class Audited:
         return self.same_device() and about.get("threads") == torch.get_num_threads()
 
     @cached_property
+    def first_epochs(self) -> int:
+        """The largest number of epochs when the first one was trained; 0 where that is not known."""
+        return first_epochs(self.run.folder, self.experiment.train)
+
+    @cached_property
     def traces(self) -> tuple[Trace, Trace]:
         """The traces of training on the log, and on its twin."""
         run, experiment = self.run, self.experiment
         twin = experiment.data.split_windows(twin_of(run.sequences, self.plain))
+        train = replace(experiment.train, epochs=self.first_epochs or experiment.train.epochs)
         if not self.same_device():  # its losses are not compared, so nothing needs a compiler here
-            experiment = replace(experiment, train=replace(experiment.train, compile=False))
+            train = replace(train, compile=False)
+        experiment = replace(experiment, train=train)
         real, other = (
             trace_of(
                 experiment,
@@ -252,6 +259,8 @@ class Audited:
         apart = max(abs(found.get(term, 0.0) - value) / max(abs(value), 1e-12) for term, value in stored[1].items())
         if apart == 0:
             return "the losses are, to the last bit, those of the first epoch in history.csv"
+        if not self.first_epochs:
+            return "train.epochs may have been another number in the first epoch, so its losses are not compared"
         about, compiled = self.finished.about, self.experiment.train.compile
         same = about["machine"] == about_machine(self.run.device) and about["versions"] == library_versions()
         exact = same and not compiled and not str(about["versions"].get("commit", "")).endswith("-dirty")

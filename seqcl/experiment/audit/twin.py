@@ -21,7 +21,7 @@ from seqcl.experiment.job import training_batches
 from seqcl.experiment.teachers import hand_teachers
 from seqcl.experiment.warm import put_start
 from seqcl.models import Pretraining, Recommender
-from seqcl.training import Trainer
+from seqcl.training import Trainer, last_checkpoint, load_checkpoint
 from seqcl.training.compiled import compiled
 from seqcl.training.learner import Learner
 from seqcl.training.optimizer import clip_gradient
@@ -199,6 +199,17 @@ def compare_traces(real: Trace, twin: Trace, stage: str) -> int:
             f"with other held-out interactions {len(other)} of {len(ours)} tensors differ, the first is {other[0]}"
         )
     return len(ours)
+
+
+def first_epochs(folder: Path, trainer: Trainer) -> int:
+    """The largest number of epochs when a run in a folder trained its first one; 0 where that is not known.
+
+    A run that goes on may have another one. One of an older version has not noted it, and is taken for one that kept it.
+    """
+    last = last_checkpoint(folder)
+    if not last.exists():
+        return trainer.epochs
+    return int(load_checkpoint(last, prefix="nothing")[1].get("first_epochs", trainer.epochs))
 
 
 def stored_losses(file: Path) -> tuple[int, dict[str, float]] | None:
