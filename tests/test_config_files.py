@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -147,3 +148,52 @@ def test_an_experiment_is_frozen_and_typed():
     )
     with pytest.raises(AttributeError):
         found.train = None
+
+
+def test_a_whole_number_stands_for_the_word_of_its_digits(files):
+    assert resolve("--config", files(a="train: {precision: 32}\n")).train.precision == "32"
+    assert config.experiment({"train": {"precision": 32}}).train.precision == "32"
+    with pytest.raises(UserError, match="unknown value '16': did you mean"):
+        resolve("--config", files(a="train: {precision: 16}\n"))
+
+
+@pytest.mark.parametrize("number", ["1:30", "010", "-1:30", "1:30.5", "[1:30]"])
+def test_numbers_that_yaml_reads_in_base_60_or_8_are_refused(files, number):
+    option = "eval.ks" if "[" in number else "train.lr" if "." in number else "seed"
+    section, _, name = option.rpartition(".")
+    text = f"{section}: {{{name}: {number}}}" if section else f"{name}: {number}"
+    with pytest.raises(UserError, match=rf"a\.yaml: line 2: {re.escape(number.strip('[]'))} may mean two numbers"):
+        resolve("--config", files(a=f"model: SASRec\n{text}\n"))
+    with pytest.raises(UserError, match=rf"option {option}: .* may mean two numbers"):
+        resolve(f"--{option}={number}")
+
+
+def test_text_and_plain_numbers_are_as_they_were(files):
+    assert resolve("--config", files(a="dataset: '1:30'\nseed: 0\ntrain: {lr: 0.01}\n")).options.dataset == "1:30"
+    assert resolve("--dataset", "1:30", "--seed", "0").options.dataset == "1:30"
+    assert resolve("--eval.ks", "[5,10]", "--seed", "10").options.seed == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "said"),
+    [
+        (["--new_items", "features"], "new_items: features", "--new_items features: .* give --warm_start RUN"),
+        (["--eval.sampled", "50"], "eval: {sampled: 50}", "--eval.sampled 50: .* give --eval.candidates uniform or"),
+        (["--pretrain.lr", "0.01"], "pretrain: {lr: 0.01}", "--pretrain.lr 0.01: .* give --pretrain.epochs"),
+        (["--pretrain.batch_size", "8"], "pretrain: {batch_size: 8}", "--pretrain.batch_size 8: .* --pretrain.epochs"),
+    ],
+)
+def test_options_that_do_nothing_are_refused_where_they_were_given(files, words, text, said):
+    with pytest.raises(UserError, match=f"^{said}"):
+        resolve("--model", "CL4Rec", *words)
+    with pytest.raises(UserError, match=rf"a\.yaml:2: {said}"):
+        resolve("--config", files(a=f"model: CL4Rec\n{text}\n"))
+    on = {"new_items": "warm_start: RUN", "eval": "eval.candidates: uniform", "pretrain": "pretrain.epochs: 5"}
+    off = {"new_items": "warm_start: ''", "eval": "eval.candidates: full", "pretrain": "pretrain.epochs: 0"}
+    key = text.partition(":")[0]
+    assert resolve("--config", files(a=f"model: CL4Rec\n{text}\n", b=f"base: a.yaml\n{on[key]}\n"))
+    assert resolve("--config", files(b=f"base: a.yaml\n{off[key]}\n"))  # a file may turn off what it builds on
+    whole = files(whole=resolve("--model", "CL4Rec").to_yaml())
+    assert resolve("--config", whole)
+    with pytest.raises(UserError, match=said):
+        resolve("--config", whole, *words)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from seqcl.config.messages import twofold
 from seqcl.config.settings import Setting, Settings, full_name, renamed
 from seqcl.errors import UserError, brief
 
@@ -85,7 +86,7 @@ def read(path: Path, *, named_by: str | None = None, stored: bool = False, optio
 
 
 def composed(text: str) -> yaml.Node | None:
-    """The nodes of a YAML text, none of which is nested too deeply, holds itself, or is multiplied by aliases.
+    """The nodes of a YAML text, none of which is nested too deeply, holds itself, is multiplied by aliases, or a number in base 60 or 8.
 
     Raises:
         UserError: it is no YAML, or one of these.
@@ -96,6 +97,8 @@ def composed(text: str) -> yaml.Node | None:
         root = yaml.compose(text, yaml.SafeLoader)
         if root is not None and size_of(root, {}) > MOST_VALUES:
             raise UserError(f"its aliases *name stand for more than {MOST_VALUES:,} values")
+        if root is not None:
+            refuse_twofold(root)
     except yaml.YAMLError as error:
         raise UserError(yaml_problem(error)) from None
     except RecursionError:
@@ -114,6 +117,21 @@ def size_of(node: yaml.Node, known: dict[int, int]) -> int:
     inner = sum(size_of(one, known) for one in children) if isinstance(children, list) else 0
     known[id(node)] = 1 + inner
     return known[id(node)]
+
+
+def refuse_twofold(node: yaml.Node) -> None:
+    """Refuse a number that YAML 1.1 reads in base 60, as 1:30, or in base 8, as 010.
+
+    Raises:
+        UserError: begins with the line.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag.endswith((":int", ":float")) and (told := twofold(node.value)):
+            raise UserError(f"line {node.start_mark.line + 1}: {told}")
+        return
+    for one in node.value:
+        for child in one if isinstance(one, tuple) else (one,):
+            refuse_twofold(child)
 
 
 def settings_of(node: yaml.MappingNode, text: str, path: Path) -> Settings:

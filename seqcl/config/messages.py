@@ -73,6 +73,21 @@ def of_section(error: UserError, section: str, settings: Settings) -> UserError:
     return error
 
 
+TWOFOLD = re.compile(r"[-+]?(?:0[0-7_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)")
+"""Numbers that YAML 1.1 does not read as they look: in base 60, or in base 8."""
+
+
+def twofold(text: str) -> str:
+    """What to say of a number that could be two; nothing of others."""
+    for one in re.split(r"[][,\s]+", text):
+        if TWOFOLD.fullmatch(one):
+            return (
+                f"{one} may mean two numbers, as YAML counts with : in base 60 and with a leading 0 in base 8; "
+                "write it in plain digits, or in quotes where it is text"
+            )
+    return ""
+
+
 def left_out(places: Mapping[str, str | None]) -> list[str]:
     """A line for each file of which options were left out, as their component was replaced."""
     files = {key: (place or "").rpartition(":")[0] or place or "these options" for key, place in places.items()}

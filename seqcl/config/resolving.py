@@ -23,6 +23,7 @@ from seqcl.config.schema import (
 )
 from seqcl.config.settings import HELP, KIND_OF, Setting, Settings, existing, of_mapping, of_words, renamed, take
 from seqcl.config.shipped import located
+from seqcl.config.unread import refuse_unread
 from seqcl.errors import UserError
 from seqcl.evaluation import metric_name
 from seqcl.models import MODELS
@@ -66,6 +67,7 @@ def resolve(words: Sequence[str], *, notify: Notify = to_stderr) -> Experiment:
     if asks_help:
         print_help(settings)
     found = build(settings)
+    refuse_unread(found, settings)
     for line in messages.left_out(left_out):
         notify(line)
     return found
@@ -106,7 +108,11 @@ def experiment(values: Mapping[str, Any], *, stored: bool = False) -> Experiment
         UserError: an unknown name, or a value that does not fit.
     """
     plugins.load_all([])
-    return build(renamed(of_mapping(values), stored=stored)[0])
+    settings, _ = renamed(of_mapping(values), stored=stored)
+    found = build(settings)
+    if not stored:
+        refuse_unread(found, settings)
+    return found
 
 
 def build(settings: Settings) -> Experiment:

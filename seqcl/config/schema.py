@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from seqcl import registry
 from seqcl.config.experiment import Options
-from seqcl.config.messages import at, located, no_section, of_parser, unknown_option
+from seqcl.config.messages import at, located, no_section, of_parser, twofold, unknown_option
 from seqcl.config.settings import HELP, KIND_OF, Settings, nest
 from seqcl.data import Preparation
 from seqcl.errors import UserError, unknown
@@ -138,7 +138,7 @@ def parse(sections: Sequence[Section], settings: Settings, *, alone: Component =
     """
     check_known(sections, settings, alone)
     parser = parser_of(sections, alone)
-    given = {key: one.value for key, one in settings.items() if not one.typed}
+    given = {key: as_word(sections, key, one.value) for key, one in settings.items() if not one.typed}
     words = [f"--{key}={one.value}" for key, one in settings.items() if one.typed and key != HELP]
     try:
         found = parser.parse_object(nest(given)) if given else None
@@ -154,6 +154,22 @@ def parse(sections: Sequence[Section], settings: Settings, *, alone: Component =
         check_values(section, values[section.name], settings)
     check_values(Section("", alone), config, settings)
     return {"": config, **values}
+
+
+def as_word(sections: Sequence[Section], key: str, value: Any) -> Any:
+    """A value as its option has it: a whole number is the word of these digits where that is a choice, as in `precision: 32`."""
+    name, _, option = key.rpartition(".")
+    if type(value) is int:
+        hints = next((hints_of(one.component) for one in sections if one.name == name), {})
+        if str(value) in literals(hints.get(option)):
+            return str(value)
+    return value
+
+
+def literals(hint: Any) -> tuple[Any, ...]:
+    """The values that a type lists."""
+    inside = get_args(hint)
+    return inside if get_origin(hint) is Literal else tuple(one for part in inside for one in literals(part))
 
 
 MOST_PARSERS = 32
@@ -183,11 +199,14 @@ def parser_of(sections: Sequence[Section], alone: Component) -> Parser:
 
 
 def check_values(section: Section, values: Mapping[str, Any], settings: Settings) -> None:
-    """Refuse what the parser lets through: null where the option has no such value, and whole numbers past 64 bits."""
+    """Refuse what the parser lets through: null where there is no such value, whole numbers past 64 bits, and those in base 60 or 8."""
     hints = hints_of(section.component)
     for option, value in values.items():
         key = f"{section.name}.{option}" if section.name else option
         numbers = value if isinstance(value, list | tuple) else [value]
+        typed = key in settings and settings[key].typed and any(isinstance(one, int | float) for one in numbers)
+        if typed and (told := twofold(str(settings[key].value))):
+            raise UserError(f"option {key}: {told}")
         if any(isinstance(one, int) and abs(one) >= 2**63 for one in numbers):
             raise located(UserError(f"option {key}: the number is too large, at most {2**63 - 1}"), at(settings, key))
         if value is None and key in settings and not allows_none(hints.get(option, Any)):
