@@ -31,6 +31,7 @@ from seqcl.experiment.benchmark import run_all, time_left
 from seqcl.experiment.compare import compare_runs
 from seqcl.experiment.grid_file import read_grid
 from seqcl.experiment.tasks import tasks_of
+from seqcl.experiment.verdicts import verdicts
 from seqcl.models import MODELS
 from tests import processes
 
@@ -505,6 +506,33 @@ def test_a_row_that_cannot_be_tuned_stops_no_other_and_a_killed_beginning_of_a_s
     assert run(text, "--json", "found.json") == 1
     assert "1 trials of bad on small failed" in capsys.readouterr().err
     assert [one["model"] for one in json.loads(Path("found.json").read_text())["runs"]] == ["SASRec"]
+
+
+def test_a_baseline_that_cannot_be_tuned_is_named_and_its_plain_form_does_not_stand_in(begun, capsys):
+    pytest.importorskip("optuna")
+    text = GRID.replace("budget: {epochs: 2}", "budget: {trials: 1}").replace("seeds: 2", "seeds: 1")
+    text = text.replace("lr: 0.01", "lr: 0.01, epochs: 1").replace(
+        "[SASRec, CL4Rec]", "[{model: CL4Rec, name: bad, objective.weight: 1.0e+39}]"
+    )
+    assert run(text) == 1
+    said = capsys.readouterr().err
+    assert "1 trials of bad on small failed" in said and "no comparison: bad, the baseline, could not be tuned" in said
+    assert [words[0] for words in begun] == ["tune", "tune"]
+    from seqcl.experiment.tuned import tuned, tunings_of
+
+    text = text.replace("data: [", "data: [{dataset: log.csv, name: other, data.max_len: 5}, ").replace(
+        "1.0e+39", "0.1"
+    )
+    rows = grid_of(text).rows()
+    tunings = tunings_of(rows, Path("runs"), 1)
+    for one in tunings:  # as if the study of the baseline had failed on one data set alone
+        one.best = None if one.row.baseline and one.row.data == "small" else one.experiment
+    tasks = tasks_of(tuned(rows, tunings), Path("runs"))
+    problems = {one.data: one.problem for one in verdicts(tasks, baseline="bad", metric="ndcg@10")}
+    assert problems == {
+        "other": "bad, the baseline, has no finished run",
+        "small": "bad, the baseline, could not be tuned",
+    }
 
 
 def test_kept_files_of_several_data_sets_have_names_of_their_own(begun):

@@ -78,8 +78,9 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
         if interrupted(tunings, chosen, grid.metric):
             return INTERRUPTED
         rows = tuned(rows, tunings)
-        if grid.baseline not in [row.model for row in rows]:
+        if not any(row.baseline for row in rows):
             tell_failed(tunings)
+            print(f"seqcl: there is no comparison: {grid.baseline}, the baseline, could not be tuned", file=sys.stderr)
             return 1
     tasks = tasks_of(rows, chosen.runs, kept_in=chosen.keep, accept_older=chosen.accept_older, metric=grid.metric)
     say_older(tasks, accepted=chosen.accept_older)

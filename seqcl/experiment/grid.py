@@ -91,6 +91,7 @@ class Grid:
             name=f"{model.name} ({options.name})" if options.name else model.name,
             experiment=experiment,
             seeds=self.seeds if experiment.recipe.trained else self.seeds[:1],
+            baseline=model.name == self.baseline and options is self.options[0],
         )
 
     def check_shared(self, entries: Sequence[Entry]) -> None:
@@ -113,6 +114,7 @@ class Row:
     experiment: Experiment  # with any seed
     seeds: Sequence[int]  # the first alone for a model that is counted
     plain: Row | None = None  # the same without its contrastive term
+    baseline: bool = False  # others are compared with it: the baseline of the file, with the first options
 
     def same(self, other: Row) -> bool:
         """True if both are one configuration on one data set."""
@@ -150,7 +152,7 @@ def with_plain_forms(rows: Sequence[Row]) -> list[Row]:
         if made is None:
             found.append(row)
             continue
-        plain = replace(row, name=made.options.model, experiment=made)
+        plain = replace(row, name=made.options.model, experiment=made, baseline=False)
         known = next((other for other in (*rows, *added) if other.same(plain)), None)
         if plain.name in [row.experiment.options.model, *(other.name for other in (*rows, *added))]:
             plain = replace(plain, name=f"{row.name} without contrast")

@@ -41,7 +41,9 @@ def verdicts(tasks: Sequence[Task], *, baseline: str, metric: str) -> list[Verdi
 def verdict(tasks: Sequence[Task], data: str, baseline: str, metric: str) -> Verdict:
     """Compare the finished runs of one data set."""
     rows = list({task.row.name: task.row for task in tasks}.values())
-    base = next(row for row in rows if row.model == baseline)
+    base = next((row for row in rows if row.baseline), None)
+    if base is None:
+        return Verdict(data=data, compared=None, contrast=[], problem=f"{baseline}, the baseline, could not be tuned")
     theirs = runs_of(tasks, base)
     if not theirs:
         return Verdict(data=data, compared=None, contrast=[], problem=f"{base.name}, the baseline, has no finished run")
