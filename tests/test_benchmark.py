@@ -535,6 +535,23 @@ def test_a_baseline_that_cannot_be_tuned_is_named_and_its_plain_form_does_not_st
     }
 
 
+def test_rows_that_are_tuned_to_one_configuration_are_one_row_with_both_names(folder, caplog):
+    pytest.importorskip("optuna")
+    from seqcl.experiment.tuned import tuned, tunings_of
+
+    models = "[{model: CL4Rec, name: a}, {model: SASRec, name: b}, {model: SASRec, name: c, train.lr: 0.02}]"
+    text = GRID.replace("[SASRec, CL4Rec]", models).replace("budget: {epochs: 2}", "budget: {trials: 2}")
+    rows = grid_of(f"{text}baseline: c\n").rows()
+    tunings = tunings_of(rows, Path("runs"), 2)
+    for one in tunings:
+        one.best = tunings[1].experiment if one.row.name == "c" else one.experiment
+    found = tuned(rows, tunings)
+    assert [(row.name, row.baseline) for row in found] == [("a", False), ("b = c", True)]
+    assert found[0].plain.name == "b = c"
+    assert "b and c were tuned to one configuration on small: they are one row" in caplog.text
+    assert len({task.folder for task in tasks_of(found, Path("runs"))}) == len(tasks_of(found, Path("runs"))) == 4
+
+
 def test_kept_files_of_several_data_sets_have_names_of_their_own(begun):
     text = GRID.replace("data: [", "data: [{dataset: log.csv, name: other, data.max_len: 5}, ")
     words = ["--html", "page.html", "--json", "found.json"]

@@ -69,6 +69,7 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
         grid = replace(grid, seeds=range(chosen.seeds))
     rows, tunings = grid.rows(chosen.only, of_words(words)), list[Any]()
     if grid.trials:
+        from seqcl.experiment.spoken import warnings_shown
         from seqcl.experiment.tuned import tuned, tunings_of
 
         tunings = tunings_of(rows, chosen.runs, grid.trials)
@@ -77,7 +78,8 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
             return 0
         if interrupted(tunings, chosen, grid.metric):
             return INTERRUPTED
-        rows = tuned(rows, tunings)
+        with warnings_shown():
+            rows = tuned(rows, tunings)
         if not any(row.baseline for row in rows):
             tell_failed(tunings)
             print(f"seqcl: there is no comparison: {grid.baseline}, the baseline, could not be tuned", file=sys.stderr)

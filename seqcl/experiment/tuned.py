@@ -10,6 +10,7 @@ from pathlib import Path
 
 from seqcl.config import Experiment
 from seqcl.errors import UserError
+from seqcl.experiment.folder import log
 from seqcl.experiment.grid import Row
 from seqcl.experiment.spaces import Space, read_space
 from seqcl.experiment.study import CONFIG, Study
@@ -99,7 +100,10 @@ def key_of_study(key: str, space: Space) -> str:
 
 
 def tuned(rows: Sequence[Row], tunings: Sequence[Tuning]) -> list[Row]:
-    """The rows with the best configuration of their studies, each beside its plain form as tuned; not those whose study failed."""
+    """The rows with the best configuration of their studies, each beside its plain form as tuned; not those whose study failed.
+
+    Rows that were tuned to one configuration are one row, which is said.
+    """
 
     def as_tuned(row: Row | None) -> Row | None:
         own = next((one for one in tunings if row is not None and one.row.same(row)), None)
@@ -108,4 +112,20 @@ def tuned(rows: Sequence[Row], tunings: Sequence[Tuning]) -> list[Row]:
         return row if own is None or own.best is None else replace(row, experiment=own.best)
 
     made = [(as_tuned(row), as_tuned(row.plain)) for row in rows]
-    return [replace(row, plain=plain) for row, plain in made if row is not None]
+    return merged([replace(row, plain=plain) for row, plain in made if row is not None])
+
+
+def merged(rows: Sequence[Row]) -> list[Row]:
+    """The rows, those of one configuration as one: it has all their names, and is the baseline if one of them is."""
+    found: list[Row] = []
+    for row in rows:
+        place = next((place for place, other in enumerate(found) if other.same(row)), None)
+        if place is None:
+            found.append(row)
+            continue
+        twin = found[place]
+        log.warning("%s and %s were tuned to one configuration on %s: they are one row", twin.name, row.name, row.data)
+        names, plain, baseline = f"{twin.name} = {row.name}", twin.plain or row.plain, twin.baseline or row.baseline
+        found[place] = replace(twin, name=names, plain=plain, baseline=baseline)
+    known = {id(row.plain): other for row in found for other in found if row.plain and row.plain.same(other)}
+    return [replace(row, plain=known.get(id(row.plain), row.plain)) for row in found]
