@@ -397,6 +397,24 @@ def test_tables_and_files_that_options_name_belong_to_the_key(folder):
     assert keys.data_version(replace(log, item_table=folder / "table.parquet")) == keys.data_version(
         replace(log, item_table=tables[1])
     )
+    cells = {
+        "price": [0.1, np.nan] * (log.num_items // 2),
+        "small": np.arange(log.num_items, dtype=np.float32),
+        "title": ["a", None] * (log.num_items // 2),
+        "seen": [True, None] * (log.num_items // 2),
+        "day": pd.to_datetime(["2026-01-01"] * log.num_items),
+        "vector": [[0.1, 0.5], None] * (log.num_items // 2),
+        "kinds": [["a", "b"], ["c"]] * (log.num_items // 2),
+    }
+    table = pd.DataFrame(cells, index=log.item_ids)
+    table.to_parquet("mixed.parquet")
+    one, of_file = (keys.data_version(replace(log, item_table=found)) for found in (table, folder / "mixed.parquet"))
+    assert one == of_file
+    for column, value in (("price", 0.1 + 1e-13), ("vector", [0.1, 0.5 + 1e-13]), ("title", "b"), ("kinds", ["a,b"])):
+        other = table.copy()
+        other.iat[0, list(table).index(column)] = value
+        assert keys.data_version(replace(log, item_table=other)) != one, column
+    assert keys.data_version(replace(log, item_table=table.rename(columns={"price": "cost"}))) != one
     one = config.experiment({"model": "S3Rec", "mutual.attributes": "kinds.json"})
     found = set()
     for text in ("{}", '{"1": []}'):

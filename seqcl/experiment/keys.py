@@ -8,6 +8,9 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 import seqcl
 from seqcl import plugins
@@ -18,6 +21,9 @@ from seqcl.experiment.finished import figures_of
 from seqcl.experiment.keeping import COUNTED, named_files
 from seqcl.models.teachers import is_counted
 from seqcl.parts import options_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROOMS = ("augment", "data", "encoders", "evaluation", "losses", "models", "objectives", "processes", "training")
 """The rooms that decide a figure. The others read options, which a key holds resolved, or show what was found."""
@@ -76,8 +82,18 @@ def data_version(sequences: Sequences) -> str:
     found = hashlib.sha256(sequences.fingerprint.encode())
     for table in (sequences.user_table, sequences.item_table):
         frame = load_table(table)
-        found.update(b"" if frame is None else frame.reset_index().to_json(orient="split").encode())
+        found.update(b"none\n" if frame is None else f"{len(frame)} rows\n".encode())
+        for name, cells in () if frame is None else frame.reset_index().items():
+            found.update(f"{json.dumps(str(name))}\n".encode() + exact(cells))
     return found.hexdigest()
+
+
+def exact(cells: pd.Series) -> bytes:
+    """The cells of a column without rounding: numbers as they are, others as JSON, in which a frame and its file are alike."""
+    if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "biuf":
+        return cells.dtype.str.encode() + cells.to_numpy().tobytes()
+    there = cells.astype(object).where(cells.notna(), None).tolist()
+    return json.dumps(there, default=lambda one: one.tolist() if isinstance(one, np.ndarray) else str(one)).encode()
 
 
 @cache
