@@ -135,7 +135,8 @@ def test_a_clean_run_that_went_on_to_more_epochs_holds(tmp_path):
     assert "to the last bit" in found["first epoch"][1]
 
 
-def test_where_the_epochs_changed_within_the_first_one_the_audit_says_that_losses_are_not_compared(tmp_path):
+def interrupted(folder, model, **options):
+    """The folder of a run that was stopped in its first epoch."""
     made = Loader.epoch
 
     def epoch(self, number, start=0):
@@ -146,10 +147,23 @@ def test_where_the_epochs_changed_within_the_first_one_the_audit_says_that_losse
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
         patch.setattr(Loader, "epoch", epoch)
-        trained(tmp_path, "SASRec", train=COSINE)
-    found = verdicts(resumed(caught.value.folder, epochs=3))
+        trained(folder, model, **options)
+    return caught.value.folder
+
+
+def test_where_the_epochs_changed_within_the_first_one_the_audit_says_that_losses_are_not_compared(tmp_path):
+    found = verdicts(resumed(interrupted(tmp_path, "SASRec", train=COSINE), epochs=3))
     assert {name: told for name, (verdict, told) in found.items() if verdict == "broken"} == {}
     assert "train.epochs may have been another number in the first epoch" in found["first epoch"][1]
+
+
+def test_a_clean_run_whose_time_ended_in_an_epoch_holds_and_so_where_it_goes_on(tmp_path):
+    folder = interrupted(tmp_path, "SASRec")
+    assert broken(resumed(folder, max_minutes=0.0001)) == {}
+    assert seqcl.load(folder).metrics["training"]["stopped"] == "minutes"
+    found = verdicts(resumed(folder, max_minutes=0.0))
+    assert {name: told for name, (verdict, told) in found.items() if verdict == "broken"} == {}
+    assert "the best of 3 validations" in found["early stopping"][1] and "to the last bit" in found["first epoch"][1]
 
 
 def leaky_windows(patch):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import seqcl.training
 from seqcl.errors import UserError
 from seqcl.report import plot_curves, read_history
-from seqcl.training import Clock, Diverged, Interrupted, Trainer, load_checkpoint, telling
+from seqcl.training import Callback, Clock, Diverged, Interrupted, Row, Trainer, load_checkpoint, telling
 from seqcl.training.average import Average
 from seqcl.training.line import Line, describe, duration
 from seqcl.training.meter import Meter
@@ -340,10 +340,56 @@ def test_minutes_end_a_run_with_a_validation_and_the_epoch_cut_short_is_not_coun
         assert [row["step"] for row in result.history] == [6, 8]
         assert "valid_ndcg@10" in result.history[-1]
         _, longer = train(tmp_path, trainer=replace(trainer, epochs=3, max_minutes=0), resume=True)
-    assert [row["step"] for row in longer.history] == [6, 12, 18]
+    assert [row["step"] for row in longer.history] == [6, 8, 12, 18]  # step 8 was validated, and may be the best
     uncut, _ = train(None, trainer=replace(trainer, epochs=3, max_minutes=0), validate=None)
     last, _ = load_checkpoint(tmp_path / "checkpoints" / "last.safetensors", prefix="model.")
     assert torch.equal(last["model.encoder.table.weight"], uncut.encoder.table.weight)
+
+
+@pytest.mark.parametrize("change", [{"max_minutes": 1e-9}, {"epochs": 1}], ids=str)
+def test_a_run_that_goes_on_without_time_or_epochs_left_is_validated(tmp_path: Path, change: dict[str, Any]) -> None:
+    def before(epoch: int, batch: int) -> None:
+        if (epoch, batch) == (1 if "epochs" in change else 0, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer = plain(epochs=9, patience=0, eval_every=5)
+    with pytest.raises(Interrupted):
+        train(tmp_path, trainer=trainer, before=before)
+    model, result = train(tmp_path, trainer=replace(trainer, **change), resume=True)
+    assert (tmp_path / "checkpoints" / "best.safetensors").exists()
+    assert (result.best, result.best_epoch) == (model.score()["ndcg@10"], result.epochs + 1)
+    assert (result.history[-1]["step"], result.history[-1]["valid_ndcg@10"]) == (result.steps, result.best)
+
+
+def test_a_run_whose_time_ends_behind_an_epoch_that_is_not_validated_ends_with_a_validation() -> None:
+    now = [0.0]
+
+    class Slow(Callback):
+        def epoch(self, row: Row) -> None:
+            now[0] += 600.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: now[0])
+        _, result = train(None, trainer=plain(epochs=99, eval_every=5, max_minutes=5), callbacks=[Slow()])
+    assert (result.stopped, result.steps, result.epochs) == ("minutes", 7, 1)
+    assert ["valid_ndcg@10" in row for row in result.history] == [False, True]
+
+
+def test_a_validation_of_an_epoch_that_was_cut_short_counts_and_keeps_its_row(tmp_path: Path) -> None:
+    now = [0.0]
+
+    def before(epoch: int, batch: int) -> None:
+        now[0] += 60.0
+
+    trainer = plain(epochs=3, patience=3, max_minutes=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: now[0])
+        train(tmp_path, trainer=trainer, before=before, validate=scripted([0.3, 0.2]))
+    _, result = train(
+        tmp_path, trainer=replace(trainer, max_minutes=0), resume=True, validate=scripted([0.1, 0.05, 0.0])
+    )
+    assert [row["valid_ndcg@10"] for row in result.history] == [0.3, 0.2, 0.1, 0.05]
+    assert load_checkpoint(tmp_path / "checkpoints" / "last.safetensors")[1]["stale"] == 3
 
 
 def test_one_clock_counts_all_stages_and_what_came_before_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,7 @@ class State:
     seconds: float = 0.0
     train_seconds: float = 0.0  # of the epoch under way
     batches: int = 0  # in an epoch
-    first_epochs: int = (
-        0  # `epochs` of the trainer in the first epoch; 0: they changed in it, or the run is older than this
-    )
+    first_epochs: int = 0  # the trainer's `epochs` in the first epoch; 0: they changed in it, or an older run
     best: float | None = None
     best_epoch: int = 0
     best_step: int = -1
@@ -52,8 +50,8 @@ class State:
             isinstance(row, dict) and all(isinstance(one, int | float) for one in row.values()) for row in numbers
         ):
             raise TypeError("metrics and history hold no numbers")
-        if not all("epoch" in row for row in values["history"]):
-            raise TypeError("an epoch of the history has no number")
+        if not all("epoch" in row and "step" in row for row in values["history"]):
+            raise TypeError("an epoch of the history has no number or step")
         return cls(**values)
 
     def begin(self, epochs: int) -> None:
@@ -77,8 +75,17 @@ class State:
         self.metrics = metrics
         return True
 
+    def judged(self, monitor: str) -> bool:
+        """True where the weights of this step were validated."""
+        return bool(self.history) and self.history[-1]["step"] == self.step and f"valid_{monitor}" in self.history[-1]
+
     def put(self, row: Row) -> None:
-        """Append a row to the history, or replace the row of the same epoch."""
+        """Append a row to the history, or replace the row of the same epoch.
+
+        The row of an epoch that was validated, cut short, and then finished stays: its validation counted.
+        """
         if self.history and self.history[-1]["epoch"] == row["epoch"]:
-            self.history.pop()
+            validated = any(name.startswith("valid_") for name in self.history[-1])
+            if not validated or self.history[-1]["step"] == row["step"]:
+                self.history.pop()
         self.history.append(row)

@@ -199,7 +199,8 @@ class Trainer:
     ) -> str:
         """Train and validate, epoch after epoch, until there is a reason to stop; give the reason."""
         model, encoder, objective, meter = learner.module, learner.encoder, learner.objective, learner.meter
-        while (reason := self._reason_to_stop(state, clock)) is None:
+        late = clock.out_of_time()
+        while (reason := self._reason_to_stop(state, late)) is None:
             clock.lap()
             if state.batch == 0:
                 objective.before_epoch(encoder, loader, epoch=state.epoch, epochs=self.epochs)
@@ -239,29 +240,40 @@ class Trainer:
                 say_never_given(meter, state)
                 state.end_epoch()
                 meter.reset()
-            due = state.epoch % self.eval_every == 0 or state.epoch >= self.epochs
-            better = False
-            if validate is not None and (due or not whole or clock.out_of_time()):
-                metrics = self._metrics(validate, learner, clock)
-                row |= {f"valid_{name}": value for name, value in metrics.items()}
-                better = state.judge(metrics, monitor=self.monitor, epoch=int(row["epoch"]))
-            row["seconds"] = clock.seconds()
-            state.put(row)
-            if better:
-                saver.save_best(state)
-            reporter.epoch(state, row)
+            late = clock.out_of_time()
+            due = state.epoch % self.eval_every == 0 or state.epoch >= self.epochs or not whole or late
+            metrics = self._metrics(validate, learner, clock) if validate is not None and due else {}
+            late = late or (due and clock.out_of_time())  # no epoch begins without time for another validation
+            self._end(row, metrics, state, clock=clock, saver=saver, reporter=reporter)
             if received := signals.agreed():
                 raise saver.interrupted(state, received)
+        if validate is not None and not state.judged(
+            self.monitor
+        ):  # a run that goes on may have no time or epochs left
+            row = self._row(state, meter, clock) if state.batch or not state.history else state.history[-1]
+            metrics = self._metrics(validate, learner, clock)
+            self._end(row, metrics, state, clock=clock, saver=saver, reporter=reporter)
         return reason
 
-    def _reason_to_stop(self, state: State, clock: Clock) -> str | None:
+    def _end(
+        self, row: Row, metrics: dict[str, float], state: State, *, clock: Clock, saver: Saver, reporter: Reporter
+    ) -> None:
+        """Put the row of an epoch into the history; of a validated one, keep the weights if they are the best."""
+        row |= {f"valid_{name}": value for name, value in metrics.items()}
+        better = bool(metrics) and state.judge(metrics, monitor=self.monitor, epoch=int(row["epoch"]))
+        row["seconds"] = clock.seconds()
+        state.put(row)
+        if better:
+            saver.save_best(state)
+        reporter.epoch(state, row)
+
+    def _reason_to_stop(self, state: State, late: bool) -> str | None:
         """Say why no further epoch begins, or None."""
         if state.epoch >= self.epochs:
             return "epochs"
         if self.patience and state.stale >= self.patience:
             return "patience"
-        # Not before the first step, which is then validated: a run always has a best.
-        return "minutes" if clock.out_of_time() and state.step else None
+        return "minutes" if late and state.step else None  # a first step is always done, and validated
 
     def _rate(self, state: State) -> float:
         """The learning rate of the next update."""

@@ -220,6 +220,7 @@ def stored_losses(file: Path) -> tuple[int, dict[str, float]] | None:
     if not rows:
         return None
     prefix = "loss_"
-    return int(rows[0]["step"]), {
-        key.removeprefix(prefix): value for key, value in rows[0].items() if key.startswith(prefix)
+    first = [row for row in rows if row["epoch"] == rows[0]["epoch"]][-1]  # one that was cut short and finished has two
+    return int(first["step"]), {
+        key.removeprefix(prefix): value for key, value in first.items() if key.startswith(prefix)
     }
