@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -131,9 +132,14 @@ def test_the_protocol_says_from_which_run_and_the_audit_holds(logs, earlier, tmp
     wanted = hash_of(earlier.folder / "checkpoints" / "best.safetensors")
     assert run.metrics["protocol"]["warm_start"] == run.evaluate().protocol["warm_start"] == wanted
     assert (run.folder / "baselines" / "SASRec" / warm.START).exists()
+    found = audit(run.folder)
+    assert not [check for check in found if check.verdict == "broken"]
+    assert len([check for check in found if "which are those of start.safetensors" in check.told]) == 2
     earlier.folder.rename(tmp_path / "moved")  # the run is whole without it
     try:
-        assert not [check for check in audit(run.folder) if check.verdict == "broken"]
+        found = audit(run.folder)
+        assert not [check for check in found if check.verdict == "broken"]
+        assert len([check for check in found if "not compared: the weights of start.safetensors" in check.told]) == 2
         assert seqcl.load(run.folder).recommend(user="u000", k=3)
     finally:
         (tmp_path / "moved").rename(earlier.folder)
@@ -166,6 +172,36 @@ def test_a_benchmark_takes_a_run_that_went_on_only_while_the_earlier_one_is_the_
     assert found() is None
     with pytest.raises(UserError, match="kept with another hash of the weights of warm_start"):
         found(Path("kept"))
+
+
+def leaky_neighbours(patch):
+    """New items begin from the items that stand beside them in whole rows."""
+    made = warm.neighbours
+    patch.setattr(warm, "neighbours", lambda train, rows: made(replace(train, ends=train.offsets[1:]), rows))
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_first_vectors_made_of_held_out_interactions_are_found(logs, earlier, tmp_path, clean):
+    with pytest.MonkeyPatch.context() as patch:
+        leaky_neighbours(patch)
+        run = on(logs, tmp_path, earlier)
+        if not clean:
+            found = audit(run.folder)
+    if clean:  # the code of the audit is
+        found = audit(run.folder)
+    broken = {check.name: check.told for check in found if check.verdict == "broken"}
+    told = "start.safetensors has others than" if clean else "with other held-out interactions 1 of"
+    assert told in broken["tables and first weights"], broken
+
+
+def test_an_earlier_run_that_had_learned_what_is_held_out_is_found(logs, tmp_path):
+    later = seqcl.train(logs[1], model="CL4Rec", runs=str(tmp_path), progress=False, **SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warm, "check_unseen", lambda *_: None)
+        short = logs[1][logs[1]["timestamp"] < 8]
+        run = on([None, short], tmp_path, later)
+    broken = {check.name: check.told for check in audit(run.folder) if check.verdict == "broken"}
+    assert "interactions that this run holds out, such as" in broken["tables and first weights"], broken
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_with_the_same_weights(logs, earlier, tmp_path):

@@ -13,7 +13,7 @@ import torch
 
 from seqcl.data import LeakageError, Split
 from seqcl.errors import UserError
-from seqcl.experiment.audit import blends, chosen, derived, ranked, windows
+from seqcl.experiment.audit import begun, blends, chosen, derived, ranked, windows
 from seqcl.experiment.audit.plain import Plain, Target, plain_split
 from seqcl.experiment.audit.twin import Trace, compare_traces, first_epochs, stored_losses, trace_of, twin_of
 from seqcl.experiment.audit.verdict import Broken, Check, Unused, line
@@ -114,7 +114,7 @@ class Audited:
             "chances of negatives": lambda: derived.check_chances(model, plain, self.learned),
             "features": lambda: derived.check_features(self.experiment, model, plain, run.sequences.tables),
             "counted scores": lambda: derived.check_popularity(model, plain),
-            "tables and first weights": lambda: self.check_twin("made"),
+            "tables and first weights": self.check_made,
             "clusters": self.check_clusters,
             "pre-training": lambda: self.check_epoch("pretraining"),
             "first epoch": lambda: self.check_epoch("training"),
@@ -199,6 +199,11 @@ class Audited:
         return self.same_device() and about.get("threads") == torch.get_num_threads()
 
     @cached_property
+    def earlier(self) -> Run | None:
+        """The run whose weights this one began with, if that is still there."""
+        return begun.earlier_run(self.experiment, self.run.folder)
+
+    @cached_property
     def first_epochs(self) -> int:
         """The largest number of epochs when the first one was trained; 0 where that is not known."""
         return first_epochs(self.run.folder, self.experiment.train)
@@ -220,6 +225,7 @@ class Audited:
                 folder=run.folder,
                 batches=self.batches,
                 taught=(run.sequences, run.split),
+                earlier=self.earlier,
             )
             for split in (run.split, twin)
         )
@@ -229,6 +235,10 @@ class Audited:
         """Compare one stage of training on the log and on its twin."""
         number = compare_traces(*self.traces, stage)
         return f"all tensors ({number}) have the same bits where every held-out interaction is another one"
+
+    def check_made(self) -> str:
+        """Compare what there is before training, on the log and on its twin."""
+        return self.check_twin("made") + begun.check_start(self.run, self.earlier, self.traces[0].other)
 
     def check_clusters(self) -> str:
         """Compare the clusters before an epoch on the log and on its twin."""

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from seqcl.config import Experiment, Model
 from seqcl.data import Sequences, Split
+from seqcl.experiment.audit.begun import other_weights
 from seqcl.experiment.audit.plain import Plain
 from seqcl.experiment.audit.verdict import Broken
 from seqcl.experiment.job import training_batches
+from seqcl.experiment.run import Run
 from seqcl.experiment.teachers import hand_teachers
-from seqcl.experiment.warm import put_start
+from seqcl.experiment.warm import carry, put_start
 from seqcl.models import Pretraining, Recommender
 from seqcl.training import Trainer, last_checkpoint, load_checkpoint
 from seqcl.training.compiled import compiled
@@ -71,6 +73,7 @@ class Trace:
     stages: dict[str, dict[str, str]] = field(default_factory=dict)
     losses: dict[str, dict[str, float]] = field(default_factory=dict)  # the means over an epoch's batches, by stage
     batches: dict[str, int] = field(default_factory=dict)  # how many these are
+    other: list[str] = field(default_factory=list)  # weights that are not those with which the run began
 
     def put(self, stage: str, tensors: Mapping[str, Tensor]) -> None:
         """Note the hashes of tensors."""
@@ -92,6 +95,7 @@ def trace_of(
     folder: Path,
     batches: int | None,
     taught: tuple[Sequences, Split],
+    earlier: Run | None = None,
 ) -> Trace:
     """Make a model as its run did and train it for an epoch, with a loop of its own.
 
@@ -102,13 +106,17 @@ def trace_of(
         folder: of the run, which keeps the weights that it began with, where its seed did not make them.
         batches: stop after so many; None: after the epoch.
         taught: the run's own log and its split, to which its teachers belong.
+        earlier: the run whose weights it began with, if that is still there.
     """
     trace, seed = Trace(), experiment.options.seed
-    model = experiment.build(split.train).to(device)
-    put_start(model, folder)
+    model = experiment.build(split.train)
+    if earlier is not None and isinstance(model, Recommender):
+        carry(earlier, model, experiment, taught[0], split.train, how=experiment.options.new_items)
+        trace.other = other_weights(model, folder)
     trace.put("made", state_of(model))
     if not isinstance(model, Recommender):
         return trace
+    put_start(model.to(device), folder)
     hand_teachers(model, *taught, device)
     torch.manual_seed(seed)
     stage = model.pretraining()
