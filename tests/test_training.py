@@ -124,6 +124,14 @@ def test_the_rate_rises_over_the_warmup_and_falls_along_a_cosine_to_zero() -> No
     assert rates("cosine") == pytest.approx([0.5, 1.0, 1.5, 2.0, *cosine], abs=1e-12)
 
 
+@pytest.mark.parametrize(("shape", "decayed"), [((), False), ((3,), False), ((2, 3), True), ((2, 3, 4), True)])
+def test_parameters_of_at_most_one_dimension_have_no_decay(shape: tuple[int, ...], decayed: bool) -> None:
+    parameter = nn.Parameter(torch.ones(shape))
+    parameter.grad = torch.zeros(shape)
+    AdamW({"bias": parameter}, weight_decay=0.5).step(0.1)
+    assert torch.equal(parameter.detach(), torch.full(shape, 0.95 if decayed else 1.0))
+
+
 def test_rows_of_a_sparse_gradient_move_as_those_of_a_dense_one_and_the_others_stand_still() -> None:
     tables = [nn.Embedding(6, 3, sparse=sparse) for sparse in (False, True)]
     tables[1].load_state_dict(tables[0].state_dict())

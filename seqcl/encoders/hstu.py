@@ -20,6 +20,7 @@ class HSTU(BlockEncoder):
     Differs from the paper: times are not read, so the bias depends on the distance in items alone; each head has its own
     bias; the layer norms have gains and offsets, where the authors' code has none; item embeddings are not multiplied by the
     root of D, and no position is added to them; a layer norm at the end lets scores be dot products as well as cosines.
+    The bias is (heads, distances), so weight decay takes from it too.
 
     Args:
         num_items: N, ids 1..N.

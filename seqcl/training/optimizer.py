@@ -49,8 +49,9 @@ def clip_gradient(parameters: list[nn.Parameter], limit: float) -> None:
 
 
 class AdamW:
-    """Adam with decoupled weight decay on matrices and tables, not on biases and norms (arXiv 1711.05101, algorithm 2).
+    """Adam with decoupled weight decay (arXiv 1711.05101, algorithm 2).
 
+    Parameters of at most one dimension have no decay, such as gains of norms and most biases; all others have.
     A sparse gradient moves its own rows of a table alone; the moments of the other rows stay as they are.
 
     Args:

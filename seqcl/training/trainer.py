@@ -56,7 +56,7 @@ class Trainer:
         epochs: largest number of passes over the training windows.
         batch_size: windows in a batch.
         lr: highest learning rate.
-        weight_decay: decay of matrices and tables per update, times lr; biases and norms have none.
+        weight_decay: decay of parameters per update, times lr; those of at most one dimension, such as gains of norms, have none.
         warmup: updates over which the rate rises from 0.
         schedule: constant, or cosine: down to 0 at the last of `epochs`.
         clip: largest norm of the whole gradient; 0 for no limit.
