@@ -372,6 +372,7 @@ CHANGE_NO_FIGURE = {
     "machine",  # says what there is
     "experiment/finished", "experiment/keys", "experiment/spoken",  # tell of runs
     "experiment/folder", "experiment/keeping", "experiment/run",  # write and read what was made
+    "experiment/unseen",  # refuses or lets pass
     "experiment/geometry",  # curves beside the figures
 }  # fmt: skip
 
