@@ -28,6 +28,7 @@ FEWER: dict[str, int] = {
     "beauty-cclrec": 1,
     "beauty-claerec": 1,
     "beauty-cpcrec": 1,
+    "beauty-dimrec": 1,
     "beauty-directau": 1,
     "beauty-imixrec": 1,
     "beauty-infominrec": 1,
