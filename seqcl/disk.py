@@ -84,7 +84,7 @@ def check_place(path: Path | None, option: str) -> None:
         return
     if path.exists() and not path.is_file():
         raise UserError(f"{option} {path}: {'a folder' if path.is_dir() else 'no regular file'} is there; name a file")
-    above = next(one for one in (*path.absolute().parents,) if one.exists())
+    above = next(one for one in path.absolute().parents if one.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"{option} {path}: {above} is no folder that can be written to")
 

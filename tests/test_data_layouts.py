@@ -107,7 +107,7 @@ def test_times_are_found_by_name_or_content_and_become_seconds(
     [
         (LOG.format("date", "2020-01-01", "01/02/2020", "2020-01-03"), r"log.csv:3: column 3 'date': '01/02/2020': is the day"),
         (LOG.format("time", 1577836800, 1577836800000, 1577836801), r"log.csv:3: column 3 'time': 1577836800000 is in milliseconds, but other times are in seconds"),
-        (LOG.format("time", 1577836800, 157783680, 1577836801), r"log.csv:3: column 3 'time': 157783680 is a time of 1975, but the newest is of 2020: are digits cut off\? --data.where 'time > 157783680'"),
+        (LOG.format("time", 1577836800, 157783680, 1577836801), r"log.csv:3: column 3 'time': 157783680 is a time of 1975, but the newest is of 2020: are digits cut off\? --data.where 'time > 210384000'"),
         (LOG.format("time", 1577836800000, 1577836801000, 157), r"log.csv:4: column 3 'time': 157 is a time of 1970"),
         (LOG.format("time", "12:00:01", "12:00:02", "12:00:03"), r"log.csv:2: column 3 'time': '12:00:01' is not a time"),
         ("user_id,item_id,begun,ended\n1,10,1577836800,1577836801\n1,11,1577836802,1577836803\n2,10,1577836800,1577836805\n", "the time could be begun or ended"),

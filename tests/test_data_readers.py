@@ -130,6 +130,11 @@ def test_a_quote_that_stands_alone_is_named_and_swallows_no_row(tmp_path: Path) 
     path = text(tmp_path, 'user_id,item_id,time\n1,5,1\n1,"a,2\n2,b,3\n')
     with pytest.raises(UserError, match=r"log.csv:4: .* it begins on line 3: is a quote left open there"):
         read(path)
+    path = text(
+        tmp_path, 'user_id,item_id,review\n1,5,x\n1,6,"good\n2,7,y\n2,8,z\n'
+    )  # as wide as the header to its end
+    with pytest.raises(UserError, match=r"log.csv:5: the file ends inside quotes, in a row that begins on line 3"):
+        read(path)
     packed = tmp_path / "log.csv.gz"
     packed.write_bytes(gzip.compress(b'user_id,item_id,time\n1,5,1\n1,"a,2\n2,b,3\n2,"c,4\n3,d,5\n'))
     with pytest.raises(UserError, match=r"gz:5: text stands behind a closing quote"):

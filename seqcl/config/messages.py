@@ -78,7 +78,7 @@ TWOFOLD = re.compile(r"[-+]?(?:0[0-7_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]
 
 
 def twofold(text: str) -> str:
-    """What to say of a number that could be two; nothing of others."""
+    """Say of a number that it could be two; nothing of others."""
     for one in re.split(r"[][,\s]+", text):
         if TWOFOLD.fullmatch(one):
             return (

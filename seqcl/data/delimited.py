@@ -180,7 +180,7 @@ def check_quotes(table: TextTable) -> None:
     """Refuse a file with cells of several lines in which a quote stands alone, and so swallows rows.
 
     Raises:
-        UserError: text follows a closing quote; its line is named, and that on which the cell began.
+        UserError: text follows a closing quote, or a quote is never closed; the line is named on which the row began.
     """
     with open_bytes(table.path) as raw:
         reader = csv.reader(
@@ -190,10 +190,12 @@ def check_quotes(table: TextTable) -> None:
         try:
             for _ in reader:
                 begin = reader.line_num + 1
-        except csv.Error:
+        except csv.Error as error:
+            open_end = "end of data" in str(error)
+            what = "the file ends inside quotes" if open_end else "text stands behind a closing quote"
             raise UserError(
-                f"{table.path}:{reader.line_num}: text stands behind a closing quote, in a row that begins on line {begin}: "
-                'is a quote mark too many there? A quote inside a quoted cell is written twice ("")'
+                f"{table.path}:{reader.line_num}: {what}, in a row that begins on line {begin}: is a quote mark too many there? "
+                'A quote inside a quoted cell is written twice ("")'
             ) from None
 
 

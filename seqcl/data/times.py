@@ -54,7 +54,7 @@ class Times:
         self.kinds: dict[str, str] = {}  # each with the place of its first time
         self.most = 0.0
         self.least = (np.inf, "")  # the smallest number but 0, and its place
-        self.ends = (np.inf, 0.0)  # the smallest number and the largest
+        self.lowest = np.inf
         self.days = True  # all numbers are days such as 20240131
         self.no_day: str | None = None  # the first of them that no month has
         self.units: dict[str, tuple[int, str]] = {}  # how many numbers are in a unit, and the first of them
@@ -78,7 +78,7 @@ class Times:
         if kind != NUMBERS:
             return number
         self.most = max(self.most, float(number.max()))
-        self.ends = min(self.ends[0], float(number.min())), self.most
+        self.lowest = min(self.lowest, float(number.min()))
         small = np.where(number > 0, number, np.inf)
         if (low := float(small.min())) < self.least[0]:
             self.least = low, where(row + int(small.argmin()), self.column)
@@ -119,13 +119,14 @@ class Times:
                 f"{self.units[others[0]][1]} is in {others[0]}, but other times are in {usual}; write all in one unit"
             )
         scale = UNITS[unit]
-        if self.least[0] < EPOCH_SECONDS[0] * scale / OLD:
+        oldest = EPOCH_SECONDS[0] * scale / OLD
+        if self.least[0] < oldest:
             year, newest = (str(np.datetime64(int(time / scale), "s"))[:4] for time in (self.least[0], self.most))
             raise UserError(
                 f"{self.least[1]}: {self.least[0]:.0f} is a time of {year}, but the newest is of {newest}: are digits cut off? "
-                f"--data.where '{self.column} > {self.least[0]:.0f}' leaves such rows out"
+                f"--data.where '{self.column} > {oldest:.0f}' leaves such rows out"
             )
-        told = f"{unit} since 1970" + (f", {ALIKE}" if self.ends[0] == self.ends[1] else "")
+        told = f"{unit} since 1970" + (f", {ALIKE}" if self.lowest == self.most else "")
         return (unchanged if unit == "seconds" else lambda times: times / scale), told
 
 

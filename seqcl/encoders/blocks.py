@@ -74,7 +74,7 @@ class BlockEncoder(TableEncoder):
 
 
 def newest_by_block(blocks: nn.ModuleList, x: Tensor, shape: Layout | Tensor, overlap: int) -> list[Tensor]:
-    """What each block gives at the newest items; its gradient goes through `overlap` blocks below it, see `Encoder.by_block`.
+    """Run every block at the newest items too, and give what it has there; its gradient goes through `overlap` blocks below it, see `Encoder.by_block`.
 
     Args:
         blocks: called as block(x, shape), and with newest=True.

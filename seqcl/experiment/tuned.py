@@ -17,7 +17,7 @@ from seqcl.experiment.study import CONFIG, Study
 from seqcl.experiment.tasks import ASKED, Task, tasks_of
 
 PRUNER = "median"
-"""How the studies of a benchmark end trials early."""
+"""The rule by which the studies of a benchmark end trials early."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -127,5 +127,6 @@ def merged(rows: Sequence[Row]) -> list[Row]:
         log.warning("%s and %s were tuned to one configuration on %s: they are one row", twin.name, row.name, row.data)
         names, plain, baseline = f"{twin.name} = {row.name}", twin.plain or row.plain, twin.baseline or row.baseline
         found[place] = replace(twin, name=names, plain=plain, baseline=baseline)
+    # A plain form that is a row itself stays that very row, under the name which it has now.
     known = {id(row.plain): other for row in found for other in found if row.plain and row.plain.same(other)}
     return [replace(row, plain=known.get(id(row.plain), row.plain)) for row in found]

@@ -32,7 +32,7 @@ class Catalogue:
         self.starts = np.cumsum([1, *(len(line) + 1 for line in lines)])  # (N + 1,)
 
     def line(self, item: int) -> str:
-        """What a search looks at: the id and the title of an item, a tab between them."""
+        """Join what a search looks at: the id and the title of an item, a tab between them."""
         title = cell(self.columns[self.title][item - 1]) if self.title else None
         return "\t".join(plain(str(one)) for one in (self.item_ids[item - 1], "" if title is None else title))
 

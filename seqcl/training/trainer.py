@@ -247,9 +247,8 @@ class Trainer:
             self._end(row, metrics, state, clock=clock, saver=saver, reporter=reporter)
             if received := signals.agreed():
                 raise saver.interrupted(state, received)
-        if validate is not None and not state.judged(
-            self.monitor
-        ):  # a run that goes on may have no time or epochs left
+        # A run that goes on may have no time or epochs left.
+        if validate is not None and not state.judged(self.monitor):
             row = self._row(state, meter, clock) if state.batch or not state.history else state.history[-1]
             metrics = self._metrics(validate, learner, clock)
             self._end(row, metrics, state, clock=clock, saver=saver, reporter=reporter)
