@@ -178,7 +178,7 @@ def test_these_recipes_contrast():
         "ItemKNN",
         "Popularity",
     }
-    others |= {"SKNN", "VSKNN", "Markov", "Blend", "Distil", "DirectAU"}
+    others |= {"SKNN", "VSKNN", "Markov", "Ensemble", "Blend", "Distil", "DirectAU"}
     assert set(MODELS) - set(CONTRASTIVE) == others
 
 

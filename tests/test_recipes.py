@@ -77,7 +77,9 @@ TERMS = {
     **dict.fromkeys(["IMixRec", "CLAERec"], "next_item contrast"),
     **dict.fromkeys(["BYOLRec", "SimSiamRec"], "next_item predict"),
     **dict.fromkeys(["BarlowRec", "VICRegRec"], "next_item decorrelate"),
-    **dict.fromkeys(["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec", "Blend"], "next_item"),
+    **dict.fromkeys(
+        ["SASRec", "BSARec", "TapRec", "GRU4Rec", "NARM", "HSTU", "S3Rec", "Ensemble", "Blend"], "next_item"
+    ),
     **dict.fromkeys(
         [
             "CL4Rec",

@@ -12,6 +12,7 @@ from seqcl.encoders.memory import Memories, Memory
 from seqcl.encoders.narm import NARM
 from seqcl.encoders.sasrec import SASRec
 from seqcl.encoders.scoring import Scoring
+from seqcl.encoders.several import Several
 from seqcl.encoders.table import ItemTable
 from seqcl.encoders.taprec import TapRec
 from seqcl.encoders.two_tower import TwoTower
@@ -47,6 +48,7 @@ __all__ = [
     "Memory",
     "SASRec",
     "Scoring",
+    "Several",
     "TableEncoder",
     "TapRec",
     "TwoTower",

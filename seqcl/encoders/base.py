@@ -22,6 +22,7 @@ class Exported:
         num_items: N.
         towers: options and user columns of `TwoTower`, as JSON; None for any other encoder.
         kept: layers of a projection head behind it, as `Extended` has them.
+        networks: how many of it stand side by side, as in `Several`.
     """
 
     weights: dict[str, Tensor]
@@ -29,6 +30,7 @@ class Exported:
     num_items: int
     towers: dict[str, Any] | None = None
     kept: int = 0
+    networks: int = 1
 
 
 class Encoder(nn.Module):

@@ -19,6 +19,7 @@ from seqcl.models.directau import DirectAU
 from seqcl.models.distil import Distil
 from seqcl.models.duorec import DuoRec
 from seqcl.models.ease import EASE
+from seqcl.models.ensemble import Ensemble
 from seqcl.models.graphclrec import GraphCLRec
 from seqcl.models.gru4rec import GRU4Rec
 from seqcl.models.hstu import HSTU
@@ -110,6 +111,7 @@ MODELS = table(
         "NARM": NARM,
         "BERT4Rec": BERT4Rec,
         "HSTU": HSTU,
+        "Ensemble": Ensemble,
         "Blend": Blend,
         "EASE": EASE,
         "SLIST": SLIST,

@@ -13,8 +13,9 @@ from torch import Tensor
 from seqcl.encoders import Memories, Memory
 from seqcl.encoders.reranker import Reranker, width_of
 from seqcl.errors import UserError, unknown
-from seqcl.models.base import Baseline, Recommender
+from seqcl.models.base import Baseline
 from seqcl.models.ease import EASE
+from seqcl.models.ensemble import Ensemble, Networks
 from seqcl.models.item_knn import ItemKNN, check_similarity
 from seqcl.models.linear import check_weights, closed_form
 from seqcl.models.markov import Markov, check_transitions
@@ -77,7 +78,7 @@ class Blending:
                 raise UserError(f"--blend.{name} {getattr(self, name)}: must be {least} or more")
 
 
-class Blend(Recommender):
+class Blend(Ensemble):
     """Next item by a network beside memories in closed form, weighed on validation (after Khandelwal et al. 2020, arXiv 1911.00172).
 
     Training is the network's own. After it, vectors are moved towards those of the items before them, and a score is that of the
@@ -87,6 +88,7 @@ class Blend(Recommender):
     Differs from the paper: memories are linear models of items (SLIST, EASE) instead of stored states, and their logs are added.
     """
 
+    ensemble = part(Networks)
     blend = part(Blending)
     slist = part(closed_form, ridge=100.0, recency=2.0)
     ease = part(closed_form, likeness=1.0, diagonal=0.0, ridge=200.0, recency=2.0)

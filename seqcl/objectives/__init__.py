@@ -1,6 +1,7 @@
 """Objectives: modules that turn an encoder and a batch into named losses, with state of their own."""
 
 from seqcl.objectives.ahead import CPC, MemoryCPC
+from seqcl.objectives.apart import Apart
 from seqcl.objectives.bank import PIRL
 from seqcl.objectives.base import Joint, Objective, rng
 from seqcl.objectives.batch_softmax import BatchSoftmax
@@ -85,6 +86,7 @@ __all__ = [
     "OBJECTIVES",
     "PIRL",
     "AlignUniform",
+    "Apart",
     "Barlow",
     "BatchSoftmax",
     "Counterfactual",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqcl.encoders import ENCODERS, Exported, Extended, Scoring, TwoTower, kept_layers
+from seqcl.encoders import ENCODERS, Encoder, Exported, Extended, Scoring, Several, TwoTower, kept_layers
 from seqcl.errors import UserError
 from seqcl.plugins import load_installed, unnamed
 from seqcl.types import Bag, Features
@@ -32,6 +32,7 @@ class Query:
         towers: keywords of `TwoTower` and its user columns by kind, if that reads the history; else None. The weights
             of the history's table are then the vectors that the towers read of items.
         kept: layers of a projection head that the states go through.
+        networks: how many such encoders stand side by side.
     """
 
     encoder: str
@@ -44,6 +45,7 @@ class Query:
     bias: bool = False
     towers: dict[str, Any] | None = None
     kept: int = 0
+    networks: int = 1
 
     @classmethod
     def of(
@@ -69,6 +71,7 @@ class Query:
             bias=scoring.biased,
             towers=exported.towers,
             kept=exported.kept,
+            networks=exported.networks,
         )
 
     def build(self, source: str | None = None) -> tuple[Any, Scoring]:
@@ -80,6 +83,16 @@ class Query:
         Raises:
             UserError: nobody has brought the encoder.
         """
+        similarity: Any = self.similarity
+        encoder = self.network(source)
+        if self.networks > 1:
+            encoder = Several(
+                [encoder, *(self.network(source) for _ in range(1, self.networks))], similarity=similarity
+            )
+        return encoder, Scoring(similarity=similarity, temperature=self.temperature, bias=self.bias)
+
+    def network(self, source: str | None) -> Encoder:
+        """Build one encoder, with new weights."""
         encoder = self.component(source)(num_items=self.num_items, max_len=self.longest, **self.options)
         if self.towers is not None:
             encoder = TwoTower(
@@ -91,11 +104,10 @@ class Query:
             )
         if self.kept:
             encoder = Extended(encoder, kept_layers(self.kept, encoder.dim))
-        similarity: Any = self.similarity
-        return encoder, Scoring(similarity=similarity, temperature=self.temperature, bias=self.bias)
+        return encoder
 
     def __post_init__(self) -> None:
-        for name in ("longest", "max_len", "num_items"):
+        for name in ("longest", "max_len", "num_items", "networks"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise UserError(f"the query encoder's {name} must be a whole number above 0")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from seqcl.encoders import Encoder
+from seqcl.encoders import Encoder, Several
 from seqcl.errors import UserError, brief
 from seqcl.types import SeqBatch
 
@@ -39,13 +39,16 @@ def compiled(encoder: Encoder) -> Iterator[None]:
         UserError: the encoder cannot be compiled, or there is no compiler here.
     """
     check_compile(encoder)
-    for name in METHODS:
-        setattr(encoder, name, in_training(encoder, getattr(encoder, name)))
+    each = encoder.each() if isinstance(encoder, Several) else [encoder]
+    for one in each:
+        for name in METHODS:
+            setattr(one, name, in_training(one, getattr(one, name)))
     try:
         yield
     finally:
-        for name in METHODS:
-            delattr(encoder, name)
+        for one in each:
+            for name in METHODS:
+                delattr(one, name)
 
 
 def in_training(encoder: Encoder, plain: Callable[[SeqBatch], Tensor]) -> Callable[[SeqBatch], Tensor]:
