@@ -179,6 +179,7 @@ def test_text_and_plain_numbers_are_as_they_were(files):
     [
         (["--new_items", "features"], "new_items: features", "--new_items features: .* give --warm_start RUN"),
         (["--eval.sampled", "50"], "eval: {sampled: 50}", "--eval.sampled 50: .* give --eval.candidates uniform or"),
+        (["--eval.seed", "3"], "eval: {seed: 3}", "--eval.seed 3: .* give --eval.candidates uniform or .*, or --seed"),
         (["--pretrain.lr", "0.01"], "pretrain: {lr: 0.01}", "--pretrain.lr 0.01: .* give --pretrain.epochs"),
         (["--pretrain.batch_size", "8"], "pretrain: {batch_size: 8}", "--pretrain.batch_size 8: .* --pretrain.epochs"),
     ],

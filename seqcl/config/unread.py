@@ -14,6 +14,11 @@ NEEDS = {
         "full",
         "is for sampled candidates, and all items are ranked; give --eval.candidates uniform or popularity",
     ),
+    "eval.seed": (
+        "eval.candidates",
+        "full",
+        "draws sampled candidates, and all items are ranked; give --eval.candidates uniform or popularity, or --seed",
+    ),
     "pretrain.lr": ("pretrain.epochs", 0, "is for pre-training; give --pretrain.epochs, such as 20"),
     "pretrain.batch_size": ("pretrain.epochs", 0, "is for pre-training; give --pretrain.epochs, such as 20"),
 }
