@@ -25,7 +25,7 @@ from seqcl.cli.main import main
 from seqcl.config.settings import of_words
 from seqcl.data import markov
 from seqcl.errors import UserError
-from seqcl.experiment import benchmark, kept, keys
+from seqcl.experiment import benchmark, kept, keys, versions
 from seqcl.experiment import tasks as tasks_room
 from seqcl.experiment.benchmark import run_all, time_left
 from seqcl.experiment.compare import compare_runs
@@ -309,6 +309,35 @@ def test_kept_results_count_as_runs_and_those_of_another_configuration_are_refus
         tasks_room.check_same(task, {**about, "config": gone}, Path("somewhere"))
 
 
+def test_kept_results_of_other_tables_files_or_teachers_are_refused(begun, capsys, monkeypatch):
+    pd.DataFrame({"item_id": range(20), "kind": list("ab") * 10}).to_csv("more.csv", index=False)
+    one = GRID.replace("seeds: 2", "seeds: 1").replace(
+        "[SASRec, CL4Rec]", "[{model: TwoTower, features: {items: kind, item_table: more.csv}}]\ncontrast: as-is"
+    )
+    assert run(one, "--keep", "kept") == 0 and len(begun) == 1
+    shutil.rmtree("runs")
+    capsys.readouterr()
+    monkeypatch.setattr(tasks_room, "code_version", lambda: "other")
+    assert run(one, "--keep", "kept", "--accept-older") == 0 and len(begun) == 1
+    assert "do not say which tables" not in capsys.readouterr().err
+    pd.DataFrame({"item_id": range(20), "kind": list("abcd") * 5}).to_csv("more.csv", index=False)
+    assert run(one, "--keep", "kept", "--accept-older") == 2
+    assert re.search(r"TwoTower-0.parquet was kept with another hash of \w+-more.csv \(", capsys.readouterr().err)
+    file = Path("kept/TwoTower-0.parquet")
+    about, _ = kept.read(file)
+    task = tasks_of(grid_of(one).rows(), Path("runs"))[0]
+    now = {**about, "beside": tasks_room.read_now(task)}
+    tasks_room.check_same(task, now, file)
+    with pytest.raises(UserError, match="kept with another hash of tables"):
+        tasks_room.check_same(task, {**now, "beside": {**now["beside"], "tables": "0"}}, file)
+    taught = {**now["metrics"], "training": {"teachers": "runs/x (0)"}}
+    with pytest.raises(UserError, match=r"kept with another teachers \(runs/x"):
+        tasks_room.check_same(task, {**now, "metrics": taught}, file)
+    monkeypatch.setattr(tasks_room.kept, "read", lambda path: ({**about, "beside": {}}, None))
+    (task,) = tasks_of(grid_of(one).rows(), Path("runs"), kept_in=Path("kept"), accept_older=True)
+    assert task.older and task.unsaid
+
+
 def test_a_result_that_cannot_be_kept_is_named_and_stops_nothing(begun, capsys, monkeypatch):
     one = GRID.replace("seeds: 2", "seeds: 1").replace("CL4Rec", "EASE")
     keep = tasks_room.keep
@@ -393,9 +422,9 @@ def test_what_the_hashed_files_import_is_hashed_too_or_changes_no_figure():
 def test_tables_and_files_that_options_name_belong_to_the_key(folder):
     log = seqcl.data.load_sequences("log.csv")
     tables = [None, *(pd.DataFrame({"kind": [kind] * log.num_items}, index=log.item_ids) for kind in ("a", "b"))]
-    assert len({keys.data_version(replace(log, item_table=table)) for table in tables}) == 3
+    assert len({versions.data_version(replace(log, item_table=table)) for table in tables}) == 3
     tables[1].to_parquet("table.parquet")
-    assert keys.data_version(replace(log, item_table=folder / "table.parquet")) == keys.data_version(
+    assert versions.data_version(replace(log, item_table=folder / "table.parquet")) == versions.data_version(
         replace(log, item_table=tables[1])
     )
     cells = {
@@ -409,13 +438,15 @@ def test_tables_and_files_that_options_name_belong_to_the_key(folder):
     }
     table = pd.DataFrame(cells, index=log.item_ids)
     table.to_parquet("mixed.parquet")
-    one, of_file = (keys.data_version(replace(log, item_table=found)) for found in (table, folder / "mixed.parquet"))
+    one, of_file = (
+        versions.data_version(replace(log, item_table=found)) for found in (table, folder / "mixed.parquet")
+    )
     assert one == of_file
     for column, value in (("price", 0.1 + 1e-13), ("vector", [0.1, 0.5 + 1e-13]), ("title", "b"), ("kinds", ["a,b"])):
         other = table.copy()
         other.iat[0, list(table).index(column)] = value
-        assert keys.data_version(replace(log, item_table=other)) != one, column
-    assert keys.data_version(replace(log, item_table=table.rename(columns={"price": "cost"}))) != one
+        assert versions.data_version(replace(log, item_table=other)) != one, column
+    assert versions.data_version(replace(log, item_table=table.rename(columns={"price": "cost"}))) != one
     one = config.experiment({"model": "S3Rec", "mutual.attributes": "kinds.json"})
     found = set()
     for text in ("{}", '{"1": []}'):

@@ -21,6 +21,7 @@ from seqcl.errors import UserError
 from seqcl.experiment import keys, load
 from seqcl.experiment.audit import audit
 from seqcl.experiment.tasks import same_but_for_code
+from seqcl.experiment.versions import data_version
 from seqcl.losses import distillation
 from seqcl.models.slist import SLIST
 from seqcl.models.teachers import OfCounts, teacher_of
@@ -276,7 +277,7 @@ def test_another_teacher_under_the_same_name_is_not_gone_on_with(teachers, tmp_p
     shutil.copytree(teachers[0], teacher)
     folder = distilled([teacher], tmp_path / "runs")
     other = json.loads((folder / "metrics.json").read_text())["training"]["teachers"]
-    task = SimpleNamespace(experiment=of_run(folder), log=keys.data_version(load(folder).sequences))
+    task = SimpleNamespace(experiment=of_run(folder), log=data_version(load(folder).sequences))
     key = keys.key_of(task.experiment, "data", "code")
     assert same_but_for_code(task, folder)
     shutil.rmtree(teacher)

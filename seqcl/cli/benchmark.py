@@ -167,6 +167,8 @@ def say_older(tasks: Sequence[Task], *, accepted: bool) -> None:
         does = "are taken, though other code made them" if accepted else "are there, made by other code, and are run anew; --accept-older takes them"  # fmt: skip
         more = f" and {len(older) - 3} more" if len(older) > 3 else ""
         print(f"seqcl: {len(older)} of {len(tasks)} runs {does}: {'; '.join(older[:3])}{more}", file=sys.stderr)
+    if unsaid := sum(task.unsaid for task in tasks):
+        print(f"seqcl: {unsaid} of them do not say which tables and files they were made with: these are not compared", file=sys.stderr)  # fmt: skip
 
 
 class Screen:

@@ -11,6 +11,7 @@ import yaml
 
 from seqcl import disk
 from seqcl.errors import UserError, brief
+from seqcl.experiment.versions import read_beside
 
 if TYPE_CHECKING:
     from seqcl.experiment.finished import Finished
@@ -25,7 +26,8 @@ FIGURES = ("model", "protocol", "data", "test", "valid", "training", "seed", "ve
 def keep(run: Finished, file: Path, *, key: str) -> None:
     """Write the results of a run: the rows of the test targets found among the first `DEEPEST`, and their ranks.
 
-    The metadata hold the configuration, without the machine's own paths, the figures, and the key of the run.
+    The metadata hold the configuration, without the machine's own paths, the hashes of tables and of files that options name, the
+    figures, and the key of the run.
 
     Raises:
         OSError: the file cannot be written; the one before it is untouched.
@@ -39,6 +41,7 @@ def keep(run: Finished, file: Path, *, key: str) -> None:
         "config": config | {"dataset": run.data["name"]},
         "metrics": {name: figures.get(name) for name in FIGURES},
         "parameters": run.parameters,
+        "beside": read_beside(run.folder),
         "deepest": DEEPEST,
         "key": key,
     }
@@ -69,4 +72,4 @@ def read(file: Path) -> tuple[dict[str, Any], np.ndarray]:
         ranks[table["row"].to_numpy()] = table["rank"].to_numpy()
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
         raise UserError(f"{file} holds no kept results: {brief(f'{type(error).__name__}: {error}')}") from None
-    return {"deepest": DEEPEST, "parameters": None, "key": "", **about}, ranks
+    return {"deepest": DEEPEST, "parameters": None, "key": "", "beside": {}, **about}, ranks

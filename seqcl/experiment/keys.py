@@ -8,22 +8,15 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 import seqcl
 from seqcl import plugins
 from seqcl.config import Experiment
-from seqcl.data import Sequences
-from seqcl.data.tables import load_table
 from seqcl.experiment.finished import figures_of
 from seqcl.experiment.keeping import COUNTED, named_files
+from seqcl.experiment.versions import hash_of
 from seqcl.models.teachers import is_counted
 from seqcl.parts import options_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ROOMS = ("augment", "data", "encoders", "evaluation", "losses", "models", "objectives", "processes", "training")
 """The rooms that decide a figure. The others read options, which a key holds resolved, or show what was found."""
@@ -77,25 +70,6 @@ def version_of(run: Path) -> str:
     return "-".join(hash_of(file)[:16] for file in files if file.is_file())
 
 
-def data_version(sequences: Sequences) -> str:
-    """The hash of a log and of its tables of users and items."""
-    found = hashlib.sha256(sequences.fingerprint.encode())
-    for table in (sequences.user_table, sequences.item_table):
-        frame = load_table(table)
-        found.update(b"none\n" if frame is None else f"{len(frame)} rows\n".encode())
-        for name, cells in () if frame is None else frame.reset_index().items():
-            found.update(f"{json.dumps(str(name))}\n".encode() + exact(cells))
-    return found.hexdigest()
-
-
-def exact(cells: pd.Series) -> bytes:
-    """The cells of a column without rounding: numbers as they are, others as JSON, in which a frame and its file are alike."""
-    if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "biuf":
-        return cells.dtype.str.encode() + cells.to_numpy().tobytes()
-    there = cells.astype(object).where(cells.notna(), None).tolist()
-    return json.dumps(there, default=lambda one: one.tolist() if isinstance(one, np.ndarray) else str(one)).encode()
-
-
 @cache
 def code_version(root: Path = Path(seqcl.__file__).parent) -> str:
     """The hash of what the files of `ROOMS` do: comments, docstrings and layout do not count."""
@@ -124,8 +98,3 @@ def own_code(experiment: Experiment) -> dict[str, str]:
         file = Path(source) if source.endswith(".py") else plugins.module_file(source)
         found[Path(source).name] = hash_of(file) if isinstance(file, Path) else ""
     return found
-
-
-def hash_of(file: Path) -> str:
-    """The hash of a file; nothing where there is none, which the run itself will say."""
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""

@@ -24,7 +24,8 @@ from seqcl.experiment.finished import Finished, figures_of
 from seqcl.experiment.folder import runs_with
 from seqcl.experiment.grid import Row
 from seqcl.experiment.keeping import PACKED, kept_file, named_files
-from seqcl.experiment.keys import code_version, data_version, first_weights, hash_of, key_of, teachers_of, told_of
+from seqcl.experiment.keys import code_version, first_weights, key_of, teachers_of, told_of
+from seqcl.experiment.versions import ALL_TABLES, data_version, hash_of, version_of
 from seqcl.experiment.warm import settled
 
 ASKED = "asked.yaml"
@@ -46,6 +47,7 @@ class Task:
     run: Path | None = None  # once it is done: a run, or a file of kept results
     figures: dict[str, Any] = field(default_factory=dict)  # its metrics.json
     older: bool = False  # the run, or the one that is there and is not taken, was made by older code
+    unsaid: bool = False  # the kept results that are taken do not say which tables and files they were made with
     problem: str = ""  # the last line of a failed run
     prefix: str = ""  # of the name of its kept file: the data set, where there are several
     began: float = 0.0
@@ -150,6 +152,8 @@ def look_elsewhere(task: Task, kept_in: Path | None, *, accept_older: bool, metr
         task.older = about["key"] != task.key
         if accept_older or not task.older:
             task.take(file, about["metrics"], older=task.older)
+            there = read_now(task).keys() - (set() if has_tables(task) else {ALL_TABLES})
+            task.unsaid = task.older and not there <= about["beside"].keys()
             return
     run = older_run(task)
     task.older = task.older or run is not None
@@ -158,7 +162,7 @@ def look_elsewhere(task: Task, kept_in: Path | None, *, accept_older: bool, metr
 
 
 def check_same(task: Task, about: dict[str, Any], file: Path) -> None:
-    """Refuse kept results of another configuration, log, seed or warm start; newer options count with their defaults."""
+    """Refuse kept results of another configuration, log, seed, start, teachers, tables or files; newer options count with their defaults."""
     try:
         before = config.experiment(about["config"], stored=True)
     except UserError as error:
@@ -168,11 +172,27 @@ def check_same(task: Task, about: dict[str, Any], file: Path) -> None:
     ours |= {"seed": task.seed, "data_fingerprint": task.fingerprint, weights: first_weights(task.experiment)}
     theirs |= {"seed": before.options.seed, "data_fingerprint": figures["data"]["fingerprint"]}
     theirs |= {weights: figures["protocol"].get("warm_start", "")}
+    ours["teachers"] = told_of(teachers_of(task.experiment))
+    theirs["teachers"] = (figures["training"] or {}).get("teachers", "")
+    beside = read_now(task)
+    ours |= {f"hash of {key}": beside[key] for key in beside}
+    theirs |= {f"hash of {key}": about["beside"].get(key, beside[key]) for key in beside}
     for key in ours:
         if ours[key] != theirs.get(key):
             raise UserError(
                 f"{file} was kept with another {key} ({theirs.get(key)}, now {ours[key]}): remove it, or choose another --keep"
             )
+
+
+def read_now(task: Task) -> dict[str, str]:
+    """The hashes of the tables of a task and of the files that its options name, as a run of it would keep them."""
+    files = {kept_file(Path(), value).name: hash_of(Path(value).expanduser()) for _, _, value in named_files(task.experiment)}  # fmt: skip
+    return {ALL_TABLES: task.log, **files}
+
+
+def has_tables(task: Task) -> bool:
+    """True if the log of a task has a table of users or items."""
+    return task.log != version_of(task.fingerprint, None, None)
 
 
 def older_run(task: Task) -> Path | None:
