@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,12 @@ import seqcl
 import seqcl.plugins
 from seqcl.cli.compare import sheet_of
 from seqcl.cli.main import main
-from seqcl.data import markov
+from seqcl.data import Sequences, markov
 from seqcl.errors import UserError
 from seqcl.evaluation import compare, holm, row_metric
+from seqcl.experiment import kept
 from seqcl.experiment.compare import compare_runs, names
+from seqcl.experiment.finished import Finished
 from seqcl.report.drawings import colour, mark
 from seqcl.report.page import Details, drawings, write_page
 from tests import processes
@@ -123,6 +126,32 @@ def test_configurations_of_one_model_are_named_by_what_differs(runs, tmp_path):
     assert {row.side.name for row in found.rows} == {"SASRec (encoder.dim 8)", "SASRec (encoder.dim 12)"}
 
 
+def test_runs_over_other_tables_or_files_of_one_name_are_two_configurations(runs, tmp_path):
+    log = Sequences.load(runs["SASRec", 1] / "sequences")
+    made = {}
+    for kind in "ab":
+        made[kind] = tmp_path / kind
+        shutil.copytree(runs["SASRec", 1], made[kind])
+        shutil.rmtree(made[kind] / "sequences")
+        table = pd.DataFrame({"kind": [kind] * log.num_items}, index=log.item_ids)
+        replace(log, item_table=table).save(made[kind] / "sequences")
+    found = compare_runs([made["a"], runs["SASRec", 0]])
+    told = [row.side.name for row in found.rows]
+    assert len(told) == 2 and all(re.fullmatch(r"SASRec \(tables [0-9a-f]{8}\)", name) for name in told)
+    files = [tmp_path / f"{kind}.parquet" for kind in "ab"]
+    for run, file in zip(made.values(), files, strict=True):
+        kept.keep(Finished.read(run), file, key="")
+    assert {row.side.name for row in compare_runs([files[0], runs["SASRec", 0]]).rows} == set(told)
+    assert (
+        len(compare_runs([*made.values(), *files, runs["GRU4Rec", 0]]).rows) == 3
+    )  # a file joins the run that it is of
+    (made["a"] / "tables").mkdir()
+    (made["a"] / "tables" / "0-more.csv").write_text("1")
+    shutil.copytree(made["a"], tmp_path / "c")
+    (tmp_path / "c" / "tables" / "0-more.csv").write_text("2")
+    assert len(compare_runs([made["a"], tmp_path / "c"]).rows) == 2
+
+
 def test_a_single_run_is_compared_with_its_baselines(tmp_path):
     run = seqcl.train(LOG, model="CL4Rec", baseline="Popularity", runs=str(tmp_path), progress=False, **SMALL)
     found = compare_runs([run.folder])
@@ -222,7 +251,7 @@ def test_slices_need_the_log_of_the_runs(runs, tmp_path):
 def test_configurations_that_differ_in_many_options_have_names_of_their_own():
     class Fake:
         def __init__(self, **options):
-            self.model, self.options = "SASRec", options
+            self.model, self.options, self.beside = "SASRec", options, {}
 
     values = [(1, 1, 1, 1, 1), (2, 2, 2, 1, 1), (1, 1, 1, 2, 1)]
     found = names([Fake(**dict(zip("abcde", value, strict=True))) for value in values])

@@ -101,7 +101,10 @@ def compare_runs(
     if chosen.resolve() not in [run.folder.resolve() for run in runs]:
         runs.append(Finished.read(chosen))
     check_same_protocol(runs)
-    sides = pooled(runs, called or {})
+    first = sorted(
+        runs, key=lambda run: run.folder.resolve() != chosen.resolve()
+    )  # the baseline is no other run's twin
+    sides = pooled(first, called or {})
     if len(sides) < 2 and not alone:
         raise UserError(
             f"{runs[0].folder}: there is one configuration alone, {sides[0].name}: give a run of another one"
@@ -156,7 +159,9 @@ def pooled(runs: Sequence[Finished], called: Mapping[Path, str]) -> list[Side]:
     for run in runs:
         name = called.get(run.folder)
         group = next((group for group in groups if name and called.get(group[0].folder) == name), None)
-        group = group or next((group for group in groups if not name and one_configuration(group[0], run)), None)
+        group = group or next(
+            (group for group in groups if not name and all(one_configuration(other, run) for other in group)), None
+        )
         if group is None:
             groups.append([run])
         elif twin := next((other for other in group if other.seed == run.seed), None):
@@ -176,20 +181,27 @@ def pooled(runs: Sequence[Finished], called: Mapping[Path, str]) -> list[Side]:
 
 
 def one_configuration(one: Finished, other: Finished) -> bool:
-    """True for runs that differ in the seed alone, and began from the same weights where they began from some."""
-    return one.options == other.options and one.protocol.get("warm_start") == other.protocol.get("warm_start")
+    """True for runs that differ in the seed alone: what they began from and read beside their options is the same as far as it is known."""
+    known = one.beside.keys() & other.beside.keys()
+    return one.options == other.options and all(one.beside[key] == other.beside[key] for key in known)
 
 
 def names(runs: Sequence[Finished]) -> list[str]:
-    """Name each configuration by its model and, where several have that, by the options in which they differ."""
+    """Name each configuration by its model and, where several have that, by the options, or else the files, in which they differ."""
     found: list[tuple[str, str]] = []
     for run in runs:
         alike = [other for other in runs if other.model == run.model]
         keys = {key for other in alike for key in {**other.options, **run.options}}
         apart = sorted(key for key in keys if any(other.options.get(key) != run.options.get(key) for other in alike))
         told = [f"{key} {run.options.get(key)}" for key in apart]
-        more = f" and {len(apart) - SHOWN_OPTIONS} more" if len(apart) > SHOWN_OPTIONS else ""
-        short = f"{run.model} ({', '.join(told[:SHOWN_OPTIONS])}{more})" if apart else run.model
+        twins = [other for other in alike if other.options == run.options]
+        told += [
+            f"{key} {value[:8]}"
+            for key, value in run.beside.items()
+            if any(other.beside.get(key, value) != value for other in twins)
+        ]
+        more = f" and {len(told) - SHOWN_OPTIONS} more" if len(told) > SHOWN_OPTIONS else ""
+        short = f"{run.model} ({', '.join(told[:SHOWN_OPTIONS])}{more})" if told else run.model
         found.append((short, f"{run.model} ({', '.join(told)})"))
     shorts = [short for short, _ in found]
     return [short if shorts.count(short) == 1 else whole for short, whole in found]

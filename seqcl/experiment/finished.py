@@ -17,6 +17,7 @@ from seqcl.disk import read_json
 from seqcl.errors import UserError, brief
 from seqcl.experiment import kept
 from seqcl.experiment.keeping import home_of
+from seqcl.experiment.versions import begun_from, read_beside
 
 OF_THE_PLACE = ("seed", "runs", "device", "dataset", "keep_gib", "baseline", "test", "track")
 """Options that say which data, seed and machine, not which model; data are told apart by their fingerprint."""
@@ -46,6 +47,7 @@ class Finished:
     folder: Path
     model: str
     options: dict[str, Any]  # by dotted name, without those of the place
+    beside: dict[str, str]  # hashes of what is read beside them, as far as they are known
     seed: int
     metrics: dict[str, float]  # of test
     valid: dict[str, float]
@@ -87,16 +89,18 @@ class Finished:
         figures = read_json(home / "metrics.json", dict)
         try:
             text = (folder / "config.yaml").read_text(encoding="utf-8")
-            options = yaml.safe_load(text)
+            values = yaml.safe_load(text)
+            options = options_of(values)
             found = pd.read_parquet(opened(folder / "ranks.parquet"))
             users, targets, ranks = (found[name].to_numpy() for name in ("user", "target", "rank"))
             main = folder == home or folder.resolve() == home.resolve()
-            own = figures if main else figures["baselines"][options["model"]]
+            own = figures if main else figures["baselines"][values["model"]]
             seconds, parameters = trained(folder)
             return cls(
                 folder=folder,
-                model=options["model"],
-                options=options_of(options),
+                model=values["model"],
+                options=options,
+                beside=read_beside(home) | begun_from(figures, options),
                 seed=figures["seed"],
                 metrics=own["test"],
                 valid=own["valid"],
@@ -126,11 +130,12 @@ class Finished:
 def read_kept(file: Path) -> Finished:
     """Read a file that `keep` wrote."""
     about, ranks = kept.read(file)
-    figures = about["metrics"]
+    figures, options = about["metrics"], options_of(about["config"])
     return Finished(
         folder=file,
         model=figures["model"],
-        options=options_of(about["config"]),
+        options=options,
+        beside=about["beside"] | begun_from(figures, options),
         seed=figures["seed"],
         metrics=figures["test"],
         valid=figures["valid"],
