@@ -126,6 +126,17 @@ def test_configurations_of_one_model_are_named_by_what_differs(runs, tmp_path):
     assert {row.side.name for row in found.rows} == {"SASRec (encoder.dim 8)", "SASRec (encoder.dim 12)"}
 
 
+def test_a_run_that_is_given_twice_counts_once_also_as_the_baseline(runs, tmp_path):
+    shutil.copytree(runs["SASRec", 0], tmp_path / "copy")
+    kept.keep(Finished.read(runs["SASRec", 0]), tmp_path / "kept.parquet", key="")
+    once = compare_runs([runs["CL4Rec", 0], runs["SASRec", 0]])
+    for again in (tmp_path / "copy", tmp_path / "kept.parquet"):
+        for baseline in (None, runs["SASRec", 0]):
+            found = compare_runs([runs["CL4Rec", 0], runs["SASRec", 0], again], baseline=baseline)
+            assert [row.side.seeds for row in found.rows] == [[0], [0]]
+            assert found.rows[1].difference == once.rows[1].difference
+
+
 def test_runs_over_other_tables_or_files_of_one_name_are_two_configurations(runs, tmp_path):
     log = Sequences.load(runs["SASRec", 1] / "sequences")
     made = {}

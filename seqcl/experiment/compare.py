@@ -165,11 +165,11 @@ def pooled(runs: Sequence[Finished], called: Mapping[Path, str]) -> list[Side]:
         if group is None:
             groups.append([run])
         elif twin := next((other for other in group if other.seed == run.seed), None):
-            if not np.array_equal(twin.ranks, run.ranks):
+            if not same_ranks(twin, run):
                 raise UserError(
                     f"{run.folder} and {twin.folder} have one configuration and seed, and different ranks: leave one out"
                 )
-        elif group[0].counted and np.array_equal(group[0].ranks, run.ranks):
+        elif group[0].counted and same_ranks(group[0], run):
             continue  # a model that is counted is the same for every seed
         else:
             group.append(run)
@@ -178,6 +178,13 @@ def pooled(runs: Sequence[Finished], called: Mapping[Path, str]) -> list[Side]:
     return [
         Side(name=name, runs=sorted(group, key=lambda run: run.seed)) for name, group in zip(named, groups, strict=True)
     ]
+
+
+def same_ranks(one: Finished, other: Finished) -> bool:
+    """True if two runs have the same ranks, as deep as a kept file tells them."""
+    deepest = min((run.deepest for run in (one, other) if run.deepest is not None), default=None)
+    ours, theirs = (run.ranks if deepest is None else np.minimum(run.ranks, deepest + 1) for run in (one, other))
+    return np.array_equal(ours, theirs)
 
 
 def one_configuration(one: Finished, other: Finished) -> bool:
