@@ -612,6 +612,18 @@ def test_kept_files_of_several_data_sets_have_names_of_their_own(begun):
     assert sorted(file.name for file in Path("kept").iterdir()) == ["other-SASRec-0.parquet", "small-SASRec-0.parquet"]
 
 
+def test_two_rows_that_would_be_kept_in_one_file_are_refused(begun, capsys):
+    names = "[{model: SASRec, name: a b}, {model: SASRec, name: a-b, train.lr: 0.02}]"
+    assert run(GRID.replace("[SASRec, CL4Rec]", names), "--keep", "kept", "--plan") == 2
+    told = "--keep: a b on small and a-b on small would both be kept as a-b-SEED.parquet: give one another name"
+    assert told in capsys.readouterr().err
+    data = "data: [{dataset: log.csv, name: x}, {dataset: log.csv, name: x-y}]"
+    names = "[{model: SASRec, name: y-z}, {model: SASRec, name: z, train.lr: 0.02}]"
+    text = GRID.replace("[SASRec, CL4Rec]", names).replace("data: [{dataset: log.csv, name: small}]", data)
+    assert run(text, "--keep", "kept", "--plan") == 2 and run(text, "--plan") == 0
+    assert "y-z on x and z on x-y would both be kept as x-y-z-SEED" in capsys.readouterr().err
+
+
 def test_two_jobs_are_two_at_a_time(begun):
     most = []
 

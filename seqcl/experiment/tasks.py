@@ -108,11 +108,13 @@ def tasks_of(
         metric: of a target, by which they are to be compared; kept ranks must reach as deep.
 
     Raises:
-        UserError: a data set that cannot be read, or kept results of another configuration.
+        UserError: a data set that cannot be read, kept results of another configuration, or two rows of one kept file.
     """
     logs: dict[Any, Sequences] = {}
     versions: dict[Any, str] = {}
     found, several = [], len({row.data for row in rows}) > 1
+    if kept_in is not None:
+        check_kept_names(rows, several)
     for seed in dict.fromkeys(seed for row in rows for seed in row.seeds):
         for row in [row for row in rows if seed in row.seeds]:
             experiment = settled(replace(row.experiment, options=replace(row.experiment.options, seed=seed)))
@@ -133,12 +135,30 @@ def tasks_of(
                 folder=runs / f"{name}-{key}",
                 log=versions[place],
                 fingerprint=logs[place].fingerprint,
-                prefix=f"{row.data}-" if several else "",
+                prefix=prefix_of(row, several),
             )
             if not task.look():
                 look_elsewhere(task, kept_in, accept_older=accept_older, metric=metric)
             found.append(task)
     return found
+
+
+def prefix_of(row: Row, several: bool) -> str:
+    """The beginning of the name of a row's kept files: its data set, where there are several."""
+    return f"{row.data}-" if several else ""
+
+
+def check_kept_names(rows: Sequence[Row], several: bool) -> None:
+    """Refuse two rows whose kept files would have one name: one would be written over the other."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        name = plain(prefix_of(row, several) + row.name)
+        other = found.setdefault(name, row)
+        if other is not row:
+            raise UserError(
+                f"--keep: {other.name} on {other.data} and {row.name} on {row.data} would both be kept as {name}-SEED.parquet: "
+                "give one another name, with name: ..."
+            )
 
 
 def look_elsewhere(task: Task, kept_in: Path | None, *, accept_older: bool, metric: str) -> None:
