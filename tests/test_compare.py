@@ -23,7 +23,7 @@ from seqcl.evaluation import compare, holm, row_metric
 from seqcl.experiment import kept
 from seqcl.experiment.compare import compare_runs, names
 from seqcl.experiment.finished import Finished
-from seqcl.report.drawings import colour, mark
+from seqcl.report.drawings import colour, draw_time, mark
 from seqcl.report.page import Details, drawings, write_page
 from tests import processes
 
@@ -317,7 +317,7 @@ def test_a_page_is_not_put_in_the_place_of_a_device_or_a_folder(runs, tmp_path, 
 
 
 def test_odd_names_and_many_rows_are_drawn(recwarn):
-    odd = ["SASRec", "<script>", "\u65e5\u672c", "HGN (data.where $a$)"]
+    odd = ["SASRec", "<script>", "\u65e5\u672c", "HGN (data.where $a$)", "_small"]
     rows = [{"name": name, "seconds": 60.0, "ndcg@10": 0.1} for name in odd + [f"{'x' * 70}{n}" for n in range(60)]]
     records = [{**row, "difference": 0.1, "low": 0.0, "high": 0.2, "p (Holm)": 0.01} for row in rows]
     details = [
@@ -327,4 +327,17 @@ def test_odd_names_and_many_rows_are_drawn(recwarn):
     assert not recwarn.list
     assert "<script>" not in text and "&lt;script&gt;" in text
     assert "HGN (data.where $a$)" in text
+    assert text.count("_small") == text.count("HGN (data.where $a$)")  # in every legend
     assert len({(colour(place), mark(place)) for place in range(60)}) == 60
+
+
+@pytest.mark.parametrize(
+    ("minutes", "wanted"), [((4, 900), "5 10 20 50 100 200 500 1000"), ((240, 620), "300 400 500 600")]
+)
+def test_minutes_are_written_out_and_stand_apart(minutes, wanted):
+    records = [{"name": str(one), "seconds": 60.0 * one, "ndcg@10": 0.1} for one in minutes]
+    told = re.findall(r">([^<>]+)</text>", draw_time(records, "ndcg@10") or "")
+    assert (
+        " ".join(told[: told.index("minutes of training, mean over seeds; dotted: nothing is better in less time")])
+        == wanted
+    )

@@ -32,8 +32,8 @@ def mark(place: int) -> str:
 
 
 def plain(name: str) -> str:
-    """A name that matplotlib draws as it stands: no part of it is a formula."""
-    return name.replace("$", r"\$")
+    """A name that matplotlib draws as it stands: no part of it is a formula, and none is left out of the legend."""
+    return ("\N{ZERO WIDTH SPACE}" if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def draw_differences(records: Records, metric: str) -> str | None:
@@ -61,6 +61,8 @@ def draw_time(records: Records, metric: str) -> str | None:
     rows = [(place, record) for place, record in enumerate(records) if record["seconds"]]
     if not rows:
         return None
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure, axis = begun(height=3.4)
     for place, record in rows:
         axis.plot(record["seconds"] / 60, record[metric], mark(place), color=colour(place), label=record["name"])
@@ -70,9 +72,11 @@ def draw_time(records: Records, metric: str) -> str | None:
             best = record[metric]
             front.append((record["seconds"] / 60, best))
     axis.plot(*zip(*front, strict=True), color="black", linewidth=0.8, linestyle=":", drawstyle="steps-post")
+    least, most = (some(record["seconds"] for _, record in rows) for some in (min, max))
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most > 5 * least else range(1, 10)))
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:.2g}")
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("minutes of training, mean over seeds; dotted: nothing is better in less time")
     axis.set_ylabel(metric)
     beside(figure, axis)
