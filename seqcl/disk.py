@@ -33,6 +33,10 @@ FRESH_SECONDS = 600
 """Age up to which an empty unfinished folder may be one whose writer has yet to lock it."""
 
 
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""Errors of a file for which there is no room."""
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
     """Give a path beside `path` to write a file to; at the end it is flushed to disk and renamed to `path`.
@@ -66,6 +70,10 @@ def whole_file(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
             keep(path, previous)
         beside.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is not None or error.errno not in FULL:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # a write that fails names no file
     finally:
         beside.unlink(missing_ok=True)
 

@@ -455,7 +455,7 @@ def test_tables_and_files_that_options_name_belong_to_the_key(folder):
     assert len(found) == 2 and keys.key_of(one, "data", "other") not in found
 
 
-def test_a_failed_run_stops_no_other_and_is_named_with_its_last_line(begun, capsys):
+def test_a_failed_run_stops_no_other_and_is_named_with_its_last_line(begun, capsys, monkeypatch):
     failing = GRID.replace("CL4Rec]", "EASE, {model: SASRec, name: wild, train: {lr: 1.0e+30, clip: 0}}]")
     assert run(failing.replace("seeds: 2", "seeds: 1"), "--json", "found.json") == 1
     printed = capsys.readouterr()
@@ -465,8 +465,15 @@ def test_a_failed_run_stops_no_other_and_is_named_with_its_last_line(begun, caps
     assert [row["name"] for row in found["comparisons"][0]["rows"]] == ["SASRec", "EASE"]
     assert {one["model"]: one["state"] for one in found["runs"]} == {"SASRec": "done", "EASE": "done", "wild": "failed"}
     alone = failing.replace("[SASRec, ", "[").replace("seeds: 2", "seeds: 1") + "baseline: wild\n"
-    assert run(alone) == 1
-    assert "there is no comparison on small: wild, the baseline, has no finished run" in capsys.readouterr().err
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "page.html")
+
+    monkeypatch.setattr("seqcl.cli.benchmark.write", full)
+    assert run(alone) == 2
+    told = capsys.readouterr().err
+    assert "there is no comparison on small: wild, the baseline, has no finished run" in told
+    assert "wild on small, seed 0 failed: " in told and told.endswith("page.html: No space left on device\n")
 
 
 def test_runs_of_other_benchmarks_are_waited_for(begun, monkeypatch):

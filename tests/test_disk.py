@@ -77,8 +77,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(path: Path, mon
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(path: Path) -> None:
-    with full_disk(), pytest.raises(OSError, match="too large"):
+    with full_disk(), pytest.raises(OSError, match="too large") as found:
         write_text(path, "x" * 1000)
+    assert found.value.filename == str(path)
     assert path.read_text(encoding="utf-8") == OLD and names(path.parent) == ["note.txt"]
 
 

@@ -94,8 +94,9 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
         return INTERRUPTED
     found = verdicts(tasks, baseline=grid.baseline, metric=grid.metric)
     show(found, grid.metric)
+    failed = tell_failed([*tunings, *tasks])  # before what may not be written
     write(chosen, found, tasks, grid.metric)
-    return int(tell_failed([*tunings, *tasks]) or keeper.failed or any(one.compared is None for one in found))
+    return int(failed or keeper.failed or any(one.compared is None for one in found))
 
 
 class Keeper:
