@@ -373,6 +373,10 @@ def test_options_and_seeds_of_the_command_line_win_and_no_model_may_lack_them(fo
     assert row.name == "SASRec" and row.experiment.train.epochs == 7
     assert run(GRID, *words, "--encoder.dmi", "4") == 2
     assert "did you mean" in capsys.readouterr().err
+    assert run(GRID, *words, "--eval.sampled", "9") == 2
+    assert "--eval.sampled 9: is for sampled candidates" in capsys.readouterr().err
+    shared = grid_of(GRID.replace("CL4Rec]", "S3Rec]")).rows([], of_words(["--pretrain.lr", "0.1"]))  # S3Rec reads it
+    assert shared[1].experiment.flat["pretrain.lr"] == 0.1
     assert run(GRID, *words, "--test", "false") == 2
     assert "--test: a benchmark compares ranks of test" in capsys.readouterr().err
 
@@ -738,6 +742,12 @@ def test_a_killed_benchmark_goes_on_where_it_was(folder, monkeypatch):
         ("data: markov\nmodels: [SASRec]\noptions: {test: false}\n", "grid.yaml:3: .* test cannot be false"),
         ("data: {dataset: markov, test: false}\nmodels: [SASRec]\n", "grid.yaml:1: .* test cannot be false"),
         ("data: markov\nmodels: [SASRec, {model: EASE, test: no}]\n", "grid.yaml:2: .* test cannot be false"),
+        (
+            "data: markov\nmodels: [SASRec]\noptions: {eval.sampled: 9}\n",
+            "grid.yaml:3: --eval.sampled 9: .* all items are",
+        ),
+        ("data: markov\nmodels: [SASRec]\noptions: {eval.seed: 9}\n", "grid.yaml:3: --eval.seed 9: "),
+        ("data: markov\nmodels: [{model: CL4Rec, pretrain.lr: 1}]\n", "grid.yaml:2: --pretrain.lr 1: .*epochs"),
         ("data: markov\nmodels: [SASRec]\noptions: 3\n", ":3: options must be `key: value` lines"),
         ("- a\n", "the file must hold `key: value` lines"),
         ("models: [\n", "line 2"),

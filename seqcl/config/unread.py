@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from seqcl.config.experiment import Experiment
 from seqcl.config.messages import located
-from seqcl.config.settings import Settings
+from seqcl.config.settings import Setting, Settings
 from seqcl.errors import UserError
 
 NEEDS = {
@@ -37,8 +39,28 @@ def refuse_unread(experiment: Experiment, settings: Settings) -> None:
     Raises:
         UserError: names the option and what it needs.
     """
-    for key, (switch, off, told) in NEEDS.items():
-        if key not in settings or experiment.flat.get(switch) != off:
-            continue
-        if settings[key].typed or switch not in settings:
-            raise located(UserError(f"--{key} {experiment.flat[key]}: {told}"), settings[key].place)
+    for key, (switch, _, _) in NEEDS.items():
+        if key in settings and unread(experiment, key) and (settings[key].typed or switch not in settings):
+            raise refusal(key, settings[key])
+
+
+def refuse_unread_by_all(experiments: Sequence[Experiment], settings: Settings) -> None:
+    """Refuse options of several experiments that do nothing in any of them.
+
+    Raises:
+        UserError: names the option and what it needs.
+    """
+    for key in NEEDS.keys() & settings.keys():
+        if all(unread(one, key) for one in experiments):
+            raise refusal(key, settings[key])
+
+
+def unread(experiment: Experiment, key: str) -> bool:
+    """True if nothing reads an option of `NEEDS`."""
+    switch, off, _ = NEEDS[key]
+    return key not in experiment.flat or experiment.flat.get(switch) == off
+
+
+def refusal(key: str, setting: Setting) -> UserError:
+    """The mistake of an option that nothing reads, where it was given."""
+    return located(UserError(f"--{key} {setting.value}: {NEEDS[key][2]}"), setting.place)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from seqcl.config import Experiment, without_contrast
 from seqcl.config.settings import Setting, Settings
+from seqcl.config.unread import refuse_unread_by_all
 from seqcl.config.variants import fitting, layered
 from seqcl.errors import UserError, unknown
 from seqcl.experiment.finished import NO_FIGURE, figures_of
@@ -62,6 +63,12 @@ class Grid:
             for model in self.models:
                 rows += [self.row(model, options, data, typed or {}) for options in self.options]
             check_rows(rows)
+            for model in self.models:
+                own = [row.experiment for row in rows if row.model == model.name]
+                refuse_unread_by_all(own, model.settings)
+            everywhere = [one.settings for one in (data, *self.options)]
+            for settings in (*everywhere, typed or {}):
+                refuse_unread_by_all([row.experiment for row in rows], settings)
             if self.contrast == "both":
                 rows = with_plain_forms(rows)
             found += reduced(rows, {*only, self.baseline}) if only else rows
