@@ -24,7 +24,8 @@ from seqcl.experiment import kept
 from seqcl.experiment.compare import compare_runs, names
 from seqcl.experiment.finished import Finished
 from seqcl.report.drawings import colour, draw_time, mark
-from seqcl.report.page import Details, drawings, write_page
+from seqcl.report.page import Details, cell, drawings, write_page
+from seqcl.report.table import chance
 from tests import processes
 
 pytestmark = pytest.mark.once
@@ -341,3 +342,8 @@ def test_minutes_are_written_out_and_stand_apart(minutes, wanted):
         " ".join(told[: told.index("minutes of training, mean over seeds; dotted: nothing is better in less time")])
         == wanted
     )
+
+
+def test_a_p_is_never_said_to_be_nought():
+    assert [chance(p) for p in (None, 1e-9, 0.0006, 0.04)] == ["", "<0.001", "0.001", "0.040"]
+    assert cell(1e-9, "p (Holm)") == {"text": "<0.001", "value": 1e-9, "mark": ""}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqcl import disk
 from seqcl.report.drawings import Records, draw_differences, draw_slices, draw_time, draw_validation, plain
+from seqcl.report.table import chance
 from seqcl.version import VERSION
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def template(name: str) -> Template:
 
 
 SHOWN = ("difference", "low", "high", "p (Holm)", "seeds ahead", "effect", "seconds", "peak MiB", "parameters")
-FORMS = {"p (Holm)": ".3f", "seconds": ",.0f", "peak MiB": ",.0f", "parameters": ",", "effect": "+.3f"}
+FORMS = {"seconds": ",.0f", "peak MiB": ",.0f", "parameters": ",", "effect": "+.3f"}
 FORMS |= dict.fromkeys(("difference", "low", "high"), "+.4f")
 
 
@@ -98,6 +99,7 @@ def contrast_cells(records: Records, metric: str) -> list[list[dict[str, Any]]]:
 def cell(value: Any, key: str) -> dict[str, Any]:
     """A cell: its text, and the value to sort by."""
     text = "" if value is None else value if isinstance(value, str) else format(value, FORMS.get(key, ".4f"))
+    text = chance(value) if key == "p (Holm)" else text
     return {"text": text, "value": "" if value is None else value, "mark": ""}
 
 

@@ -62,7 +62,7 @@ def print_comparison(
             told_or_empty(record[f"{metric} deviation"], ".4f"),
             told_or_empty(record["difference"], "+.4f"),
             f"{record['low']:+.4f} to {record['high']:+.4f}" if apart else "",
-            told_or_empty(record["p (Holm)"], ".3f"),
+            chance(record["p (Holm)"]),
             record["seeds ahead"] or "",
             told_or_empty(record["effect"], "+.3f"),
             told_or_empty(record["seconds"] and record["seconds"] / 60, ".1f"),
@@ -89,7 +89,7 @@ def print_contrast(records: Sequence[Mapping[str, Any]], metric: str) -> None:
             f"{record[f'{metric} without']:.4f}",
             f"{record['difference']:+.4f}",
             f"{record['low']:+.4f} to {record['high']:+.4f}",
-            f"{record['p (Holm)']:.3f}",
+            chance(record["p (Holm)"]),
             record["seeds ahead"],
         )
     wide_console(180).print(table)
@@ -104,6 +104,11 @@ def seeds_of(records: Sequence[Mapping[str, Any]]) -> str:
 def told_or_empty(value: float | None, form: str) -> str:
     """A number in a form; nothing for None."""
     return "" if value is None else format(value, form)
+
+
+def chance(p: float | None) -> str:
+    """A p; nothing for None, and no 0, which it never is."""
+    return "<0.001" if p is not None and p < 0.0005 else told_or_empty(p, ".3f")
 
 
 def wide_console(width: int) -> Console:
