@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import reduce
 from operator import and_
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
@@ -84,6 +86,19 @@ def brief(error: object, longest: int = 160) -> str:
     """Fold the message of a library into one line of at most so many characters; without a message, its type."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def lacks(folder: Path, what: str) -> str:
+    """Say why a folder holds no such file: it is not there, is a file, or lacks it; near names beside it are named."""
+    if folder.is_dir():
+        return f"it has no {what}"
+    if folder.exists():
+        return "it is a file"
+    with suppress(OSError):
+        beside = [one.name for one in folder.parent.iterdir() if one.is_dir()]
+        if near := get_close_matches(folder.name, beside, n=3):
+            return f"there is no such folder; did you mean {' or '.join(str(folder.with_name(one)) for one in near)}?"
+    return "there is no such folder"
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:

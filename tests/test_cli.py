@@ -104,8 +104,11 @@ def test_data_commands(tmp_path, capsys):
         (["train", "--dataset", "Beuty"], "did you mean Beauty"),
         (["train", "--dataset", "markov", "--baseline", "SASRek"], "did you mean SASRec"),
         (["train", "--dataset", "markov", "--device", "tpu"], "--device tpu"),
-        (["train", "--resume", "nowhere"], "is no run"),
-        (["evaluate", "nowhere"], "is no run"),
+        (["train", "--resume", "nowhere"], "nowhere is no run: there is no such folder"),
+        (["evaluate", "nowhere"], "nowhere is no run: there is no such folder"),
+        (["compare", "nowhere", "nowhere"], "nowhere is no finished run: there is no such folder"),
+        (["serve", "nowhere"], "nowhere is neither a run nor one that was exported: there is no such folder"),
+        (["evaluate", __file__], "is no run: it is a file"),
         (["evaluate"], "needs a run folder"),
         (["recommend", "nowhere", "--user", "1"], "is no run"),
         (["data", "stats", "Beuty"], "did you mean Beauty"),
@@ -115,6 +118,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys):
     assert main(words) == 2
     printed = capsys.readouterr().err
     assert message in printed and len(printed.strip().splitlines()) == 1
+
+
+def test_a_misspelt_folder_of_a_run_is_named_with_the_nearest_ones(tmp_path, capsys):
+    (tmp_path / "CL4Rec-shop-20261201-101500").mkdir()
+    (tmp_path / "note.txt").write_text("")
+    assert main(["evaluate", str(tmp_path / "CL4Rec-shop-20261201-101550")]) == 2
+    assert f"did you mean {tmp_path / 'CL4Rec-shop-20261201-101500'}?" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "it has no config.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_other_protocols_and_data_are_refused_with_the_first_difference(runs, tm
 
 
 def test_what_cannot_be_compared_is_refused(runs, tmp_path):
-    with pytest.raises(UserError, match=r"no finished run: it has no config\.yaml"):
+    with pytest.raises(UserError, match=r"no finished run: there is no such folder"):
         compare_runs([runs["CL4Rec", 0], tmp_path / "nothing"])
     with pytest.raises(UserError, match="one configuration alone, SASRec"):
         compare_runs([runs["SASRec", 0], runs["SASRec", 1]])

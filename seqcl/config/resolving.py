@@ -24,7 +24,7 @@ from seqcl.config.schema import (
 from seqcl.config.settings import HELP, KIND_OF, Setting, Settings, existing, of_mapping, of_words, renamed, take
 from seqcl.config.shipped import located
 from seqcl.config.unread import refuse_unread
-from seqcl.errors import UserError
+from seqcl.errors import UserError, lacks
 from seqcl.evaluation import metric_name
 from seqcl.models import MODELS
 from seqcl.parts import Part, declared
@@ -266,7 +266,7 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
     plugins.load_all(named)
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{folder} is no run: it holds no config.yaml, or one that is no regular file")
+        raise UserError(f"{folder} is no run: {lacks(folder, 'config.yaml, or one that is no regular file')}")
     plugins.check_needs(folder)
     stored = read(path, stored=True)
     if "model" not in stored.settings:

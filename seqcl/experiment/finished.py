@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from seqcl import config
 from seqcl.disk import read_json
-from seqcl.errors import UserError, brief
+from seqcl.errors import UserError, brief, lacks
 from seqcl.experiment import kept
 from seqcl.experiment.keeping import home_of
 from seqcl.experiment.versions import begun_from, read_beside
@@ -83,7 +83,7 @@ class Finished:
                 known = (folder / "config.yaml").is_file()
                 test = " --test true" if (home / "metrics.json").is_file() else ""
                 raise UserError(
-                    f"{folder} is no finished run: it has no {needed.name}"
+                    f"{folder} is no finished run: {lacks(folder, needed.name)}"
                     + (f"; go on with: --resume {home}{test}" if known else "")
                 )
         figures = read_json(home / "metrics.json", dict)

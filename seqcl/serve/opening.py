@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqcl.data.cells import rows_of
 from seqcl.data.tables import load_table, read_columns, rows_taken
-from seqcl.errors import UserError
+from seqcl.errors import UserError, lacks
 from seqcl.experiment import load
 from seqcl.experiment.answers import of_bundle, of_run
 from seqcl.experiment.keeping import home_of
@@ -46,7 +46,8 @@ def open_place(
     """
     bundled = (place / MANIFEST).exists()
     if not bundled and not (place / "config.yaml").exists():
-        raise UserError(f"{place} is neither a run nor one that was exported: it has no config.yaml and no {MANIFEST}")
+        why = lacks(place, f"config.yaml and no {MANIFEST}")
+        raise UserError(f"{place} is neither a run nor one that was exported: {why}")
     served = open_bundle(place, search, plugins, table) if bundled else open_run(place, plugins, table)
     served.answer([Question(history=np.array([1]), barred=NOTHING, k=1)])
     return served
