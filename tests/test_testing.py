@@ -26,10 +26,11 @@ from seqcl.augment import (
     evened_out,
     row_and_same_target,
 )
-from seqcl.encoders import ENCODERS
+from seqcl.encoders import ENCODERS, Encoder, TableEncoder
 from seqcl.errors import UserError
 from seqcl.evaluation import METRICS
 from seqcl.losses import LOSSES, bpr, softmax
+from seqcl.objectives import Objective
 from seqcl.testing import check_encoder, check_loss, check_metric, check_view
 from seqcl.types import PAD
 
@@ -345,8 +346,34 @@ FAULTS = [
 ]
 
 
+class WithoutLast(TableEncoder):
+    def __init__(self, *, dim=8, **options):
+        super().__init__(dim=dim, **options)
+
+    def forward(self, batch):
+        return self.table(batch.items)
+
+
 def test_a_sound_encoder_passes():
     check_encoder(Mean)
+
+
+def test_an_encoder_without_last_takes_the_state_after_the_newest_item():
+    check_encoder(WithoutLast)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Encoder(num_items=3, max_len=2, dim=4).item_embeddings(), r"Encoder needs item_embeddings\(\)"),
+        (lambda: type("Bare", (Encoder,), {})(num_items=3, max_len=2, dim=4)(None), r"Bare needs forward\(batch\)"),
+        (lambda: type("Bare", (View,), {})()(None, None), r"Bare needs forward\(batch, generator\)"),
+        (lambda: type("Bare", (Objective,), {})()(None, None), r"Bare needs forward\(encoder, batch\)"),
+    ],
+)
+def test_a_part_without_a_method_that_it_needs_names_it(call, message):
+    with pytest.raises(NotImplementedError, match=message):
+        call()
 
 
 @pytest.mark.parametrize(("kind", "message"), FAULTS, ids=[kind.__name__ for kind, _ in FAULTS])

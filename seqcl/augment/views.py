@@ -38,7 +38,7 @@ class View(nn.Module):
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         """Make the changed copy: rows in their order, `users` kept, `targets` dropped."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs forward(batch, generator)")
 
 
 class Rated(View):

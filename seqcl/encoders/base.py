@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seqcl.encoders.table import ItemTable, at_least_one
@@ -36,7 +37,8 @@ class Exported:
 class Encoder(nn.Module):
     """Turns sequences into states; knows nothing of losses, views or targets.
 
-    A subclass gives `item_embeddings`, `forward` and `last`. It changes the flags below if the defaults are not true of it.
+    A subclass gives `item_embeddings` and `forward`, and `last` where that is cheaper or another state. It changes the
+    flags below if the defaults are not true of it.
 
     Args:
         num_items: N, ids 1..N; the MASK is N + 1.
@@ -62,18 +64,19 @@ class Encoder(nn.Module):
 
     def item_embeddings(self) -> Tensor:
         """The tied table (N + 2, D): row 0 is PAD, row N + 1 is MASK."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs item_embeddings()")
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """The state after every position: (B, L, D); the values at padding are undefined."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs forward(batch)")
 
     def last(self, batch: SeqBatch) -> Tensor:
         """The state that predicts the item after the newest one: (B, D).
 
-        For a causal encoder it equals the forward pass at lengths - 1, and is cheaper where it can be.
+        Here it is the forward pass at lengths - 1. For a causal encoder it equals that, and is cheaper where it can be.
         """
-        raise NotImplementedError
+        rows = torch.arange(len(batch.lengths), device=batch.lengths.device)
+        return self(batch)[rows, batch.lengths - 1]
 
     @property
     def depth(self) -> int:

@@ -50,7 +50,7 @@ class Objective(nn.Module):
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         """Named scalars, already weighted; their sum is minimised."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs forward(encoder, batch)")
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
         """Take from the training windows what is needed; called once, when the model is built."""

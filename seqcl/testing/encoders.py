@@ -90,8 +90,9 @@ def check_shapes(encoder: Any, batch: SeqBatch) -> None:
     """Check the shapes of states, that they are finite, and that evaluation draws nothing."""
     before = batch.items.clone()
     (rows, width), dim = batch.items.shape, encoder.dim
-    states, last = encoder(batch), encoder.last(batch)
+    states = encoder(batch)
     assert states.shape == (rows, width, dim), f"states must be {(rows, width, dim)}, not {tuple(states.shape)}"
+    last = encoder.last(batch)
     assert last.shape == (rows, dim), f"last must be {(rows, dim)}, not {tuple(last.shape)}"
     assert torch.equal(before, batch.items), "the encoder writes into the items of the batch"
     again = encoder(batch)[inside(batch)]
