@@ -18,13 +18,14 @@ from pyarrow import parquet
 import seqcl
 from seqcl.cli.main import main
 from seqcl.data import markov
-from seqcl.encoders import ENCODERS
+from seqcl.encoders import ENCODERS, Scoring, TableEncoder
 from seqcl.errors import UserError
 from seqcl.experiment import Run
 from seqcl.plugins import load
 from seqcl.retrieval import FaissIndex
 from seqcl.retrieval.bundle import Bundle, write_bundle
 from seqcl.retrieval.manifest import sha256
+from seqcl.retrieval.onnx import write_onnx
 from seqcl.retrieval.query import Query
 from seqcl.types import SeqBatch
 from tests import processes
@@ -184,6 +185,25 @@ def test_a_graph_that_differs_is_not_exported(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the queries of the ONNX graph differ from torch's"):
         run.export(tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()
+
+
+class Plain(TableEncoder):
+    def forward(self, batch):
+        return self.table(batch.items)
+
+
+class OfFixedRows(Plain):
+    def last(self, batch):
+        return self(batch)[torch.arange(len(batch.lengths)), batch.lengths - 1]
+
+
+def test_an_encoder_of_ones_own_is_written_as_onnx(tmp_path):
+    pytest.importorskip("onnxruntime")
+    sizes = {"max_len": 5, "num_items": 9}
+    write_onnx(tmp_path / "one.onnx", Plain(**sizes, dim=4), Scoring(), **sizes)
+    assert (tmp_path / "one.onnx").is_file()
+    with pytest.raises(UserError, match=r"fixes the number of rows; take sizes from x\.shape, not from len\(x\)"):
+        write_onnx(tmp_path / "two.onnx", OfFixedRows(**sizes, dim=4), Scoring(), **sizes)
 
 
 def test_what_onnx_needs_is_asked_for_before_any_work(tmp_path, monkeypatch):

@@ -75,8 +75,8 @@ class Encoder(nn.Module):
 
         Here it is the forward pass at lengths - 1. For a causal encoder it equals that, and is cheaper where it can be.
         """
-        rows = torch.arange(len(batch.lengths), device=batch.lengths.device)
-        return self(batch)[rows, batch.lengths - 1]
+        states: Tensor = self(batch)  # (B, L, D)
+        return states[torch.arange(states.shape[0], device=states.device), batch.lengths - 1]
 
     @property
     def depth(self) -> int:

@@ -86,6 +86,8 @@ def write_onnx(path: Path, encoder: nn.Module, scoring: Scoring, *, max_len: int
             torch.onnx.export(program, (), path, **names, dynamo=True, external_data=False, verbose=False)
     except Exception as error:  # the exporter raises many kinds, all about operations that it does not know
         reason = str(error).strip().partition("\n")[0]
+        if "Constraints violated (rows)" in reason:
+            reason = "it fixes the number of rows; take sizes from x.shape, not from len(x)"
         raise UserError(f"{type(encoder).__name__} cannot be written as ONNX: {reason}") from error
     found = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
         None, {"items": items.numpy(), "lengths": lengths.numpy()}
