@@ -153,6 +153,9 @@ def test_the_alias_is_the_same_model():
         (["--encoder.dim", "many"], "encoder.dim.*many"),
         (["--data.windows", "sliding_"], "data.windows"),
         (["--seed"], "option --seed needs a value"),
+        (["--print_confg"], "did you mean --print_config?"),
+        (["--print-config", "--seed", "1"], "did you mean --print_config?"),
+        (["--hlep"], "did you mean --help?"),
         (["CL4Rec"], "'CL4Rec' is not an option"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
         (

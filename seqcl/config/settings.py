@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +70,9 @@ def of_words(words: Sequence[str]) -> Settings:
         key, equals, value = word.partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
-                raise UserError(f"option {key} needs a value")
+                near = get_close_matches(key.replace("-", "_"), ("__print_config", "__help"), n=1, cutoff=0.7)
+                hint = f"; did you mean --{near[0][2:]}?" if near else ""
+                raise UserError(f"option {key} needs a value{hint}")
             value = rest.pop(0)
         found[full_name(SHORT.get(key, key)[2:])] = Setting(value, typed=True)
     return found
