@@ -151,6 +151,7 @@ def test_the_alias_is_the_same_model():
         (["--encodr", "GRU"], "unknown option 'encodr': did you mean encoder"),
         (["--encoder", "GRUU"], "unknown encoder 'GRUU': did you mean GRU"),
         (["--encoder.dim", "many"], "encoder.dim.*many"),
+        (["--data.min_rating", "good"], r"^option data\.min_rating: expected a number, not good$"),
         (["--data.windows", "sliding_"], "data.windows"),
         (["--seed"], "option --seed needs a value"),
         (["--print_confg"], "did you mean --print_config?"),
@@ -187,6 +188,11 @@ def test_a_mistake_names_the_option_and_the_nearest_valid_one(words, message):
         ),
         ("model: SASRek\n", r"bad\.yaml:1: unknown model 'SASRek'"),
         ("encoder:\n  dim: many\n", r"bad\.yaml:2: option encoder\.dim"),
+        (
+            "model: TwoTower\nfeatures:\n  items: [kind, price]\n",
+            r"bad\.yaml:3: option features\.items: expected text, not \['kind', 'price'\]$",
+        ),
+        ("data:\n  user: 0\n", r"bad\.yaml:2: option data\.user: expected text, not 0$"),
         ("a: [1\n", r"bad\.yaml"),
         (
             "model: Popularity\nencoder:\n  dim: 4\n",

@@ -47,8 +47,19 @@ def of_parser(error: Exception, settings: Settings) -> UserError:
     match = re.search(r'[Pp]arser key "([^"]+)":\s*(.*)', str(error), re.DOTALL)
     if match is None:
         return UserError(brief(error, 240))
-    key, reason = match.group(1), brief(match.group(2))
-    return located(UserError(f"option {key}: {plainly(reason)}"), at(settings, key))
+    key, reason = match.group(1), " ".join(match.group(2).split())
+    return located(UserError(f"option {key}: {one_of(reason) or plainly(brief(reason))}"), at(settings, key))
+
+
+KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+"""The names of types in messages."""
+
+
+def one_of(reason: str) -> str:
+    """A parser's complaint about an option that takes several types, or none, in plain words; nothing of others."""
+    given = re.search(r"Union subtypes .* Given value: (.*)", reason)
+    kinds = [KINDS[kind] for kind in re.findall(r"Expected a <class '(\w+)'>", reason) if kind in KINDS]
+    return f"expected {' or '.join(kinds)}, not {brief(given.group(1), 80)}" if given and kinds else ""
 
 
 def plainly(reason: str) -> str:
