@@ -126,6 +126,14 @@ def test_a_mistake_in_a_space_names_file_line_and_option(text: str, message: str
         read_space(base, [str(tmp_path / "space.yaml")])
 
 
+def test_a_number_is_one_without_a_point_too(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "train.lr: {low: 1e-5, high: 1e-2, log: true}\ntrain.weight_decay: [0, 1e-2, 1e-1]\n"
+    )
+    space, _ = read_space(config.experiment({"train.weight_decay": 0.01}), [str(tmp_path / "space.yaml")])
+    assert space == {"train.lr": {"low": 1e-5, "high": 1e-2, "log": True}, "train.weight_decay": [0, 0.01, 0.1]}
+
+
 def test_a_later_space_wins_and_lists_are_stored_as_text(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("objective.clusters: [[256], [64, 128]]\n")
     space, _ = read_space(config.experiment({"model": "ICLRec"}), ["default", str(tmp_path / "space.yaml")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -49,6 +50,7 @@ def read_space(base: Experiment, names: Sequence[str]) -> tuple[Space, list[str]
     for name in names:
         own = name != "default"
         for option, setting in entries(Path(name).expanduser() if own else DEFAULT, base.recipe.name):
+            setting = setting._replace(value=numeral(setting.value, base.flat.get(option)))
             if own:
                 check(base, option, setting)
             elif option not in base.flat or (option.startswith("train.") and not base.recipe.trained):
@@ -157,6 +159,21 @@ def holds(entry: Any, value: Any) -> bool:
         return False
     steps = (value - entry["low"]) / entry.get("step", 1)
     return "step" not in entry or abs(steps - round(steps)) < 1e-6
+
+
+def numeral(entry: Any, value: Any) -> Any:
+    """An entry with text such as 1e-4, which YAML 1.1 takes for no number, as a number where the value of the option is one."""
+    if isinstance(entry, list):
+        return [numeral(one, value) for one in entry]
+    if isinstance(entry, dict):
+        return {word: numeral(one, value) for word, one in entry.items()}
+    if not isinstance(entry, str) or isinstance(value, bool) or not isinstance(value, int | float):
+        return entry
+    try:
+        number = float(entry)
+    except ValueError:
+        return entry
+    return number if math.isfinite(number) else entry
 
 
 def ends(entry: Any) -> list[Any]:
