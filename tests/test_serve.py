@@ -348,6 +348,16 @@ def test_a_misspelt_query_is_told_the_nearest_name(client):
         assert answer.status_code == 422 and told in answer.json()["error"], answer.text
 
 
+def test_a_key_of_another_address_is_not_offered_in_its_own_place(client):
+    asked = {
+        "/recommend": ({"item": 5}, "item: no such key; did you mean items?"),
+        "/similar": ({"items": [5]}, "items: no such key; did you mean item?"),
+    }
+    for path, (body, told) in asked.items():
+        assert told in client.post(path, json=body).json()["error"]
+    assert client.get("/items/5?limit=3").json()["error"] == "limit: no such key"
+
+
 def test_head_tells_whether_page_and_server_are_there(client):
     for path in ("/", "/health"):
         answer = client.head(path)

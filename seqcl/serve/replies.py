@@ -10,6 +10,7 @@ import numpy as np
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from seqcl.data.raw_ids import such
@@ -19,10 +20,15 @@ from seqcl.serve.models import Named
 from seqcl.serve.opening import plain
 from seqcl.serve.served import NOTHING, Answer, Missing, Question
 
-KEYS = {
-    "body": {*schema.Recommend.model_fields, *schema.Similar.model_fields},
-    "query": {*schema.Search.model_fields},
+FORMS: dict[str, type[BaseModel]] = {
+    "/recommend": schema.Recommend,
+    "/similar": schema.Similar,
+    "/default": schema.Default,
+    "/items": schema.Search,
+    "/items/{item:path}": schema.Which,
+    "/users/{user:path}": schema.Newest,
 }
+"""The keys of a request's body or query, by the address that it is sent to."""
 
 
 def reply(content: Any, status: int = 200) -> Response:
@@ -118,8 +124,8 @@ def whole(model: Named) -> dict[str, Any]:
 async def refused(request: Request, error: Exception) -> Response:
     """The answer to a request with a mistake: what is wrong, in one line."""
     if isinstance(error, RequestValidationError):
-        kind = request.headers.get("content-type", "")
-        return reply({"error": "; ".join(invalid(one, kind) for one in error.errors()[:5])}, 422)
+        kind, route = request.headers.get("content-type", ""), getattr(request.scope.get("route"), "path", "")
+        return reply({"error": "; ".join(invalid(one, kind, route) for one in error.errors()[:5])}, 422)
     if isinstance(error, HTTPException):
         response = reply({"error": str(error.detail)}, error.status_code)
         response.headers.update(error.headers or {})
@@ -129,8 +135,8 @@ async def refused(request: Request, error: Exception) -> Response:
     return reply({"error": "the server failed at this request; its log has the reason"}, 500)  # and it is raised again
 
 
-def invalid(error: dict[str, Any], kind: str) -> str:
-    """One mistake in the form of a request, whose content has a kind, with its place."""
+def invalid(error: dict[str, Any], kind: str, route: str) -> str:
+    """One mistake in the form of a request to an address, whose content has a kind, with its place."""
     source, *places = error["loc"]
     if source == "body" and (error["type"] == "json_invalid" or not places):
         return no_object(error, kind)
@@ -140,7 +146,8 @@ def invalid(error: dict[str, Any], kind: str) -> str:
         key = str(places[-1])
         if places[0] == "batch" and key in schema.Recommend.model_fields:
             return f"{place}: {key} stands beside batch, for all its histories"
-        near = get_close_matches(key, KEYS[source], n=1, cutoff=0.5)
+        form = schema.History if places[0] == "batch" else FORMS.get(route)
+        near = get_close_matches(key, form.model_fields if form else (), n=1, cutoff=0.5)
         text = f"no such key{f'; did you mean {near[0]}?' if near else ''}"
     return brief(f"{place}: {text}" if place else text, 300)
 
