@@ -91,7 +91,8 @@ def brief(error: object, longest: int = 160) -> str:
 def lacks(folder: Path, what: str) -> str:
     """Say why a folder holds no such file: it is not there, is a file, or lacks it; near names beside it are named."""
     if folder.is_dir():
-        return f"it has no {what}"
+        newest = folder / "latest"
+        return f"it has no {what}" + (f"; did you mean {newest}?" if newest.is_dir() else "")
     if folder.exists():
         return "it is a file"
     with suppress(OSError):

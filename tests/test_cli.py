@@ -111,6 +111,9 @@ def test_data_commands(tmp_path, capsys):
         (["evaluate", __file__], "is no run: it is a file"),
         (["evaluate"], "needs a run folder"),
         (["recommend", "nowhere", "--user", "1"], "is no run"),
+        (["recommend", "nowhere"], "recommend nowhere: give --user or --items, one of the two"),
+        (["recommend", "nowhere", "--user", "1", "--items", "2"], "give --user or --items, one of the two"),
+        (["train", "--train.epochs", "0"], "train.epochs is 0, must be 1 or more"),
         (["data", "stats", "Beuty"], "did you mean Beauty"),
     ],
 )
@@ -127,6 +130,9 @@ def test_a_misspelt_folder_of_a_run_is_named_with_the_nearest_ones(tmp_path, cap
     assert f"did you mean {tmp_path / 'CL4Rec-shop-20261201-101500'}?" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path)]) == 2
     assert "it has no config.yaml" in capsys.readouterr().err
+    (tmp_path / "latest").symlink_to("CL4Rec-shop-20261201-101500")
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert f"did you mean {tmp_path / 'latest'}?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -195,6 +196,17 @@ SMALL = (*SMALL, "--eval.exclude_seen", "false", "--track", "none")
 def test_a_counted_teacher_alone_does_not_say_which_data(capsys):
     assert main(["distill", "SLIST"]) == 2
     assert "distill SLIST: it is no run, so it does not say which data: give --dataset" in capsys.readouterr().err
+
+
+def test_a_run_whose_data_are_not_there_is_named_with_the_way_out(teachers, tmp_path, monkeypatch, capsys):
+    moved = tmp_path / "run"
+    shutil.copytree(teachers[0], moved)
+    config = (moved / "config.yaml").read_text()
+    (moved / "config.yaml").write_text(re.sub("(?m)^dataset: .*$", "dataset: shop.csv", config))
+    monkeypatch.chdir(tmp_path)
+    assert main(["distill", str(moved), "--runs", str(tmp_path / "runs")]) == 2
+    told = f"distill {moved}: its data set is shop.csv, which is not there; go where the run was started, or give --dataset FILE"
+    assert told in capsys.readouterr().err
 
 
 def distilled(teachers, runs, *words):

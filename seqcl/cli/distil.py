@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from seqcl import config
+from seqcl.data import DATASETS
+from seqcl.data.files import archive_of
 from seqcl.errors import UserError
 from seqcl.models.teachers import is_counted, none_of
 
@@ -44,6 +46,8 @@ def words_of(words: list[str]) -> list[str]:
         raise UserError(
             f"distill {runs[0]}: it is no run, so it does not say which data: give --dataset, or a run first"
         )
+    if (Path(runs[0]) / "config.yaml").is_file() and "--dataset" not in given:
+        check_data(Path(runs[0]))
     named = bool({"--model", "--config"} & {*given})
     rest = [*data_of(Path(runs[0])), *([] if named else ["--model", "Distil"]), *rest]
     recipe = config.resolve(rest, notify=lambda line: None).recipe
@@ -61,6 +65,16 @@ def data_of(folder: Path) -> list[str]:
     plain = config.experiment({"dataset": flat["dataset"]}).flat
     kept = ["dataset", *(key for key in flat if key.startswith(("data.", "eval.")) and key != "data.windows")]
     return [f"--{key}={written(flat[key])}" for key in kept if key == "dataset" or flat[key] != plain.get(key)]
+
+
+def check_data(folder: Path) -> None:
+    """Refuse a run whose data are named by a path that leads nowhere from here."""
+    name = config.of_run(folder, notify=lambda line: None).options.dataset
+    path = Path(name).expanduser()
+    if name.lower() not in {known.lower() for known in DATASETS} and not path.exists() and not archive_of(path):
+        raise UserError(
+            f"distill {folder}: its data set is {name}, which is not there; go where the run was started, or give --dataset FILE"
+        )
 
 
 def written(value: Any) -> str:

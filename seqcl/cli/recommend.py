@@ -79,6 +79,8 @@ def recommend(chosen: argparse.Namespace) -> int:
         else:
             from seqcl.experiment import load
 
+            if (chosen.user is None) == (items is None):
+                raise UserError(f"recommend {chosen.run}: give --user or --items, one of the two")
             run = lists.with_new_items(chosen, load(chosen.run, plugins=chosen.plugin))
             check_commas(chosen.items or [], run.sequences.item_ids)
             found = run.recommend(user=chosen.user, items=items, **options)

@@ -96,7 +96,8 @@ class Trainer:
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if not low <= value <= high:
-                raise UserError(f"train.{name} is {value}, must be from {low} to {high}")
+                wanted = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+                raise UserError(f"train.{name} is {value}, must be {wanted}")
         check_choice("train.shapes", self.shapes, Shapes)
         if self.compile and self.shapes == "packed":
             raise UserError("train.compile needs shapes that come again: train.shapes auto or fixed, not packed")
