@@ -242,6 +242,12 @@ def test_all_refused_keys_are_named_at_once(file):
             "MAX_ITEM_LIST_LEN: 5",
             "unknown key for data or evaluation 'MAX_ITEM_LIST_LEN': did you mean MAX_ITEM_LIST_LENGTH",
         ),
+        (
+            "encoder.dim: 32",
+            r"encoder\.dim is no key of RecBole: give --encoder\.dim, or put it in a file for --config",
+        ),
+        ("encoder.dim: 32\nlearner: adam", r"encoder\.dim \(--encoder\.dim\)"),
+        ("nproc: 2", "torchrun --nproc-per-node N starts several processes"),
         ("epochs: 5", r"epochs is not taken from RecBole's file: --train\.epochs"),
         ("val_interval: {rating: '[3,inf)'}", "val_interval is not taken from RecBole's file: --data.where"),
         ("user_inter_num_interval: '[5,20]'", r"only a least number can be asked for, such as \[5,inf\)"),

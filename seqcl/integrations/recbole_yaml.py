@@ -56,7 +56,7 @@ def values_of(given: Mapping[str, Any], folder: Path) -> Values:
         except UserError as error:
             refused[key] = error
     if refused:
-        reasons = {key: "unknown" for key in refused if key not in TAKEN} | ELSEWHERE
+        reasons = {key: f"--{key}" if "." in key else "unknown" for key in refused if key not in TAKEN} | ELSEWHERE
         raise all_refused({key: (error, reasons.get(key, str(error))) for key, error in refused.items()})
     given = {key: value for key, value in given.items() if value is not None}
     return found | dataset(given, folder) | k_core(given)
@@ -68,6 +68,8 @@ def option_of(key: str, value: Any) -> Values:
     Raises:
         UserError: an unknown key, one that is not taken, or a value that does not fit.
     """
+    if "." in key:
+        raise UserError(f"{key} is no key of RecBole: give --{key}, or put it in a file for --config")
     if key not in TAKEN and key not in ELSEWHERE:
         raise unknown("key for data or evaluation", key, [*TAKEN, *ELSEWHERE])
     if value is None:
