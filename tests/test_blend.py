@@ -13,6 +13,7 @@ import torch
 
 import seqcl
 from seqcl.cli.main import main
+from seqcl.config import of_run
 from seqcl.data import Preparation, leave_one_out, markov, shuffled
 from seqcl.encoders import Memories, Memory
 from seqcl.errors import UserError
@@ -252,6 +253,33 @@ def test_a_network_that_is_trained_further_gets_memories_of_its_own(tmp_path, ru
     with monkeypatch.context() as patch:  # with the same weights nothing is made anew
         patch.setattr(Job, "say", lambda _, what: pytest.fail(what))
         assert main(["train", "--resume", str(folder)]) == 0
+
+
+def test_other_memories_are_put_beside_the_same_network_as_if_asked_for_at_first(tmp_path, run):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    file = folder / "checkpoints" / "blend.safetensors"
+    words = ["--slist.recency", "3", "--ease.ridge", "20", "--blend.size", "9"]
+    with pytest.raises(
+        UserError, match=r"encoder\.dim was 8 and cannot become 4; .* train\.save_minutes, blend\.\*, slist\.\*"
+    ):
+        of_run(folder, ["--encoder.dim", "4"])
+    assert main(["train", "--resume", str(folder), *words]) == 0
+    assert blended.network_of(folder) == blended.network_of(run.folder)
+    whole = trained(
+        tmp_path / "whole", slist={"recency": 3.0}, ease={"ridge": 20.0}, blend=SMALL["blend"] | {"size": 9}
+    )
+    one, other = (load_checkpoint(place)[0] for place in (file, blended.kept_in(whole.folder)))
+    assert one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert json.loads((folder / "metrics.json").read_text())["test"] == whole.metrics["test"] != run.metrics["test"]
+    tensors, state = load_checkpoint(file)
+    save_checkpoint(file, tensors, state | {"options": state["options"] | {"slist.recency": 2.0}})
+    with pytest.raises(
+        UserError, match=r"made with slist\.recency 2\.0, and config\.yaml has 3\.0; go on with --resume"
+    ):
+        seqcl.load(folder)
+    save_checkpoint(file, tensors, state | {"options": {}})  # options that are newer than a file are none of its own
+    assert seqcl.load(folder).evaluate().metrics == whole.metrics["test"]
 
 
 def test_memories_of_another_network_are_refused_and_those_that_do_not_say_are_read(tmp_path, run):

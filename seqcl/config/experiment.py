@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -102,6 +102,11 @@ class Recipe:
     def trained(self) -> bool:
         """True if the model is trained, false if it is counted."""
         return issubclass(self.model, Recommender)
+
+    @property
+    def after_training(self) -> Sequence[str]:
+        """The sections that are read once the model is trained, so that a run may go on with others."""
+        return self.model.after_training if self.trained else ()
 
     def build(self, train: Windows, *, start: Start = "random") -> Model:
         """Make the model, with new weights from torch's random state.

@@ -256,7 +256,7 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
 
     Args:
         folder: the run.
-        words: command-line words; of options, those in `FREE` alone.
+        words: command-line words; of options, those in `FREE` and those that training does not read.
         notify: takes a line for each option of the run that has another name now.
 
     Raises:
@@ -284,10 +284,12 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
         return before
     now, _ = merge([stored.settings, typed])
     after = build(now)
+    later = before.recipe.after_training
     for key in sorted(after.flat, key=lambda one: not one.endswith(("model", ".name"))):
-        if key not in FREE and before.flat.get(key) != after.flat[key]:
+        if key not in FREE and key.partition(".")[0] not in later and before.flat.get(key) != after.flat[key]:
+            free = [*sorted(FREE), *(f"{section}.*" for section in later)]
             raise UserError(
                 f"--resume {folder}: {key.removesuffix('.name')} was {before.flat.get(key)} and cannot become "
-                f"{after.flat[key]}; start a new run, or change only {', '.join(sorted(FREE))}"
+                f"{after.flat[key]}; start a new run, or change only {', '.join(free)}"
             )
     return after

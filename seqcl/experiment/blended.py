@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -46,13 +47,15 @@ def settle(
     return chosen | {"reranked": memories is not None and memories.reranker is not None}
 
 
-def keep(model: Blend, folder: Path, chosen: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Write down what `settle` made, and beside which network.
+def keep(
+    model: Blend, folder: Path, chosen: Mapping[str, Any], identity: Mapping[str, Any], experiment: Experiment
+) -> None:
+    """Write down what `settle` made, with which options, and beside which network.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    state = {**chosen, "identity": dict(identity), "network": network_of(folder)}
+    state = {**chosen, "identity": dict(identity), "network": network_of(folder), "options": options_of(experiment)}
     save_checkpoint(kept_in(folder), model.settled(), state)
 
 
@@ -61,17 +64,34 @@ def network_of(folder: Path) -> str:
     return hash_of(folder / "checkpoints" / "best.safetensors")
 
 
-def up_to_date(folder: Path) -> bool:
-    """True if a run holds what stands beside its network, made for the weights that the network has now."""
+def options_of(experiment: Experiment) -> dict[str, Any]:
+    """The options by which a blend is made once its network is trained, as JSON."""
+    later = experiment.recipe.after_training
+    found = {key: value for key, value in experiment.flat.items() if key.partition(".")[0] in later}
+    return cast(dict[str, Any], json.loads(json.dumps(found)))
+
+
+def other_option(before: Mapping[str, Any], experiment: Experiment) -> str | None:
+    """The first option that was another one before; None where there is none. Options that are newer do not count."""
+    now = options_of(experiment)
+    return next((key for key, value in before.items() if key in now and now[key] != value), None)
+
+
+def up_to_date(folder: Path, experiment: Experiment) -> bool:
+    """True if a run holds what stands beside its network, made with these options for the weights that the network has now."""
     file = kept_in(folder)
-    return file.exists() and load_checkpoint(file, prefix="nothing")[1].get("network") == network_of(folder)
+    if not file.exists():
+        return False
+    state = load_checkpoint(file, prefix="nothing")[1]
+    same = "options" in state and other_option(state["options"], experiment) is None
+    return same and state.get("network") == network_of(folder)
 
 
-def restore(model: Blend, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Read back what `keep` wrote; a file of before does not say to which network it belongs.
+def restore(model: Blend, folder: Path, identity: Mapping[str, Any], experiment: Experiment) -> None:
+    """Read back what `keep` wrote; a file of before does not say to which network it belongs, or with which options it was made.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or it belongs to another log, model or network.
+        CheckpointError: there is no such file, it is damaged, or it belongs to another log, model, network or configuration.
     """
     file = kept_in(folder)
     tensors, state = load_checkpoint(file, identity=identity)
@@ -79,6 +99,11 @@ def restore(model: Blend, folder: Path, identity: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"{file} was made for other weights of the network than best.safetensors has; go on with --resume {folder}, "
             "which makes it anew"
+        )
+    if key := other_option(state.get("options", {}), experiment):
+        raise CheckpointError(
+            f"{file} was made with {key} {state['options'][key]}, and config.yaml has {experiment.flat[key]}; go on with "
+            f"--resume {folder}, which makes it anew"
         )
     refuse_infinite_weights(tensors, file)
     with torch.no_grad():

@@ -115,8 +115,8 @@ class Job:
     def settle(self, model: Blend) -> None:
         """Put beside the trained network what a blend has there, made now or kept in the folder for the same weights."""
         about = identity(self.sequences) | model.identity
-        if self.resume and blended.up_to_date(self.folder):
-            return blended.restore(model, self.folder, about)
+        if self.resume and blended.up_to_date(self.folder, self.experiment):
+            return blended.restore(model, self.folder, about, self.experiment)
         made = {}
         for name in model.remembered():
             self.say(f"counting {name}")
@@ -124,7 +124,7 @@ class Job:
         self.say("choosing on validation what stands beside the network")
         chosen = blended.settle(model, made, self.experiment, self.split, self.device)
         self.say("chosen: " + "; ".join(f"{name} {value}" for name, value in chosen.items()))
-        processes.by_first(lambda: blended.keep(model, self.folder, chosen, about))
+        processes.by_first(lambda: blended.keep(model, self.folder, chosen, about, self.experiment))
 
     def say(self, what: str) -> None:
         """Tell what is going on, in the log of the run and beside its progress."""

@@ -85,7 +85,7 @@ class Run:
             about = identity(sequences) | model.identity
             load_weights(model, folder / "checkpoints" / "best.safetensors", identity=about)
         if isinstance(model, Blend):
-            blended.restore(model, folder, about)
+            blended.restore(model, folder, about, experiment)
         model.eval()
         metrics = stored_metrics(folder / "metrics.json")
         return cls(folder=folder, experiment=experiment, sequences=sequences, split=split, model=model, metrics=metrics)

@@ -59,6 +59,9 @@ class Recommender(Model):
     more_items: ClassVar[int] = 0
     """Items by which the encoder's longest row exceeds a training window."""
 
+    after_training: ClassVar[Sequence[str]] = ()
+    """Sections that are read once the model is trained, so that a run may go on with others."""
+
     contrast_off: ClassVar[Sequence[str] | None] = None
     """Options that are 0 where the contrast is out; none where the plain recipe of the encoder is left then; None: no contrast."""
 

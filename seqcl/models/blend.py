@@ -88,6 +88,8 @@ class Blend(Ensemble):
     Differs from the paper: memories are linear models of items (SLIST, EASE) instead of stored states, and their logs are added.
     """
 
+    after_training = ("blend", *(name.lower() for name in MEMORIES))
+
     ensemble = part(Networks)
     blend = part(Blending)
     slist = part(closed_form, ridge=100.0, recency=2.0)
