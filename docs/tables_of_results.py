@@ -49,17 +49,23 @@ def results(benchmark: str, *, few: bool = False) -> str:
     dates = {head.file: head.date for head in figures.heads()}
     origins: dict[str, str] = {}
     rows, chosen = [], [row for row in figures.rows(benchmark) if row.few == few]
+    dated = any(row.name in dates for row in chosen)
     for row in chosen:
         marks = [origins.setdefault(figures.origin(run), str(len(origins) + 1)) for run in row.runs]
         made = marks[0] if len(set(marks)) == 1 else ", ".join(marks)
         minutes = f"{row.figures['minutes']:.0f}"
         ndcg, recall, valid = quality_of(row)
-        how = [f"`{figures.command(row.name, benchmark)}`", minutes, dates.get(row.name, ""), made]
+        how = [
+            f"`{figures.command(row.name, benchmark)}`",
+            minutes,
+            *([dates.get(row.name, "")] if dated else []),
+            made,
+        ]
         difference, p, corrected, ahead = difference_of(row)
         verdict = [difference, p, str(len(row.runs))] if few else [difference, p, corrected, ahead]
         rows.append([row.label, ndcg, recall, *verdict, valid, *how])
     middle = "seeds" if few else "p, Holm | seeds ahead"
-    head = f"model | NDCG@10 | HR@10 | difference [95 %] | p | {middle} | NDCG@10, valid | command | minutes | date | made on"
+    head = f"model | NDCG@10 | HR@10 | difference [95 %] | p | {middle} | NDCG@10, valid | command | minutes | {'date | ' if dated else ''}made on"
     compared = sum(row.base is not None for row in chosen)
     tested = (
         "Intervals and p of one seed are over users alone, and p is not corrected. "
