@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import seqcl
+from seqcl.config import experiment
 from seqcl.data import markov
 from seqcl.encoders import Several
 from seqcl.errors import UserError
+from seqcl.experiment.warm import check_options
 from seqcl.retrieval.bundle import Bundle
 from seqcl.testing.models import begun, tiny
 from seqcl.types import SeqBatch
@@ -114,3 +116,15 @@ def test_what_an_ensemble_cannot_be_is_refused():
         tiny("Ensemble", ensemble={"networks": 0}).build(begun(tiny("SASRec"))[1].windows)
     with pytest.raises(UserError, match=r"teach one network.*leave out --ensemble\.networks 2"):
         begun(tiny("Ensemble", distil={"teachers": "SLIST"}))
+
+
+def test_a_start_from_another_number_of_networks_is_refused_with_both_named():
+    two, three, one = (
+        experiment(options)
+        for options in ({"model": "Ensemble"}, {"model": "Blend", "ensemble": {"networks": 3}}, {"model": "SASRec"})
+    )
+    with pytest.raises(UserError, match=r"it has 2 networks, and this run 3; give --ensemble\.networks 2$"):
+        check_options(two, three)
+    with pytest.raises(UserError, match=r"2 networks, and this run 1; give --model Ensemble --ensemble\.networks 2$"):
+        check_options(two, one)
+    check_options(one, experiment({"model": "Blend"}))

@@ -245,6 +245,7 @@ def test_what_was_learned_and_is_held_out_now_is_refused(logs, earlier, tmp_path
         ),
         ({"data": {"max_len": 9}}, "of other dimensions: data.max_len is 6, not 9"),
         ({"encoder": {"name": "GRU", "dim": 8}}, "its encoder is SASRec, and this run's is GRU; give --encoder SASRec"),
+        ({"model": "Ensemble"}, "it has 1 network, and this run 2; give --ensemble.networks 1$"),
         ({"new_items": "features"}, "the encoder reads no features of items; take neighbours or mean"),
         ({"new_items": "mena"}, "did you mean mean"),
         ({"start": "spectral"}, "--start spectral: the first item embeddings are those of --warm_start"),

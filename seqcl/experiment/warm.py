@@ -113,7 +113,7 @@ def rows_of(earlier: Sequences, now: Sequences) -> np.ndarray:
 
 
 def check_options(earlier: Experiment, now: Experiment) -> None:
-    """Refuse another encoder.
+    """Refuse another encoder, or another number of them.
 
     Raises:
         UserError: names both.
@@ -121,6 +121,11 @@ def check_options(earlier: Experiment, now: Experiment) -> None:
     theirs, ours = (one.recipe.chosen.get("encoder") for one in (earlier, now))
     if theirs != ours:
         raise UserError(f"its encoder is {theirs}, and this run's is {ours}; give --encoder {theirs}")
+    theirs, ours = (one.flat.get("ensemble.networks", 1) for one in (earlier, now))
+    if theirs != ours:
+        model = "" if "ensemble.networks" in now.flat else "--model Ensemble "
+        have = "1 network" if theirs == 1 else f"{theirs} networks"
+        raise UserError(f"it has {have}, and this run {ours}; give {model}--ensemble.networks {theirs}")
 
 
 @torch.no_grad()
