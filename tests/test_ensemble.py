@@ -14,6 +14,7 @@ from seqcl.errors import UserError
 from seqcl.experiment.warm import check_options
 from seqcl.retrieval.bundle import Bundle
 from seqcl.testing.models import begun, tiny
+from seqcl.training import check_compile
 from seqcl.types import SeqBatch
 
 LOG = markov(users=80, items=30, length=8, branching=2, seed=1).interactions
@@ -116,6 +117,9 @@ def test_what_an_ensemble_cannot_be_is_refused():
         tiny("Ensemble", ensemble={"networks": 0}).build(begun(tiny("SASRec"))[1].windows)
     with pytest.raises(UserError, match=r"teach one network.*leave out --ensemble\.networks 2"):
         begun(tiny("Ensemble", distil={"teachers": "SLIST"}))
+    several = begun(tiny("Ensemble", encoder={"name": "GRU"}))[0].encoder
+    with pytest.raises(UserError, match=r"train\.compile: the encoder GRU has shapes"):
+        check_compile(several)
 
 
 def test_a_start_from_another_number_of_networks_is_refused_with_both_named():

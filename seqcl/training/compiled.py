@@ -21,9 +21,10 @@ def check_compile(encoder: Encoder) -> None:
     Raises:
         UserError: names it.
     """
-    if not encoder.fixed_shapes:
+    one = encoder.each()[0] if isinstance(encoder, Several) else encoder
+    if not one.fixed_shapes:
         raise UserError(
-            f"train.compile: the encoder {type(encoder).__name__} has shapes that depend on the lengths of the rows; "
+            f"train.compile: the encoder {type(one).__name__} has shapes that depend on the lengths of the rows; "
             "those made of attention blocks can be compiled, such as SASRec, BERT4Rec, HSTU"
         )
 
