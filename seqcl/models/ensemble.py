@@ -48,7 +48,7 @@ class Ensemble(Recommender):
             return super().make_encoder(train, parts)
         if "distil" in parts and parts["distil"].options.get("teachers"):
             raise UserError(
-                f"--distil.teachers teach one network, not an ensemble: leave out --ensemble.networks {number}"
+                f"--distil.teachers teach one network, not an ensemble: give --ensemble.networks 1, not {number}"
             )
         made = [super(Ensemble, self).make_encoder(train, parts) for _ in range(number)]
         return Several(made, similarity=parts["next_item"]().scoring.similarity)
