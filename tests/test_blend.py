@@ -13,7 +13,7 @@ import torch
 
 import seqcl
 from seqcl.cli.main import main
-from seqcl.config import of_run
+from seqcl.config import of_run, resolve
 from seqcl.data import Preparation, leave_one_out, markov, shuffled
 from seqcl.encoders import Memories, Memory
 from seqcl.errors import UserError
@@ -280,6 +280,13 @@ def test_other_memories_are_put_beside_the_same_network_as_if_asked_for_at_first
         seqcl.load(folder)
     save_checkpoint(file, tensors, state | {"options": {}})  # options that are newer than a file are none of its own
     assert seqcl.load(folder).evaluate().metrics == whole.metrics["test"]
+
+
+def test_memories_without_brackets_are_told_with_them():
+    with pytest.raises(UserError, match=r"expected values in brackets such as \[SLIST,EASE\], not SLIST,EASE$"):
+        resolve(["--model", "Blend", "--blend.memories", "SLIST,EASE"])
+    told = resolve(["--model", "Blend", "--blend.memories", "[SLIST,EASE]"])
+    assert told.recipe.parts["blend"].options["memories"] == ("SLIST", "EASE")
 
 
 def test_memories_of_another_network_are_refused_and_those_that_do_not_say_are_read(tmp_path, run):

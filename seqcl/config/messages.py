@@ -68,7 +68,9 @@ def plainly(reason: str) -> str:
         names = [name.strip(" '") for name in choice.group(1).split(",")]
         return str(unknown("value", choice.group(2).strip(" '"), names))
     if "tuple" in reason:
-        return f"expected numbers in brackets such as [5,10]; {reason[reason.find('Got') :]}"
+        given = reason.partition("Got value: ")[2]
+        example = given if re.fullmatch(r"[\w.]+(, ?[\w.]+)*", given) else "5,10"
+        return f"expected values in brackets such as [{example}], not {given}"
     return re.sub(r"<class '(\w+)'>", r"\1", reason)
 
 
