@@ -37,7 +37,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "results on Beauty": lambda: of_results.results("beauty"),
     "first seeds on Beauty": lambda: of_results.results("beauty", few=True),
     "results on LastFM": lambda: of_results.results("lastfm"),
-    "first seeds on LastFM": lambda: of_results.results("lastfm", few=True),
     "results on Sports": lambda: of_results.results("sports"),
     "benchmarks": of_results.all_benchmarks,
     "when contrast helps": of_contrast.when_contrast_helps,

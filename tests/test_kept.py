@@ -42,17 +42,6 @@ FEWER: dict[str, int] = {
     "beauty-sglrec": 1,
     "beauty-simclrv2rec": 1,
     "beauty-vicregrec": 1,
-    "lastfm/BERT4Rec": 2,
-    "lastfm/CL4Rec": 2,
-    "lastfm/DuoRec": 2,
-    "lastfm/GRU4Rec": 2,
-    "lastfm/HSTU": 2,
-    "lastfm/ICSRec": 2,
-    "lastfm/SASRec": 2,
-    "lastfm/SwAVRec": 2,
-    "lastfm/TapRec": 2,
-    "lastfm/TwoTower": 2,
-    "lastfm/TwoTower-without-contrast": 2,
 }
 """Seeds of configurations that have not yet three, below their folder where it is one of their own."""
 
