@@ -21,7 +21,9 @@ from seqcl.evaluation import row_metric
 from seqcl.evaluation.ranks import Seen
 from seqcl.experiment import answers, blended, histories
 from seqcl.experiment.audit import audit, blends
+from seqcl.experiment.finished import Finished
 from seqcl.experiment.job import Job
+from seqcl.experiment.keeping import stored_metrics
 from seqcl.experiment.lists import write_lists
 from seqcl.experiment.ranking import queries_of, rank
 from seqcl.models import Blend, blend, mixture
@@ -280,6 +282,29 @@ def test_other_memories_are_put_beside_the_same_network_as_if_asked_for_at_first
         seqcl.load(folder)
     save_checkpoint(file, tensors, state | {"options": {}})  # options that are newer than a file are none of its own
     assert seqcl.load(folder).evaluate().metrics == whole.metrics["test"]
+
+
+def test_figures_of_the_memories_before_are_not_taken_for_those_of_a_choice_that_was_stopped(
+    tmp_path, run, monkeypatch, caplog
+):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    before = (folder / "config.yaml").read_text()
+    assert main(["train", "--resume", str(folder), "--blend.memories", "[Markov]", "--slist.ridge", "-1"]) == 2
+    assert (folder / "config.yaml").read_text() == before and Finished.read(folder).metrics == run.metrics["test"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "settle", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(["train", "--resume", str(folder), "--blend.memories", "[Markov]"]) == 130
+    with pytest.raises(UserError, match=r"went on under another configuration and has not ended; go on with: --resume"):
+        Finished.read(folder)
+    assert stored_metrics(folder / "metrics.json") == {}
+    assert "is of the configuration before the run went on" in caplog.text
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert [*Finished.read(folder).options["blend.memories"]] == ["Markov"] and Finished.read(
+        folder
+    ).metrics != run.metrics["test"]
+    assert main(["train", "--resume", str(folder), "--train.epochs", "3"]) == 0  # under other options again, to its end
+    assert Finished.read(folder).options["train.epochs"] == 3
 
 
 def test_memories_without_brackets_are_told_with_them():

@@ -16,6 +16,7 @@ from seqcl import config
 from seqcl.disk import read_json
 from seqcl.errors import UserError, brief, lacks
 from seqcl.experiment import kept
+from seqcl.experiment.folder import UNENDED
 from seqcl.experiment.keeping import home_of
 from seqcl.experiment.versions import begun_from, read_beside
 
@@ -86,6 +87,10 @@ class Finished:
                     f"{folder} is no finished run: {lacks(folder, needed.name)}"
                     + (f"; go on with: --resume {home}{test}" if known else "")
                 )
+        if (home / UNENDED).exists():
+            raise UserError(
+                f"{folder} went on under another configuration and has not ended; go on with: --resume {home}"
+            )
         figures = read_json(home / "metrics.json", dict)
         try:
             text = (folder / "config.yaml").read_text(encoding="utf-8")

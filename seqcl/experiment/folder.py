@@ -10,15 +10,20 @@ from datetime import datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-from seqcl import disk
+from seqcl import disk, processes
 from seqcl.data import Sequences
 from seqcl.errors import UserError
 from seqcl.evaluation import Result
+from seqcl.training import last_checkpoint
 
 log = logging.getLogger("seqcl")
 
 LATEST = "latest"
 """Name of the link to the run that has ended last, beside the runs."""
+
+
+UNENDED = "unended"
+"""Name of the file that a run has while it goes on under another configuration than that of its figures."""
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -65,6 +70,41 @@ def write_text(path: Path, text: str) -> None:
         disk.write_text(path, text)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+def write_config(folder: Path, text: str) -> None:
+    """Write the configuration of a run; where it has figures of another one already, they are marked as not its own."""
+    file = folder / "config.yaml"
+    if (folder / "metrics.json").is_file() and file.is_file() and file.read_text(encoding="utf-8") != text:
+        write_text(folder / UNENDED, "metrics.json is of the configuration before this run went on\n")
+    write_text(file, text)
+
+
+def write_figures(folder: Path, text: str) -> None:
+    """Write the figures of a run, which are now those of its configuration."""
+    write_text(folder / "metrics.json", text)
+    (folder / UNENDED).unlink(missing_ok=True)
+
+
+@contextmanager
+def unchanged_if_refused(folder: Path) -> Iterator[None]:
+    """Inside, a mistake that comes before the run has gone on leaves its configuration as it was."""
+    file, last = folder / "config.yaml", last_checkpoint(folder)
+    before = file.read_text(encoding="utf-8") if file.is_file() else None
+    saved = last.stat().st_mtime_ns if last.exists() else None
+    ended = not (folder / UNENDED).exists()
+    try:
+        yield
+    except UserError:
+        if (
+            processes.is_first()
+            and before is not None
+            and saved == (last.stat().st_mtime_ns if last.exists() else None)
+        ):
+            write_text(file, before)
+            if ended:
+                (folder / UNENDED).unlink(missing_ok=True)
+        raise
 
 
 def write_ranks(result: Result, sequences: Sequences, path: Path) -> None:

@@ -17,7 +17,7 @@ from seqcl.config.schema import hints_of
 from seqcl.data import Interactions, Sequences
 from seqcl.disk import read_json
 from seqcl.errors import UserError
-from seqcl.experiment.folder import log, write_text
+from seqcl.experiment.folder import UNENDED, log, write_text
 from seqcl.experiment.ranking import identity
 from seqcl.parts import FileName, Part
 
@@ -135,6 +135,11 @@ def with_kept_files(experiment: Experiment, folder: Path | None) -> Experiment:
 
 def stored_metrics(path: Path) -> dict[str, Any]:
     """The figures of a run; none if it has none yet, or if they are damaged, which is said: the model is whole without them."""
+    if (path.parent / UNENDED).exists():
+        log.warning(
+            "%s is of the configuration before the run went on, and is left out; --resume %s ends it", path, path.parent
+        )
+        return {}
     try:
         return dict(read_json(path, dict)) if os.path.lexists(path) else {}
     except UserError as error:

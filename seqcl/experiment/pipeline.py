@@ -19,7 +19,17 @@ from seqcl.config import Experiment, Model
 from seqcl.data import Interactions, Sequences, Split
 from seqcl.data.tables import check_storable
 from seqcl.errors import UserError
-from seqcl.experiment.folder import early_log, link_latest, log, log_file, new_folder, only_one, write_text
+from seqcl.experiment.folder import (
+    early_log,
+    link_latest,
+    log,
+    log_file,
+    new_folder,
+    only_one,
+    unchanged_if_refused,
+    write_config,
+    write_figures,
+)
 from seqcl.experiment.job import Job, Outcome
 from seqcl.experiment.keeping import check_counted, keep_files, keep_log, packed_log, with_kept_files
 from seqcl.experiment.ranking import full_protocol
@@ -145,7 +155,7 @@ def execute(
         metrics = summary(experiment, sequences, split, outcomes, device)
         metrics["protocol"] |= start_of(folder)
         metrics |= {"seconds": seconds, "peak_memory_bytes": peak}
-        processes.by_first(partial(write_text, folder / "metrics.json", json.dumps(metrics, indent=2) + "\n"))
+        processes.by_first(partial(write_figures, folder, json.dumps(metrics, indent=2) + "\n"))
         processes.by_first(partial(link_latest, folder))
         log.info("done in %.1f s", seconds)
     return Run.load(folder, counted=counted)
@@ -219,26 +229,8 @@ def fill(folder: Path, experiments: list[Experiment], sequences: Sequences, *, t
 def begun(folder: Path, experiment: Experiment) -> None:
     """Put into the folder of one model its configuration and the list of parts that are not ours."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", experiment.to_yaml())
+    write_config(folder, experiment.to_yaml())
     plugins.write_needs(folder, experiment.needs())
-
-
-@contextmanager
-def unchanged_if_refused(folder: Path) -> Iterator[None]:
-    """Inside, a mistake that comes before the run has gone on leaves its configuration as it was."""
-    file, last = folder / "config.yaml", last_checkpoint(folder)
-    before = file.read_text(encoding="utf-8") if file.is_file() else None
-    saved = last.stat().st_mtime_ns if last.exists() else None
-    try:
-        yield
-    except UserError:
-        if (
-            processes.is_first()
-            and before is not None
-            and saved == (last.stat().st_mtime_ns if last.exists() else None)
-        ):
-            write_text(file, before)
-        raise
 
 
 @contextmanager
