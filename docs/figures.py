@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ class Head(NamedTuple):
 
     file: str  # below configs/, without .yaml
     model: str
+    networks: str  # " of 2 networks", where they are several
     data: str
     seeds: int
     how: str  # further options of the runs
@@ -115,7 +116,9 @@ def heads() -> list[Head]:
             seeds = int(told["last"] or 0) + 1
             name = file.relative_to(CONFIGS).with_suffix("").as_posix()
             figures = (told["ndcg"], told["recall"], told["valid"], told["date"])
-            found.append(Head(name, keys["model"], keys["dataset"], seeds, told["how"].strip(), *figures))
+            found.append(
+                Head(name, keys["model"], of_networks(keys), keys["dataset"], seeds, told["how"].strip(), *figures)
+            )
     return found
 
 
@@ -157,7 +160,13 @@ def label_of(name: str, run: Kept, base: Kept | None) -> str:
     over = " without contrast" if name.endswith(WITHOUT) else over
     start = ", spectral start" if run.config["start"] == "spectral" else ""
     bias = ", learned bias" if run.config.get("next_item", {}).get("bias") else ""
-    return f"{run.metrics['model']}{over}{start}{bias}"
+    return f"{run.metrics['model']}{of_networks(run.config)}{over}{start}{bias}"
+
+
+def of_networks(config: Mapping[str, Any]) -> str:
+    """Say how many networks a model has, where they are several."""
+    number = config.get("ensemble", {}).get("networks", 1)
+    return f" of {number} networks" if number > 1 else ""
 
 
 @cache

@@ -91,7 +91,7 @@ def configurations() -> str:
             top = max((head.ndcg for head in of_model), default="")
             for head in of_model:
                 figure = f"**{head.ndcg}**" if head.ndcg == top else head.ndcg
-                rows.append([name, f"`configs/{head.file}.yaml`", figure, str(head.seeds), head.date])
+                rows.append([name + head.networks, f"`configs/{head.file}.yaml`", figure, str(head.seeds), head.date])
         blocks += [f"### {data}", table("model | configuration | NDCG@10 | seeds | date", rows, "  rr")]
     return "\n\n".join(blocks)
 

@@ -90,7 +90,15 @@ def other_results(data: str) -> str:
         if head.data == data and head.file not in kept and not head.file.startswith("papers/"):
             command = f"python run.py --config configs/{head.file}.yaml {head.how.removeprefix('with ')}"
             rows.append(
-                [head.model, f"`{command.strip()}`", head.ndcg, head.recall, head.valid, str(head.seeds), head.date]
+                [
+                    head.model + head.networks,
+                    f"`{command.strip()}`",
+                    head.ndcg,
+                    head.recall,
+                    head.valid,
+                    str(head.seeds),
+                    head.date,
+                ]
             )
     for model, (counted_on, recall, ndcg) in figures.COUNTED.items():
         if counted_on == data:
