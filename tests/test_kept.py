@@ -30,6 +30,7 @@ FEWER: dict[str, int] = {
     "beauty-cpcrec": 1,
     "beauty-dimrec": 1,
     "beauty-directau": 1,
+    "beauty-ensemble": 1,
     "beauty-imixrec": 1,
     "beauty-infominrec": 1,
     "beauty-instancerec": 1,
