@@ -95,6 +95,10 @@ class Encoder(nn.Module):
         """Embeddings of items (n,): (n, D)."""
         return self.item_embeddings()[items]
 
+    def each(self) -> list[Encoder]:
+        """The encoders that learn apart from each other: this one alone."""
+        return [self]
+
     def exported(self) -> Exported:
         """The facts from which a bundle makes this encoder again."""
         return Exported(weights=self.state_dict(), longest=self.max_len, num_items=self.num_items)

@@ -37,7 +37,7 @@ class Several(Encoder):
         self.one_pass, self.causal, self.fixed_shapes = first.one_pass, first.causal, first.fixed_shapes
 
     def each(self) -> list[Encoder]:
-        """The members, of which every one can be trained alone."""
+        """The members, which learn apart from each other."""
         return cast(list[Encoder], list(self.members))
 
     def joined(self, parts: Iterable[Tensor]) -> Tensor:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
-from seqcl.encoders import Encoder, Scoring, Several, dealt
+from seqcl.encoders import Encoder, Scoring, dealt
 from seqcl.objectives.base import Objective
 from seqcl.types import Batches, SeqBatch, Windows
 
@@ -30,22 +28,17 @@ class Apart(Objective):
         return self.ranker.scoring
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
-        found = [self.ranker(dealt(one), batch) for one in members(encoder)]
+        found = [self.ranker(dealt(one), batch) for one in encoder.each()]
         self.observed, self.missing = self.ranker.observed, self.ranker.missing
         return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
     def prepare(self, encoder: Encoder, train: Windows) -> None:
-        self.ranker.prepare(members(encoder)[0], train)
+        self.ranker.prepare(encoder.each()[0], train)
 
     def before_epoch(self, encoder: Encoder, batches: Batches, *, epoch: int, epochs: int) -> None:
-        for one in members(encoder):
+        for one in encoder.each():
             self.ranker.before_epoch(one, batches, epoch=epoch, epochs=epochs)
 
     def after_step(self, encoder: Encoder) -> None:
-        for one in members(encoder):
+        for one in encoder.each():
             self.ranker.after_step(one)
-
-
-def members(encoder: Encoder) -> list[Encoder]:
-    """The members of an ensemble, which may be dealt to several processes."""
-    return cast(Several, encoder).each()

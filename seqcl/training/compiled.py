@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from seqcl.encoders import Encoder, Several
+from seqcl.encoders import Encoder
 from seqcl.errors import UserError, brief
 from seqcl.types import SeqBatch
 
@@ -21,7 +21,7 @@ def check_compile(encoder: Encoder) -> None:
     Raises:
         UserError: names it.
     """
-    one = encoder.each()[0] if isinstance(encoder, Several) else encoder
+    one = encoder.each()[0]
     if not one.fixed_shapes:
         raise UserError(
             f"train.compile: the encoder {type(one).__name__} has shapes that depend on the lengths of the rows; "
@@ -40,7 +40,7 @@ def compiled(encoder: Encoder) -> Iterator[None]:
         UserError: the encoder cannot be compiled, or there is no compiler here.
     """
     check_compile(encoder)
-    each = encoder.each() if isinstance(encoder, Several) else [encoder]
+    each = encoder.each()
     for one in each:
         for name in METHODS:
             setattr(one, name, in_training(one, getattr(one, name)))
