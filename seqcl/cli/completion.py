@@ -36,8 +36,10 @@ def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser, comman
     import shtab
 
     commands.help = "the command"  # the help page has groups in its place, and shtab leaves out what is not shown
+    options = training_options()
     for name in ("train", "distill", "tune"):
-        add_training_options(commands.choices[name])
+        for word, names in options.items():
+            commands.choices[name].add_argument(word, choices=names)
     commands.choices["distill"].add_argument("run", nargs="*")
     for command in commands.choices.values():
         for action in command._actions:
@@ -47,8 +49,8 @@ def complete(chosen: argparse.Namespace, parser: argparse.ArgumentParser, comman
     return 0
 
 
-def add_training_options(command: argparse.ArgumentParser) -> None:
-    """Give a command the options of all models, with the names that some of them take."""
+def training_options() -> dict[str, list[str] | None]:
+    """List the options of all models, each with the names that it takes or None: a few seconds, so asked for once."""
     from seqcl import config
     from seqcl.config.help import HEAD
     from seqcl.models import MODELS
@@ -57,5 +59,4 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     words = {f"--{key.removesuffix('.name')}" for model in MODELS for key in config.experiment({"model": model}).flat}
     words |= {word.split()[0] for word in HEAD}
     names = {"--model": sorted(MODELS)} | {f"--{section}": sorted(TABLES[kind]) for section, kind in KIND_OF.items()}
-    for word in sorted(words):
-        command.add_argument(word, choices=names.get(word))
+    return {word: names.get(word) for word in sorted(words)}
