@@ -56,8 +56,8 @@ KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "t
 
 
 def one_of(reason: str) -> str:
-    """A parser's complaint about an option that takes several types, or none, in plain words; nothing of others."""
-    given = re.search(r"Union subtypes .* Given value: (.*)", reason)
+    """A parser's complaint about an option of plain types, one or several, in plain words; nothing of others."""
+    given = re.search(r"(?:Union subtypes .* Given|^Expected a <.* Got) value: (.*)", reason)
     kinds = [KINDS[kind] for kind in re.findall(r"Expected a <class '(\w+)'>", reason) if kind in KINDS]
     return f"expected {' or '.join(kinds)}, not {brief(given.group(1), 80)}" if given and kinds else ""
 
