@@ -39,11 +39,13 @@ FEWER: dict[str, int] = {
     "beauty-locorec": 1,
     "beauty-loocrec": 1,
     "beauty-marginrec": 1,
+    "beauty-micerec": 1,
     "beauty-mminforec": 1,
     "beauty-mocov3rec": 1,
     "beauty-pclrec": 1,
     "beauty-sglrec": 1,
     "beauty-simclrv2rec": 1,
+    "beauty-spclrec": 1,
     "beauty-vicregrec": 1,
 }
 """Seeds of configurations that have not yet three, below their folder where it is one of their own."""
