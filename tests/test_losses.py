@@ -415,6 +415,23 @@ def test_losses_of_pairs_of_rows_equal_their_references_and_pass_gradcheck(loss,
     assert alone.isfinite() and all(gradient.isfinite().all() for gradient in gradients(alone, first, second))
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda *views, same: margin_contrast(*views, margin=1.3, same=same),
+        lambda *views, same: spreading(*views, temperature=0.4, same=same),
+        lambda *views, same: view_regularizer(*views, same),
+        lambda *views, same: nt_xent(*views, temperature=0.4, same=same),
+    ],
+    ids=["margin_contrast", "spreading", "view_regularizer", "nt_xent"],
+)
+def test_a_row_is_never_another_one_whether_it_is_marked_or_not(loss):
+    views = normal(6, 3), normal(6, 3, seed=1)
+    same = torch.zeros(6, 6, dtype=torch.bool)
+    same[1, 4] = same[4, 1] = True
+    assert loss(*views, same=same) == loss(*views, same=same | torch.eye(6, dtype=torch.bool))
+
+
 def test_a_margin_costs_nothing_where_rows_are_far_apart_and_its_half_square_in_collapse():
     eye = torch.eye(4)
     itself = torch.eye(4, dtype=torch.bool)

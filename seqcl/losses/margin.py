@@ -61,7 +61,7 @@ def margin_contrast(first: Tensor, second: Tensor, *, margin: float, same: Tenso
     first, second = _unit(first), _unit(second)
     views = torch.cat((first, second))  # (2B, D)
     gaps = (2 - 2 * similarities(views, views, "dot")).clamp(min=1e-12)  # the root of 0 has no gradient
-    keep = ~same.repeat(2, 2)
+    keep = ~_and_itself(same).repeat(2, 2)
     push = F.relu(margin - gaps.sqrt()).square()
     return ((first - second).square().sum(1).mean() + _mean(push, keep)) / 2
 
@@ -77,13 +77,13 @@ def spreading(rows: Tensor, views: Tensor, *, temperature: float, same: Tensor) 
         temperature: Divisor of the cosines; 0.1 in the paper.
         same: (B, B) bool, symmetric, True where two rows are not driven apart.
     """
-    apart = ~same
-    others = ~torch.eye(len(same), dtype=torch.bool, device=same.device) & same
+    same = _and_itself(same)
+    others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
     by_view, by_row = (
         (similarities(one, rows, "cosine") / temperature).masked_fill(others, -torch.inf).log_softmax(1)
         for one in (views, rows)
     )  # (B, B) each, row b: of which row it is
-    mistaken = torch.log1p(-by_row.exp().masked_fill(~apart, 0.0))
+    mistaken = torch.log1p(-by_row.exp().masked_fill(same, 0.0))
     return -(by_view.diagonal().mean() + mistaken.sum() / len(rows))
 
 
@@ -102,11 +102,17 @@ def view_regularizer(first: Tensor, second: Tensor, same: Tensor, *, similarity:
     """
     alike = similarities(first, second, similarity)  # (B, B)
     own = alike.diagonal()  # (B,)
+    same = _and_itself(same)
     lonely = same.all(1)  # (B,), rows without any other
     hardest = torch.where(lonely, own, alike.masked_fill(same, -torch.inf).max(1).values)  # (B,)
     low, high = torch.minimum(own, hardest), torch.maximum(own, hardest)
     below = F.relu(high[:, None] - alike).masked_fill(same, 0)  # (B, B)
     return F.relu(own - low).mean() + below.sum() / (~same).sum().clamp(min=1)
+
+
+def _and_itself(same: Tensor) -> Tensor:
+    """The mark (B, B) of rows that belong together, True on the diagonal too: a row is never another one."""
+    return same | torch.eye(len(same), dtype=torch.bool, device=same.device)
 
 
 def _mean(losses: Tensor, keep: Tensor | None) -> Tensor:
