@@ -255,6 +255,24 @@ def test_losses_of_drawn_negatives_are_finite_float32_scalars_at_big_bfloat16_sc
     assert all(gradient.isfinite().all() for gradient in gradients(value, states, table))
 
 
+@DRAWN_LOSSES
+@DRAWS
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_of_drawn_negatives_take_half_and_score_in_float32(loss, drawn, dtype):
+    states, table = (90 * STATES).to(dtype), (90 * TABLE).to(dtype).requires_grad_()  # products beyond 65,504
+    found, expected = loss(states, table, TARGETS, drawn), loss(states.float(), table.float(), TARGETS, drawn)
+    assert found.dtype == torch.float32 and expected.isfinite()
+    torch.testing.assert_close(found, expected)
+
+
+@DRAWN_LOSSES
+@pytest.mark.parametrize("drawn", [SHARED, OWN[:0]], ids=["shared", "own"])
+def test_losses_of_drawn_negatives_of_no_positions_are_zero(loss, drawn):
+    states, table = STATES[:0].clone().requires_grad_(), TABLE.clone().requires_grad_()
+    value = loss(states, table, TARGETS[:0], drawn)
+    assert value.item() == 0 and not gradients(value, states, table)[1].any()
+
+
 # The contrastive core
 
 POSITIVES = torch.tensor(

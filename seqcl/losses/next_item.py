@@ -56,17 +56,18 @@ def bpr(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, re
 
 def scores(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of targets (T,) and negatives (T, K), never half; and (T, K) bool, True where a negative is the target."""
-    positive = (states * F.embedding(targets, table)).sum(1)  # (T,)
-    rows = F.embedding(negatives, table)  # (K, D) or (T, K, D); its backward is quicker than that of table[negatives]
-    negative = states @ rows.T if negatives.dim() == 1 else torch.bmm(rows, states[:, :, None])[:, :, 0]  # (T, K)
     wide = torch.float64 if states.dtype == torch.float64 else torch.float32
+    states = states.to(wide)
+    positive = (states * F.embedding(targets, table)).sum(1)  # (T,)
+    rows = F.embedding(negatives, table).to(wide)  # (K, D) or (T, K, D); quicker backward than of table[negatives]
+    negative = states @ rows.T if negatives.dim() == 1 else torch.bmm(rows, states[:, :, None])[:, :, 0]  # (T, K)
     return positive.to(wide), negative.to(wide), negatives == targets[:, None]
 
 
 def mean_of(losses: Tensor, real: Tensor | None) -> Tensor:
     """The mean of losses (T, ...) over the positions that are real, all if that is None: 0 if none is."""
     if real is None:
-        return losses.mean()
+        return losses.mean() if len(losses) else losses.sum()
     rows = losses.flatten(1).mean(1) if losses.dim() > 1 else losses  # (T,)
     return rows.masked_fill(~real, 0.0).sum() / real.sum().clamp(min=1)
 
