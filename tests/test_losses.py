@@ -415,6 +415,11 @@ def test_mixes_hold_none_of_what_is_no_negative_and_are_near_the_query():
     torch.testing.assert_close(found.norm(dim=1), torch.ones(5, dtype=torch.float64))
 
 
+def test_mixes_of_no_keys_are_zeros():
+    queries = F.normalize(normal(4, 5), dim=1)
+    assert torch.equal(mixes(queries, queries[:0], torch.ones(4, 0, dtype=torch.bool), 2), queries.new_zeros(4, 5, 5))
+
+
 # Pairs of rows
 
 

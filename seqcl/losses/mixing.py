@@ -37,6 +37,8 @@ def hard_mixes(
         generator: source of the draws.
     """
     rows, device = len(queries), queries.device
+    if not len(keys):
+        return keys.new_zeros(rows, of_keys + with_query, keys.shape[1])
     cosines = similarities(queries, keys, "dot").masked_fill(~negatives, -torch.inf)  # (B, C)
     nearest = cosines.topk(min(hardest, len(keys)), 1).indices  # (B, N), related ones last
     known = negatives.sum(1).clamp(max=nearest.shape[1])  # (B,)
