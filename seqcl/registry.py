@@ -162,7 +162,7 @@ def register_parts(recipe: Any) -> None:
 def check_signature(kind: str, label: str, part: Any) -> None:
     """Refuse a loss or a metric that cannot be called as ours are."""
     first = {"loss": ("states", "table", "targets"), "metric": ("ranks", "k")}[kind]
-    given = set() if kind == "metric" else {"negatives", "log_q", "correction", "t", "smoothing", "items"}
+    given = set() if kind == "metric" else {"negatives", "log_q", "correction", "t", "smoothing", "items", "real"}
     parameters = inspect.signature(part).parameters.values()
     named = [one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     placed, rest = named[: len(first)], named[len(first) :]
