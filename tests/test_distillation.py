@@ -334,6 +334,12 @@ def test_no_teacher_is_said(tmp_path, capsys, given, said):
     assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
+def test_a_folder_of_runs_in_the_place_of_a_teacher_is_answered_with_its_newest_run(tmp_path, capsys):
+    (tmp_path / "latest").mkdir()
+    assert main(["distill", str(tmp_path)]) == 2
+    assert f"it has no config.yaml; did you mean {tmp_path / 'latest'}?" in capsys.readouterr().err
+
+
 def test_a_folder_cannot_teach_where_nobody_reads_it():
     model, batches = begun(tiny("SASRec", distil={"teachers": "runs/x"}))
     with pytest.raises(UserError, match="the folder of a run teaches where seqcl trains"):

@@ -144,6 +144,14 @@ def test_evaluate_recommend_and_export_take_the_plugin_and_refuse_to_guess_it(ou
     ]
 
 
+def test_a_run_with_parts_of_ones_own_teaches_with_the_plugin_alone(outside, run):
+    words = ["distill", run, "--encoder.dim", "16", "--train.epochs", "1", "--runs", "students"]
+    refused = seqcl_there(outside, *words)
+    assert refused.returncode == 2 and "needs the model 'FadingRec'" in refused.stderr
+    done = seqcl_there(outside, *words, "--plugin", "my_parts.py")
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_is_imported_because_a_run_folder_says_so(outside, run, tmp_path):
     trap = tmp_path / "trap.py"
     trap.write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from seqcl import config
+from seqcl import config, plugins
+from seqcl.config.settings import take
 from seqcl.data import DATASETS
 from seqcl.data.files import archive_of
-from seqcl.errors import UserError
+from seqcl.errors import UserError, lacks
 from seqcl.models.teachers import is_counted, none_of
 
 USAGE = """usage: seqcl distill RUN [RUN ...] [--model NAME] [--OPTION VALUE ...]
@@ -36,11 +37,13 @@ def words_of(words: list[str]) -> list[str]:
         raise UserError(
             "distill needs the folder of a finished run before its options: seqcl distill RUN [RUN ...] --model NAME"
         )
+    plugins.load_all(take(rest, "--plugin", "a value")[1])  # a teacher may be made of them
     if any("," in run for run in runs):
         raise UserError("distill: the folder of a teacher cannot have a comma in its name")
     for run in runs:
         if not (Path(run) / "config.yaml").is_file() and not is_counted(run):
-            raise UserError(f"distill: {none_of(run)}")
+            why = f"; {lacks(Path(run), 'config.yaml')}" if Path(run).is_dir() else ""
+            raise UserError(f"distill: {none_of(run)}{why}")
     given = [word.partition("=")[0] for word in rest]
     if not (Path(runs[0]) / "config.yaml").is_file() and not {"--dataset", "--config"} & {*given}:
         raise UserError(
