@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from seqcl import config
+from seqcl import config, registry
 from seqcl.cli.main import main
 from seqcl.data import markov
+from seqcl.encoders import GRU
 from seqcl.errors import UserError
 from seqcl.experiment.job import Job
 from seqcl.experiment.spaces import coded, decoded, ends, read_space, variant
@@ -313,3 +314,15 @@ def test_a_counted_model_is_tuned_too(words: list[str], tmp_path: Path) -> None:
     study = Study.read(tmp_path / "study", [])
     assert [*work(study, 3)] == [] and set(study.space) == {"similarity.top_k"}
     assert yaml.safe_load((tmp_path / "study" / "best.yaml").read_text())["model"] == "ItemKNN"
+
+
+def test_the_best_configuration_says_which_plugin_it_needs(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders = registry.TABLES["encoder"]
+    monkeypatch.setattr(encoders, "others", {**encoders.others, "Mine": GRU})
+    monkeypatch.setattr(encoders, "sources", {**encoders.sources, "Mine": "my_parts.py"})
+    words = [*words[:3], "--encoder", "Mine", "--eval.exclude_seen", "false", "--study", str(tmp_path / "study")]
+    assert main([*words, "--trials", "1", "--train.epochs", "1"]) == 0
+    text = (tmp_path / "study" / "best.yaml").read_text()
+    assert "\n# seqcl train --config best.yaml --plugin my_parts.py\nmodel:" in text

@@ -188,7 +188,7 @@ class Study:
         write_text(
             self.folder / "best.yaml",
             f"# Trial {best.number} of {len(ended)}: validation {monitor} {best.value:.6f} with seed {self.base.options.seed}. "
-            f"Chosen on validation alone.\n# seqcl train --config best.yaml\n{text}",
+            f"Chosen on validation alone.\n# seqcl train --config best.yaml{plugins.words_for(self.base.needs())}\n{text}",
         )
         write_study(
             self.folder / "study.html",
