@@ -11,15 +11,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import seqcl
 from seqcl import config, objectives, plugins, registry
+from seqcl.augment import View
 from seqcl.cli.main import main
 from seqcl.encoders import GRU, SASRec
 from seqcl.errors import UserError
 from seqcl.models import Contrastive, Recommender
 from seqcl.objectives import MoCo
+from seqcl.testing import check_view
 from tests import processes
 
 ROOT = Path(__file__).parents[1]
@@ -366,6 +369,26 @@ def test_a_loss_or_metric_that_cannot_be_called_is_refused(tables):
         return 0
 
     registry.register("loss", filled)  # it gets every keyword that ours get
+
+
+def test_a_view_without_options_needs_no_constructor(tables):
+    @registry.register("view")
+    class Turned(View):
+        """Turn a row around."""
+
+        def forward(self, batch, generator):
+            back = (batch.lengths[:, None] - 1 - torch.arange(batch.items.shape[1])).clamp(min=0)
+            real = batch.items > 0
+            return batch._replace(items=batch.items.gather(1, back).masked_fill(~real, 0), targets=None)
+
+    class TurnedRec(Contrastive):
+        """A recipe (mine)."""
+
+        views = seqcl.part(Turned)
+
+    check_view(Turned())
+    assert config.experiment({"views": "Turned"}).recipe.chosen["views"] == "Turned"
+    assert config.experiment({"model": TurnedRec, "views": "Crop"}).recipe.chosen["views"] == "Crop"
 
 
 def test_why_a_part_does_not_fit_is_said(tables):

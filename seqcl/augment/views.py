@@ -24,6 +24,9 @@ class View(nn.Module):
     keeps_users: bool = True
     """False if the view brings in rows of other users; it then gives their users."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def bind(self, *, num_items: int, max_len: int, neighbours: Tensor | None = None) -> View:
         """Hand in what the data decides and return the view: N, the longest row, and neighbours (N + 2, K) of the items."""
         return self
@@ -70,9 +73,6 @@ class Keeping(Rated):
 
 class Identity(View):
     """Give the row itself: only the encoder's dropout differs from one view to the other (SimCSE, arXiv 2104.08821)."""
-
-    def __init__(self) -> None:
-        super().__init__()
 
     def forward(self, batch: SeqBatch, generator: Generator) -> SeqBatch:
         return batch._replace(targets=None)
