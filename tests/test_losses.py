@@ -561,6 +561,12 @@ def test_nt_xent_of_equal_views_is_the_log_of_their_number_less_one(rows):
     assert nt_xent(views, views, temperature=0.1).item() == pytest.approx(math.log(2 * rows - 1), abs=1e-12)
 
 
+def test_partners_that_are_missing_are_said():
+    for call in (nt_xent, info_nce):
+        with pytest.raises(UserError, match=rf"{call.__name__}: .*\(3, 4\) and \(2, 4\)"):
+            call(normal(3, 4), normal(2, 4), temperature=0.1)
+
+
 def test_nt_xent_of_rows_that_all_belong_together_is_zero():
     first, second = normal(4, 3), normal(4, 3, seed=7)
     assert nt_xent(first, second, temperature=0.1, same=torch.ones(4, 4).bool()).item() == pytest.approx(0, abs=1e-12)

@@ -156,7 +156,12 @@ def nt_xent(
         same: (B, B) bool, symmetric, True where two rows are no negatives of each other.
         hardness: as in `contrast`.
         prior: as in `contrast`.
+
+    Raises:
+        UserError: the views differ in their shape.
     """
+    if first.shape != second.shape:
+        raise UserError(f"nt_xent: two views of the same rows have one shape, not {_shapes(first, second)}")
     lowest = -1 / temperature if similarity == "cosine" else -math.inf
     views = torch.cat((first, second))  # (2B, D)
     logits = similarities(views, views, similarity) / temperature  # (2B, 2B)
@@ -189,9 +194,14 @@ def info_nce(
         keep: (B, C) or (C,) bool, False removes a key from the denominator; positives always stay.
         weights: (B, C) or (C,), >= 0, factors of the negatives.
         reduction: out or in, as in `contrast`.
+
+    Raises:
+        UserError: there are fewer keys than queries, and no `positives`.
     """
     logits = similarities(queries, keys, similarity) / temperature  # (B, C)
     if positives is None:
+        if len(keys) < len(queries):
+            raise UserError(f"info_nce: every query needs its own key, and they have {_shapes(queries, keys)}")
         positives = torch.eye(len(queries), len(keys), dtype=torch.bool, device=queries.device)
     return contrast(logits, positives, keep=keep, weights=weights, reduction=reduction)
 
@@ -228,6 +238,10 @@ def similarities(first: Tensor, second: Tensor, similarity: Similarity) -> Tenso
     with torch.autocast(first.device.type, enabled=False):
         unit = _unit if similarity == "cosine" else wide
         return unit(first) @ unit(second).T
+
+
+def _shapes(*tensors: Tensor) -> str:
+    return " and ".join(str(tuple(one.shape)) for one in tensors)
 
 
 def _unit(states: Tensor) -> Tensor:
