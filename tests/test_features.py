@@ -494,7 +494,7 @@ def test_a_history_may_read_items_by_their_features_too():
     with pytest.raises(UserError, match=r"the items have no features, so towers\.reads must stay ids"):
         towers(reads="items", items=Schema.learn({}).encode({}))
     foreign = Free(5)
-    with pytest.raises(UserError, match="Free cannot read the history: its items are not in a table of ours"):
+    with pytest.raises(UserError, match=r"Free cannot read the history: it is no seqcl\.encoders\.TableEncoder"):
         TwoTower(foreign, items=known(), users=known(), trained=np.ones(7, bool))
 
 

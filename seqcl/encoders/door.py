@@ -54,4 +54,4 @@ def _table(encoder: Encoder) -> ItemTable:
     for one in encoder.modules():
         if isinstance(one, ItemTable):
             return one
-    raise UserError(f"{type(encoder).__name__} cannot read vectors: its items are not in a table of ours")
+    raise UserError(f"{type(encoder).__name__} cannot read vectors: its items are in no seqcl.encoders.ItemTable")

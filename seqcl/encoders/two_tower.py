@@ -65,7 +65,7 @@ class TwoTower(Encoder):
     ) -> None:
         if not isinstance(history, TableEncoder):
             raise UserError(
-                f"TwoTower: {type(history).__name__} cannot read the history: its items are not in a table of ours"
+                f"TwoTower: {type(history).__name__} cannot read the history: it is no seqcl.encoders.TableEncoder"
             )
         super().__init__(num_items=history.num_items, max_len=history.max_len, dim=history.dim)
         at_least_one(width=width, hidden=hidden)
