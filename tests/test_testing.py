@@ -476,3 +476,8 @@ METRIC_FAULTS = {
 def test_a_metric_with_a_defect_fails_by_its_message(message):
     with pytest.raises(AssertionError, match=message):
         check_metric(METRIC_FAULTS[message])
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.float32])
+def test_a_metric_may_give_values_of_any_kind(kind):
+    check_metric(lambda ranks, k: (ranks <= k).astype(kind))

@@ -34,7 +34,7 @@ def check_metric(metric: Callable[[np.ndarray, int], np.ndarray]) -> None:
 
 def valued(metric: Callable[[np.ndarray, int], np.ndarray], ranks: np.ndarray, k: int) -> np.ndarray:
     """Compute the values of a metric and check that there is one finite value a row."""
-    values = np.asarray(metric(ranks, k))
+    values = np.asarray(metric(ranks, k), dtype=np.float64)  # as a run takes them
     assert values.shape == ranks.shape, f"a metric must give a value a row, {ranks.shape}, not {values.shape}"
     assert bool(np.isfinite(values).all()), f"at k={k} the metric gives values that are not finite"
     return values
