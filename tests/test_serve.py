@@ -282,6 +282,16 @@ def test_search_finds_what_a_look_at_every_item_finds():
     assert large.about(2) == {"item": str(2**60 + 1)} and large.find(str(2**60)[:9], 5) == [2]
 
 
+def test_a_cell_that_pandas_calls_missing_is_empty():
+    cells = {"title": ["Star", pd.NA], "year": [pd.NA, 1999], "open": [True, pd.NA]}
+    kinds = {"title": "string", "year": "Int64", "open": "boolean"}
+    frame = pd.DataFrame(cells).astype(kinds)
+    catalogue = Catalogue(np.array(["a", "b"]), {name: frame[name].tolist() for name in frame})
+    assert catalogue.about(1) == {"item": "a", "title": "Star", "attributes": {"open": True}}
+    assert catalogue.about(2) == {"item": "b", "attributes": {"year": 1999}}
+    assert catalogue.find("star", 5) == [1]
+
+
 def test_what_ranks_first_is_found_among_many_that_hold_the_text():
     ids = np.array([str(number) for number in range(1, 20000)])
     by_text = Catalogue(ids[np.argsort(ids)[::-1]], {})  # "5" stands behind thousands that hold a 5

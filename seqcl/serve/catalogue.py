@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from seqcl.data.cells import missing
+
 TITLES = ("title", "name")
 PICTURES = ("picture", "image", "poster", "cover", "photo")
 LOOKED_AT = 1000
@@ -93,7 +95,7 @@ def cell(value: Any) -> Any:
     if isinstance(value, np.ndarray | list | tuple):
         return [one for part in value if (one := cell(part)) is not None] or None
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None or value != value or value == "":
+    if missing(value) or value == "":
         return None
     return (
         value
