@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import seqcl
@@ -69,6 +70,8 @@ def test_many_users_get_what_each_gets_alone_and_strangers_nothing(made, caplog)
     users = run.sequences.user_ids[[40, 3, 7]].tolist()
     found = run.recommend_many(users=[*users, "nobody"], k=5)
     assert "does not know 1 of 4 users, which are left out, such as nobody" in caplog.text and found[3] == []
+    of_frame = pd.Series([*users, "nobody"], index=[9, 8, 7, 6])
+    assert run.recommend_many(users=of_frame, k=5) == found
     for mine, user in zip(found, users, strict=False):
         assert_near(mine, run.recommend(user=user, k=5))
 
@@ -151,6 +154,7 @@ def test_python_refuses_texts_and_both_or_neither(made, bundle):
         (lambda: run.recommend(items=["i01"], allowed="i02"), "allowed must be a list of raw ids"),
         (lambda: run.recommend_many(histories=[3]), "each history must be a list of raw ids, not 3"),
         (lambda: bundle.recommend_many([]), "no item is given; those that .* knows are such as i00, i01"),
+        (lambda: run.recommend_many(users="17"), "users must be a list of raw ids, not '17'"),
         (lambda: run.recommend_many(users=[]), "no user is given; those that markov knows are such as 0, 1"),
         (lambda: run.recommend(items=["i01"], allowed=[]), "allowed is empty"),
         (lambda: bundle.recommend(["i01"], allowed=[]), "allowed is empty"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,9 @@ class Run:
             return self.asked(allowed).of_items(histories, k=k, exclude_seen=exclude_seen)
         if users is None or histories is not None:
             raise UserError("recommend_many needs users or histories, one of the two")
+        if isinstance(users, str | bytes) or not isinstance(users, Iterable):
+            raise UserError(f"recommend: users must be a list of raw ids, not {users!r}")
+        users = list(users)
         rows = places_of(users, self.sequences.user_ids)  # (n,)
         check_known(rows, users, self.sequences.user_ids, "user", self.sequences.name)
         there = np.flatnonzero(rows >= 0)
