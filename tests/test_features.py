@@ -285,6 +285,14 @@ def test_ids_and_words_stay_what_they_are_in_text(tmp_path):
     assert words(found.bags["kind"])[1:4] == [{'"12', "inch"}, {"y"}, {'x"'}]
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_ids_of_a_table_are_found_without_the_blanks_around_them(tmp_path, kind):
+    table = pd.DataFrame({"item_id": ["a  ", " b", "c"], "kind": ["x", "y", "z"]})
+    {"csv": table.to_csv, "parquet": table.to_parquet}[kind](tmp_path / f"t.{kind}", index=False)
+    found = items_of_three(["a", "b ", "c"], tmp_path / f"t.{kind}")  # a log loses them too
+    assert words(found.bags["kind"])[1:4] == [{"x"}, {"y"}, {"z"}]
+
+
 def test_columns_of_a_parquet_file_are_read_whole(tmp_path):
     big = [2**60, None, 2**60 + 1]
     frame = pd.DataFrame(

@@ -100,6 +100,16 @@ def test_the_commands_take_the_items_of_the_run_or_of_a_file(run, tmp_path, caps
     assert "seqcl export RUN FOLDER --new-items adds to them" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_row_without_an_id_is_no_item_and_blanks_are_no_part_of_an_id(run, tmp_path, kind):
+    table = rows_of([*KNOWN, "i01"]).rename_axis("item_id").reset_index()
+    table["item_id"] = [None, *table["item_id"][1:-1], "i01 "]
+    table.loc[len(table)] = [KNOWN[0], *table.iloc[0, 1:]]
+    {"csv": table.to_csv, "parquet": table.to_parquet}[kind](tmp_path / f"today.{kind}", index=False)
+    more = run.with_new_items(tmp_path / f"today.{kind}")
+    assert set(more.sequences.item_ids.tolist()) == {*KNOWN, *NEW, "i01"}
+
+
 def test_lists_are_of_the_table_that_they_were_made_with(run, tmp_path, capsys):
     today, out = tmp_path / "today.csv", tmp_path / "lists.parquet"
     words = ["recommend", str(run.folder), "--users", "all", "--new-items", str(today), "--out", str(out)]

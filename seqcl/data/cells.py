@@ -92,7 +92,7 @@ def column_of(column: pd.Series, rows: np.ndarray) -> Sequence[Any]:
 
 
 def rows_of(keys: Iterable[Any], raw_ids: np.ndarray, source: str) -> np.ndarray:
-    """Find the first key that equals each raw id: (N,) int64, -1 for none; 7 and "7" are the same id.
+    """Find the first key that equals each raw id: (N,) int64, -1 for none; 7, "7" and " 7" are the same id.
 
     Keys may be a column of text of Arrow, without a null.
     """
@@ -108,7 +108,7 @@ def rows_of(keys: Iterable[Any], raw_ids: np.ndarray, source: str) -> np.ndarray
         number: dict[str, int] = {}
         count = 0
         for count, key in enumerate(keys, 1):
-            number.setdefault(word_of(key), count - 1)
+            number.setdefault(id_of(key), count - 1)
         rows = np.fromiter((number.get(str(raw), -1) for raw in raw_ids.tolist()), np.int64, len(raw_ids))
         place = list(number)
     if len(place) < count:
@@ -142,6 +142,7 @@ def rows_of_text(keys: Any, raw_ids: np.ndarray) -> tuple[np.ndarray, Sequence[A
         ours = pa.array(np.asarray(raw_ids), keys.type)
     except (UnicodeError, pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         return None
+    keys = pc.utf8_trim_whitespace(keys)
     found = pc.index_in(ours, value_set=keys.combine_chunks())
     return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), pc.unique(keys)
 
@@ -204,6 +205,11 @@ def words_in(cell: Any) -> Iterable[str]:
 def word_of(value: Any) -> str:
     """Turn a value into a word; 7.0 becomes "7"."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def id_of(raw: Any) -> str:
+    """The id in a cell of a table as logs have it, without blanks around it; empty where the cell is missing."""
+    return "" if missing(raw) else word_of(raw).strip()
 
 
 def missing(cell: Any) -> bool:

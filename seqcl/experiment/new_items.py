@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from seqcl.data import Sequences, Split
-from seqcl.data.cells import word_of
+from seqcl.data.cells import id_of
 from seqcl.data.raw_ids import same_ids, such, whole_number
 from seqcl.data.sequences import ARRAYS, OPTIONS, fingerprint
 from seqcl.data.tables import read_table
@@ -107,12 +107,12 @@ def renumbered(split: Split, sequences: Sequences, ids: np.ndarray) -> Split:
 
 
 def with_items(sequences: Sequences, raws: Iterable[Any], source: str) -> Sequences:
-    """The log with more items, of which it has no interaction.
+    """The log with more items, of which it has no interaction; a row without an id is no item.
 
     Raises:
         UserError: none of the ids is new, or one is no whole number where those of the log are.
     """
-    texts = np.unique(np.array([word_of(raw) for raw in raws], np.str_))
+    texts = np.array(sorted({id_of(raw) for raw in raws} - {""}), np.str_)
     known = np.asarray(sequences.item_ids)
     if known.dtype.kind == "i":
         odd = np.array([not whole_number(text) for text in texts.tolist()], bool)
