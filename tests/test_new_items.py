@@ -110,6 +110,22 @@ def test_a_row_without_an_id_is_no_item_and_blanks_are_no_part_of_an_id(run, tmp
     assert set(more.sequences.item_ids.tolist()) == {*KNOWN, *NEW, "i01"}
 
 
+def test_with_a_table_of_today_users_stay_as_the_run_learned_them(tmp_path):
+    log = markov(users=60, items=20, length=8, branching=2, seed=1).interactions
+    log = replace(log, item_ids=np.array(KNOWN), item_features=rows_of(KNOWN))
+    users = pd.DataFrame({"user_id": range(60), "land": [f"l{user % 3}" for user in range(60)]})
+    users.to_csv(tmp_path / "users.csv", index=False)
+    features = {"user_table": str(tmp_path / "users.csv")}
+    run = seqcl.train(log, model="TwoTower", runs=str(tmp_path / "runs"), progress=False, features=features, **SMALL)
+    users.assign(land="l1").to_csv(tmp_path / "users.csv", index=False)  # the run keeps a copy
+    rows_of([*KNOWN, "i01"]).rename_axis("item_id").to_csv(tmp_path / "today.csv")
+    more = run.with_new_items(tmp_path / "today.csv")
+    for user in (0, 1, 2):
+        ours = dict(more.recommend(user=user, k=21, exclude_seen=False))
+        assert ours.pop("i01")
+        assert ours == pytest.approx(dict(run.recommend(user=user, k=20, exclude_seen=False)), rel=1e-4, abs=1e-5)
+
+
 def test_lists_are_of_the_table_that_they_were_made_with(run, tmp_path, capsys):
     today, out = tmp_path / "today.csv", tmp_path / "lists.parquet"
     words = ["recommend", str(run.folder), "--users", "all", "--new-items", str(today), "--out", str(out)]

@@ -54,11 +54,11 @@ def with_new_items(run: Run, table: str | Path | None = None) -> Run:
             f"{run.folder}: {run.experiment.options.model} knows no features of items, so it cannot rank an item without "
             "interactions; TwoTower can"
         )
-    experiment, recipe = with_kept_files(run.experiment, run.folder), run.experiment.recipe
+    experiment = with_kept_files(run.experiment, run.folder)
     if table is not None:
-        features = recipe.parts["features"]
+        recipe, features = experiment.recipe, experiment.recipe.parts["features"]
         own = {**recipe.parts, "features": Part(features.component, **{**features.options, "item_table": str(table)})}
-        experiment = replace(run.experiment, recipe=replace(recipe, parts=own))
+        experiment = replace(experiment, recipe=replace(recipe, parts=own))
     file = experiment.recipe.parts["features"].options.get("item_table")
     frame = run.sequences.item_features
     ids = [
