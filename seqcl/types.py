@@ -92,6 +92,14 @@ class Features:
         return digest.hexdigest()[:16]
 
     @property
+    def known(self) -> np.ndarray:
+        """(R,) bool, true for the rows with a value in any column."""
+        there = [np.diff(bag.offsets) > 0 for bag in self.bags.values()]
+        there += [~np.isnan(values) for values in self.numbers.values()]
+        there += [~np.isnan(values).any(1) for values in self.vectors.values()]
+        return np.logical_or.reduce(there)
+
+    @property
     def rows(self) -> int:
         """R, the number of rows; 0 if there are no columns."""
         sizes = [len(bag.offsets) - 1 for bag in self.bags.values()]

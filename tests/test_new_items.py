@@ -138,6 +138,19 @@ def test_lists_are_of_the_table_that_they_were_made_with(run, tmp_path, capsys):
     assert main(words) == 2 and "lists of another question: model" in capsys.readouterr().err
 
 
+def test_new_items_without_a_known_feature_are_named(run, tmp_path, caplog):
+    table = rows_of([*KNOWN, *NEW, "i01", "i05", "i07"]).rename_axis("item_id").reset_index()
+    table.loc[table["item_id"].isin(["i05", "i07"]), "price"] = None
+    table.loc[table["item_id"] == "i05", "kind"] = "never met"
+    table.to_csv(tmp_path / "today.csv", index=False)
+    run.with_new_items(tmp_path / "today.csv")
+    told = "the model knows no feature of 1 of 6 new items, so it ranks them all alike, such as i05"
+    assert [line for line in caplog.messages if "new items" in line] == [f"{tmp_path / 'today.csv'}: {told}"]
+    table[table["item_id"] == "i01"].to_csv(tmp_path / "alone.csv", index=False)
+    with pytest.raises(UserError, match="it has none of the 20 items that the run knows; give a table of all"):
+        run.with_new_items(tmp_path / "alone.csv")
+
+
 @pytest.mark.parametrize("hardship", [{"cold_items": 0.2}, {"noise": 0.3}, {"train_users": 0.5}])
 def test_a_run_that_learned_from_less_takes_new_items_too(tmp_path, hardship):
     log = markov(users=60, items=20, length=8, branching=2, seed=1).interactions

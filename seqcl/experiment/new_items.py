@@ -15,8 +15,9 @@ from seqcl.data.cells import id_of
 from seqcl.data.raw_ids import same_ids, such, whole_number
 from seqcl.data.sequences import ARRAYS, OPTIONS, fingerprint
 from seqcl.data.tables import read_table
-from seqcl.encoders import TwoTower
+from seqcl.encoders import Encoder, TwoTower
 from seqcl.errors import UserError
+from seqcl.experiment.folder import log
 from seqcl.experiment.keeping import with_kept_files
 from seqcl.experiment.warm import carry
 from seqcl.models import Recommender
@@ -61,12 +62,14 @@ def with_new_items(run: Run, table: str | Path | None = None) -> Run:
         experiment = replace(experiment, recipe=replace(recipe, parts=own))
     file = experiment.recipe.parts["features"].options.get("item_table")
     frame = run.sequences.item_features
-    ids = [
-        *(() if frame is None else frame.index),
-        *([] if file is None else read_table(Path(file).expanduser(), "items")[0]),
-    ]
     source = str(file or f"the table of items of {run.sequences.name}")
-    sequences = with_items(run.sequences, ids, source)
+    listed = [] if file is None else [id_of(raw) for raw in read_table(Path(file).expanduser(), "items")[0]]
+    if table is not None and (same_ids(np.array(listed, np.str_), run.sequences.item_ids) < 0).all():
+        raise UserError(
+            f"{source}: it has none of the {run.sequences.num_items:,} items that the run knows; give a table of all items, "
+            "those and the new ones"
+        )
+    sequences = with_items(run.sequences, [*(() if frame is None else frame.index), *listed], source)
     places = same_ids(run.sequences.item_ids, sequences.item_ids)
     split = renumbered(run.split, sequences, places + 1)
     made = experiment.build(split.train, fresh=False).to(run.device)
@@ -77,6 +80,7 @@ def with_new_items(run: Run, table: str | Path | None = None) -> Run:
         raise UserError(f"{source}: {error}") from None
     made.eval()
     check_known(run, model, made, places, source)
+    say_unknown(made.encoder, sequences, places, source)
     return replace(
         run,
         experiment=experiment,
@@ -146,4 +150,16 @@ def check_known(run: Run, before: Recommender, now: Recommender, places: np.ndar
         raise UserError(
             f"{source}: it says other things than the run learned of {len(other):,} of {len(ours):,} items"
             f"{such(run.sequences.item_ids, other)}; give the same table with more rows, or train again with --warm_start"
+        )
+
+
+def say_unknown(encoder: Encoder, sequences: Sequences, places: np.ndarray, source: str) -> None:
+    """Warn of new items of which no feature is known: all of them have one vector, which may rank high."""
+    assert isinstance(encoder, TwoTower)
+    nothing = ~encoder.items_known.known[1:-1]  # (N,)
+    nothing[places] = False
+    if len(found := np.flatnonzero(nothing)):
+        log.warning(
+            "%s: the model knows no feature of %d of %d new items, so it ranks them all alike%s",
+            *(source, len(found), sequences.num_items - len(places), such(sequences.item_ids, found)),
         )
