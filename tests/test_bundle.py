@@ -245,6 +245,16 @@ def test_a_wrong_question_is_said(out, words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_run_that_has_not_ended_is_exported_with_a_warning(tmp_path, caplog):
+    run = trained(tmp_path, "SASRec", train={"epochs": 1, "batch_size": 64})
+    run.export(tmp_path / "whole", index="flat")
+    assert "no figures" not in caplog.text
+    (run.folder / "metrics.json").unlink()  # it is written last
+    made = seqcl.load(run.folder).export(tmp_path / "half", index="flat")
+    assert f"{run.folder} has no figures, so its bundle has none: it has not ended" in caplog.text
+    assert Bundle(made).recommend([3], k=2) == Bundle(tmp_path / "whole").recommend([3], k=2)
+
+
 def test_what_cannot_be_exported_or_read_is_said(tmp_path, out, capsys):
     run = trained(tmp_path, "SASRec")
     with pytest.raises(UserError, match="is there already: give a new folder"):

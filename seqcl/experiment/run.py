@@ -17,9 +17,10 @@ from seqcl.data.raw_ids import check_known, places_of
 from seqcl.errors import UserError, unknown
 from seqcl.evaluation import Questions, Result
 from seqcl.experiment import blended
+from seqcl.experiment.folder import log
 from seqcl.experiment.histories import of_rows
 from seqcl.experiment.indexes import measure, sweep, write_comparison
-from seqcl.experiment.keeping import check_counted, packed_log, stored_metrics, with_kept_files
+from seqcl.experiment.keeping import check_counted, home_of, packed_log, stored_metrics, with_kept_files
 from seqcl.experiment.ranking import (
     Part,
     full_protocol,
@@ -169,6 +170,8 @@ class Run:
         model, recipe = self.model, self.experiment.recipe
         if not isinstance(model, Recommender):
             raise UserError(f"{recipe.name} has no vectors, so there is nothing to export")
+        if not self.metrics and home_of(self.folder) == self.folder:
+            log.warning("%s has no figures, so its bundle has none: it has not ended, or lost them", self.folder)
         exported = model.encoder.exported()
         query = Query.of(
             exported,
