@@ -271,6 +271,8 @@ def test_towers_of_another_width_are_refused_with_the_width_named(logs, tmp_path
     before = seqcl.train(logs[0], runs=str(tmp_path / "runs"), **own | {"towers": {"width": 16}})
     with pytest.raises(UserError, match=r"of other dimensions: towers.width is 16, not 8; encoder\..* \(3, 16\) there"):
         seqcl.train(logs[1], runs=str(tmp_path / "no"), warm_start=str(before.folder), **own | {"towers": {"width": 8}})
+    with pytest.raises(UserError, match="its model is TwoTower, and this run's is SASRec: one of them alone"):
+        on(logs, tmp_path / "no", before, model="SASRec")
 
 
 def test_a_link_to_the_earlier_run_is_kept_as_the_run_that_it_leads_to(logs, earlier, tmp_path):

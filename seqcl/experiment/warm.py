@@ -113,11 +113,14 @@ def rows_of(earlier: Sequences, now: Sequences) -> np.ndarray:
 
 
 def check_options(earlier: Experiment, now: Experiment) -> None:
-    """Refuse another encoder, or another number of them.
+    """Refuse another encoder, another number of them, or towers around one alone.
 
     Raises:
         UserError: names both.
     """
+    if ("towers" in earlier.recipe.parts) != ("towers" in now.recipe.parts):
+        both = f"its model is {earlier.recipe.name}, and this run's is {now.recipe.name}"
+        raise UserError(f"{both}: one of them alone has two towers; give --model {earlier.recipe.name}")
     theirs, ours = (one.recipe.chosen.get("encoder") for one in (earlier, now))
     if theirs != ours:
         raise UserError(f"its encoder is {theirs}, and this run's is {ours}; give --encoder {theirs}")
