@@ -159,6 +159,7 @@ def test_python_refuses_texts_and_both_or_neither(made, bundle):
         (lambda: run.recommend(items=["i01"], allowed=[]), "allowed is empty"),
         (lambda: bundle.recommend(["i01"], allowed=[]), "allowed is empty"),
         (lambda: bundle.recommend(["i01"], k=0), "k must be 1 or more"),
+        (lambda: bundle.recommend(["i01"], k=2.0), r"k must be a whole number, not 2\.0"),
     ):
         with pytest.raises(UserError, match=message):
             call()

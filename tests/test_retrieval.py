@@ -127,6 +127,14 @@ def test_no_queries_give_no_lists(kind):
     assert scores.shape == items.shape == (0, 5)
 
 
+def test_codes_of_a_single_vector_are_refused_and_other_kinds_find_it():
+    alone = vectors_of(1)
+    with pytest.raises(UserError, match="ivfpq has no codes of a single vector: use flat"):
+        make("ivfpq", alone)
+    for kind in KINDS:
+        assert make(kind, alone).search(alone, 1)[1].tolist() == [[1]]
+
+
 @pytest.mark.parametrize("kind", ["exact", *KINDS])
 def test_what_cannot_be_indexed_or_searched_is_refused(kind):
     good = vectors_of(10)

@@ -13,7 +13,7 @@ from seqcl.errors import UserError, brief, unknown
 from seqcl.experiment.folder import log
 from seqcl.experiment.histories import Histories
 from seqcl.experiment.list_parts import ABOUT, check_made, join, parts_folder, table, write_part
-from seqcl.retrieval.asked import Asked
+from seqcl.retrieval.asked import Asked, check_length
 from seqcl.training.line import Line, duration
 
 SUFFIXES = {".csv": ",", ".parquet": "", ".tsv": "\t"}
@@ -100,8 +100,7 @@ def check_asked(out: str | Path, k: int) -> Path:
     out = Path(out)
     if out.suffix.lower() not in SUFFIXES:
         raise unknown("suffix of --out", out.suffix, SUFFIXES)
-    if k < 1:
-        raise UserError(f"recommend: k must be 1 or more, not {k}")
+    check_length(k)
     return out
 
 

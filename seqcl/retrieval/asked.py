@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -190,8 +191,10 @@ def check_length(k: int) -> None:
     """Refuse lists of no items.
 
     Raises:
-        UserError: k is below 1.
+        UserError: k is no whole number, or below 1.
     """
+    if not isinstance(k, Integral):
+        raise UserError(f"recommend: k must be a whole number, not {k!r}")
     if k < 1:
         raise UserError(f"recommend: k must be 1 or more, not {k}")
 

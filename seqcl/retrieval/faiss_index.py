@@ -80,6 +80,8 @@ class FaissIndex:
             if value < 1:
                 raise UserError(f"{option} {value}: must be at least 1")
         vectors, ids = checked(vectors.cpu(), ids if ids is None else torch.as_tensor(ids).cpu())
+        if kind == "ivfpq" and len(vectors) == 1:
+            raise UserError("ivfpq has no codes of a single vector: use flat")
         self.name = kind
         self.kind = kind
         self.dim = vectors.shape[1]
