@@ -443,6 +443,24 @@ def test_a_joint_of_nothing_is_refused():
         Joint()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (torch.tensor(1.0), "must give a dictionary of its losses by name, not a Tensor"),
+        ({"mine": 1.0}, "must give its loss 'mine' as a tensor of one number, not a float"),
+        ({"mine": torch.ones(3)}, r"must give its loss 'mine' as a tensor of one number, not one of \(3,\)"),
+    ],
+    ids=["no terms", "float", "rows"],
+)
+def test_what_is_no_term_is_refused_by_the_name_of_its_objective(given, said):
+    class Mine(Objective):
+        def forward(self, encoder, batch):
+            return given
+
+    with pytest.raises(UserError, match=rf"^the objective 'own' \(Mine\) {said}$"):
+        Joint(own=Mine())(None, None)
+
+
 def test_scores_are_inner_products_with_the_items_unless_told_otherwise():
     states, table = torch.randn(2, DIM), torch.randn(ITEMS + 2, DIM)
     assert Scoring().queries(states) is states

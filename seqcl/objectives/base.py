@@ -89,7 +89,7 @@ class Joint(Objective):
         objectives: The objectives by name, e.g. next_item=NextItem(), views=TwoViews(...).
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; when called, one gives something else than terms.
     """
 
     def __init__(self, **objectives: Objective) -> None:
@@ -122,6 +122,7 @@ class Joint(Objective):
         self.observed, self.missing = {}, {}
         for name, objective in self.parts.items():
             given = objective(encoder, batch)
+            _check_terms(name, objective, given)
             names = _names(terms, name, given)
             terms |= {names[key]: value for key, value in given.items()}
             self.missing |= {names[key]: value for key, value in objective.missing.items() if key in names}
@@ -145,3 +146,14 @@ class Joint(Objective):
 def _names(taken: Iterable[str], name: str, keys: Iterable[str]) -> dict[str, str]:
     """The name of each key among those taken already: its own, or one that says whose it is."""
     return {key: f"{name}_{key}" if key in taken else key for key in keys}
+
+
+def _check_terms(name: str, objective: Objective, given: Any) -> None:
+    """Refuse what is no loss of one number under each name."""
+    who = f"the objective {name!r} ({type(objective).__name__})"
+    if not isinstance(given, dict):
+        raise UserError(f"{who} must give a dictionary of its losses by name, not a {type(given).__name__}")
+    for key, loss in given.items():
+        if not isinstance(loss, Tensor) or loss.dim():
+            what = f"one of {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise UserError(f"{who} must give its loss {key!r} as a tensor of one number, not {what}")
