@@ -44,7 +44,6 @@ FEWER: dict[str, int] = {
     "beauty-pclrec": 1,
     "beauty-sglrec": 1,
     "beauty-simclrv2rec": 1,
-    "beauty-spclrec": 1,
     "beauty-vicregrec": 1,
 }
 """Seeds of configurations that have not yet three, below their folder where it is one of their own."""
