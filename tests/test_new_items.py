@@ -176,7 +176,7 @@ def test_what_cannot_be_is_refused(run, tmp_path):
         progress=False,
         **SMALL,
     )
-    with pytest.raises(UserError, match="SASRec knows no features of items"):
+    with pytest.raises(UserError, match=r"SASRec knows no features of items.* with --features\.item_table"):
         plain.with_new_items()
     swapped = rows_of([*KNOWN, "i01"])
     swapped.loc["i04", "kind"] = "k0"

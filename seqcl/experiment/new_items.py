@@ -53,7 +53,7 @@ def with_new_items(run: Run, table: str | Path | None = None) -> Run:
     ):
         raise UserError(
             f"{run.folder}: {run.experiment.options.model} knows no features of items, so it cannot rank an item without "
-            "interactions; TwoTower can"
+            "interactions; TwoTower can, trained with --features.item_table"
         )
     experiment = with_kept_files(run.experiment, run.folder)
     if table is not None:
