@@ -26,29 +26,29 @@ def best(name: str) -> str:
     if not own:
         return UNMEASURED
     first = min(own, key=lambda head: (head.data != "Beauty", len(head.file)))
-    where = "" if first.data == "Beauty" else f" on {first.data}, seen kept"
+    where = "" if first.data == "Beauty" else f" on {first.data} with seen kept"
     seeds = f" ({first.seeds})" if issubclass(parts.recipes()[name], Recommender) else ""
     return f"{first.ndcg.partition(' ')[0]}{seeds}{where}"
 
 
 def readme_models() -> str:
-    """One row a model that is trained and measured with several seeds; the names of the others."""
-    rows, counted, single, others = [], [], [], []
+    """The models with the figure of each, by whether they contrast, learn without contrast, or are counted."""
+    kinds: dict[str, list[str]] = {
+        "With contrast": [],
+        "Without": [],
+        "Counted, not trained": [],
+        "Not yet measured": [],
+    }
     for name, recipe in parts.recipes().items():
+        aliases = "".join(f" (alias {alias})" for alias in parts.aliases(recipe))
         if best(name) == UNMEASURED:
-            others.append(name)
-        elif issubclass(recipe, Baseline):
-            counted.append(f"{name} {best(name)}")
-        elif best(name).endswith(" (1)"):
-            single.append(f"{name} {best(name).removesuffix(' (1)')}")
-        else:
-            _, source = parts.paper(recipe)
-            alias = "".join(f" (alias {alias})" for alias in parts.aliases(recipe))
-            rows.append([name + alias, parts.linked(source), best(name)])
-    more = [f"Counted, not trained: {', '.join(counted)}."]
-    more += textwrap.wrap(f"One seed so far: {', '.join(single)}.", 138, break_on_hyphens=False) if single else []
-    more += [f"Not yet measured: {len(others)} more, which [the models page](docs/models.md) has."] if others else []
-    return "\n\n".join([table("name | paper | NDCG@10, Beauty (seeds)", rows, "  r"), "\n".join(more)])
+            kinds["Not yet measured"].append(name + aliases)
+            continue
+        contrasts = getattr(recipe, "contrast_off", None) is not None
+        kind = "Counted, not trained" if issubclass(recipe, Baseline) else "With contrast" if contrasts else "Without"
+        kinds[kind].append(f"{name}{aliases} {best(name).replace(f' ({figures.SEEDS})', '')}")
+    told = [f"**{kind}**: {', '.join(models)}." for kind, models in kinds.items() if models]
+    return "\n\n".join("\n".join(textwrap.wrap(text, 138, break_on_hyphens=False)) for text in told)
 
 
 def models() -> str:
