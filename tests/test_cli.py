@@ -135,6 +135,17 @@ def test_a_misspelt_folder_of_a_run_is_named_with_the_nearest_ones(tmp_path, cap
     assert f"did you mean {tmp_path / 'latest'}?" in capsys.readouterr().err
 
 
+def test_a_folder_of_runs_is_resumed_with_the_one_that_was_killed_last(tmp_path, capsys):
+    for place, name in enumerate(("ended", "killed-first", "killed-last")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("model: SASRec\n")
+        os.utime(tmp_path / name / "config.yaml", (place, place if name != "ended" else 9))
+    (tmp_path / "ended" / "metrics.json").write_text("{}")
+    (tmp_path / "latest").symlink_to("ended")
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert f"did you mean {tmp_path / 'killed-last'}, which has not ended?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

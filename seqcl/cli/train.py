@@ -12,6 +12,7 @@ from typing import NoReturn
 from seqcl import config, experiment, plugins, processes, registry
 from seqcl.config.settings import take
 from seqcl.errors import UserError
+from seqcl.experiment.folder import newest_begun
 from seqcl.report import print_results
 from seqcl.training import Interrupted
 
@@ -60,6 +61,8 @@ def run(words: list[str]) -> int:
     for option in ("--config", *registry.CONFIG_FILES) if folder else ():
         if any(word.partition("=")[0] == option for word in words):
             raise UserError(f"{option} with --resume: a run goes on under its own configuration; leave {option} out")
+    if folder and not (folder / "config.yaml").exists() and (begun := newest_begun(folder)):
+        raise UserError(f"{folder} is no run: it has no config.yaml; did you mean {begun}, which has not ended?")
     printing = "--print_config" in words
     words = [word for word in words if word != "--print_config"]
     chosen = config.resolve(words) if folder is None else config.of_run(folder, words)

@@ -48,6 +48,12 @@ def runs_with(folder: Path, pattern: str) -> list[Path]:
     return [file for file in folder.glob(pattern) if not file.parent.is_symlink()]
 
 
+def newest_begun(parent: Path) -> Path | None:
+    """The run in a folder of runs that was begun last and has not ended, if there is one."""
+    begun = [file.parent for file in runs_with(parent, "*/config.yaml") if not (file.parent / "metrics.json").is_file()]
+    return max(begun, key=lambda folder: (folder / "config.yaml").stat().st_mtime, default=None)
+
+
 def link_latest(folder: Path) -> None:
     """Let `latest`, beside a run that has just ended, lead to it; systems without links, and another file of this name, are left alone."""
     folder = folder.resolve()  # a run may go on through the link
