@@ -27,7 +27,6 @@ FEWER: dict[str, int] = {
     "beauty-casr": 1,
     "beauty-cclrec": 1,
     "beauty-claerec": 1,
-    "beauty-cpcrec": 1,
     "beauty-dimrec": 1,
     "beauty-directau": 1,
     "beauty-distil": 1,
