@@ -39,6 +39,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "results on LastFM": lambda: of_results.results("lastfm"),
     "results on Sports": lambda: of_results.results("sports"),
     "benchmarks": of_results.all_benchmarks,
+    "contrast by data": of_contrast.contrast_by_data,
     "when contrast helps": of_contrast.when_contrast_helps,
     "other results on Beauty": lambda: of_results.other_results("Beauty"),
     "other results on ml-1m": lambda: of_results.other_results("ml-1m"),

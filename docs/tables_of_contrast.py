@@ -1,9 +1,11 @@
-"""The table of when contrast helps: SASRec and CL4Rec on a log made harder, from the ranks in benchmarks/measured/contrast/."""
+"""Tables of when contrast helps: every contrastive model by data set, and CL4Rec on a log made harder."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -11,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 from docs import figures  # noqa: E402
 from docs.figures import Kept  # noqa: E402
 from docs.marked import table  # noqa: E402
+from docs.parts import recipes  # noqa: E402
 from seqcl.evaluation import Comparison, compare, holm  # noqa: E402
 
 BENCHMARK = "contrast"
@@ -24,6 +27,42 @@ TOLD = {
 }
 """The training data in words, by the name in the benchmark; the whole log is measured by the benchmark of Beauty."""
 MODELS = ("beauty-sasrec", "beauty-cl4rec")
+SURE = 0.05
+"""Holm's p below which a difference is told from chance."""
+
+
+def contrast_by_data() -> str:
+    """One row for each data set: its contrastive models of enough seeds, and which of them are ahead of themselves without contrast, or behind."""
+    rows = []
+    for benchmark in (name for name in figures.benchmarks() if name != BENCHMARK):
+        tested = [row for row in figures.rows(benchmark) if contrasts(row) and not row.few]
+        if not tested:
+            continue
+        sure = [row for row in tested if row.holm < SURE]
+        ahead, behind = (
+            [
+                f"{row.label} {figures.digits(row.found['difference'], signed=True)}"
+                for row in sure
+                if better(row) is way
+            ]
+            for way in (True, False)
+        )
+        middle = figures.digits(float(np.median([row.found["difference"] for row in tested])), signed=True)
+        data = tested[0].figures["data"]
+        rows.append([data, str(len(tested)), ", ".join(ahead) or "none", ", ".join(behind) or "none", middle])
+    head = "data | models with contrast | ahead, p of Holm < .05 | behind, p of Holm < .05 | median difference"
+    return table(head, rows, " r  r")
+
+
+def contrasts(row: figures.Row) -> bool:
+    """True for a model with its contrastive term."""
+    off = getattr(recipes()[row.runs[0].metrics["model"]], "contrast_off", None)
+    return off is not None and row.base is not None and not row.name.endswith(figures.WITHOUT)
+
+
+def better(row: figures.Row) -> bool:
+    """True for a row ahead of its base."""
+    return bool(row.found["difference"] > 0)
 
 
 def pairs() -> dict[str, tuple[list[Kept], list[Kept]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from docs import figures, generate, marked, parts, tables_of_models, tables_of_results
+from docs import figures, generate, marked, parts, tables_of_contrast, tables_of_models, tables_of_results
 from seqcl.cli.main import main
 from seqcl.evaluation import holm
 from seqcl.models import MODELS
@@ -171,6 +171,18 @@ def test_p_is_corrected_as_holm_does():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.6]) == [1.0, 1.0]
     assert [figures.chance(p) for p in (0.0004, 0.0061, 0.074, 0.4, 1.0)] == ["< .001", ".006", ".07", ".40", "1"]
+
+
+def test_the_map_of_contrast_counts_models_with_a_term_and_names_those_that_are_told_from_chance():
+    told = {row[0]: row[1:] for row in rows_of(tables_of_contrast.contrast_by_data())}
+    plain = {"sasrec", "bsarec", "taprec", "ensemble", "blend", "blend-ensemble", "distil", "directau"}
+    names = {name.removeprefix("beauty-") for name, runs in figures.kept_of("beauty").items() if len(runs) > 2} - plain
+    assert int(told["Beauty"][0]) == len(names) > 15
+    ahead = {name.rpartition(" ")[0] for name in told["Beauty"][1].split(", ")}
+    rows = {row.label: row for row in figures.rows("beauty")}
+    assert {"CL4Rec", "SupConRec"} <= ahead and all(rows[name].holm < 0.05 for name in ahead)
+    assert told["Sports_and_Outdoors"][2].startswith("MCLRec −")
+    assert "TwoTower without contrast" not in tables_of_contrast.contrast_by_data()
 
 
 def test_every_kept_run_and_every_head_has_a_row():
