@@ -40,7 +40,6 @@ FEWER: dict[str, int] = {
     "beauty-micerec": 1,
     "beauty-mminforec": 1,
     "beauty-mocov3rec": 1,
-    "beauty-pclrec": 1,
     "beauty-sglrec": 1,
     "beauty-simclrv2rec": 1,
     "beauty-vicregrec": 1,
