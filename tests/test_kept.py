@@ -30,7 +30,6 @@ FEWER: dict[str, int] = {
     "beauty-dimrec": 1,
     "beauty-directau": 1,
     "beauty-distil": 1,
-    "beauty-graphclrec": 1,
     "beauty-imixrec": 1,
     "beauty-infominrec": 1,
     "beauty-instancerec": 1,
