@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from seqcl.errors import UserError
 from seqcl.experiment.public_weights import evaluate_public
 from tests.recbole_world import OWN_WARNINGS, alone, prepared, recbole_or_skip, shop
 
@@ -44,15 +45,42 @@ def test_a_new_process_evaluates_a_checkpoint_as_the_one_that_made_it(alone):
     assert float(line.split()[1]) == mine > 0
 
 
-def test_weights_of_recboles_own_model_rank_here_as_there(alone):
+def theirs_and_ours(folder, duplicates=None):
+    """Metrics of RecBole's SASRec on `shop`, there and here."""
     from recbole.model.sequential_recommender import SASRec
     from recbole.trainer import Trainer
 
+    import seqcl.integrations.recbole  # noqa: F401 - so that RecBole loads its checkpoint again
+
     sizes = {"hidden_size": 8, "inner_size": 16, "epochs": 3, "train_neg_sample_args": None, "topk": [5, 10]}
-    config, train, valid, test = prepared(SASRec, shop(alone), **sizes)
+    config, train, valid, test = prepared(SASRec, folder, **sizes, rm_dup_inter=duplicates)
     trainer = Trainer(config, SASRec(config, train.dataset))
     trainer.fit(train, valid, verbose=False)
-    theirs = trainer.evaluate(test)
-    found = evaluate_public(Path(trainer.saved_model_file), "recbole", str(alone / "shop"), seen="keep")["metrics"]
+    data = {"duplicates": duplicates} if duplicates else {}
+    path = Path(trainer.saved_model_file)
+    found = evaluate_public(path, "recbole", str(folder / "shop"), seen="keep", **data)["metrics"]
+    return trainer.evaluate(test), found
+
+
+def test_weights_of_recboles_own_model_rank_here_as_there(alone):
+    theirs, found = theirs_and_ours(shop(alone))
     for metric in ("ndcg@5", "ndcg@10", "recall@5", "mrr@10"):
         assert found[metric] == pytest.approx(theirs[metric], abs=1e-6) and theirs[metric] > 0
+
+
+@pytest.mark.parametrize("duplicates", ["first", "last"])
+def test_items_are_told_apart_where_recbole_sorted_by_time_before_it_removed_repeats(alone, duplicates):
+    path = shop(alone) / "shop" / "shop.inter"
+    head, *lines = path.read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    for place, row in enumerate(rows):  # no two times are the same, and the file is not in their order
+        row[2] = str(place * 97 % len(rows))
+    path.write_text("\n".join([head, *map("\t".join, rows)]) + "\n")
+    theirs, found = theirs_and_ours(alone, duplicates)
+    for metric in ("ndcg@5", "ndcg@10", "recall@5", "mrr@10"):
+        assert found[metric] == pytest.approx(theirs[metric], abs=1e-6) and theirs[metric] > 0
+    for row in rows:
+        row[2] = str(int(row[2]) // 50)
+    path.write_text("\n".join([head, *map("\t".join, rows)]) + "\n")
+    with pytest.raises(UserError, match="items come first at the same time as another"):
+        theirs_and_ours(alone, duplicates)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqcl import encoders
 from seqcl.data import Interactions, Preparation, Sequences, load
+from seqcl.data.packing import distinct_rows
 from seqcl.encoders.sasrec import Activation
 from seqcl.errors import UserError, brief, check_choice, refuse_infinite_weights
 from seqcl.evaluation import Evaluator, rank_as_published
@@ -76,7 +77,7 @@ def item_rows(sequences: Sequences, form: Format, log: Interactions | None) -> n
     """The row of each item in the table of the file, (N,): its raw id, or with RecBole its turn in the file of interactions.
 
     Raises:
-        UserError: a raw id is no number.
+        UserError: a raw id is no number, or the order in which RecBole met the items cannot be told.
     """
     ids = sequences.item_ids
     if form != "recbole":
@@ -85,9 +86,32 @@ def item_rows(sequences: Sequences, form: Format, log: Interactions | None) -> n
         return np.array(ids)
     assert log is not None
     known = np.isin(log.user_ids, sequences.user_ids)[log.users] & np.isin(log.item_ids, ids)[log.items]
-    _, first = np.unique(log.items[known], return_index=True)  # by code, which has the order of the ids
+    met = np.flatnonzero(known)
+    if sequences.duplicates != "keep":
+        met = without_repeats(log, met, last=sequences.duplicates == "last")
+    _, first = np.unique(log.items[met], return_index=True)  # by code, which has the order of the ids
     rows = np.empty(len(ids), np.int64)
     rows[np.argsort(first)] = np.arange(1, len(ids) + 1)
+    return rows
+
+
+def without_repeats(log: Interactions, rows: np.ndarray, *, last: bool) -> np.ndarray:
+    """The rows that are left of these, in RecBole's order: it sorts the log by time before it removes repeats.
+
+    Raises:
+        UserError: two items come first at one time, and RecBole's sort keeps no order among such rows.
+    """
+    times = log.times
+    if times is not None:
+        rows = rows[np.argsort(times[rows], kind="stable")]
+    rows = rows[distinct_rows(log.users[rows], log.items[rows], len(log.item_ids), last=last)]
+    if times is not None:
+        begins = times[rows[np.unique(log.items[rows], return_index=True)[1]]]
+        if shared := len(begins) - len(np.unique(begins)):
+            raise UserError(
+                f"--format recbole with --data.duplicates: {shared:,} of {len(begins):,} items come first at the same time as "
+                "another; RecBole sorts by time before it removes repeats, so which row is whose cannot be told"
+            )
     return rows
 
 
