@@ -429,3 +429,36 @@ def test_all_settings_that_are_refused_are_named_at_once(alone):
 
     with pytest.raises(UserError, match=r"2 keys are refused: hidden_size \(here it is encoder.dim\); kew \(unknown\)"):
         prepared(MoCoRec, shop(alone), hidden_size=8, kew=3)
+
+
+def test_rows_that_were_cut_beforehand_are_taken_where_they_are_the_prefixes_of_sequences(alone):
+    _, train, *_ = prepared(ours("CL4Rec"), shop(alone))
+    whole, tokens = ours("CL4Rec")(train.dataset.config, train.dataset).sequences, train.dataset.field2id_token
+    folder = alone / "cut" / "shop"
+    folder.mkdir(parents=True)
+    rows = train.dataset.inter_feat
+    users, targets = (tokens[field][rows[field].numpy()] for field in ("user_id", "item_id"))
+    read = [" ".join(tokens["item_id"][row[row > 0]]) for row in rows["item_id_list"].numpy()]
+    cut = [f"{user}\t{items}\t{target}\n" for user, items, target in zip(users, read, targets, strict=True)]
+    for part in ("train", "valid", "test"):
+        (folder / f"shop.{part}.inter").write_text(
+            "user_id:token\titem_id_list:token_seq\titem_id:token\n" + "".join(cut)
+        )
+    values = {
+        "load_col": {"inter": ["user_id", "item_id_list", "item_id"]},
+        "alias_of_item_id": ["item_id_list"],
+        "benchmark_filename": ["train", "valid", "test"],
+    }
+    model, trainer, _, test = trained("CL4Rec", alone / "cut", **values)
+    assert model.sequences.times is None and 0 < trainer.evaluate(test)["recall@10"] <= 1
+    own = test.dataset.field2id_token["item_id"]
+    raw = lambda sequences, table: sorted(map(tuple, np.split(table[np.array(sequences.items)], sequences.offsets[1:-1])))  # noqa: E731  # fmt: skip
+    assert raw(model.sequences, own) == raw(whole, tokens["item_id"])
+
+
+def test_without_times_only_what_needs_them_is_refused(data):
+    config, train, *_ = prepared(ours("CL4Rec"), data, unused_col={"inter": ["timestamp"]})
+    assert ours("CL4Rec")(config, train.dataset).sequences.times is None
+    config, train, *_ = prepared(ours("TiCoSeRec"), data, unused_col={"inter": ["timestamp"]})
+    with pytest.raises(UserError, match="need the times of the items"):
+        ours("TiCoSeRec")(config, train.dataset)

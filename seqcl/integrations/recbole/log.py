@@ -47,6 +47,9 @@ def training_sequences(dataset: Any) -> Sequences:
         values[where[inside]] = read[inside]
         return values
 
+    # Files cut beforehand may have no times; `unused_col` drops them, and `numerical_features` makes pairs of them.
+    timed = all(field in rows for field in (dataset.time_field, f"{dataset.time_field}{suffix}"))
+    timed = timed and rows[dataset.time_field].ndim == 1
     items = sequence(dataset.iid_field).astype(np.int32)
     check_rows(items, place, lengths, rows[dataset.iid_field + suffix], order)
     counts = np.bincount(owners, minlength=dataset.user_num)
@@ -54,7 +57,7 @@ def training_sequences(dataset: Any) -> Sequences:
     return Sequences(
         items=items,
         offsets=np.concatenate(([0], np.cumsum(counts))),
-        times=sequence(dataset.time_field).astype(np.float64),
+        times=sequence(dataset.time_field).astype(np.float64) if timed else None,
         user_ids=np.arange(dataset.user_num),
         item_ids=np.arange(1, dataset.item_num),
         name=str(dataset.dataset_name),

@@ -48,7 +48,7 @@ class RecBoleRecommender(SequentialRecommender):
             raise UserError(f"{name}: RecBole's optimizers take no sparse gradients: towers.sparse false")
         shown = {"model": self.recipe, "start": start, **values}
         self.logger.info("%s of seqcl:\n%s", name, yaml.safe_dump(shown, sort_keys=False))
-        self.TIME_SEQ = config["TIME_FIELD"] + config["LIST_SUFFIX"]
+        self.TIME_SEQ = f"{config['TIME_FIELD']}{config['LIST_SUFFIX']}"
         self.settings, self.batch_size = config, config["train_batch_size"]
         self.sequences = training_sequences(dataset)
         made: Any = recipe.build(self.windows("prefix"), start=start)
