@@ -254,6 +254,10 @@ def test_all_refused_keys_are_named_at_once(file):
         ("item_inter_num_interval: '[5,inf)'", "users need at least as many interactions as items"),
         ("eval_args: {split: {RS: [0.8, 0.1, 0.1]}}", r"of RecBole's splits there is \{'LS': 'valid_and_test'\}"),
         ("eval_args: {order: RO}", "sequences are in the order of time"),
+        (
+            "eval_args: {order: TO, mode: full}",
+            r"without split RecBole cuts by RS .* add split: \{LS: valid_and_test\}",
+        ),
         ("eval_args: {mode: labeled}", "there are full, uniN and popN"),
         ("eval_args: {mode: {valid: uni100, test: full}}", "among the same candidates"),
         ("eval_args: {splitt: 1}", "unknown key of eval_args 'splitt': did you mean split"),
@@ -289,7 +293,8 @@ def test_a_run_with_recboles_file_is_under_its_protocol(file, tmp_path):
 
 
 def test_a_split_in_files_is_taken_by_their_names(file):
-    assert options(file("benchmark_filename: [train, valid, test]"))["data.split"] == "given"
+    text = "benchmark_filename: [train, valid, test]\neval_args: {order: TO, mode: full}"
+    assert options(file(text))["data.split"] == "given"
     with pytest.raises(UserError, match="benchmark_filename"):
         options(file("benchmark_filename: [part1, part2, part3]"))
 

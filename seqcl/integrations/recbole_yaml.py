@@ -59,6 +59,8 @@ def values_of(given: Mapping[str, Any], folder: Path) -> Values:
         reasons = {key: f"--{key}" if "." in key else "unknown" for key in refused if key not in TAKEN} | ELSEWHERE
         raise all_refused({key: (error, reasons.get(key, str(error))) for key, error in refused.items()})
     given = {key: value for key, value in given.items() if value is not None}
+    if "split" not in given.get("eval_args", ["split"]) and "benchmark_filename" not in given:
+        raise UserError("eval_args: without split RecBole cuts by RS [0.8, 0.1, 0.1]; add split: {LS: valid_and_test}")
     return found | dataset(given, folder) | k_core(given)
 
 
