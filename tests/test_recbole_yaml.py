@@ -8,6 +8,7 @@ import json
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -329,6 +330,17 @@ def test_a_tab_in_a_cell_is_refused_and_leaves_no_file(tmp_path):
     with pytest.raises(UserError, match="the item 1 has a tab"):
         write(log, tmp_path / "shop.inter")
     assert not (tmp_path / "shop.item").exists()
+
+
+def test_a_cell_that_begins_with_a_quote_is_refused_as_recbole_reads_quotes(tmp_path):
+    log = Interactions.from_frame(pd.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 1]}), time=None)
+    for name, fits in (('"Heroes" of 1990', False), ('the "Heroes"', True)):
+        table = pd.DataFrame({"name": [name, "b"]}, index=[1, 2])
+        if fits:
+            assert write(replace(log, item_features=table), tmp_path / "shop.inter").exists()
+        else:
+            with pytest.raises(UserError, match="the item 1 has a cell that begins with a quote"):
+                write(replace(log, item_features=table), tmp_path / "shop.inter")
 
 
 def test_nothing_but_the_integration_imports_recbole():

@@ -87,7 +87,7 @@ def write_rows(log: Interactions, kind: str, file: IO[bytes]) -> None:
     if kind == "parquet":
         parquet.write_table(rows, file)
         return
-    if typed:  # RecBole reads no quotes
+    if typed:  # RecBole's types stand in the header, which must have no quotes; an id with a quote is refused
         file.write(("\t".join(columns) + "\n").encode())
     options = arrow_csv.WriteOptions(
         include_header=not typed,
@@ -129,6 +129,11 @@ def write_features(table: pd.DataFrame, kind: str, file: IO[bytes]) -> None:
         if any(mark in cell for cell in cells for mark in "\t\n\r"):
             raise UserError(
                 f"the {kind} {row[0]!r} has a tab or a line break in a cell, which an atomic file cannot hold"
+            )
+        if any(cell.startswith('"') for cell in cells):
+            raise UserError(
+                f"the {kind} {row[0]!r} has a cell that begins with a quote, which RecBole takes for a quoted one: "
+                "an atomic file cannot hold it"
             )
         file.write(("\t".join(cells) + "\n").encode())
 
