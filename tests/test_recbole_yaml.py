@@ -339,7 +339,7 @@ def test_a_cell_that_begins_with_a_quote_is_refused_as_recbole_reads_quotes(tmp_
         if fits:
             assert write(replace(log, item_features=table), tmp_path / "shop.inter").exists()
         else:
-            with pytest.raises(UserError, match="the item 1 has a cell that begins with a quote"):
+            with pytest.raises(UserError, match="the item 1 has a quote before its name, and RecBole"):
                 write(replace(log, item_features=table), tmp_path / "shop.inter")
 
 

@@ -130,10 +130,11 @@ def write_features(table: pd.DataFrame, kind: str, file: IO[bytes]) -> None:
             raise UserError(
                 f"the {kind} {row[0]!r} has a tab or a line break in a cell, which an atomic file cannot hold"
             )
-        if any(cell.startswith('"') for cell in cells):
+        quoted = next((place for place, cell in enumerate(cells) if cell.startswith('"')), None)
+        if quoted is not None:
             raise UserError(
-                f"the {kind} {row[0]!r} has a cell that begins with a quote, which RecBole takes for a quoted one: "
-                "an atomic file cannot hold it"
+                f"the {kind} {row[0]!r} has a quote before its {heads[quoted].partition(':')[0]}, and RecBole would read to the "
+                "next quote: take it off, or leave that column out of the table"
             )
         file.write(("\t".join(cells) + "\n").encode())
 
