@@ -21,7 +21,6 @@ from seqcl.experiment.finished import Finished, figures_of
 
 FILES = sorted(figures.MEASURED.rglob("*.parquet"))
 SEEDS: dict[str, int] = {
-    "beauty-alignuniformrec": 1,
     "beauty-barlowrec": 1,
     "beauty-bsarec": 1,
     "beauty-casr": 1,
