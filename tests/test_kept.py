@@ -25,7 +25,7 @@ SEEDS: dict[str, int] = {
     "beauty-bsarec": 1,
     "beauty-casr": 1,
     "beauty-cclrec": 1,
-    "beauty-claerec": 1,
+    "beauty-claerec": 2,
     "beauty-dimrec": 1,
     "beauty-directau": 1,
     "beauty-distil": 1,
