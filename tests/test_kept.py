@@ -31,7 +31,6 @@ SEEDS: dict[str, int] = {
     "beauty-distil": 1,
     "beauty-infominrec": 1,
     "beauty-instancerec": 1,
-    "beauty-locorec": 1,
     "beauty-loocrec": 1,
     "beauty-marginrec": 1,
     "beauty-micerec": 1,
