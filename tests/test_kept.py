@@ -27,7 +27,6 @@ SEEDS: dict[str, int] = {
     "beauty-cclrec": 1,
     "beauty-claerec": 2,
     "beauty-dimrec": 1,
-    "beauty-directau": 1,
     "beauty-distil": 1,
     "beauty-infominrec": 1,
     "beauty-instancerec": 1,
