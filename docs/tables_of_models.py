@@ -32,10 +32,10 @@ def best(name: str) -> str:
 
 
 def readme_models() -> str:
-    """The models with the figure of each, by whether they contrast, learn without contrast, or are counted."""
+    """The models with the figure of each, by whether they have a contrastive term, have none, or are counted."""
     kinds: dict[str, list[str]] = {
-        "With contrast": [],
-        "Without": [],
+        "With a contrastive term": [],
+        "Other trained models": [],
         "Counted, not trained": [],
         "Not yet measured": [],
     }
@@ -45,7 +45,13 @@ def readme_models() -> str:
             kinds["Not yet measured"].append(name + aliases)
             continue
         contrasts = getattr(recipe, "contrast_off", None) is not None
-        kind = "Counted, not trained" if issubclass(recipe, Baseline) else "With contrast" if contrasts else "Without"
+        kind = (
+            "Counted, not trained"
+            if issubclass(recipe, Baseline)
+            else "With a contrastive term"
+            if contrasts
+            else "Other trained models"
+        )
         kinds[kind].append(f"{name}{aliases} {best(name).replace(f' ({figures.SEEDS})', '')}")
     told = [f"**{kind}**: {', '.join(models)}." for kind, models in kinds.items() if models]
     return "\n\n".join("\n".join(textwrap.wrap(text, 138, break_on_hyphens=False)) for text in told)

@@ -141,7 +141,7 @@ def test_every_model_is_in_the_tables_with_what_it_names():
     named = {kind: " ".join(models.split()).rstrip(".").split(", ") for kind, models in told.items()}
     told_names = [model.partition(" ")[0] for models in named.values() for model in models]
     assert sorted(told_names) == sorted(parts.recipes())
-    assert "CL4Rec (alias CL4SRec) " in told["**With contrast"] and "SASRec" in told["**Without"]
+    assert "CL4Rec (alias CL4SRec) " in told["**With a contrastive term"] and "SASRec" in told["**Other trained models"]
     unmeasured = [name for name in parts.recipes() if tables_of_models.best(name) == tables_of_models.UNMEASURED]
     assert [name.partition(" ")[0] for name in named.get("**Not yet measured", [])] == unmeasured
     rows = rows_of(tables_of_models.models())
