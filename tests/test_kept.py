@@ -31,7 +31,7 @@ SEEDS: dict[str, int] = {
     "beauty-infominrec": 1,
     "beauty-instancerec": 1,
     "beauty-loocrec": 1,
-    "beauty-marginrec": 1,
+    "beauty-marginrec": 2,
     "beauty-micerec": 1,
     "beauty-mminforec": 1,
     "beauty-mocov3rec": 1,
