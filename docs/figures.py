@@ -243,7 +243,9 @@ def verdict(found: dict[str, Any]) -> tuple[str, str, str]:
 
 def command(name: str, benchmark: str) -> str:
     """The command that makes a row anew."""
-    return f"seqcl benchmark configs/benchmarks/{benchmark}.yaml --only {name.removesuffix(WITHOUT)}"
+    seeds = len(kept_of(benchmark)[name])
+    more = f" --seeds {seeds}" if seeds > SEEDS else ""
+    return f"seqcl benchmark configs/benchmarks/{benchmark}.yaml --only {name.removesuffix(WITHOUT)}{more}"
 
 
 def chance(p: float) -> str:

@@ -50,7 +50,7 @@ def contrast_by_data() -> str:
         middle = figures.digits(float(np.median([row.found["difference"] for row in tested])), signed=True)
         data = tested[0].figures["data"]
         rows.append([data, str(len(tested)), ", ".join(ahead) or "none", ", ".join(behind) or "none", middle])
-    head = "data | models with contrast | ahead, p of Holm < .05 | behind, p of Holm < .05 | median difference"
+    head = "data | rows with contrast | ahead, p of Holm < .05 | behind, p of Holm < .05 | median difference"
     return table(head, rows, " r  r")
 
 

@@ -144,6 +144,9 @@ def test_a_folder_of_runs_is_resumed_with_the_one_that_was_killed_last(tmp_path,
     (tmp_path / "latest").symlink_to("ended")
     assert main(["train", "--resume", str(tmp_path)]) == 2
     assert f"did you mean {tmp_path / 'killed-last'}, which has not ended?" in capsys.readouterr().err
+    (tmp_path / "ended" / "unended").write_text("")  # it went on under another configuration, and was killed
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert f"did you mean {tmp_path / 'ended'}, which has not ended?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

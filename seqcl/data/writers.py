@@ -118,7 +118,7 @@ def write_features(table: pd.DataFrame, kind: str, file: IO[bytes]) -> None:
     """
     columns = {str(name): list(table[name]) for name in table.columns}
     for name in columns:
-        if name == f"{kind}_id" or any(mark in name for mark in ":\t\n\r"):
+        if name == f"{kind}_id" or name.startswith('"') or any(mark in name for mark in ":\t\n\r"):
             raise UserError(
                 f"the table of {kind}s has a column {name!r}, a name that an atomic file cannot hold; rename it"
             )

@@ -50,7 +50,8 @@ def runs_with(folder: Path, pattern: str) -> list[Path]:
 
 def newest_begun(parent: Path) -> Path | None:
     """The run in a folder of runs that was begun last and has not ended, if there is one."""
-    begun = [file.parent for file in runs_with(parent, "*/config.yaml") if not (file.parent / "metrics.json").is_file()]
+    runs = [file.parent for file in runs_with(parent, "*/config.yaml")]
+    begun = [run for run in runs if not (run / "metrics.json").is_file() or (run / UNENDED).exists()]
     return max(begun, key=lambda folder: (folder / "config.yaml").stat().st_mtime, default=None)
 
 
