@@ -32,7 +32,6 @@ SEEDS: dict[str, int] = {
     "beauty-instancerec": 1,
     "beauty-loocrec": 1,
     "beauty-marginrec": 2,
-    "beauty-micerec": 1,
     "beauty-mminforec": 1,
     "beauty-mocov3rec": 1,
     "beauty-sglrec": 1,
