@@ -26,6 +26,11 @@ def parts_of(recipe: Component) -> dict[str, tuple[Component, Mapping[str, Any]]
     return {name: (part.component, part.options) for name, part in declared(recipe).items()}
 
 
+def contrasts(recipe: Component) -> bool:
+    """True for a recipe with a contrastive term beside what it ranks by."""
+    return getattr(recipe, "contrast_off", None) is not None
+
+
 def choices() -> dict[str, Mapping[str, Component]]:
     """The sections whose component is chosen by name, each with its table."""
     return {section: registry.TABLES[kind].ours for section, kind in KIND_OF.items()}

@@ -10,10 +10,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from docs import figures  # noqa: E402
+from docs import figures, parts  # noqa: E402
 from docs.figures import Kept  # noqa: E402
 from docs.marked import table  # noqa: E402
-from docs.parts import recipes  # noqa: E402
 from seqcl.evaluation import Comparison, compare, holm  # noqa: E402
 
 BENCHMARK = "contrast"
@@ -55,9 +54,9 @@ def contrast_by_data() -> str:
 
 
 def contrasts(row: figures.Row) -> bool:
-    """True for a model with its contrastive term."""
-    off = getattr(recipes()[row.runs[0].metrics["model"]], "contrast_off", None)
-    return off is not None and row.base is not None and not row.name.endswith(figures.WITHOUT)
+    """True for a row with its contrastive term."""
+    recipe = parts.recipes()[row.runs[0].metrics["model"]]
+    return parts.contrasts(recipe) and row.base is not None and not row.name.endswith(figures.WITHOUT)
 
 
 def better(row: figures.Row) -> bool:

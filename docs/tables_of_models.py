@@ -44,14 +44,8 @@ def readme_models() -> str:
         if best(name) == UNMEASURED:
             kinds["Not yet measured"].append(name + aliases)
             continue
-        contrasts = getattr(recipe, "contrast_off", None) is not None
-        kind = (
-            "Counted, not trained"
-            if issubclass(recipe, Baseline)
-            else "With a contrastive term"
-            if contrasts
-            else "Other trained models"
-        )
+        trained = "With a contrastive term" if parts.contrasts(recipe) else "Other trained models"
+        kind = "Counted, not trained" if issubclass(recipe, Baseline) else trained
         kinds[kind].append(f"{name}{aliases} {best(name).replace(f' ({figures.SEEDS})', '')}")
     told = [f"**{kind}**: {', '.join(models)}." for kind, models in kinds.items() if models]
     return "\n\n".join("\n".join(textwrap.wrap(text, 138, break_on_hyphens=False)) for text in told)

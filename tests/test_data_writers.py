@@ -29,6 +29,10 @@ def test_an_atomic_log_is_not_left_beside_the_tables_of_another_one(tmp_path):
     [
         ({"kind": ["a\tb", "c"]}, "the item 1 has a tab"),
         ({"item_id": ["a", "b"]}, "the table of items has a column 'item_id', a name that an atomic file cannot hold"),
+        (
+            {'"my" name': ["a", "b"]},
+            "the table of items has a column '\"my\" name', a name that an atomic file cannot hold",
+        ),
         ({"a:b": ["a", "b"]}, "the table of items has a column 'a:b'"),
         ({"kind": ["\ud800", "c"]}, "cannot be written as UTF-8"),
     ],

@@ -132,9 +132,9 @@ def write_features(table: pd.DataFrame, kind: str, file: IO[bytes]) -> None:
             )
         quoted = next((place for place, cell in enumerate(cells) if cell.startswith('"')), None)
         if quoted is not None:
+            name, other = heads[quoted].partition(":")[0], ", or leave that column out of the table" if quoted else ""
             raise UserError(
-                f"the {kind} {row[0]!r} has a quote before its {heads[quoted].partition(':')[0]}, and RecBole would read to the "
-                "next quote: take it off, or leave that column out of the table"
+                f"the {kind} {row[0]!r} has a quote before its {name}, and RecBole would read to the next quote: take it off{other}"
             )
         file.write(("\t".join(cells) + "\n").encode())
 
