@@ -21,11 +21,9 @@ from seqcl.experiment.finished import Finished, figures_of
 
 FILES = sorted(figures.MEASURED.rglob("*.parquet"))
 SEEDS: dict[str, int] = {
-    "beauty-barlowrec": 1,
     "beauty-bsarec": 1,
     "beauty-casr": 1,
     "beauty-cclrec": 1,
-    "beauty-claerec": 2,
     "beauty-dimrec": 1,
     "beauty-distil": 1,
     "beauty-infominrec": 1,
