@@ -42,11 +42,11 @@ VARIANTS = {
     "NARM-two-layers": lambda: NARM(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=2, hidden=1),
     **{
         f"{kind.__name__}-gate": lambda kind=kind: kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, gate=2)
-        for kind in (SASRec, TapRec, GRU, HSTU, NARM, BERT4Rec)
+        for kind in (SASRec, BSARec, TapRec, GRU, HSTU, NARM, BERT4Rec)
     },
     **{
         f"{kind.__name__}-kernels": lambda kind=kind: kind(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, gate=2, kernels=3)
-        for kind in (SASRec, TapRec, GRU, HSTU, NARM, BERT4Rec)
+        for kind in (SASRec, BSARec, TapRec, GRU, HSTU, NARM, BERT4Rec)
     },
     "BERT4Rec": lambda: BERT4Rec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM),
     "BERT4Rec-one-layer": lambda: BERT4Rec(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, layers=1, heads=4),
@@ -581,7 +581,7 @@ def test_without_scores_kernels_count_alike_and_several_need_a_gate():
         GRU(num_items=ITEMS, max_len=MAX_LEN, dim=DIM, gate=2, kernels=0)
 
 
-@pytest.mark.parametrize("kind", [SASRec, TapRec, GRU, HSTU, NARM, BERT4Rec])
+@pytest.mark.parametrize("kind", [SASRec, BSARec, TapRec, GRU, HSTU, NARM, BERT4Rec])
 def test_without_a_gate_an_encoder_is_what_it_was_and_a_gate_below_nothing_is_refused(kind):
     made = []
     for options in ({}, {"gate": 0}, {"gate": 4}):

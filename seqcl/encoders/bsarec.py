@@ -10,6 +10,7 @@ from seqcl.encoders.attention import join, split
 from seqcl.encoders.base import TableEncoder
 from seqcl.encoders.blocks import newest_by_block
 from seqcl.encoders.dropout import Dropout
+from seqcl.encoders.gate import gate_of
 from seqcl.encoders.table import at_least_one
 from seqcl.errors import UserError
 from seqcl.types import PAD, SeqBatch
@@ -38,6 +39,8 @@ class BSARec(TableEncoder):
         filtered: share alpha of the filter in a block; the rest is attention (paper 0.1 to 0.9).
         cutoff: number c of low frequencies in a row's spectrum: the constant one and c // 2 pairs (paper 1 to 9).
         attention_dropout: share of the attention weights dropped in training (paper 0.5).
+        gate: channels for each unit of a gate that weighs the channels of each block's output (SENet, arXiv 1709.01507: 16); 0 for none.
+        kernels: filters of several widths that the gate chooses between for each channel (SK, arXiv 1903.06586: 2); 1 for none.
 
     Raises:
         UserError: a size below 1, heads that do not divide dim, a share that is not from 0 to below 1, `filtered` is not from 0 to 1, or a row is longer than max_len.
@@ -56,6 +59,8 @@ class BSARec(TableEncoder):
         filtered: float = 0.7,
         cutoff: int = 5,
         attention_dropout: float = 0.0,
+        gate: int = 0,
+        kernels: int = 1,
     ) -> None:
         at_least_one(layers=layers, heads=heads, hidden=hidden, cutoff=cutoff)
         if dim % heads:
@@ -77,6 +82,10 @@ class BSARec(TableEncoder):
         for part in self.modules():
             if isinstance(part, nn.LayerNorm):
                 part.eps = NORM_EPS
+        gates = [gate_of(dim, gate, kernels) for _ in self.blocks]
+        self.blocks = nn.ModuleList(
+            block if one is None else Gated(block, one) for block, one in zip(self.blocks, gates, strict=True)
+        )
 
     def forward(self, batch: SeqBatch) -> Tensor:
         """The state after every position, of the row up to it alone: (B, L, D)."""
@@ -165,3 +174,16 @@ class Block(sasrec.Block):
         both = self.attention.key_value(x).flatten(0, 1).chunk(2, dim=-1)
         key, value = (split(one, (rows, x.shape[1]), heads) for one in both)  # (B, H, M, D / H)
         return self.attention.output(join(self.attention.attend(query, key, value, shut))).view_as(own)
+
+
+class Gated(nn.Module):
+    """A block, and a gate over what it gives; a place reads the items up to it, as attention does."""
+
+    def __init__(self, block: nn.Module, gate: nn.Module) -> None:
+        super().__init__()
+        self.block, self.gate = block, gate
+
+    def forward(self, x: Tensor, shut: Tensor, newest: bool = False) -> Tensor:
+        """From x (B, M, D) to the same shape, or to (B, 1, D) at the newest item of each row; the mean needs all places of the block."""
+        x = self.gate(self.block(x, shut), shut[:, 0] == 0)
+        return x[:, -1:] if newest else x
