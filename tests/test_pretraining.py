@@ -95,6 +95,8 @@ def test_the_layers_that_are_kept_change_the_ranking_and_not_the_contrast(keep):
         ("CauseRec", {"pretrain": {"epochs": 1, "keep": 1}}, "there are 0"),
         ("SGLRec", {"pretrain": {"epochs": 1, "keep": 1}}, "there are 0; leave it at 0"),
         ("CPCRec", {"pretrain": {"epochs": 1, "keep": 1}}, "there are 0; leave it at 0"),
+        ("MCLRec", {"pretrain": {"epochs": 1, "keep": 1}}, "there are 0; leave it at 0"),
+        ("SpCLRec", {"pretrain": {"epochs": 1, "keep": 1}}, "there are 0; leave it at 0"),
         ("LoCoRec", {"pretrain": {"epochs": 1, "keep": 1}}, "LoCo has heads of other kinds, of which none can be kept"),
         ("LooCRec", {"pretrain": {"epochs": 1, "keep": 1}}, "LooC has heads of other kinds, of which none can be kept"),
         ("MiCERec", {"pretrain": {"epochs": 1, "keep": 1}}, "MiCE has heads of other kinds, of which none can be kept"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seqcl import encoders
 from seqcl.errors import UserError, not_negative
 from seqcl.objectives import LoCo, LooC, MiCE, Objective
+from seqcl.parts import options_of
 from seqcl.types import SeqBatch
 
 
@@ -109,7 +110,9 @@ def keep_layers(encoder: encoders.Encoder, terms: Mapping[str, Objective], numbe
         )
     if len(heads) != 1:
         way_out = (
-            "give --objective.head mlp3" if any(hasattr(term, "head") for term in terms.values()) else "leave it at 0"
+            "give --objective.head mlp3"
+            if any("head" in options_of(type(term)) for term in terms.values())
+            else "leave it at 0"
         )
         raise UserError(
             f"pretrain.keep={number}: the layers of one projection head can be kept, and there are {len(heads)}; {way_out}"
