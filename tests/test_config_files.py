@@ -182,6 +182,11 @@ def test_text_and_plain_numbers_are_as_they_were(files):
         (["--eval.seed", "3"], "eval: {seed: 3}", "--eval.seed 3: .* give --eval.candidates uniform or .*, or --seed"),
         (["--pretrain.lr", "0.01"], "pretrain: {lr: 0.01}", "--pretrain.lr 0.01: .* give --pretrain.epochs"),
         (["--pretrain.batch_size", "8"], "pretrain: {batch_size: 8}", "--pretrain.batch_size 8: .* --pretrain.epochs"),
+        (["--next_item.negatives", "8"], "next_item: {negatives: 8}", "--next_item.negatives 8: .* sampled_softmax"),
+        (["--next_item.sampling", "popularity"], "next_item: {sampling: popularity}", "--next_item.sampling .* loss"),
+        (["--next_item.shared", "false"], "next_item: {shared: false}", "--next_item.shared .* sampled_softmax"),
+        (["--next_item.correction", "both"], "next_item: {correction: both}", "--next_item.correction both: corrects"),
+        (["--next_item.t", "0.5"], "next_item: {t: 0.5}", "--next_item.t 0.5: .* give --next_item.loss gbce"),
     ],
 )
 def test_options_that_do_nothing_are_refused_where_they_were_given(files, words, text, said):
@@ -191,6 +196,8 @@ def test_options_that_do_nothing_are_refused_where_they_were_given(files, words,
         resolve("--config", files(a=f"model: CL4Rec\n{text}\n"))
     on = {"new_items": "warm_start: RUN", "eval": "eval.candidates: uniform", "pretrain": "pretrain.epochs: 5"}
     off = {"new_items": "warm_start: ''", "eval": "eval.candidates: full", "pretrain": "pretrain.epochs: 0"}
+    on["next_item"] = "next_item.loss: " + ("gbce" if "t:" in text else "sampled_softmax")
+    off["next_item"] = "next_item.loss: softmax"
     key = text.partition(":")[0]
     assert resolve("--config", files(a=f"model: CL4Rec\n{text}\n", b=f"base: a.yaml\n{on[key]}\n"))
     assert resolve("--config", files(b=f"base: a.yaml\n{off[key]}\n"))  # a file may turn off what it builds on

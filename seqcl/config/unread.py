@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from seqcl.config.experiment import Experiment
 from seqcl.config.messages import located
 from seqcl.config.settings import Setting, Settings
 from seqcl.errors import UserError
 
-NEEDS = {
-    "new_items": ("warm_start", "", "says how items that an earlier run lacks begin; give --warm_start RUN"),
+DRAWS = (
+    "next_item.loss",
+    ("softmax",),
+    "is for a loss that draws negatives, and softmax takes all items; give --next_item.loss sampled_softmax",
+)
+NEEDS: dict[str, tuple[str, tuple[Any, ...], str]] = {
+    "new_items": ("warm_start", ("",), "says how items that an earlier run lacks begin; give --warm_start RUN"),
     "eval.sampled": (
         "eval.candidates",
-        "full",
+        ("full",),
         "is for sampled candidates, and all items are ranked; give --eval.candidates uniform or popularity",
     ),
     "eval.seed": (
         "eval.candidates",
-        "full",
+        ("full",),
         "draws sampled candidates, and all items are ranked; give --eval.candidates uniform or popularity, or --seed",
     ),
-    "pretrain.lr": ("pretrain.epochs", 0, "is for pre-training; give --pretrain.epochs, such as 20"),
-    "pretrain.batch_size": ("pretrain.epochs", 0, "is for pre-training; give --pretrain.epochs, such as 20"),
+    "pretrain.lr": ("pretrain.epochs", (0,), "is for pre-training; give --pretrain.epochs, such as 20"),
+    "pretrain.batch_size": ("pretrain.epochs", (0,), "is for pre-training; give --pretrain.epochs, such as 20"),
+    "next_item.negatives": DRAWS,
+    "next_item.sampling": DRAWS,
+    "next_item.shared": DRAWS,
+    "next_item.correction": (
+        "next_item.loss",
+        ("softmax", "bce", "gbce", "bpr"),
+        "corrects sampled_softmax alone; give --next_item.loss sampled_softmax",
+    ),
+    "next_item.t": (
+        "next_item.loss",
+        ("softmax", "sampled_softmax", "bce", "bpr"),
+        "calibrates gbce alone; give --next_item.loss gbce",
+    ),
 }
-"""Options, each with the one by which it is read, the value under which it is not, and what to say."""
+"""Options, each with the one by which it is read, the values under which it is not, and what to say."""
 
 
 def refuse_unread(experiment: Experiment, settings: Settings) -> None:
@@ -58,7 +77,7 @@ def refuse_unread_by_all(experiments: Sequence[Experiment], settings: Settings) 
 def unread(experiment: Experiment, key: str) -> bool:
     """True if nothing reads an option of `NEEDS`."""
     switch, off, _ = NEEDS[key]
-    return key not in experiment.flat or experiment.flat.get(switch) == off
+    return key not in experiment.flat or experiment.flat.get(switch) in off
 
 
 def refusal(key: str, setting: Setting) -> UserError:
