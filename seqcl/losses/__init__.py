@@ -3,7 +3,6 @@
 from seqcl.losses.contrastive import (
     Reduction,
     alignment,
-    check_negatives,
     contrast,
     each_positive,
     info_nce,
@@ -14,6 +13,7 @@ from seqcl.losses.contrastive import (
 )
 from seqcl.losses.decorrelation import barlow, vicreg
 from seqcl.losses.distillation import distillation, kept_distillation
+from seqcl.losses.given import check_negatives, check_share
 from seqcl.losses.margin import cosine_margin, margin_contrast, spreading, triplet, view_regularizer
 from seqcl.losses.mixing import hard_mixes
 from seqcl.losses.mixture import mixture
@@ -42,6 +42,7 @@ __all__ = [
     "bce",
     "bpr",
     "check_negatives",
+    "check_share",
     "contrast",
     "cosine_gap",
     "cosine_margin",

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqcl.errors import UserError, check_choice, not_negative
+from seqcl.errors import UserError, check_choice
+from seqcl.losses.given import check_above_zero, check_negatives, check_partners, mean, shapes
 from seqcl.types import Similarity
 
 Reduction = Literal["out", "in"]
@@ -45,9 +46,10 @@ def contrast(
         lowest: the smallest value that a logit can have, below which no correction takes the mean of the negatives.
 
     Raises:
-        UserError: weights with hardness or prior, which weigh the negatives themselves.
+        UserError: weights with hardness or prior, which weigh the negatives themselves; one of these is outside its range.
     """
     check_choice("reduction", reduction, Reduction)
+    check_negatives("contrast", hardness=hardness, prior=prior)
     if weights is not None and (hardness or prior):
         raise UserError("contrast: weights of negatives cannot be given with hardness or prior, which weigh them too")
     logits = wide(logits)
@@ -104,17 +106,6 @@ def _corrected(
     return (mass + number).masked_fill(~some, -torch.inf)
 
 
-def check_negatives(name: str, *, hardness: float, prior: float) -> None:
-    """Refuse a hardness below 0 and a prior outside 0 to below 1.
-
-    Raises:
-        UserError: names the objective and the option.
-    """
-    not_negative(name, hardness=hardness)
-    if not 0 <= prior < 1:
-        raise UserError(f"{name}: prior must be from 0 to below 1, not {prior}")
-
-
 def each_positive(logits: Tensor, positives: Tensor, *, keep: Tensor | None = None) -> Tensor:
     """Mean over positives of -log of the part that each has beside the negatives of its anchor alone: a scalar, never half.
 
@@ -158,10 +149,10 @@ def nt_xent(
         prior: as in `contrast`.
 
     Raises:
-        UserError: the views differ in their shape.
+        UserError: the views differ in their shape, or the temperature is not above 0.
     """
-    if first.shape != second.shape:
-        raise UserError(f"nt_xent: two views of the same rows have one shape, not {_shapes(first, second)}")
+    check_partners("nt_xent", first, second)
+    check_above_zero("nt_xent", temperature=temperature)
     lowest = -1 / temperature if similarity == "cosine" else -math.inf
     views = torch.cat((first, second))  # (2B, D)
     logits = similarities(views, views, similarity) / temperature  # (2B, 2B)
@@ -196,20 +187,23 @@ def info_nce(
         reduction: out or in, as in `contrast`.
 
     Raises:
-        UserError: there are fewer keys than queries, and no `positives`.
+        UserError: there are fewer keys than queries, and no `positives`; or the temperature is not above 0.
     """
+    check_above_zero("info_nce", temperature=temperature)
     logits = similarities(queries, keys, similarity) / temperature  # (B, C)
     if positives is None:
         if len(keys) < len(queries):
-            raise UserError(f"info_nce: every query needs its own key, and they have {_shapes(queries, keys)}")
+            raise UserError(f"info_nce: every query needs its own key, and they have {shapes(queries, keys)}")
         positives = torch.eye(len(queries), len(keys), dtype=torch.bool, device=queries.device)
     return contrast(logits, positives, keep=keep, weights=weights, reduction=reduction)
 
 
 def alignment(first: Tensor, second: Tensor, *, power: float = 2.0) -> Tensor:
     """Mean distance of partners (B, D) on the unit sphere to `power`: 0 if equal (arXiv 2005.10242, section 4.1)."""
+    check_partners("alignment", first, second)
+    check_above_zero("alignment", power=power)
     gap = (_unit(first) - _unit(second)).square().sum(1)  # (B,)
-    return gap.mean() if power == 2 else gap.clamp(min=torch.finfo(gap.dtype).tiny).pow(power / 2).mean()
+    return mean(gap if power == 2 else gap.clamp(min=torch.finfo(gap.dtype).tiny).pow(power / 2))
 
 
 def uniformity(states: Tensor, *, t: float = 2.0, same: Tensor | None = None) -> Tensor:
@@ -222,6 +216,7 @@ def uniformity(states: Tensor, *, t: float = 2.0, same: Tensor | None = None) ->
         t: Sharpness; 2 in the paper.
         same: (B, B) bool, symmetric, True where two rows make no pair.
     """
+    check_above_zero("uniformity", t=t)
     gaps = 2 - 2 * similarities(states, states, "cosine")  # (B, B), squared distances
     itself = torch.eye(len(gaps), dtype=torch.bool, device=gaps.device)
     left_out = itself if same is None else itself | same
@@ -238,10 +233,6 @@ def similarities(first: Tensor, second: Tensor, similarity: Similarity) -> Tenso
     with torch.autocast(first.device.type, enabled=False):
         unit = _unit if similarity == "cosine" else wide
         return unit(first) @ unit(second).T
-
-
-def _shapes(*tensors: Tensor) -> str:
-    return " and ".join(str(tuple(one.shape)) for one in tensors)
 
 
 def _unit(states: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.losses.contrastive import wide
+from seqcl.losses.given import check_partners
 
 
 def barlow(first: Tensor, second: Tensor, *, redundancy: float = 0.005) -> Tensor:
@@ -16,10 +17,14 @@ def barlow(first: Tensor, second: Tensor, *, redundancy: float = 0.005) -> Tenso
     channels give 0. Differs from the paper: the mean over channels in place of the sum, so that a weight fits every width.
 
     Args:
-        first: (B, W) one view of each row.
+        first: (B, W) one view of each row, B at least 2.
         second: (B, W) the other.
         redundancy: Factor of the pairs of different channels; 0.005 in the paper.
+
+    Raises:
+        UserError: the views differ in their shape, or there are fewer than two rows.
     """
+    check_partners("barlow", first, second, least=2)
     first, second = (_standard(wide(view)) for view in (first, second))
     with torch.autocast(first.device.type, enabled=False):  # half precision would round the correlations
         correlation = first.T @ second / len(first)  # (W, W)
@@ -39,7 +44,11 @@ def vicreg(first: Tensor, second: Tensor, *, variance: float = 1.0, covariance: 
         second: (B, W) the other.
         variance: Factor of the mean of max(0, 1 - deviation of a channel), averaged over both views.
         covariance: Factor of the squared covariances of different channels over W, summed over both views.
+
+    Raises:
+        UserError: the views differ in their shape, or there are fewer than two rows.
     """
+    check_partners("vicreg", first, second, least=2)
     first, second = wide(first), wide(second)
     spread = sum(F.relu(1 - (view.var(0) + 1e-4).sqrt()).mean() for view in (first, second)) / 2
     shared = sum(_off_diagonal(view - view.mean(0)) for view in (first, second))

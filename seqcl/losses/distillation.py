@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from seqcl.losses.given import check_above_zero
 from seqcl.losses.softmax import BLOCK_BYTES, at_once
 
 Chances = Callable[[slice], Tensor]
@@ -32,6 +33,7 @@ def distillation(
         temperature: Divisor of the student's scores.
         chunk: Positions at one time; None takes as many as `softmax` does.
     """
+    check_above_zero("distillation", temperature=temperature)
     kind = states.device.type
     with torch.autocast(kind, enabled=False):
         wide = torch.promote_types(states.dtype, torch.float32)
@@ -78,6 +80,7 @@ def kept_distillation(
         temperature: Divisor of the student's scores.
         chunk: Positions at one time; None takes as many as `softmax` does.
     """
+    check_above_zero("kept_distillation", temperature=temperature)
     with torch.autocast(states.device.type, enabled=False):
         wide = torch.promote_types(states.dtype, torch.float32)
         states, table, chances = states.to(wide) / temperature, table.to(wide), chances.to(wide)

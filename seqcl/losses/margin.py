@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.losses.contrastive import similarities, wide
+from seqcl.losses.given import check_above_zero, check_partners, mean
 from seqcl.types import Similarity
 
 
@@ -24,6 +25,7 @@ def triplet(
         margin: 0 to 2.
         keep: (Q, B) bool, False leaves a negative out.
     """
+    check_above_zero("triplet", positives=len(positives))
     anchors, positives, negatives = (_unit(states) for states in (anchors, positives, negatives))
     near = _distance(anchors, positives)  # (P, B)
     far = _distance(anchors, negatives)  # (Q, B)
@@ -42,8 +44,9 @@ def cosine_margin(
         margin: -1 to 1.
         keep: (Q, B) bool, False leaves a negative out.
     """
+    check_above_zero("cosine_margin", positives=len(positives))
     items, positives, negatives = (_unit(states) for states in (items, positives, negatives))
-    return (1 - (items * positives).sum(-1)).mean() + _mean(F.relu((items * negatives).sum(-1) - margin), keep)
+    return mean(1 - (items * positives).sum(-1)) + _mean(F.relu((items * negatives).sum(-1) - margin), keep)
 
 
 def margin_contrast(first: Tensor, second: Tensor, *, margin: float, same: Tensor) -> Tensor:
@@ -58,12 +61,14 @@ def margin_contrast(first: Tensor, second: Tensor, *, margin: float, same: Tenso
         margin: above 0; two unit vectors are at most 2 apart.
         same: (B, B) bool, symmetric, True where two rows are not driven apart.
     """
+    check_partners("margin_contrast", first, second)
+    check_above_zero("margin_contrast", margin=margin)
     first, second = _unit(first), _unit(second)
     views = torch.cat((first, second))  # (2B, D)
     gaps = (2 - 2 * similarities(views, views, "dot")).clamp(min=1e-12)  # the root of 0 has no gradient
     keep = ~_and_itself(same).repeat(2, 2)
     push = F.relu(margin - gaps.sqrt()).square()
-    return ((first - second).square().sum(1).mean() + _mean(push, keep)) / 2
+    return (mean((first - second).square().sum(1)) + _mean(push, keep)) / 2
 
 
 def spreading(rows: Tensor, views: Tensor, *, temperature: float, same: Tensor) -> Tensor:
@@ -77,6 +82,8 @@ def spreading(rows: Tensor, views: Tensor, *, temperature: float, same: Tensor) 
         temperature: Divisor of the cosines; 0.1 in the paper.
         same: (B, B) bool, symmetric, True where two rows are not driven apart.
     """
+    check_partners("spreading", rows, views)
+    check_above_zero("spreading", temperature=temperature)
     same = _and_itself(same)
     others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
     by_view, by_row = (
@@ -84,7 +91,7 @@ def spreading(rows: Tensor, views: Tensor, *, temperature: float, same: Tensor) 
         for one in (views, rows)
     )  # (B, B) each, row b: of which row it is
     mistaken = torch.log1p(-by_row.exp().masked_fill(same, 0.0))
-    return -(by_view.diagonal().mean() + mistaken.sum() / len(rows))
+    return -(mean(by_view.diagonal()) + mistaken.sum() / max(len(rows), 1))
 
 
 def view_regularizer(first: Tensor, second: Tensor, same: Tensor, *, similarity: Similarity = "cosine") -> Tensor:
@@ -100,7 +107,10 @@ def view_regularizer(first: Tensor, second: Tensor, same: Tensor, *, similarity:
         same: (B, B) bool, True where two rows do not count as different.
         similarity: cosine, or dot (the authors' code).
     """
+    check_partners("view_regularizer", first, second)
     alike = similarities(first, second, similarity)  # (B, B)
+    if not len(alike):
+        return alike.sum()
     own = alike.diagonal()  # (B,)
     same = _and_itself(same)
     lonely = same.all(1)  # (B,), rows without any other
@@ -117,7 +127,7 @@ def _and_itself(same: Tensor) -> Tensor:
 
 def _mean(losses: Tensor, keep: Tensor | None) -> Tensor:
     """The mean of those (Q, B) that are kept; 0 if none is."""
-    return losses.mean() if keep is None else losses.masked_fill(~keep, 0).sum() / keep.sum().clamp(min=1)
+    return mean(losses) if keep is None else losses.masked_fill(~keep, 0).sum() / keep.sum().clamp(min=1)
 
 
 def _unit(states: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 All take states (T, D), a table (N, D), targets (T,), and negatives (K,), shared by all positions, or (T, K). Targets and
 negatives are rows of the table, from 0. A negative that is the position's own target is left out. The result is the mean
-over positions. A position that `real` (T,) marks as False only fills the shape and counts for nothing.
+over positions. No negative, or shapes that do not fit each other, are a UserError. A position that `real` (T,) marks as False only fills the shape and counts for nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqcl.losses.given import check_positions, check_share, mean
+
 
 def bce(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, real: Tensor | None = None) -> Tensor:
     """Binary cross entropy of the target (1) and K negatives (0), over K + 1 (SASRec, arXiv 1808.09781, section 3.5).
 
     Differs from the paper, where K is 1: the sum is divided by K + 1, as in arXiv 2308.07192, so that its scale stays.
     """
+    check_positions("bce", states, targets, negatives)
     return _binary(states, table, targets, negatives, power=1.0, real=real)
 
 
@@ -43,12 +46,15 @@ def gbce(
         items: N, if the table holds only some of the rows.
         real: (T,) bool, as above.
     """
+    check_positions("gbce", states, targets, negatives)
+    check_share("gbce", t=t)
     rate = negatives.shape[-1] / max((items or len(table)) - 1, 1)  # alpha, the part of all negatives that is drawn
     return _binary(states, table, targets, negatives, power=rate * (t * (1 - 1 / rate) + 1 / rate), real=real)
 
 
 def bpr(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor, *, real: Tensor | None = None) -> Tensor:
     """Mean over positions and negatives of -log sigmoid(target's score - negative's) (arXiv 1205.2618, BPR-Opt)."""
+    check_positions("bpr", states, targets, negatives)
     positive, negative, hit = scores(states, table, targets, negatives)
     losses = F.softplus(negative - positive[:, None]).masked_fill(hit, 0.0)  # (T, K)
     return mean_of(losses, real)
@@ -67,7 +73,7 @@ def scores(states: Tensor, table: Tensor, targets: Tensor, negatives: Tensor) ->
 def mean_of(losses: Tensor, real: Tensor | None) -> Tensor:
     """The mean of losses (T, ...) over the positions that are real, all if that is None: 0 if none is."""
     if real is None:
-        return losses.mean() if len(losses) else losses.sum()
+        return mean(losses)
     rows = losses.flatten(1).mean(1) if losses.dim() > 1 else losses  # (T,)
     return rows.masked_fill(~real, 0.0).sum() / real.sum().clamp(min=1)
 

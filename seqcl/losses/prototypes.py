@@ -7,13 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqcl.losses.contrastive import wide
+from seqcl.losses.given import check_above_zero, check_partners, mean
 
 
 def cosine_gap(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean of 2 - 2 cos over rows (B, D): the squared distance on the unit sphere, 0 if equal (BYOL, arXiv 2006.07733, eq. 2)."""
+    check_partners("cosine_gap", predicted, target)
     with torch.autocast(predicted.device.type, enabled=False):
         one, two = (wide(one) for one in (predicted, target))
-        return (2 - 2 * F.cosine_similarity(one, two, dim=1)).mean()
+        return mean(2 - 2 * F.cosine_similarity(one, two, dim=1))
 
 
 @torch.no_grad()
@@ -26,7 +28,11 @@ def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int = 3) -> Tensor:
         scores: (B, K) similarities of rows and prototypes.
         epsilon: Entropy of the codes; 0.05 in the paper.
         iterations: Rounds of columns, then rows; 3 in the paper.
+
+    Raises:
+        UserError: epsilon is not above 0, or there is no iteration.
     """
+    check_above_zero("sinkhorn", epsilon=epsilon, iterations=iterations)
     logs = wide(scores) / epsilon
     for _ in range(iterations):
         logs = logs - logs.logsumexp(0, keepdim=True)
@@ -36,4 +42,6 @@ def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int = 3) -> Tensor:
 
 def swapped(scores: Tensor, codes: Tensor, *, temperature: float) -> Tensor:
     """Mean cross entropy of one view's scores (B, K) with the other's codes (B, K) (SwAV, arXiv 2006.09882, eq. 2)."""
-    return -(codes * (wide(scores) / temperature).log_softmax(1)).sum(1).mean()
+    check_partners("swapped", scores, codes)
+    check_above_zero("swapped", temperature=temperature)
+    return -mean((codes * (wide(scores) / temperature).log_softmax(1)).sum(1))

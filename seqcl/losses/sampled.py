@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from seqcl.errors import check_choice
+from seqcl.losses.given import check_positions
 from seqcl.losses.next_item import mean_of, scores
 from seqcl.losses.softmax import at_once, divisor, walk
 from seqcl.shapes import fixed
@@ -48,7 +50,12 @@ def sampled_softmax(
         log_q: (N,) log of the chance of each item at each draw; None for a uniform draw.
         correction: negatives or both.
         real: (T,) bool, False where a position only fills the shape and counts for nothing.
+
+    Raises:
+        UserError: another correction, no negative, or shapes that do not fit each other.
     """
+    check_choice("correction", correction, Correction)
+    check_positions("sampled_softmax", states, targets, negatives)
     if log_q is None:
         log_q = torch.full_like(
             table[:, 0], -math.log(len(table)), dtype=torch.promote_types(table.dtype, torch.float32)

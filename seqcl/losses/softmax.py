@@ -31,6 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from seqcl import shapes
 from seqcl.blocks import ALIGN
+from seqcl.losses.given import check_positions, check_share
 
 BLOCK_BYTES = 12 * 2**20
 """Logits that exist at one time, in bytes, but at least 128 positions; 30 MB take 30 % longer than 15 in bfloat16."""
@@ -62,7 +63,12 @@ def softmax(
         smoothing: Part of the target distribution to spread evenly over all items (arXiv 1512.00567, section 7).
         chunk: Positions whose logits exist at one time; None takes the value that was measured best.
         real: (T,) bool, False where a position only fills the shape and counts for nothing.
+
+    Raises:
+        UserError: states and targets differ in their number, or smoothing is outside 0 to 1.
     """
+    check_positions("softmax", states, targets)
+    check_share("softmax", smoothing=smoothing)
     kind = states.device.type
     low = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
     wide = torch.promote_types(states.dtype, torch.float32)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seqcl.encoders import Scoring
 from seqcl.errors import UserError, check_choice
-from seqcl.losses import LOSSES, Correction, Negatives, Sampling
+from seqcl.losses import LOSSES, Correction, Negatives, Sampling, check_share
 from seqcl.objectives.base import Objective, rng
 from seqcl.objectives.positions import Learned
 from seqcl.shapes import fixed
@@ -60,9 +60,7 @@ class ItemLoss(Objective):
         self.loss, self.function = loss, LOSSES.find(loss)
         self.takes = set(inspect.signature(self.function).parameters)
         check_choice("correction", correction, Correction)
-        for option, value in (("smoothing", smoothing), ("t", t)):
-            if not 0 <= value <= 1:
-                raise UserError(f"{name}: {option} must be from 0 to 1, not {value}")
+        check_share(name, smoothing=smoothing, t=t)
         if smoothing and "smoothing" not in self.takes:
             able = [one for one, function in LOSSES.items() if "smoothing" in inspect.signature(function).parameters]
             raise UserError(f"{name}: smoothing={smoothing} works with loss={' or '.join(able)} alone, not with {loss}")
