@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import partial
 
@@ -465,6 +466,17 @@ def test_scores_are_inner_products_with_the_items_unless_told_otherwise():
     states, table = torch.randn(2, DIM), torch.randn(ITEMS + 2, DIM)
     assert Scoring().queries(states) is states
     assert Scoring().candidates(table).equal(table[1 : ITEMS + 1])
+
+
+@pytest.mark.parametrize(
+    "name", ["MoCo", "MoCoV3", "BYOL", "MiCE", "DirectAU", "Counterfactual", "BatchSoftmax", "ItemGraph"]
+)
+def test_an_objective_that_was_not_prepared_says_what_to_call(name):
+    kind = OBJECTIVES[name]
+    given = {"views": Crop(), "dim": DIM, "experts": 2}
+    options = {key: value for key, value in given.items() if key in inspect.signature(kind).parameters}
+    with pytest.raises(UserError, match=rf"^{name}: call prepare\(encoder, train\) before the first batch$"):
+        kind(**options)(Averager(), sequences())
 
 
 def test_an_objective_that_cannot_rank_is_named():

@@ -62,6 +62,16 @@ class Objective(nn.Module):
         """Follow an update of the weights; called after every step of the optimizer."""
 
 
+def check_prepared(objective: Objective, ready: bool) -> None:
+    """Refuse a batch of an objective that has not seen the training windows.
+
+    Raises:
+        UserError: names the objective and what to call.
+    """
+    if not ready:
+        raise UserError(f"{type(objective).__name__}: call prepare(encoder, train) before the first batch")
+
+
 def refuse_unread(name: str, needs: str, component: Component, **options: Any) -> None:
     """Refuse options that have another value than their default, though nothing reads them.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import softmax
-from seqcl.objectives.base import Objective, refuse_unread, rng
+from seqcl.objectives.base import Objective, check_prepared, refuse_unread, rng
 from seqcl.objectives.positions import Learned, check_one_pass, learned_positions, only_newest
 from seqcl.types import PAD, SeqBatch, Similarity, Windows
 
@@ -102,6 +102,8 @@ class BatchSoftmax(Objective):
             self.seen, self.gap, self.times = (torch.zeros_like(counts) for _ in range(3))
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        drawn = self.negatives > 0 or self.correction != "none"
+        check_prepared(self, not drawn or len(self.chance) > 0)
         learned = learned_positions(encoder, batch._replace(positions=None), newest=self.only_last)
         states, targets = learned.states, learned.targets  # (T', D), (T',)
         distinct = candidates = self.targets_of(batch, learned).unique()  # (K,)

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, check_choice, not_negative, positive
 from seqcl.losses import cosine_margin, triplet
-from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.base import Objective, check_prepared, rng
 from seqcl.objectives.kinship import masked_share
 from seqcl.types import PAD, SeqBatch, Windows
 
@@ -82,6 +82,7 @@ class Counterfactual(Objective):
         targets = batch.last_targets()
         if targets is None:
             raise UserError("Counterfactual: needs a batch with targets")
+        check_prepared(self, len(self.bank) > 0)
         table = encoder.item_embeddings()
         if not bool((targets > PAD).all()):  # rows without a target say nothing
             kept = (targets > PAD).nonzero()[:, 0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from seqcl.encoders import Encoder, Scoring
 from seqcl.errors import not_negative, positive
 from seqcl.losses import alignment, uniformity
-from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.base import Objective, check_prepared, rng
 from seqcl.objectives.kinship import Rows, related_share
 from seqcl.objectives.positions import check_one_pass, only_newest
 from seqcl.types import PAD, SeqBatch, Similarity, Windows
@@ -51,6 +51,7 @@ class DirectAU(Objective):
             check_one_pass(encoder)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        check_prepared(self, hasattr(self, "only_last"))
         states, targets, row = self.learned(encoder, batch)  # (T, D), (T,), (T,)
         drawn = torch.arange(len(row), device=row.device)
         if len(row) > self.spread:

@@ -10,6 +10,7 @@ from seqcl.augment import Pair, View, halves
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, positive
 from seqcl.losses import mixture, similarities, wide
+from seqcl.objectives.base import check_prepared
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.kinship import related, related_share
@@ -81,6 +82,7 @@ class MiCE(ViewsObjective):
         self.sums.zero_()
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        check_prepared(self, hasattr(self, "follower"))
         both = self.make_views(batch)
         first, second = halves(both)
         states = encoder.last(first)  # (B, D)

@@ -9,7 +9,7 @@ from torch import Tensor
 from seqcl.encoders import Encoder
 from seqcl.errors import UserError, not_negative, positive
 from seqcl.losses import info_nce
-from seqcl.objectives.base import Objective, rng
+from seqcl.objectives.base import Objective, check_prepared, rng
 from seqcl.objectives.kinship import related_share
 from seqcl.types import SeqBatch, Windows
 
@@ -54,6 +54,7 @@ class ItemGraph(Objective):
         self.others, self.counts = torch.from_numpy(edges % size), torch.from_numpy(counts).float()
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        check_prepared(self, len(self.starts) > 0)
         items = batch.items.gather(1, batch.lengths[:, None] - 1).unique()  # (M,)
         owner, edges = self.into(items)  # (E',)
         ids, place = torch.cat((items, self.others[edges])).unique(return_inverse=True)

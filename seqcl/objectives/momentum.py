@@ -10,7 +10,7 @@ from seqcl.augment import Pair, View, halves
 from seqcl.encoders import Encoder
 from seqcl.errors import not_negative, positive
 from seqcl.losses import check_negatives, hard_mixes, wide
-from seqcl.objectives.base import refuse_unread, rng
+from seqcl.objectives.base import check_prepared, refuse_unread, rng
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head
 from seqcl.objectives.kinship import Rows, masked_share, no_other, own_among_others
@@ -91,6 +91,7 @@ class MoCo(Tempered, ViewsObjective):
         self.follower = Follower(encoder, self.head)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        check_prepared(self, hasattr(self, "follower"))
         first, second = halves(self.make_views(batch))
         queries = F.normalize(wide(self.head(encoder.last(first))), dim=1)  # (B, D)
         keys = F.normalize(wide(self.follower(second)), dim=1)  # (B, D)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seqcl.augment import Pair, View, halves
 from seqcl.encoders import Encoder
 from seqcl.losses import cosine_gap, info_nce
+from seqcl.objectives.base import check_prepared
 from seqcl.objectives.follower import Follower, check_momentum
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.kinship import related, related_share
@@ -71,6 +72,7 @@ class BYOL(ViewsObjective):
             self.step.zero_()  # training begins after a stage of pre-training with this objective
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        check_prepared(self, hasattr(self, "follower"))
         both = self.make_views(batch)
         if not self.target_dropout:
             self.follower.encoder.eval()
@@ -136,6 +138,7 @@ class MoCoV3(Tempered, BYOL):
         self.begin(temperature, schedule, highest, period)
 
     def forward(self, encoder: Encoder, batch: SeqBatch) -> dict[str, Tensor]:
+        check_prepared(self, hasattr(self, "follower"))
         both = self.make_views(batch)
         queries = self.predictor(self.head(encoder.last(both))).chunk(2)  # (B, D) each
         keys = self.follower(both).chunk(2)  # (B, D) each
