@@ -30,8 +30,8 @@ from seqcl.encoders import ENCODERS, Encoder, TableEncoder
 from seqcl.errors import UserError
 from seqcl.evaluation import METRICS
 from seqcl.losses import LOSSES, bpr, softmax
-from seqcl.objectives import Objective
-from seqcl.testing import check_encoder, check_loss, check_metric, check_view
+from seqcl.objectives import BYOL, InfoMin, MoCo, Objective, Prototypes, SwAV, TwoViews
+from seqcl.testing import check_encoder, check_loss, check_metric, check_objective, check_view
 from seqcl.types import PAD
 
 # Our own parts
@@ -397,6 +397,34 @@ def test_an_encoder_that_says_it_reads_both_ways_may_do_so():
         check_encoder(Whole)
 
 
+# Objectives
+
+
+class TwoTerms(TwoViews):
+    """Its own term, and one that is cut from the parameters or missing."""
+
+    def __init__(self, *, views, dim, missing=False):
+        super().__init__(views=views, dim=dim)
+        self.without = missing
+
+    def forward(self, encoder, batch):
+        terms = super().forward(encoder, batch)
+        if self.without:
+            self.missing["cut"] = torch.tensor(True)
+        return terms | {"cut": terms["contrast"].detach() * (not self.without)}
+
+
+@pytest.mark.parametrize("kind", [TwoViews, MoCo, SwAV, Prototypes, BYOL, InfoMin])
+def test_our_objectives_pass(kind):
+    check_objective(kind)
+
+
+def test_a_term_without_a_gradient_is_named_unless_it_is_missing():
+    with pytest.raises(AssertionError, match="no parameter gets a gradient of the term 'cut'"):
+        check_objective(TwoTerms)
+    check_objective(partial(TwoTerms, missing=True))
+
+
 # Losses with one defect
 
 
@@ -432,6 +460,8 @@ LOSS_FAULTS = {
     "must be left out": unmasked,
     "bfloat16": overflowing,
     "writes into a tensor": in_place,
+    "is the mean over positions": lambda q, c, t: softmax(q, c, t) * len(q),
+    "became .* of the same ones twice": lambda q, c, t: softmax(q, c, t) / len(q),
     "must be float32": lambda q, c, t: softmax(q, c, t).to(q.dtype),
 }  # fmt: skip
 

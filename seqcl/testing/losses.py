@@ -32,6 +32,7 @@ def check_loss(loss: Callable[..., Tensor]) -> None:
         check_value(loss, targets, negatives)
         check_gradients(loss, targets, negatives)
         check_order(loss, targets, negatives)
+        check_mean(loss, targets, negatives)
         check_direction(loss, targets, negatives)
         check_range(loss, targets, negatives)
 
@@ -84,6 +85,16 @@ def check_order(loss: Callable[..., Tensor], targets: Tensor, negatives: tuple[T
     second = loss(queries[order], candidates, targets[order], *moved)
     close = torch.isclose(first, second, rtol=1e-9, atol=1e-12)
     assert bool(close), f"the order of the positions must not matter: {first.item()} became {second.item()}"
+
+
+def check_mean(loss: Callable[..., Tensor], targets: Tensor, negatives: tuple[Tensor, ...]) -> None:
+    """Check that the loss is a mean over the positions: the same positions twice have the same one."""
+    queries, candidates = operands()
+    twice = tuple(drawn if drawn.dim() == 1 else drawn.repeat(2, 1) for drawn in negatives)
+    once = loss(queries, candidates, targets, *negatives)
+    both = loss(queries.repeat(2, 1), candidates, targets.repeat(2), *twice)
+    close = torch.isclose(once, both, rtol=1e-9, atol=1e-12)
+    assert bool(close), f"a loss is the mean over positions: {once.item()} became {both.item()} of the same ones twice"
 
 
 def check_direction(loss: Callable[..., Tensor], targets: Tensor, negatives: tuple[Tensor, ...]) -> None:

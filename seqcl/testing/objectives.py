@@ -35,14 +35,24 @@ def check_objective(make: Callable[..., Any]) -> None:
         batches = Loader(train, batch_size=ROWS, shuffle_seed=0, bucket=False)
         objective.before_epoch(encoder, batches, epoch=0, epochs=2)
         rows = list(batches.epoch(0))[:6]
-        reached = [check_terms(encoder, objective, batch) for batch in rows[:3]]
+        learned: dict[str, bool] = {}
+        reached = [check_terms(encoder, objective, batch, learned) for batch in rows[:3]]
+        for name, does in learned.items():
+            assert does, f"no parameter gets a gradient of the term {name!r}"
         assert any(reached), "no term reaches the item embeddings"  # the first batch may only fill a queue
-        check_terms(encoder, objective, rows[3].each(lambda column: column[:1]))
+        check_terms(encoder, objective, rows[3].each(lambda column: column[:1]), {})
         check_state(encoder, objective, rows[3:6])
 
 
-def check_terms(encoder: Any, objective: Any, batch: SeqBatch) -> bool:
-    """Check the terms of one batch: named finite scalars, an untouched batch; True if they reach the item embeddings."""
+def check_terms(encoder: Any, objective: Any, batch: SeqBatch, learned: dict[str, bool]) -> bool:
+    """Check the terms of one batch: named finite scalars, an untouched batch; True if they reach the item embeddings.
+
+    Args:
+        encoder: the encoder.
+        objective: the objective.
+        batch: its rows.
+        learned: of each term that some batch could give, whether a parameter got a gradient of it; added to.
+    """
     before = copied(batch)
     terms = objective(encoder, batch)
     assert isinstance(terms, dict) and terms, (
@@ -57,6 +67,10 @@ def check_terms(encoder: Any, objective: Any, batch: SeqBatch) -> bool:
         assert not bool(flag == 1) or float(terms[name].detach()) == 0, f"the term {name!r} is missing, so it must be 0"
     for name, value in objective.observed.items():
         assert value.dim() == 0 and not value.requires_grad, f"observed {name!r} must be a detached scalar"
+    parameters = [one for one in (*encoder.parameters(), *objective.parameters()) if one.requires_grad]
+    for name, term in terms.items():
+        if name not in objective.missing or not bool(objective.missing[name] == 1):
+            learned[name] = learned.get(name, False) or reaches(term, parameters)
     total = torch.stack(list(terms.values())).sum()
     if not total.requires_grad:
         return False
@@ -65,6 +79,13 @@ def check_terms(encoder: Any, objective: Any, batch: SeqBatch) -> bool:
     gradient = encoder.item_embeddings().grad
     assert gradient is None or bool(gradient.isfinite().all()), "a gradient of the item embeddings is not finite"
     return gradient is not None and bool(gradient.any())
+
+
+def reaches(term: Tensor, parameters: list[Tensor]) -> bool:
+    """True if a parameter has a part in the term, be its gradient 0 for this batch."""
+    if not term.requires_grad:
+        return False
+    return any(one is not None for one in torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True))
 
 
 def check_state(encoder: Any, objective: Any, rows: list[SeqBatch]) -> None:
