@@ -779,6 +779,8 @@ def test_a_missing_file_a_model_that_is_not_there_and_a_folder_that_cannot_be_ma
     assert "nothing.yaml: No such file" in capsys.readouterr().err
     assert run(GRID, "--only", "CL4Re") == 2
     assert "unknown model in --only 'CL4Re': did you mean CL4Rec" in capsys.readouterr().err
+    assert run(GRID, "--only", "CL4Rec", "SASRec") == 2
+    assert "'SASRec' is not an option: each model has an --only of its own" in capsys.readouterr().err
     assert run(GRID, "--jobs", "0") == 2
     assert "jobs must be above 0" in capsys.readouterr().err
     Path("runs").write_text("")

@@ -67,7 +67,8 @@ def benchmark(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     if chosen.seeds is not None:
         positive("--seeds", seeds=chosen.seeds)
         grid = replace(grid, seeds=range(chosen.seeds))
-    rows, tunings = grid.rows(chosen.only, of_words(words)), list[Any]()
+    hint = "each model has an --only of its own, and " if chosen.only else ""
+    rows, tunings = grid.rows(chosen.only, of_words(words, hint)), list[Any]()
     if grid.trials:
         from seqcl.experiment.spoken import warnings_shown
         from seqcl.experiment.tuned import tuned, tunings_of

@@ -52,8 +52,12 @@ def shown(key: str) -> str:
     return key.removesuffix(".name")
 
 
-def of_words(words: Sequence[str]) -> Settings:
+def of_words(words: Sequence[str], hint: str = "") -> Settings:
     """The settings of `--name value` and `--name=value`.
+
+    Args:
+        words: the words.
+        hint: what a word that is no option may be meant for, for the message.
 
     Raises:
         UserError: a word that is no option, or an option without a value.
@@ -66,7 +70,7 @@ def of_words(words: Sequence[str]) -> Settings:
             found[HELP] = Setting(True, typed=True)
             continue
         if not word.startswith("--"):
-            raise UserError(f"{word!r} is not an option: options are written --name value, see --help")
+            raise UserError(f"{word!r} is not an option: {hint}options are written --name value, see --help")
         key, equals, value = word.partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
