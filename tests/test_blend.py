@@ -307,6 +307,21 @@ def test_figures_of_the_memories_before_are_not_taken_for_those_of_a_choice_that
     assert Finished.read(folder).options["train.epochs"] == 3
 
 
+def test_an_option_of_a_memory_that_the_blend_does_not_have_is_refused(run, capsys):
+    words = ["--dataset", "markov", "--model", "Blend", "--blend.memories", "[EASE]"]
+    with pytest.raises(
+        UserError, match=r"--markov.backoff 2: is of a memory .* give --blend.memories \[EASE,Markov\]$"
+    ):
+        resolve([*words, "--markov.backoff", "2"])
+    with pytest.raises(UserError, match=r"\[EASE,SLIST\], or --blend.neighbours above 0$"):
+        resolve([*words, "--blend.neighbours", "0", "--slist.recency", "1"])
+    resolve([*words, "--slist.recency", "1"])  # vectors are moved by it
+    before = (run.folder / "config.yaml").read_text()
+    assert main(["train", "--resume", str(run.folder), "--itemknn.top_k", "7"]) == 2
+    assert "--itemknn.top_k 7: is of a memory that this blend does not have" in capsys.readouterr().err
+    assert (run.folder / "config.yaml").read_text() == before
+
+
 def test_memories_without_brackets_are_told_with_them():
     with pytest.raises(UserError, match=r"expected values in brackets such as \[SLIST,EASE\], not SLIST,EASE$"):
         resolve(["--model", "Blend", "--blend.memories", "SLIST,EASE"])

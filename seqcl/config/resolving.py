@@ -292,4 +292,5 @@ def of_run(folder: Path, words: Sequence[str] = (), *, notify: Notify = to_stder
                 f"--resume {folder}: {key.removesuffix('.name')} was {before.flat.get(key)} and cannot become "
                 f"{after.flat[key]}; start a new run, or change only {', '.join(free)}"
             )
+    refuse_unread(after, typed)
     return after

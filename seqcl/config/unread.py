@@ -9,6 +9,7 @@ from seqcl.config.experiment import Experiment
 from seqcl.config.messages import located
 from seqcl.config.settings import Setting, Settings
 from seqcl.errors import UserError
+from seqcl.models.blend import MEMORIES
 
 DRAWS = (
     "next_item.loss",
@@ -45,6 +46,12 @@ NEEDS: dict[str, tuple[str, tuple[Any, ...], str]] = {
 }
 """Options, each with the one by which it is read, the values under which it is not, and what to say."""
 
+MEMORY_OF = {name.lower(): name for name in MEMORIES}
+"""The memory of a blend whose options a section has."""
+
+Unread = tuple[Sequence[str], str]
+"""The options by which one would be read, and what to say."""
+
 
 def refuse_unread(experiment: Experiment, settings: Settings) -> None:
     """Refuse options that do nothing.
@@ -58,9 +65,10 @@ def refuse_unread(experiment: Experiment, settings: Settings) -> None:
     Raises:
         UserError: names the option and what it needs.
     """
-    for key, (switch, _, _) in NEEDS.items():
-        if key in settings and unread(experiment, key) and (settings[key].typed or switch not in settings):
-            raise refusal(key, settings[key])
+    for key, setting in settings.items():
+        found = unread(experiment, key)
+        if found and (setting.typed or not any(switch in settings for switch in found[0])):
+            raise refusal(key, setting, found)
 
 
 def refuse_unread_by_all(experiments: Sequence[Experiment], settings: Settings) -> None:
@@ -69,17 +77,28 @@ def refuse_unread_by_all(experiments: Sequence[Experiment], settings: Settings) 
     Raises:
         UserError: names the option and what it needs.
     """
-    for key in NEEDS.keys() & settings.keys():
-        if all(unread(one, key) for one in experiments):
-            raise refusal(key, settings[key])
+    for key, setting in settings.items():
+        found = [unread(one, key) for one in experiments]
+        if found and found[0] and all(found):
+            raise refusal(key, setting, found[0])
 
 
-def unread(experiment: Experiment, key: str) -> bool:
-    """True if nothing reads an option of `NEEDS`."""
-    switch, off, _ = NEEDS[key]
-    return key not in experiment.flat or experiment.flat.get(switch) in off
+def unread(experiment: Experiment, key: str) -> Unread | None:
+    """What an option needs if nothing reads it; None of one that is read, or whose recipe has no such rule."""
+    flat, memory = experiment.flat, MEMORY_OF.get(key.partition(".")[0])
+    if key in NEEDS:
+        switch, off, what = NEEDS[key]
+        return ((switch,), what) if key not in flat or flat.get(switch) in off else None
+    if memory is None or "blend.memories" not in flat or memory in flat["blend.memories"]:
+        return None
+    if memory == "SLIST" and flat["blend.neighbours"]:
+        return None
+    also = ", or --blend.neighbours above 0" if memory == "SLIST" else ""
+    names = ",".join([*flat["blend.memories"], memory])
+    what = f"is of a memory that this blend does not have; give --blend.memories [{names}]{also}"
+    return ("blend.memories", "blend.neighbours"), what
 
 
-def refusal(key: str, setting: Setting) -> UserError:
+def refusal(key: str, setting: Setting, found: Unread) -> UserError:
     """The mistake of an option that nothing reads, where it was given."""
-    return located(UserError(f"--{key} {setting.value}: {NEEDS[key][2]}"), setting.place)
+    return located(UserError(f"--{key} {setting.value}: {found[1]}"), setting.place)
