@@ -183,5 +183,10 @@ def test_what_cannot_be_is_refused(run, tmp_path):
     swapped.rename_axis("item_id").reset_index().to_csv(tmp_path / "other.csv", index=False)
     with pytest.raises(UserError, match="it says other things than the run learned of 1 of 20 items, such as i04"):
         run.with_new_items(tmp_path / "other.csv")
+    odd = rows_of([*KNOWN, "i01"]).astype(object)
+    odd.loc["i01", "price"] = "n/a"
+    odd.rename_axis("item_id").reset_index().to_csv(tmp_path / "odd.csv", index=False)
+    with pytest.raises(UserError, match=r"odd.csv: column 'price' holds numbers, but 'n/a' for the item i01; write a"):
+        run.with_new_items(tmp_path / "odd.csv")
     with pytest.raises(UserError, match="no such file"):
         run.with_new_items(tmp_path / "none.csv")

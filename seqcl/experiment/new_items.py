@@ -77,7 +77,10 @@ def with_new_items(run: Run, table: str | Path | None = None) -> Run:
     try:
         carry(run, made, experiment, sequences, split.train, how="features")
     except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+        assert isinstance(made.encoder, TwoTower)
+        lost = [name for name in model.encoder.items_known.columns if name not in made.encoder.items_known.columns]
+        odd = "" if file is None else odd_cell(Path(file).expanduser(), lost)
+        raise UserError(f"{source}: {odd or error}") from None
     made.eval()
     check_known(run, model, made, places, source)
     say_unknown(made.encoder, sequences, places, source)
@@ -89,6 +92,29 @@ def with_new_items(run: Run, table: str | Path | None = None) -> Run:
         model=made,
         new_items=None if file is None else Path(file).expanduser(),
     )
+
+
+def odd_cell(file: Path, columns: Iterable[str]) -> str:
+    """Say which cell of a table's columns is text where most are numbers; nothing where none is."""
+    ids, cells = read_table(file, "items")
+    for name in columns:
+        words = [(raw, cell) for raw, cell in zip(ids, cells.get(name, ()), strict=False) if isinstance(cell, str)]
+        odd = [(raw, cell) for raw, cell in words if not number(cell)]
+        if 0 < 2 * len(odd) < len(words):
+            raw, cell = odd[0]
+            return (
+                f"column {name!r} holds numbers, but {cell[:40]!r} for the item {raw}; write a number or leave it empty"
+            )
+    return ""
+
+
+def number(text: str) -> bool:
+    """True if a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def renumbered(split: Split, sequences: Sequences, ids: np.ndarray) -> Split:
