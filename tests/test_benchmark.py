@@ -379,6 +379,8 @@ def test_options_and_seeds_of_the_command_line_win_and_no_model_may_lack_them(fo
     assert shared[1].experiment.flat["pretrain.lr"] == 0.1
     assert run(GRID, *words, "--test", "false") == 2
     assert "--test: a benchmark compares ranks of test" in capsys.readouterr().err
+    assert run(GRID, *words, "--seed", "4") == 2
+    assert "--seed: seed does nothing here: a benchmark has seeds: [4], or --seeds" in capsys.readouterr().err
 
 
 def test_the_version_of_the_code_is_what_it_does(tmp_path):
@@ -748,6 +750,20 @@ def test_a_killed_benchmark_goes_on_where_it_was(folder, monkeypatch):
         ),
         ("data: markov\nmodels: [SASRec]\noptions: {eval.seed: 9}\n", "grid.yaml:3: --eval.seed 9: "),
         ("data: markov\nmodels: [{model: CL4Rec, pretrain.lr: 1}]\n", "grid.yaml:2: --pretrain.lr 1: .*epochs"),
+        (
+            "data: markov\nmodels: [SASRec, {model: CL4Rec, seed: 3}]\n",
+            "grid.yaml:2: seed does nothing here: .*seeds: ",
+        ),
+        (
+            "data: markov\nmodels: [{model: SASRec, dataset: ml-100k}]\n",
+            "grid.yaml:2: dataset does nothing here: .*key data",
+        ),
+        (
+            "data: {dataset: markov, model: EASE}\nmodels: [SASRec]\n",
+            "grid.yaml:1: model does nothing here: .*key models",
+        ),
+        ("data: markov\nmodels: [SASRec]\noptions: {runs: x}\n", "grid.yaml:3: runs does nothing here: .*--runs"),
+        ("data: markov\nmodels: [SASRec]\noptions: {baseline: EASE}\n", "grid.yaml:3: baseline does nothing here"),
         ("data: markov\nmodels: [SASRec]\noptions: 3\n", ":3: options must be `key: value` lines"),
         ("- a\n", "the file must hold `key: value` lines"),
         ("models: [\n", "line 2"),

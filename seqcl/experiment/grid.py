@@ -19,6 +19,15 @@ MANY = 1_000_000
 MAY_DIFFER = {"data.windows", *NO_FIGURE}
 """Options of data and evaluation in which the rows of one table may differ."""
 
+ELSEWHERE = {
+    "seed": "seeds: [4], or --seeds",
+    "runs": "--runs",
+    "baseline": "the key baseline, which is a model of the file",
+    "dataset": "the key data",
+    "model": "the key models",
+}
+"""Options that a benchmark has places of its own for, and these places."""
+
 
 class Entry(NamedTuple):
     """A model, a data set or a set of options, as the file names it."""
@@ -56,7 +65,11 @@ class Grid:
         for name in only:
             if name not in [one.name for one in self.models]:
                 raise unknown("model in --only", name, [one.name for one in self.models])
-        self.check_shared([*self.options, *self.data, Entry("", "", typed or {})])
+        shared = [*self.options, Entry("", "", typed or {})]
+        for entries, about in ((shared, ""), (self.data, "dataset"), (self.models, "model")):
+            for entry in entries:
+                refuse_elsewhere(entry.settings, about)
+        self.check_shared([*shared, *self.data])
         found: list[Row] = []
         for data in self.data:
             rows: list[Row] = []
@@ -126,6 +139,13 @@ class Row:
     def same(self, other: Row) -> bool:
         """True if both are one configuration on one data set."""
         return self.data == other.data and figures_of(self.experiment.flat) == figures_of(other.experiment.flat)
+
+
+def refuse_elsewhere(settings: Settings, about: str) -> None:
+    """Refuse options that a benchmark takes from another place, but for the one that an entry is about."""
+    for key in ELSEWHERE.keys() & settings.keys() - {about}:
+        where = settings[key].place or f"--{key}"
+        raise UserError(f"{where}: {key} does nothing here: a benchmark has {ELSEWHERE[key]} for it")
 
 
 def check_rows(rows: Sequence[Row]) -> None:
