@@ -182,6 +182,30 @@ def test_other_protocols_and_data_are_refused_with_the_first_difference(runs, tm
         compare_runs([runs["CL4Rec", 0], elsewhere.folder])
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("valid", "x", "valid in metrics.json is 'x'"),
+        ("valid", {"ndcg@10": "high"}, "ndcg@10 in metrics.json is 'high', no number"),
+        ("peak_memory_bytes", "much", "peak_memory_bytes in metrics.json is 'much'"),
+        ("protocol", [], r"protocol in metrics.json is \[\]"),
+        ("rank", np.nan, "a rank in ranks.parquet is no whole number from 1 on"),
+        ("rank", 0, "a rank in ranks.parquet is no whole number from 1 on"),
+    ],
+)
+def test_figures_that_are_none_are_refused_by_name(runs, tmp_path, key, value, said):
+    spoilt = shutil.copytree(runs["CL4Rec", 0], tmp_path / "spoilt")
+    if key == "rank":
+        ranks = pd.read_parquet(spoilt / "ranks.parquet")
+        ranks["rank"] = [value, *ranks["rank"][1:]]
+        ranks.to_parquet(spoilt / "ranks.parquet")
+    else:
+        figures = json.loads((spoilt / "metrics.json").read_text())
+        (spoilt / "metrics.json").write_text(json.dumps(figures | {key: value}))
+    with pytest.raises(UserError, match=f"spoilt cannot be read as a finished run: ValueError: {said}"):
+        compare_runs([spoilt, runs["SASRec", 0]])
+
+
 def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     with pytest.raises(UserError, match=r"no finished run: there is no such folder"):
         compare_runs([runs["CL4Rec", 0], tmp_path / "nothing"])

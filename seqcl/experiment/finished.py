@@ -100,6 +100,7 @@ class Finished:
             users, targets, ranks = (found[name].to_numpy() for name in ("user", "target", "rank"))
             main = folder == home or folder.resolve() == home.resolve()
             own = figures if main else figures["baselines"][values["model"]]
+            check_figures(figures, own, ranks)
             seconds, parameters = trained(folder)
             return cls(
                 folder=folder,
@@ -130,6 +131,26 @@ class Finished:
     def baselines(self) -> list[Path]:
         """The folders of the baselines in this run."""
         return sorted(path.parent for path in self.folder.glob("baselines/*/ranks.parquet"))
+
+
+def check_figures(figures: dict[str, Any], own: dict[str, Any], ranks: np.ndarray) -> None:
+    """Raise ValueError where a figure is no number, or a rank is no whole number from 1 on.
+
+    Args:
+        figures: metrics.json.
+        own: the part of it with the metrics of this model.
+        ranks: (W,) of ranks.parquet.
+    """
+    parts = {"protocol": figures["protocol"], "data": figures["data"], "test": own["test"], "valid": own["valid"]}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise ValueError(f"{name} in metrics.json is {part!r}")
+    numbers = {**own["test"], **own["valid"], "peak_memory_bytes": figures.get("peak_memory_bytes") or 0}
+    for name, number in numbers.items():
+        if not isinstance(number, int | float):
+            raise ValueError(f"{name} in metrics.json is {number!r}, no number")
+    if ranks.dtype.kind not in "iu" or (ranks < 1).any():
+        raise ValueError("a rank in ranks.parquet is no whole number from 1 on")
 
 
 def read_kept(file: Path) -> Finished:
