@@ -718,6 +718,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(folder, monkeypatch):
         ),
         ("data: markov\nmodels: [SASRec]\ncontrast: off\n", ":3: unknown value of contrast"),
         ("data: markov\nmodels: [SASRec]\nmetric: ndgc@10\n", ":3: .*did you mean ndcg"),
+        ("data: markov\nmodels: [SASRec]\nmetric: [ndcg@10, hr@10]\n", ":3: metric must be one name, such as ndcg@10"),
         ("data: markov\nmodels: [SASRec]\nseeds: 0\n", ":3: seeds must be a number of seeds"),
         ("data: markov\nmodels: [SASRec]\nseeds: [a]\n", ":3: seeds must be"),
         ("data: markov\nmodels: [SASRec]\nseeds: [0, -1]\n", "grid.yaml:3: seed -1 must be from 0 to"),

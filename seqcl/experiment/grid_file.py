@@ -194,7 +194,10 @@ class Reader(NamedTuple):
     def metric(self, nodes: Mapping[str, yaml.Node]) -> str:
         """The metric that rows are compared by."""
         try:
-            found = metric_name(str(self.value(nodes, "metric", "ndcg@10")))
+            value = self.value(nodes, "metric", "ndcg@10")
+            if not isinstance(value, str):
+                raise UserError(f"metric must be one name, such as ndcg@10, not {brief(repr(value), 60)}")
+            found = metric_name(value)
             row_metric(found, np.ones(1, np.int64))
         except UserError as error:
             raise UserError(f"{self.at(nodes['metric'])}: {error}") from None
