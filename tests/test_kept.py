@@ -34,7 +34,6 @@ SEEDS: dict[str, int] = {
     "beauty-mocov3rec": 1,
     "beauty-sglrec": 1,
     "beauty-simclrv2rec": 1,
-    "beauty-vicregrec": 1,
     "lastfm/SASRec": 5,
     "lastfm/TwoTower": 5,
     "lastfm/TwoTower-without-contrast": 5,
