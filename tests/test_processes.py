@@ -16,6 +16,7 @@ import torch
 
 import seqcl
 from seqcl import processes
+from seqcl.cli import train as command
 from seqcl.data import markov, write
 from seqcl.errors import UserError
 from seqcl.experiment import load
@@ -106,6 +107,16 @@ def test_one_process_writes_and_both_rank(whole):
     import pandas as pd
 
     assert np.array_equal(pd.read_parquet(folder / "ranks.parquet")["rank"], again.ranks)
+
+
+def test_a_process_that_tells_how_the_run_ended_is_not_cut_short(monkeypatch):
+    before = signal.signal(signal.SIGTERM, command.ended)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "has_the_word", lambda: os.kill(os.getpid(), signal.SIGTERM) is None)
+    try:
+        assert command.speaks()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the children of a process are read from /proc")

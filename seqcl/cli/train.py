@@ -31,15 +31,22 @@ def train(words: list[str]) -> int:
     except processes.Told:
         raise
     except KeyboardInterrupt:  # before the run has a folder
-        if processes.has_the_word():
+        if speaks():
             print("seqcl: stopped by SIGINT; the run had not begun", file=sys.stderr)
         leave(130)
     except Exception as error:
-        if processes.has_the_word():
+        if speaks():
             if not isinstance(error, processes.Gone):
                 raise
             print(f"seqcl: {error}", file=sys.stderr)
         leave(1)
+
+
+def speaks() -> bool:
+    """True if this process tells how the run ended. It takes no more SIGTERM of torchrun, which would cut it short."""
+    if processes.count() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return processes.has_the_word()
 
 
 def leave(code: int) -> NoReturn:
@@ -72,7 +79,7 @@ def run(words: list[str]) -> int:
     try:
         done = experiment.execute(chosen, resume=folder)
     except Interrupted as stop:
-        if processes.has_the_word():
+        if speaks():
             again = "the run had not begun"
             if stop.folder is not None:
                 again = f"go on with: --resume {stop.folder}{plugins.words_for(chosen.needs())}"
