@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -87,6 +88,15 @@ def test_named_files_are_there(page):
         assert PLACEHOLDERS.search(name) or (ROOT / name).exists(), name
 
 
+def tried() -> set[str]:
+    """The options of the plugin with what was tried; to load it would register its parts for all tests."""
+    tree = ast.parse((ROOT / "benchmarks" / "remembering.py").read_text(encoding="utf-8"))
+    sections = {"RememberingTapRec": "encoder", "TriedNextItem": "next_item"}
+    classes = [one for one in tree.body if isinstance(one, ast.ClassDef) and one.name in sections]
+    makers = [(sections[one.name], part) for one in classes for part in one.body if isinstance(part, ast.FunctionDef)]
+    return {f"{section}.{word.arg}" for section, part in makers for word in part.args.kwonlyargs}
+
+
 @every_page
 def test_named_options_are_there(page):
     known = {f"{section}.{option.name}" for section, one in parts.shared().items() for option in parts.options(one)}
@@ -94,6 +104,7 @@ def test_named_options_are_there(page):
         known |= {f"{section}.{option.name}" for one in found.values() for option in parts.options(one)}
     text = re.sub(r"seqcl(?: |-)data[^`]*|recbole:\w+ .*", "", page.read_text(encoding="utf-8"))
     foreign = {"encoder.hidden_size", "encoder.nv", "objective.margin"}  # RecBole's, and that of extend.md's own class
+    known |= tried()
     named = set(re.findall(r"--([a-z_]+\.[a-z_]+)\b", text)) - foreign
     assert named <= known
 
@@ -104,7 +115,7 @@ def test_commands_that_train_resolve(page, capsys):
     for indented, quoted in re.findall(r"^ {4}(python run\.py [^#\n]+)|`(python run\.py [^`]+)`", text, re.MULTILINE):
         command = indented or quoted
         words = shlex.split(command)[2:]
-        left_out = any(word in ("--resume", "--help", "--recbole-config") for word in words)
+        left_out = any(word in ("--resume", "--help", "--recbole-config", "--plugin") for word in words)
         if left_out or "recbole:" in command or PLACEHOLDERS.search(command):
             continue
         assert main(["train", *words, "--print_config"]) == 0, command
