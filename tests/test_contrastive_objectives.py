@@ -875,7 +875,6 @@ def test_the_bank_moves_towards_the_row_and_starts_at_it():
         (lambda views: SwAV(views=views, dim=DIM, crop=0.1), r"SwAV: crop=0\.1 needs crops above 0"),
         (lambda views: MoCo(views=views, dim=DIM, mixed=4, hardest=0), "MoCo: hardest must be above 0"),
         (lambda views: BYOL(views=views, dim=DIM, momentum=-1), "BYOL: momentum"),
-        (lambda views: Barlow(views=views, dim=DIM, head="none", width=12), "Barlow: width=12 needs a head"),
         (lambda views: SwAV(views=views, dim=DIM, prototypes=0), "SwAV: prototypes"),
         (lambda views: SwAV(views=views, dim=DIM, queue=-1), "SwAV: queue must not be negative, not -1"),
         (

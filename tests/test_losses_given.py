@@ -119,7 +119,7 @@ PAIRED = {
 @pytest.mark.parametrize("name", [*PAIRED, "barlow", "vicreg"])
 def test_views_of_different_rows_are_refused(name):
     loss = {**PAIRED, "barlow": barlow, "vicreg": vicreg}[name]
-    with pytest.raises(UserError, match=rf"^{name.split(',')[0]}: two views .* not \(4, 3\) and \(1, 3\)"):
+    with pytest.raises(UserError, match=rf"^{name.split(',')[0]}: both must .* not \(4, 3\) and \(1, 3\)"):
         loss(FIRST, SECOND[:1])
 
 

@@ -43,7 +43,7 @@ def train(words: list[str]) -> int:
 
 
 def speaks() -> bool:
-    """True if this process tells how the run ended. It takes no more SIGTERM of torchrun, which would cut it short."""
+    """True if this process tells how the run ended. From then on it ignores torchrun's SIGTERM."""
     if processes.count() > 1:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return processes.has_the_word()

@@ -9,7 +9,7 @@ from seqcl.config.experiment import Experiment
 from seqcl.config.messages import located
 from seqcl.config.settings import Setting, Settings
 from seqcl.errors import UserError
-from seqcl.models.blend import MEMORIES
+from seqcl.models.blend import MEMORIES, MOST
 
 DRAWS = (
     "next_item.loss",
@@ -94,7 +94,8 @@ def unread(experiment: Experiment, key: str) -> Unread | None:
     if memory == "SLIST" and flat["blend.neighbours"]:
         return None
     also = ", or --blend.neighbours above 0" if memory == "SLIST" else ""
-    names = ",".join([*flat["blend.memories"], memory])
+    others = flat["blend.memories"][: MOST - 1]
+    names = ",".join([*others, memory])
     what = f"is of a memory that this blend does not have; give --blend.memories [{names}]{also}"
     return ("blend.memories", "blend.neighbours"), what
 

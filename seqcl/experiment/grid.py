@@ -143,9 +143,10 @@ class Row:
 
 def refuse_elsewhere(settings: Settings, about: str) -> None:
     """Refuse options that a benchmark takes from another place, but for the one that an entry is about."""
-    for key in ELSEWHERE.keys() & settings.keys() - {about}:
-        where = settings[key].place or f"--{key}"
-        raise UserError(f"{where}: {key} does nothing here: a benchmark has {ELSEWHERE[key]} for it")
+    for key, instead in ELSEWHERE.items():
+        if key in settings and key != about:
+            where = settings[key].place or f"--{key}"
+            raise UserError(f"{where}: {key} does nothing here: a benchmark has {instead} for it")
 
 
 def check_rows(rows: Sequence[Row]) -> None:

@@ -67,7 +67,7 @@ def check_partners(name: str, first: Tensor, second: Tensor, *, least: int = 0) 
         UserError: names the loss and the shapes.
     """
     if first.shape != second.shape:
-        raise UserError(f"{name}: two views of the same rows have one shape, not {shapes(first, second)}")
+        raise UserError(f"{name}: both must have one shape, not {shapes(first, second)}")
     if len(first) < least:
         raise UserError(f"{name}: needs {least} rows or more, as one has no deviation, not {len(first)}")
 

@@ -8,7 +8,6 @@ from seqcl.augment import Pair, View
 from seqcl.encoders import Encoder
 from seqcl.errors import not_negative
 from seqcl.losses import barlow, vicreg
-from seqcl.objectives.base import refuse_unread
 from seqcl.objectives.heads import Head, projection
 from seqcl.objectives.views import ViewsObjective
 from seqcl.types import SeqBatch
@@ -19,8 +18,6 @@ class Decorrelation(ViewsObjective):
 
     def __init__(self, *, views: Pair | View, dim: int, weight: float, head: Head, width: int) -> None:
         super().__init__(views=views, dim=dim, weight=weight, head="none")
-        if head == "none":
-            refuse_unread(type(self).__name__, "a head", type(self), width=width)
         self.head = projection(head, dim, width)
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
