@@ -1,6 +1,6 @@
 """Ways to make TapRec remember which item follows which, or to train it otherwise; docs/results.md says what each is worth.
 
-They are parts for `--plugin` and no parts of the package, since none is better. Their defaults are the options of configs/beauty-taprec.yaml:
+They are parts for `--plugin` and no parts of the package, since none is better on Beauty. They have the options of configs/beauty-taprec.yaml:
 
     python run.py --plugin benchmarks/remembering.py --config configs/beauty-taprec.yaml --model Remembering --encoder.newest true
 """
@@ -26,6 +26,9 @@ from seqcl.objectives.positions import Learned
 from seqcl.parts import part
 from seqcl.types import PAD, SeqBatch, Windows
 
+TEMPERATURE = 0.1
+"""Divisor of the cosines."""
+
 
 @seqcl.register("encoder")
 class RememberingTapRec(TapRec):
@@ -35,12 +38,7 @@ class RememberingTapRec(TapRec):
         num_items: N, ids 1..N.
         max_len: longest row, in items.
         dim: width D of states and item embeddings.
-        layers: number of blocks.
-        heads: attention heads.
         dropout: share of embedding and block outputs dropped in training.
-        positions: as in SASRec.
-        taps: places that the filter weighs.
-        filtered: share of the filter in the output.
         newest: add to a state a vector of its newest item, from a table for that alone.
         newest_rows: share of these vectors dropped in training.
         newest_channels: share of their numbers dropped in training.
@@ -56,12 +54,7 @@ class RememberingTapRec(TapRec):
         num_items: int,
         max_len: int,
         dim: int = 64,
-        layers: int = 2,
-        heads: int = 2,
         dropout: float = 0.3,
-        positions: str = "relative",
-        taps: int = 8,
-        filtered: float = 0.5,
         newest: bool = False,
         newest_rows: float = 0.0,
         newest_channels: float = 0.0,
@@ -70,17 +63,7 @@ class RememberingTapRec(TapRec):
         masked: float = 0.0,
         swapped: float = 0.0,
     ) -> None:
-        super().__init__(
-            num_items=num_items,
-            max_len=max_len,
-            dim=dim,
-            layers=layers,
-            heads=heads,
-            dropout=dropout,
-            positions=positions,  # type: ignore[arg-type]
-            taps=taps,
-            filtered=filtered,
-        )
+        super().__init__(num_items=num_items, max_len=max_len, dim=dim, dropout=dropout)
         self.newest_rows, self.newest_channels, self.directed = newest_rows, newest_channels, directed
         self.masked, self.swapped = masked, swapped
         self.newest = ItemTable(num_items, dim) if newest else None
@@ -157,38 +140,30 @@ class TriedNextItem(NextItem):
     """Next item against popular negatives, otherwise.
 
     Args:
-        loss: sampled_softmax.
-        negatives: items drawn.
-        sampling: how they are drawn.
-        similarity: cosine.
-        temperature: divisor of the cosines.
-        bias: learn a number for each item.
+        loss: sampled_softmax, or softmax.
         margin: taken off the cosine of the target.
         ahead: items after a position that it learns.
         decay: weight of each of them beside the one before.
-        learned: learn the temperature, which begins as `temperature`.
+        learned: learn the temperature, which begins as TEMPERATURE.
     """
 
     def __init__(
         self,
         *,
         loss: str = "sampled_softmax",
-        negatives: int = 2048,
-        sampling: str = "popularity",
-        similarity: str = "cosine",
-        temperature: float = 0.1,
-        bias: bool = True,
         margin: float = 0.0,
         ahead: int = 1,
         decay: float = 0.5,
         learned: bool = False,
     ) -> None:
-        super().__init__(loss=loss, negatives=negatives, sampling=sampling, similarity=similarity, temperature=temperature, bias=bias)  # type: ignore[arg-type]  # fmt: skip
+        super().__init__(
+            loss=loss, negatives=2048, sampling="popularity", similarity="cosine", temperature=TEMPERATURE, bias=True
+        )
         self.weights = [decay**step / sum(decay**one for one in range(ahead)) for step in range(ahead)]
         if margin:
-            self.function = partial(with_margin, margin=margin / temperature)
+            self.function = partial(with_margin, margin=margin / TEMPERATURE)
         if learned:
-            self.scoring = LearnedScoring(temperature=temperature, bias=bias)
+            self.scoring = LearnedScoring()
 
     def forward(self, encoder: seqcl.encoders.Encoder, batch: SeqBatch) -> dict[str, Tensor]:
         if len(self.weights) == 1:
@@ -221,14 +196,12 @@ def with_margin(
 class LearnedScoring(Scoring):
     """Cosines over a temperature that is learned, as in CLIP (arXiv 2103.00020)."""
 
-    def __init__(self, *, temperature: float, bias: bool) -> None:
-        super().__init__(similarity="cosine", temperature=temperature, bias=bias)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+    def __init__(self) -> None:
+        super().__init__(similarity="cosine", temperature=TEMPERATURE, bias=True)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
 
     def queries(self, states: Tensor) -> Tensor:
         found = F.normalize(states, dim=-1) / self.log_temperature.exp()
-        if not self.biased:
-            return found
         return torch.cat((found, (1 / self.log_temperature.exp()).expand(*found.shape[:-1], 1)), -1)
 
     def vectors(self, rows: Tensor, bias: Tensor | None) -> Tensor:

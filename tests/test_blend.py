@@ -315,6 +315,8 @@ def test_an_option_of_a_memory_that_the_blend_does_not_have_is_refused(run, caps
         resolve([*words, "--markov.backoff", "2"])
     with pytest.raises(UserError, match=r"\[EASE,SLIST\], or --blend.neighbours above 0$"):
         resolve([*words, "--blend.neighbours", "0", "--slist.recency", "1"])
+    with pytest.raises(UserError, match=r"\[SLIST,EASE,Markov\]$"):  # three at most
+        resolve([*words[:-1], "[SLIST,EASE,ItemKNN]", "--markov.backoff", "2"])
     resolve([*words, "--slist.recency", "1"])  # vectors are moved by it
     before = (run.folder / "config.yaml").read_text()
     assert main(["train", "--resume", str(run.folder), "--itemknn.top_k", "7"]) == 2

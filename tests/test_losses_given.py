@@ -1,4 +1,4 @@
-"""What no loss can be asked for is refused by name, and no rows cost nothing."""
+"""Losses refuse by name what they have no formula for, and no rows cost nothing."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqcl.config.experiment import Experiment
@@ -84,11 +84,17 @@ def refuse_unread_by_all(experiments: Sequence[Experiment], settings: Settings) 
 
 
 def unread(experiment: Experiment, key: str) -> Unread | None:
-    """What an option needs if nothing reads it; None of one that is read, or whose recipe has no such rule."""
-    flat, memory = experiment.flat, MEMORY_OF.get(key.partition(".")[0])
-    if key in NEEDS:
-        switch, off, what = NEEDS[key]
-        return ((switch,), what) if key not in flat or flat.get(switch) in off else None
+    """Tell what an option needs if nothing reads it; None where it is read."""
+    flat = experiment.flat
+    if key not in NEEDS:
+        return unread_memory(flat, key)
+    switch, off, what = NEEDS[key]
+    return ((switch,), what) if key not in flat or flat.get(switch) in off else None
+
+
+def unread_memory(flat: Mapping[str, Any], key: str) -> Unread | None:
+    """The same for an option of a memory beside a blend."""
+    memory = MEMORY_OF.get(key.partition(".")[0])
     if memory is None or "blend.memories" not in flat or memory in flat["blend.memories"]:
         return None
     if memory == "SLIST" and flat["blend.neighbours"]:

@@ -1,4 +1,4 @@
-"""What losses are given: numbers and shapes that no formula has are refused, and no rows cost nothing."""
+"""Refuse numbers and shapes that no loss has a formula for; no rows cost nothing."""
 
 from __future__ import annotations
 
